@@ -1,0 +1,354 @@
+"""Every setting of the project, its default and its meaning, in one place.
+
+The dataclasses below are frozen: a setting is chosen once, checked once, stored in the checkpoint and never
+changed behind anybody's back. Command-line flags, help texts and checkpoints are derived from them, so a
+default is written here and nowhere else. `check()` reports every problem of a configuration at once;
+`from_dict()` also refuses names that it does not know and says which one was probably meant.
+
+Only the standard library is imported here: any part of the project may import this file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+
+C = TypeVar("C", bound="Config")
+
+IGNORE = -100
+"""A target with this value is not predicted and not counted, PyTorch's convention."""
+
+
+class ConfigError(ValueError):
+    """One or more settings cannot be used; `problems` lists them, the message joins them."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("; ".join(self.problems))
+
+
+def near_miss(name: str, known: Iterable[str]) -> str:
+    """Returns "; did you mean X?" for the known name closest to `name`, or nothing where none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+class Config:
+    """What every group of settings can do: check itself, become a plain dict and come back from one."""
+
+    def problems(self) -> list[str]:
+        """Returns a sentence for every rule that the settings of this group break."""
+        return []
+
+    def check(self) -> Self:
+        """Raises ConfigError that names every problem at once; returns self, so that calls chain."""
+        found = type_problems(self) or self.problems()
+        if found:
+            raise ConfigError(found)
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the settings as nested dicts of plain values, as a checkpoint stores them."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Builds and checks the settings from (nested) plain values; ConfigError lists all that is wrong."""
+        config, found = build(cls, values)
+        found = found or type_problems(config) or config.problems()
+        if found:
+            raise ConfigError(found)
+        return config
+
+
+def build(cls: type[C], values: Mapping[str, Any]) -> tuple[C, list[str]]:
+    """Returns the config built from the names that exist, and a problem for each that does not."""
+    hints = get_type_hints(cls)
+    known: dict[str, Any] = {}
+    found: list[str] = []
+    for name, value in values.items():
+        if name not in hints:
+            found.append(f"unknown setting {name!r}{near_miss(name, hints)}")
+        elif isinstance(hints[name], type) and issubclass(hints[name], Config) and isinstance(value, Mapping):
+            known[name], inner = build(hints[name], value)
+            found += inner
+        else:
+            known[name] = value
+    return cls(**known), found
+
+
+def type_problems(config: Config) -> list[str]:
+    """Returns a sentence for every setting whose value has the wrong type or is not among the choices."""
+    found: list[str] = []
+    for name, hint in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            found += type_problems(value)
+            continue
+        options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+        if not any(_fits(value, option) for option in options):
+            choices = [choice for option in options for choice in get_args(option)]
+            wanted = f"one of {', '.join(map(str, choices))}" if choices else _type_names(options)
+            close = near_miss(str(value), map(str, choices))
+            found.append(f"{name}={value!r} is not {wanted}{close}")
+    return found
+
+
+def _fits(value: object, option: Any) -> bool:
+    if get_origin(option) is Literal:
+        return value in get_args(option)
+    if option is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if option is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, option)
+
+
+def _type_names(options: Iterable[Any]) -> str:
+    names = {int: "a whole number", float: "a finite number", str: "text", bool: "True or False"}
+    return " or ".join(names.get(option, "None") for option in options)
+
+
+def _positive(config: object, *names: str) -> list[str]:
+    values = {name: getattr(config, name) for name in names}
+    return [f"{name}={value} must be above 0" for name, value in values.items() if value is not None and value <= 0]
+
+
+def _between(config: object, low: float, high: float, *names: str) -> list[str]:
+    values = {name: getattr(config, name) for name in names}
+    return [
+        f"{name}={value} must be from {low:g} to below {high:g}"
+        for name, value in values.items()
+        if not low <= value < high
+    ]
+
+
+@dataclass(frozen=True)
+class ModelConfig(Config):
+    """The shape of the model. Two models with equal configs have equal parameter names and shapes."""
+
+    vocab_size: int = 100_277
+    """Number of token ids the model can read and predict; cl100k_base has 100,277."""
+    d_model: int = 256
+    """Width of the residual stream: the length of the vector that stands for a token between blocks."""
+    num_heads: int = 4
+    """Attention heads a block; each looks at d_model / num_heads numbers of every token."""
+    num_layers: int = 6
+    """Blocks, one after the other."""
+    d_ff: int = 1024
+    """Width of the feed-forward network's hidden layer."""
+    max_seq_len: int = 128
+    """Longest context in tokens: what the model can look back on."""
+    dropout: float = 0.1
+    """Share of activations zeroed at random in training, against overfitting; never in generation."""
+    num_kv_heads: int | None = None
+    """Heads that keys and values have (grouped-query attention); None: as many as num_heads."""
+    position: Literal["learned", "sinusoidal", "rotary", "alibi"] = "learned"
+    """How the model knows the order of tokens."""
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    """Normalisation before attention, before the feed-forward network, and before the output."""
+    norm_eps: float = 1e-5
+    """Added to the variance before its square root, so that a constant vector divides by no zero."""
+    activation: Literal["gelu", "gelu_tanh", "relu", "swiglu"] = "gelu"
+    """Non-linearity of the feed-forward network."""
+    bias: bool = True
+    """Whether linear layers and layer norms add a learned constant."""
+    tie_embeddings: bool = True
+    """Whether the output projection is the token embedding's own matrix."""
+    rope_theta: float = 10_000.0
+    """Base of the rotary wavelengths: the slowest pair turns once in about 2 pi theta tokens."""
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head, d_k in the papers."""
+        return self.d_model // self.num_heads
+
+    @property
+    def kv_heads(self) -> int:
+        """Number of key and value heads, with the default resolved."""
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+    def problems(self) -> list[str]:
+        sizes = ("vocab_size", "d_model", "num_heads", "num_layers", "d_ff", "max_seq_len", "num_kv_heads")
+        found = _positive(self, *sizes, "norm_eps", "rope_theta") + _between(self, 0, 1, "dropout")
+        if found:
+            return found
+        if self.d_model % self.num_heads:
+            near = self.d_model - self.d_model % self.num_heads
+            fits = ", ".join(str(n) for n in (near, near + self.num_heads) if n)
+            found.append(f"d_model={self.d_model} is not divisible by num_heads={self.num_heads}; nearest: {fits}")
+        elif self.position == "rotary" and self.head_dim % 2:
+            found.append(f"position='rotary' turns pairs of numbers, so d_model/num_heads={self.head_dim} must be even")
+        if self.position == "sinusoidal" and self.d_model % 2:
+            found.append(f"position='sinusoidal' pairs sines with cosines, so d_model={self.d_model} must be even")
+        if self.num_heads % self.kv_heads:
+            fits = ", ".join(str(n) for n in range(1, self.num_heads + 1) if self.num_heads % n == 0)
+            found.append(f"num_kv_heads={self.kv_heads} does not divide num_heads={self.num_heads}; possible: {fits}")
+        return found
+
+
+@dataclass(frozen=True)
+class DataConfig(Config):
+    """Which text the model learns from, and how it is cut."""
+
+    dataset: str = "fineweb"
+    """fineweb (streamed from the hub), shakespeare (bundled), or a file or folder of your own text."""
+    encoding: str = "cl100k_base"
+    """cl100k_base, p50k_base, byte, or bpeN: a vocabulary of N entries trained on the dataset itself."""
+    seq_length: int = 128
+    """Tokens in a training row."""
+    tokens_per_epoch: int | None = 100_000_000
+    """Tokens that count as one epoch; None: the dataset once."""
+    validation_fraction: float = 0.1
+    """Share of the documents kept for validation, chosen by a hash of their text."""
+    validation_tokens: int = 200_000
+    """Validation stops after this many tokens, always the same ones."""
+    text_field: str = "text"
+    """The field or column that holds the text in jsonl and parquet files."""
+    cache_shards: int = 5
+    """Most recently used FineWeb shards that stay on disk, about 400 MB each."""
+
+    def problems(self) -> list[str]:
+        found = _positive(self, "seq_length", "tokens_per_epoch", "validation_tokens", "cache_shards")
+        found += _between(self, 0, 1, "validation_fraction")
+        if not self.dataset:
+            found.append("dataset is empty: give fineweb, shakespeare, or a path to your own text")
+        return found
+
+
+@dataclass(frozen=True)
+class OptimizerConfig(Config):
+    """How the weights follow the gradient."""
+
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """adamw for everything, or muon for the matrices inside the blocks and adamw for the rest."""
+    learning_rate: float = 6e-4
+    """AdamW's step size after warm-up."""
+    muon_learning_rate: float = 0.02
+    """Muon's step size after warm-up, for the matrices that it moves."""
+    min_lr_ratio: float = 0.1
+    """Share of the learning rate that is left at the end of the cosine."""
+    warmup_fraction: float = 0.02
+    """Share of all steps in which the learning rate climbs to its full value."""
+    weight_decay: float = 0.1
+    """Pull of matrices towards zero; biases, norms and other vectors are never decayed."""
+    beta1: float = 0.9
+    """Memory of AdamW's mean of gradients."""
+    beta2: float = 0.95
+    """Memory of AdamW's mean of squared gradients."""
+    grad_clip: float = 1.0
+    """Longest gradient allowed, as a norm over all parameters; 0 turns clipping off."""
+
+    def problems(self) -> list[str]:
+        found = _positive(self, "learning_rate", "muon_learning_rate")
+        found += _between(self, 0, 1, "beta1", "beta2", "warmup_fraction")
+        for name in ("weight_decay", "grad_clip"):
+            if getattr(self, name) < 0:
+                found.append(f"{name}={getattr(self, name)} must not be below 0")
+        if not 0 <= self.min_lr_ratio <= 1:
+            found.append(f"min_lr_ratio={self.min_lr_ratio} must be from 0 to 1")
+        return found
+
+
+@dataclass(frozen=True)
+class TrainConfig(Config):
+    """A training run: model, data, optimizer, and how long and how often."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    epochs: int = 10
+    """Epochs; after each comes a summary and a checkpoint."""
+    max_steps: int | None = None
+    """Stops after this many optimizer steps, where that comes before the epochs end."""
+    batch_size: int = 8
+    """Rows in a micro-batch: what goes through the model at once."""
+    accumulation_steps: int = 16
+    """Micro-batches whose gradients are added up before one optimizer step."""
+    eval_every: int = 500
+    """Optimizer steps between validations; one more follows every epoch."""
+    log_every: int = 10
+    """Optimizer steps between metric lines."""
+    seed: int = 1
+    """Fixes the initial weights, dropout and the order of the data."""
+    checkpoint_dir: str = "checkpoints"
+    """Where checkpoints, metrics and the loss curve go."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """auto takes CUDA, then MPS, then the CPU."""
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that one optimizer step learns from."""
+        return self.batch_size * self.accumulation_steps * self.data.seq_length
+
+    def problems(self) -> list[str]:
+        found = self.model.problems() + self.data.problems() + self.optimizer.problems()
+        found += _positive(self, "epochs", "max_steps", "batch_size", "accumulation_steps", "eval_every", "log_every")
+        if self.data.seq_length > self.model.max_seq_len:
+            found.append(
+                f"seq_length={self.data.seq_length} is longer than max_seq_len={self.model.max_seq_len}: "
+                f"set max_seq_len to {self.data.seq_length} as well"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class SamplingConfig(Config):
+    """How the next token is chosen from the model's probabilities."""
+
+    strategy: Literal["greedy", "multinomial", "top_k", "top_p", "top_k_top_p"] = "greedy"
+    """greedy takes the likeliest token; the others draw at random from all, or from the likeliest, tokens."""
+    temperature: float = 1.0
+    """Divides the logits: below 1 favours likely tokens, above 1 evens out; 0 is greedy."""
+    top_k: int = 50
+    """With top_k and top_k_top_p: how many of the likeliest tokens stay."""
+    top_p: float = 0.9
+    """With top_p and top_k_top_p: the likeliest tokens stay until their probabilities add up to this."""
+
+    def problems(self) -> list[str]:
+        found = _positive(self, "top_k")
+        if self.temperature < 0:
+            found.append(f"temperature={self.temperature} must not be below 0 (0 is greedy)")
+        if not 0 < self.top_p <= 1:
+            found.append(f"top_p={self.top_p} must be above 0 and at most 1")
+        return found
+
+
+SAMPLING_PRESETS: dict[str, SamplingConfig] = {
+    "greedy": SamplingConfig("greedy"),
+    "precise": SamplingConfig("top_k_top_p", temperature=0.5, top_k=20, top_p=0.8),
+    "balanced": SamplingConfig("top_k_top_p", temperature=0.8, top_k=50, top_p=0.9),
+    "creative": SamplingConfig("top_p", temperature=1.0, top_p=0.95),
+    "very-creative": SamplingConfig("top_p", temperature=1.2, top_p=0.98),
+}
+
+
+def _preset(model: ModelConfig, directory: str, **settings: Any) -> TrainConfig:
+    return TrainConfig(model=model, checkpoint_dir=f"checkpoints{directory}", **settings)
+
+
+_QUICK = ModelConfig(d_model=128, num_layers=4, d_ff=512)
+_TINY = ModelConfig(vocab_size=257, d_model=32, num_heads=2, num_layers=2, d_ff=64, max_seq_len=32)
+_GPT2 = ModelConfig(50_281, 768, 12, 12, 3072, max_seq_len=1024, activation="gelu_tanh")
+_MODERN = ModelConfig(
+    d_model=512, num_heads=8, num_layers=8, d_ff=1408, max_seq_len=512, dropout=0.0, num_kv_heads=2,
+    position="rotary", norm="rmsnorm", activation="swiglu", bias=False,
+)  # fmt: skip
+
+PRESETS: dict[str, TrainConfig] = {
+    "default": TrainConfig(),
+    "quick": _preset(_QUICK, "_quick", data=DataConfig(tokens_per_epoch=10_000_000)),
+    "tiny": _preset(
+        _TINY, "_tiny", accumulation_steps=1, epochs=1, max_steps=100, eval_every=50,
+        data=DataConfig("shakespeare", "byte", 32, None, validation_tokens=4_096),
+    ),
+    "gpt2": _preset(
+        _GPT2, "_gpt2", batch_size=4, accumulation_steps=128, data=DataConfig(encoding="p50k_base", seq_length=1024)
+    ),
+    "modern": _preset(_MODERN, "_modern", data=DataConfig(seq_length=512)),
+}  # fmt: skip

@@ -1,0 +1,184 @@
+r"""The dataset: from documents to rows that a model can learn from.
+
+**The problem.** Documents have all lengths; a batch needs rows of one length. Cutting the ends off, padding them, or
+leaving short documents out wastes text or time. Worse, a run that is stopped must go on at exactly the next row, and
+a document of the validation part must never have been learnt from.
+
+**Packing.** Write all documents one after another, an end-of-text token after each, and cut the stream into rows:
+
+    documents    A A A   B B   C C C C C
+    stream       A A A | B B | C C C C C |            |: end-of-text
+    rows of 4    [A A A |] [B B | C] [C C C C] ...
+
+A row of T inputs needs T targets, each the token after its input, so a row reads T + 1 tokens and the next row starts
+with the last of them. Every token is an input once and a target once; nothing is dropped. End-of-text teaches the
+model where texts end, and that what follows has nothing to do with what came before:
+
+>>> source = TokenDocuments([np.array([1, 2, 3]), np.array([4, 5])], end_of_text=0)
+>>> batches = PackedBatches(source, seq_length=3, batch_size=2, seed=0, window_rows=2)
+>>> inputs, targets, state = next(iter(batches))
+>>> sorted(zip(inputs.tolist(), targets.tolist()))              # the stream 1 2 3 0 4 5 0 | 4 5 0 1 ...
+[([0, 4, 5], [4, 5, 0]), ([1, 2, 3], [2, 3, 0])]
+
+**Shuffling.** Neighbouring rows come from one document and resemble each other; a batch of them is a poor sample of
+the whole. So documents are visited in a new order every epoch, and rows are shuffled within a window of window_rows.
+A wider window mixes better and holds more in memory: window_rows * (T + 1) * 4 bytes (8 MiB at 16,384 rows of 128).
+
+**State.** Where a run stands is four whole numbers: epoch, unit (a document here, a row group in FineWeb), tokens
+into the unit at which the window starts, and rows of the window already used. Units are addressed by number, so going
+on never means reading everything before. Each batch comes with the state that leads to the next one.
+
+**Split.** text/ decides by a keyed hash of a document's text whether it is for validation: the same document lands on
+the same side in every run, on every machine, in any order, and an exact duplicate lands with it.
+
+**Many processes.** All of them walk the same global batches of batch_size * world_size rows; process r takes rows r,
+r + world_size, ... So the number of processes changes who computes a row, not which rows make up a step.
+**Cost.** Packing copies each token a few times; tokenising is the slow part and happens once, when the data is loaded.
+**Not chosen.** Sampling random offsets, as nanoGPT does: simple, but some text is seen twice before other text is seen
+once. Masking attention between packed documents: documents are short beside FineWeb's, and it costs the fast path.
+**Is it working?** Rows put back in order give the stream; `state` fed back gives the same next batch; tests do both.
+
+Read before: text/. Next: fineweb_dataset.py, trainer.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from transformer.config import IGNORE
+
+Tokens = npt.NDArray[np.uint32]
+Batch = tuple[Tensor, Tensor, "DataState"]
+
+
+class TokenSource(Protocol):
+    """Text as numbered units, each a run of tokens that can be read on its own."""
+
+    def __len__(self) -> int:
+        """The number of units."""
+
+    def __getitem__(self, unit: int) -> Tokens:
+        """The tokens of all the unit's documents, an end-of-text after each."""
+
+
+class TokenDocuments:
+    """A TokenSource in memory: each document is a unit."""
+
+    def __init__(self, documents: Sequence[Sequence[int] | Tokens], end_of_text: int) -> None:
+        self.end_of_text = end_of_text
+        self.documents = [np.asarray(document, dtype=np.uint32) for document in documents]
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    def __getitem__(self, unit: int) -> Tokens:
+        return np.append(self.documents[unit], np.uint32(self.end_of_text))
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens in all documents, end-of-text included."""
+        return sum(map(len, self.documents)) + len(self.documents)
+
+
+@dataclass(frozen=True)
+class DataState:
+    """Where the next batch begins: the window's first token, and the rows of the window already used."""
+
+    epoch: int = 0
+    unit: int = 0
+    offset: int = 0
+    row: int = 0
+
+    def to_dict(self) -> dict[str, int]:
+        """The state as a checkpoint stores it."""
+        return asdict(self)
+
+
+class PackedBatches:
+    """Endless shuffled batches from a source; iterating goes on from `state`.
+
+    Yields inputs (B, T) int64, targets (B, T) int64 and the DataState after them. `rank` of `world_size` processes
+    gets its share of each global batch. Raises ValueError where the source is empty.
+    """
+
+    def __init__(
+        self,
+        source: TokenSource,
+        seq_length: int,
+        batch_size: int,
+        seed: int,
+        state: DataState | None = None,
+        window_rows: int = 16_384,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if len(source) == 0:
+            raise ValueError("there is no document to train on")
+        self.source, self.seq_length, self.seed = source, seq_length, seed
+        self.rank, self.world_size = rank, world_size
+        self.global_batch = batch_size * world_size
+        self.window_rows = max(1, window_rows // self.global_batch) * self.global_batch
+        self.state = state or DataState()
+
+    def __iter__(self) -> Iterator[Batch]:
+        state = self.state
+        while True:
+            rows, following = self._window(state)  # (window_rows, T + 1)
+            order = np.random.default_rng([self.seed, state.epoch, state.unit, state.offset]).permutation(len(rows))
+            for first in range(state.row, len(rows), self.global_batch):
+                end = first + self.global_batch
+                state = following if end == len(rows) else DataState(state.epoch, state.unit, state.offset, end)
+                chosen = order[first + self.rank : end : self.world_size]
+                batch = torch.from_numpy(rows[chosen].astype(np.int64))  # (B, T + 1)
+                self.state = state
+                yield batch[:, :-1], batch[:, 1:], state
+
+    def _window(self, state: DataState) -> tuple[Tokens, DataState]:
+        """Returns the rows of the window that starts at the state, in the stream's order, and the next state."""
+        wanted = self.window_rows * self.seq_length + 1  # the last row's last target too
+        parts: list[Tokens] = []
+        epoch, unit, offset = state.epoch, state.unit, state.offset
+        order = self._order(epoch)
+        while True:
+            parts.append(self.source[int(order[unit])][offset : offset + wanted])
+            wanted -= len(parts[-1])
+            offset += len(parts[-1])
+            if wanted == 0:
+                break
+            epoch, unit, offset = (epoch, unit + 1, 0) if unit + 1 < len(order) else (epoch + 1, 0, 0)
+            if unit == 0:
+                order = self._order(epoch)
+        rows = np.lib.stride_tricks.sliding_window_view(np.concatenate(parts), self.seq_length + 1)
+        # The last token read is a target only; as an input it begins the next window.
+        return rows[:: self.seq_length], DataState(epoch, unit, offset - 1, 0)
+
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        return np.random.default_rng([self.seed, epoch]).permutation(len(self.source))
+
+
+def validation_rows(tokens: Tokens, seq_length: int, end_of_text: int) -> tuple[Tensor, Tensor]:
+    """Cuts a stream into rows in which every token is a target exactly once: inputs and targets (rows, T) int64.
+
+    An end-of-text stands before the first token, so that it is predicted too; the last row is filled up with
+    targets of IGNORE, which do not count.
+    """
+    count = len(tokens)
+    rows = -(-count // seq_length)
+    stream = np.full(rows * seq_length + 1, end_of_text, dtype=np.int64)
+    stream[1 : count + 1] = tokens
+    targets = stream[1:].copy()
+    targets[count:] = IGNORE
+    shape = (rows, seq_length)
+    return torch.from_numpy(stream[:-1].reshape(shape)), torch.from_numpy(targets.reshape(shape))
+
+
+def load_state(values: dict[str, Any]) -> DataState:
+    """The DataState that to_dict() made."""
+    return DataState(**values)

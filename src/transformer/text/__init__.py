@@ -1,0 +1,21 @@
+"""Text in and out: encodings, the bundled corpus, and reading your own files."""
+
+from .bpe import tokenizer_from_state, train_bpe
+from .corpus import cut_sections, is_validation, load_shakespeare, read_documents, split_documents
+from .encodings import load_tokenizer
+from .tokenizer import END_OF_TEXT, ByteTokenizer, StreamDecoder, Tokenizer
+
+__all__ = [
+    "END_OF_TEXT",
+    "ByteTokenizer",
+    "StreamDecoder",
+    "Tokenizer",
+    "cut_sections",
+    "is_validation",
+    "load_shakespeare",
+    "load_tokenizer",
+    "read_documents",
+    "split_documents",
+    "tokenizer_from_state",
+    "train_bpe",
+]

@@ -1,0 +1,148 @@
+"""A byte-pair vocabulary of your own: learnt from your text, run by tiktoken.
+
+A model that reads bytes spends most of its context on spelling. Byte-pair encoding (Sennrich, Haddow and Birch,
+arXiv:1508.07909) gives common strings an id of their own. Training starts from the 256 bytes and repeats one step:
+find the pair of neighbouring tokens that occurs most often and add it to the vocabulary as a new token. The order of
+the additions is the whole of the result. To encode, apply the merges in that order wherever they fit.
+
+By hand, on "low low lower", with pieces cut before each space: the pieces are "low", " low" and " lower". Counts of
+pairs: "l"+"o" 3, "o"+"w" 3, " "+"l" 2, "w"+"e" 1, "e"+"r" 1. First "lo" (a tie falls to the smaller ids), then
+"low" (3), then " low" (2). Three merges turn the text's 13 bytes into 5 tokens:
+
+>>> tokenizer = train_bpe(["low low lower"], vocab_size=256 + 3 + 1)
+>>> [tokenizer.decode([token]) for token in tokenizer.encode("low low lower")]
+['low', ' low', ' low', 'e', 'r']
+
+Bytes are never left out, so text in any script, or none, still comes back whole:
+
+>>> tokenizer.decode(tokenizer.encode("low fürs 低"))
+'low fürs 低'
+
+Pieces. Merging runs inside a piece and never across two, so that "dog", "dog." and "dog!" share a token. Here
+(`SPLIT_PATTERN`) a piece is a word with the space before it and any apostrophes inside; up to three digits;
+punctuation with the line ends after it; or white space.
+
+Why tiktoken and the list of merges agree. tiktoken keeps no merges, only tokens with a rank, and joins any two
+neighbours that together spell a token, lowest rank first. Suppose x and y together spell a token that training made
+from u and v. Nothing was merged across the ends of that stretch, so inside it the earlier merges did what they did
+in training, and left u and v: x is u and y is v. The tests compare both on arbitrary text.
+
+The price of a bigger vocabulary is a bigger embedding and softmax, and rarer tokens that are seen less often in
+training; its gain is shorter sequences, so that a context of the same length spans more text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import tiktoken
+
+from .encodings import TiktokenTokenizer, load_tokenizer
+from .tokenizer import END_OF_TEXT, ByteTokenizer, Tokenizer, replace_lone_surrogates
+
+if TYPE_CHECKING:
+    import tokenizers
+
+SPLIT_PATTERN = (
+    r" ?[\p{L}\p{M}]+(?:'[\p{L}\p{M}]+)*"  # a word: " o'er", "King"
+    r"| ?\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{M}\p{N}]+\n*"  # punctuation, with the end of its line: ",\n"
+    r"|\s*\n+|\s+(?!\S)|\s+"  # white space, leaving the last space to the word after it
+)
+SMALLEST = 256 + 1  # every byte, and end-of-text
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """A byte-level encoding learnt from `texts`, named "bpe" and its size, the same for the same texts.
+
+    `vocab_size` counts the 256 bytes, the merges and end-of-text, whose id is the last. Raises ValueError where it
+    leaves no room for the bytes, or where the texts hold too few different pairs for that many merges.
+    """
+    if vocab_size < SMALLEST:
+        raise ValueError(f"vocab_size={vocab_size} is below {SMALLEST}: 256 bytes and end-of-text")
+    merges = vocab_size - SMALLEST
+    ranks = merged_tokens(train_merges(texts, merges))
+    if len(ranks) < 256 + merges:
+        raise ValueError(
+            f"vocab_size={vocab_size} needs {merges} merges and the text allows {len(ranks) - 256}: "
+            f"give more text, or a vocab_size of at most {len(ranks) + 1}"
+        )
+    return build_bpe(ranks, SPLIT_PATTERN)
+
+
+def train_merges(texts: Iterable[str], merges: int) -> tokenizers.Tokenizer:
+    """The `tokenizers` library's byte-level BPE with at most `merges` merges, learnt from `texts`."""
+    from tokenizers import Regex, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer as TokenizersTokenizer
+
+    trained = TokenizersTokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=256 + merges,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    trained.train_from_iterator(map(replace_lone_surrogates, texts), trainer)
+    return trained
+
+
+def merged_tokens(trained: tokenizers.Tokenizer) -> list[bytes]:
+    """The tokens' bytes in order of rank: the 256 bytes by value, then each merge's result."""
+    to_byte = byte_alphabet()
+    merges = json.loads(trained.to_str())["model"]["merges"]
+    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
+    tokens = [bytes((value,)) for value in range(256)]
+    return tokens + [bytes(to_byte[char] for char in left + right) for left, right in pairs]
+
+
+def byte_alphabet() -> dict[str, int]:
+    """The byte behind each of the 256 characters that `tokenizers` writes bytes with.
+
+    A byte whose Latin-1 character prints stands for itself; the others follow, in order, from U+0100.
+    """
+    from tokenizers import pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    printing = [ord(char) for char in alphabet if ord(char) < 256]
+    others = sorted(set(range(256)) - set(printing))
+    return dict(zip(alphabet, printing + others, strict=True))
+
+
+def build_bpe(ranks: list[bytes], pattern: str) -> Tokenizer:
+    """tiktoken running the tokens `ranks`, each one's index its id, with end-of-text after the last."""
+    vocab_size = len(ranks) + 1
+    rank_of = {token: rank for rank, token in enumerate(ranks)}
+    single_bytes = {bytes((value,)) for value in range(256)}
+    if len(rank_of) < len(ranks) or b"" in rank_of or not single_bytes <= rank_of.keys():
+        raise ValueError("the ranks of a BPE encoding must be distinct, not empty, and hold every single byte")
+    encoding = tiktoken.Encoding(
+        f"bpe{vocab_size}",
+        pat_str=pattern,
+        mergeable_ranks=rank_of,
+        special_tokens={END_OF_TEXT: vocab_size - 1},
+    )
+    return TiktokenTokenizer(encoding, {"kind": "bpe", "ranks": list(ranks), "pattern": pattern})
+
+
+def tokenizer_from_state(state: Mapping[str, object]) -> Tokenizer:
+    """The encoding whose `state()` this is. Raises ValueError for anything else."""
+    match state:
+        case {"kind": "byte"}:
+            return ByteTokenizer()
+        case {"kind": "named", "name": str(name)}:
+            return load_tokenizer(name)
+        case {"kind": "bpe", "ranks": list(ranks), "pattern": str(pattern)}:
+            if all(isinstance(token, bytes) for token in ranks):
+                try:
+                    return build_bpe(ranks, pattern)
+                except ValueError as error:
+                    raise ValueError(f"saved BPE encoding is damaged: {error}") from error
+    wanted = "a dict with kind 'byte', 'named' (and name) or 'bpe' (and ranks, pattern)"
+    raise ValueError(f"not a saved encoding: wanted {wanted}, as Tokenizer.state() returns")

@@ -1,0 +1,151 @@
+"""Encodings by name: tiktoken's, two of which ship with this package, and raw bytes.
+
+`cl100k_base` and `p50k_base` are read from `data/`, so they need no network and touch no cache directory. Their
+files must have the sha256 that tiktoken itself publishes. Any other tiktoken encoding is left to tiktoken, which
+downloads it on first use and keeps it where TIKTOKEN_CACHE_DIR says.
+"""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import functools
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+
+import tiktoken
+
+from .tokenizer import END_OF_TEXT, REPLACEMENT, ByteTokenizer, Tokenizer, checked_ids
+
+RANKS_SHA256 = {
+    "cl100k_base": "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
+    "p50k_base": "94b5ca7dff4d00767bc256fdd1b27e5b17361d7b8a5f968547f9f23eb70d2069",
+}
+# The regular expressions that cut text into pieces before merging; they are part of each encoding's definition.
+PATTERNS = {
+    "cl100k_base": (
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
+        r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+    ),
+    "p50k_base": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
+}
+SPECIAL_TOKENS = {
+    "cl100k_base": {
+        END_OF_TEXT: 100257,
+        "<|fim_prefix|>": 100258,
+        "<|fim_middle|>": 100259,
+        "<|fim_suffix|>": 100260,
+        "<|endofprompt|>": 100276,
+    },
+    "p50k_base": {END_OF_TEXT: 50256},
+}
+
+
+@dataclass(frozen=True, eq=False)
+class TiktokenTokenizer:
+    """A byte-pair encoding run by tiktoken. `saved` is what `state` returns."""
+
+    encoding: tiktoken.Encoding
+    saved: dict[str, object] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.encoding.name
+
+    @property
+    def short_name(self) -> str:
+        return self.name.removesuffix("_base")
+
+    @property
+    def vocab_size(self) -> int:
+        return self.encoding.n_vocab
+
+    @property
+    def eot_id(self) -> int:
+        return self.encoding.eot_token
+
+    def encode(self, text: str) -> list[int]:
+        return self.encoding.encode_ordinary(text)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return self.encoding.encode_ordinary_batch(list(texts), num_threads=os.cpu_count() or 1)
+
+    def decode_bytes(self, tokens: Iterable[int]) -> bytes:
+        ids = checked_ids(tokens, self.vocab_size)
+        try:
+            return self.encoding.decode_bytes(ids)
+        except KeyError:  # an id that the encoding leaves unused, which an untrained model may well draw
+            return b"".join(self._token_bytes(i) for i in ids)
+
+    def _token_bytes(self, token: int) -> bytes:
+        try:
+            return self.encoding.decode_single_token_bytes(token)
+        except KeyError:
+            return REPLACEMENT
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        return self.decode_bytes(tokens).decode(errors="replace")
+
+    def state(self) -> dict[str, object]:
+        return dict(self.saved)
+
+
+def load_tokenizer(name: str) -> Tokenizer:
+    """The encoding called `name`: "cl100k_base", "p50k_base", "byte", or any that tiktoken can fetch.
+
+    Raises ValueError for an unknown name or a damaged bundled file, ConnectionError where a download fails.
+    """
+    if name == "byte":
+        return ByteTokenizer()
+    if name in RANKS_SHA256:
+        return _bundled(name)
+    known = sorted({"byte", *RANKS_SHA256, *tiktoken.list_encoding_names()})
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(f"unknown encoding {name!r}: {hint}There are {', '.join(known)}")
+    return _downloaded(name)
+
+
+@functools.cache
+def _bundled(name: str) -> TiktokenTokenizer:
+    encoding = tiktoken.Encoding(
+        name,
+        pat_str=PATTERNS[name],
+        mergeable_ranks=_parse_ranks(read_bundled(f"{name}.tiktoken", RANKS_SHA256[name])),
+        special_tokens=SPECIAL_TOKENS[name],
+    )
+    return TiktokenTokenizer(encoding, {"kind": "named", "name": name})
+
+
+def _downloaded(name: str) -> TiktokenTokenizer:
+    try:
+        encoding = tiktoken.get_encoding(name)
+    except OSError as error:  # requests' errors are OSErrors too
+        raise ConnectionError(
+            f"{name} has to be downloaded once and that failed ({type(error).__name__}): "
+            f"connect to the network, or use {' or '.join(RANKS_SHA256)}, which need none"
+        ) from error
+    if END_OF_TEXT not in encoding.special_tokens_set:
+        raise ValueError(f"encoding {name} has no {END_OF_TEXT}: use one that has, such as cl100k_base")
+    return TiktokenTokenizer(encoding, {"kind": "named", "name": name})
+
+
+def read_bundled(file_name: str, sha256: str) -> bytes:
+    """A file of this package's `data/`; raises ValueError unless its sha256 is the one given."""
+    try:
+        contents = resources.files(__package__).joinpath("data", file_name).read_bytes()
+    except OSError as error:
+        raise ValueError(f"bundled file {file_name} cannot be read: install the package again") from error
+    if hashlib.sha256(contents).hexdigest() != sha256:
+        raise ValueError(f"bundled file {file_name} is damaged (wrong sha256): install the package again")
+    return contents
+
+
+def _parse_ranks(contents: bytes) -> dict[bytes, int]:
+    """tiktoken's file format: a line for each token, its bytes in base64 and its rank."""
+    pairs = (line.split() for line in contents.splitlines())
+    return {base64.b64decode(token): int(rank) for token, rank in pairs}

@@ -1,0 +1,93 @@
+r"""Gradient accumulation: the gradient of a large batch, on a machine that holds a small one.
+
+**The problem.** The gradient of one row is mostly noise: it says what would help this row. Averaged over many rows the
+noise shrinks (its variance falls as 1/rows) and what is common to the text remains. But a micro-batch is as large as
+memory allows, and that may be 8 rows where 128 would be right.
+
+**The idea.** The loss is a sum over tokens, so its gradient is a sum too. Add up the gradients of several
+micro-batches, and only then let the optimizer step:
+
+    loss       = (1/N) * sum over micro-batches k of sum over their tokens (nats)       N: tokens of all together
+    d loss     = sum over k of  d [ nats_k / N ]
+
+    micro-batch 1   forward, backward      .grad  = d nats_1 / N
+    micro-batch 2   forward, backward      .grad += d nats_2 / N
+      ...
+    all done        clip, step, .grad = None
+
+PyTorch's backward() adds to .grad anyway: accumulation is a matter of not clearing it. The result is the gradient of
+the whole batch to rounding, at the memory of one micro-batch.
+
+**Divide by the right number.** Dividing each micro-batch's mean by their count is right only if all hold equally many
+tokens. Where some targets are padding, it weighs tokens unequally. Here the true count N of the whole step divides
+every sum. By hand: one weight w = 0, "loss" w per token, micro-batches of 3 and 1 tokens: each token counts 1/4:
+
+>>> w = torch.nn.Parameter(torch.tensor(0.0))
+>>> class Objective(torch.nn.Module):
+...     def forward(self, tokens, targets): return w * targets.sum(), (targets > 0).sum()
+>>> ones = lambda *row: (torch.tensor([row]), torch.tensor([row]))
+>>> nats, tokens = accumulate_gradients(Objective(), [ones(1, 1, 1), ones(1, 0, 0)], token_count=4)
+>>> float(w.grad), int(tokens)
+(1.0, 4)
+
+**Cost.** Time as for the large batch: each micro-batch is computed in full. Memory: one micro-batch's activations and
+one gradient. A larger effective batch takes fewer, better steps for the same text; past the point where the noise is
+small beside the gradient itself, more rows buy nothing (arXiv 1812.06162 says how to find that point).
+
+**Clipping.** Now and then a batch has a gradient many times the usual length, and one step along it can undo hundreds.
+Its length over all weights together is measured, and where it exceeds grad_clip it is scaled down to that, its
+direction kept.
+
+**Chosen.** The objective that distributed wrappers wrap is a module of its own (model and loss), so that gradient hooks
+fire and the model's forward keeps returning logits.
+**Is it working?** Two halves accumulated equal the whole batch; the metric grad_norm is the length before clipping.
+
+Papers: clipping, arXiv 1211.5063; noise and batch size, arXiv 1812.06162. Read before: loss.py, optimizer.py. Next:
+trainer.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from transformer.config import IGNORE
+from transformer.model import DecoderOnlyTransformer
+
+
+class Objective(nn.Module):
+    """What training minimises: (tokens, targets) (B, T) int64 -> summed nats, tokens counted."""
+
+    def __init__(self, model: DecoderOnlyTransformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.loss(tokens, targets)
+
+
+def count_targets(micro_batches: Iterable[tuple[Tensor, Tensor]]) -> int:
+    """Returns how many targets of all the micro-batches count."""
+    return sum(int((targets != IGNORE).sum()) for _, targets in micro_batches)
+
+
+def accumulate_gradients(
+    objective: nn.Module, micro_batches: Iterable[tuple[Tensor, Tensor]], token_count: int
+) -> tuple[Tensor, Tensor]:
+    """Adds the gradient of (sum of nats) / token_count over all micro-batches to every parameter's .grad.
+
+    Returns the summed nats and the tokens counted, scalars on the device, so that nothing waits for it here.
+    """
+    totals: list[tuple[Tensor, Tensor]] = []
+    for tokens, targets in micro_batches:
+        nats, count = objective(tokens, targets)
+        (nats / max(1, token_count)).backward()
+        totals.append((nats.detach(), count))
+    return torch.stack([nats for nats, _ in totals]).sum(), torch.stack([count for _, count in totals]).sum()
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], longest: float) -> Tensor:
+    """Scales all gradients so that their joint norm is at most `longest` (0: as they are); returns the norm before."""
+    return torch.nn.utils.clip_grad_norm_(parameters, longest if longest > 0 else torch.inf)
