@@ -202,8 +202,10 @@ class DataConfig(Config):
     """cl100k_base, p50k_base, byte, or bpeN: a vocabulary of N entries trained on the dataset itself."""
     seq_length: int = 128
     """Tokens in a training row."""
-    tokens_per_epoch: int | None = 100_000_000
-    """Tokens that count as one epoch; None: the dataset once."""
+    tokens_per_epoch: int = 100_000_000
+    """Tokens that count as one epoch; never more than the whole of a local text once."""
+    shuffle_rows: int = 8_192
+    """Rows that are mixed with one another; more mix better and take 4 bytes a token of memory."""
     validation_fraction: float = 0.1
     """Share of the documents kept for validation, chosen by a hash of their text."""
     validation_tokens: int = 200_000
@@ -214,7 +216,8 @@ class DataConfig(Config):
     """Most recently used FineWeb shards that stay on disk, about 400 MB each."""
 
     def problems(self) -> list[str]:
-        found = _positive(self, "seq_length", "tokens_per_epoch", "validation_tokens", "cache_shards")
+        found = _positive(self, "seq_length", "tokens_per_epoch", "shuffle_rows")
+        found += _positive(self, "validation_tokens", "cache_shards")
         found += _between(self, 0, 1, "validation_fraction")
         if not self.dataset:
             found.append("dataset is empty: give fineweb, shakespeare, or a path to your own text")
@@ -345,7 +348,7 @@ PRESETS: dict[str, TrainConfig] = {
     "quick": _preset(_QUICK, "_quick", data=DataConfig(tokens_per_epoch=10_000_000)),
     "tiny": _preset(
         _TINY, "_tiny", accumulation_steps=1, epochs=1, max_steps=100, eval_every=50,
-        data=DataConfig("shakespeare", "byte", 32, None, validation_tokens=4_096),
+        data=DataConfig("shakespeare", "byte", 32, validation_tokens=4_096),
     ),
     "gpt2": _preset(
         _GPT2, "_gpt2", batch_size=4, accumulation_steps=128, data=DataConfig(encoding="p50k_base", seq_length=1024)

@@ -22,7 +22,7 @@ model where texts end, and that what follows has nothing to do with what came be
 
 **Shuffling.** Neighbouring rows come from one document and resemble each other; a batch of them is a poor sample of
 the whole. So documents are visited in a new order every epoch, and rows are shuffled within a window of window_rows.
-A wider window mixes better and holds more in memory: window_rows * (T + 1) * 4 bytes (8 MiB at 16,384 rows of 128).
+A wider window mixes better and holds more in memory: window_rows * (T + 1) * 4 bytes (4 MiB at 8,192 rows of 128).
 
 **State.** Where a run stands is four whole numbers: epoch, unit (a document here, a row group in FineWeb), tokens
 into the unit at which the window starts, and rows of the window already used. Units are addressed by number, so going
@@ -43,16 +43,19 @@ Read before: text/. Next: fineweb_dataset.py, trainer.py.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from transformer.config import IGNORE
+from transformer.config import IGNORE, DataConfig
+from transformer.text import Tokenizer, load_shakespeare, load_tokenizer, read_documents, split_documents, train_bpe
 
 Tokens = npt.NDArray[np.uint32]
 Batch = tuple[Tensor, Tensor, "DataState"]
@@ -97,7 +100,7 @@ class DataState:
     row: int = 0
 
     def to_dict(self) -> dict[str, int]:
-        """The state as a checkpoint stores it."""
+        """The state as a checkpoint stores it; DataState(**values) is the way back."""
         return asdict(self)
 
 
@@ -115,7 +118,7 @@ class PackedBatches:
         batch_size: int,
         seed: int,
         state: DataState | None = None,
-        window_rows: int = 16_384,
+        window_rows: int = 8_192,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -163,6 +166,65 @@ class PackedBatches:
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.source))
 
 
+@dataclass(frozen=True)
+class TextData:
+    """A dataset, ready for training: its encoding, the training text in tokens, and a fixed validation text."""
+
+    tokenizer: Tokenizer
+    train: TokenSource
+    tokens_per_epoch: int
+    validation: tuple[Tensor, Tensor]
+    """Inputs and targets, (rows, T) int64 each."""
+    validation_bytes: int
+    """Bytes of the text that the validation targets spell."""
+
+
+def open_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> TextData:
+    """Loads the dataset that the config names; `tokenizer` is a resumed run's, else the config's encoding is used.
+
+    Raises ValueError, in one line, for a text that is missing, unreadable or too short.
+    """
+    if config.dataset == "fineweb":
+        from transformer.fineweb_dataset import open_fineweb
+
+        return open_fineweb(config, tokenizer or load_tokenizer(config.encoding))
+    documents = (
+        load_shakespeare()
+        if config.dataset == "shakespeare"
+        else read_documents(Path(config.dataset), config.text_field)
+    )
+    train, held_out = split_documents(documents, config.validation_fraction)
+    tokenizer = tokenizer or make_tokenizer(config.encoding, train)
+    source = TokenDocuments(tokenizer.encode_batch(train), tokenizer.eot_id)
+    if source.num_tokens <= config.seq_length:
+        raise ValueError(
+            f"the training text has {source.num_tokens} tokens, fewer than one row of {config.seq_length}: "
+            "give more text, or a smaller seq_length"
+        )
+    held_out_tokens = TokenDocuments(tokenizer.encode_batch(held_out), tokenizer.eot_id)
+    return text_data(config, tokenizer, source, min(config.tokens_per_epoch, source.num_tokens), iter(held_out_tokens))
+
+
+def make_tokenizer(encoding: str, texts: Sequence[str]) -> Tokenizer:
+    """Returns the encoding of that name; "bpeN" is trained on the texts, with a vocabulary of N entries."""
+    if match := re.fullmatch(r"bpe(\d+)", encoding):
+        return train_bpe(texts, int(match[1]))
+    return load_tokenizer(encoding)
+
+
+def text_data(
+    config: DataConfig, tokenizer: Tokenizer, train: TokenSource, tokens_per_epoch: int, held_out: Iterator[Tokens]
+) -> TextData:
+    """Puts a training source and the first validation_tokens of the held-out text together."""
+    parts: list[Tokens] = []
+    while sum(map(len, parts)) < config.validation_tokens and (part := next(held_out, None)) is not None:
+        parts.append(part)
+    tokens = np.concatenate(parts)[: config.validation_tokens]
+    text_bytes = len(tokenizer.decode_bytes(tokens[tokens != tokenizer.eot_id].tolist()))
+    rows = validation_rows(tokens, config.seq_length, tokenizer.eot_id)
+    return TextData(tokenizer, train, tokens_per_epoch, rows, text_bytes)
+
+
 def validation_rows(tokens: Tokens, seq_length: int, end_of_text: int) -> tuple[Tensor, Tensor]:
     """Cuts a stream into rows in which every token is a target exactly once: inputs and targets (rows, T) int64.
 
@@ -177,8 +239,3 @@ def validation_rows(tokens: Tokens, seq_length: int, end_of_text: int) -> tuple[
     targets[count:] = IGNORE
     shape = (rows, seq_length)
     return torch.from_numpy(stream[:-1].reshape(shape)), torch.from_numpy(targets.reshape(shape))
-
-
-def load_state(values: dict[str, Any]) -> DataState:
-    """The DataState that to_dict() made."""
-    return DataState(**values)

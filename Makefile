@@ -1,0 +1,128 @@
+# The short way to everything: `make help` lists the targets.
+#
+# Every target prepares what it needs. uv is taken from PATH, or else installed with pip; the environment is .venv,
+# filled from pyproject.toml. After that a target only runs the line it prints, so the same line can be typed by hand.
+#
+#   ARGS    extra arguments:            make train ARGS="--dataset shakespeare"
+#   PROMPT  text to continue:           make generate-prompt PROMPT="Once upon a time"
+#   TORCH   which build of PyTorch:     make install TORCH=cpu      (auto, cpu, cu130, ...; remembered; TORCH= undoes it)
+#   UV_PYTHON  which Python:            make install UV_PYTHON=3.13
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+PROMPT = The cat sat
+ARGS =
+READY := .venv/.ready
+TORCH ?= $(shell cat $(READY) 2>/dev/null)
+
+UV_PYTHON ?= >=3.11,<3.15
+export UV_PYTHON
+export UV_PROJECT_ENVIRONMENT := .venv
+export UV_NO_SYNC := 1
+unexport VIRTUAL_ENV
+
+PYTHONS := python3 python3.14 python3.13 python3.12 python3.11 python
+FIND_UV = $(shell for u in uv .uv/bin/uv "$$HOME/.local/bin/uv"; do \
+	if "$$u" --version >/dev/null 2>&1; then echo $$u; exit; fi; done; \
+	for p in $(PYTHONS); do \
+	if $$p -m uv --version >/dev/null 2>&1; then echo $$p -m uv; exit; fi; done)
+# Looked up at its first use, which comes after the rule `uv`, and then kept.
+UV = $(eval UV := $(FIND_UV))$(UV)
+MAIN = $(UV) run python main.py
+
+.PHONY: help install test test-cov test-slow check format train train-quick generate generate-prompt evaluate compare \
+	demo-sampling benchmark demo plot clean hooks constraints uv FORCE
+
+help: ## list the targets
+	@echo 'usage: make TARGET [ARGS="..."]'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install: $(READY) ## prepare the environment (other targets do it when needed)
+	@command -v uv >/dev/null 2>&1 || echo 'uv is not on your PATH: type "$(UV)" where the documentation says "uv".'
+
+demo: $(READY) ## the whole job offline on the bundled text: train, plot, evaluate, generate
+	$(MAIN) demo $(ARGS)
+
+train: $(READY) ## train on FineWeb-Edu at the default size
+	$(MAIN) train $(ARGS)
+
+train-quick: $(READY) ## train on FineWeb-Edu at the small size
+	$(MAIN) train --quick $(ARGS)
+
+generate: $(READY) ## write with the latest checkpoint, interactively
+	$(MAIN) generate $(ARGS)
+
+generate-prompt: $(READY) ## continue PROMPT with the latest checkpoint
+	$(MAIN) generate --prompt '$(subst ','\'',$(value PROMPT))' $(ARGS)
+
+evaluate: $(READY) ## perplexity of the latest checkpoint
+	$(MAIN) evaluate $(ARGS)
+
+compare: $(READY) ## rank all checkpoints by perplexity
+	$(MAIN) compare $(ARGS)
+
+plot: $(READY) ## draw the loss curves of the latest run
+	$(MAIN) plot $(ARGS)
+
+demo-sampling: $(READY) ## the sampling strategies side by side
+	$(MAIN) demo-sampling $(ARGS)
+
+benchmark: $(READY) ## generation speed with and without the KV cache
+	$(MAIN) benchmark $(ARGS)
+
+test: check ## format, lint, types, then the test suite
+	$(UV) run pytest $(ARGS)
+
+test-cov: $(READY) ## the test suite with coverage by line and branch
+	$(UV) run pytest --cov=src/transformer --cov-report=term-missing $(ARGS)
+
+# pytest exits 5 when nothing was selected: that is right only while no test is marked slow.
+test-slow: $(READY) ## the tests that take minutes
+	$(UV) run pytest -m slow $(ARGS) || { test $$? -eq 5 && ! grep -rq 'mark\.slow' tests; }
+
+check: $(READY) ## format, lint and types, changing nothing
+	$(UV) run ruff format --check
+	$(UV) run ruff check
+	$(UV) run mypy
+
+format: $(READY) ## format and fix what can be fixed
+	$(UV) run ruff format
+	$(UV) run ruff check --fix
+
+hooks: $(READY) ## run the checks before every commit
+	$(UV) run pre-commit install
+
+constraints: $(READY) ## move every known-good version to the newest that fits (the held ones stay)
+	$(UV) run python scripts/known_good.py
+
+clean: ## remove caches and reports; what was trained or downloaded stays
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist __pycache__
+	@find src commands tests benchmarks scripts -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(READY): pyproject.toml $(if $(filter install,$(MAKECMDGOALS)),FORCE) | uv
+ifeq ($(TORCH),)
+	$(UV) sync
+else
+	$(UV) venv --quiet --allow-existing .venv
+	$(UV) pip install --python .venv --editable '.[dev]' --torch-backend=$(TORCH)
+endif
+	@echo '$(TORCH)' > $@
+
+# An operating system's Python may refuse `pip install`; a folder of our own is never refused.
+uv:
+	@test -n "$(FIND_UV)" && exit; \
+	for p in $(PYTHONS) none; do \
+		if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then break; fi; \
+	done; \
+	if test $$p = none; then \
+		echo "Python 3.11 or newer is needed; found: $$(python3 --version 2>&1). Install it, then run make again." >&2; \
+		exit 1; \
+	fi; \
+	echo "uv is missing: installing it with pip"; \
+	if $$p -m pip --version >/dev/null 2>&1; then \
+		$$p -m pip install --quiet uv 2>/dev/null || \
+		PIP_USER=0 PIP_ROOT_USER_ACTION=ignore $$p -m pip install --quiet --target .uv uv; \
+	else \
+		$$p -m venv .uv && .uv/bin/python -m pip install --quiet uv; \
+	fi

@@ -1,0 +1,180 @@
+"""Training speed and memory: this project's model, the same with a plain head, and transformers' GPT-2, side by side.
+
+    uv run python benchmarks/training.py                        all configs, five rounds; half an hour on two cores
+    uv run python benchmarks/training.py --presets quick --rounds 1
+
+Each contender runs in a process of its own, one after another, round after round, on the same data with the same shape,
+dropout and fused AdamW: one micro-batch to warm up, then the timed ones, then an optimizer step. Tokens per second are
+those of a whole step: accumulation_steps micro-batches and one update. Peak memory is the process's largest resident
+size, as the operating system counts it. "huge pages" is PyTorch's THP_MEM_ALLOC_ENABLE, read when it starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results" / "training.json"
+CONTENDERS = {
+    "ours": {"THP_MEM_ALLOC_ENABLE": "0"},
+    "ours, huge pages": {"THP_MEM_ALLOC_ENABLE": "1"},
+    "ours, plain head": {"THP_MEM_ALLOC_ENABLE": "0"},
+    "transformers GPT-2": {"THP_MEM_ALLOC_ENABLE": "0"},
+    "transformers GPT-2, huge pages": {"THP_MEM_ALLOC_ENABLE": "1"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--presets", nargs="+", default=["default", "quick", "demo"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--micro-batches", type=int, default=4, help="timed micro-batches in each process")
+    parser.add_argument("--worker", nargs=2, metavar=("CONTENDER", "PRESET"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        print(json.dumps(measure(*options.worker, options.micro_batches)))
+        return
+    results: dict[str, Any] = {"command": f"python benchmarks/training.py {' '.join(sys.argv[1:])}".strip()}
+    results |= {"machine": machine(), "presets": {}}
+    for preset in options.presets:
+        runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
+        for number in range(options.rounds):
+            for name, environment in CONTENDERS.items():
+                runs[name].append(run_worker(name, preset, options.micro_batches, environment))
+                print(f"{preset}, round {number + 1}, {name}: {runs[name][-1]}", flush=True)
+        results["presets"][preset] = summary(runs)
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        print(table(preset, results["presets"][preset]), flush=True)
+
+
+def run_worker(name: str, preset: str, micro_batches: int, environment: dict[str, str]) -> dict[str, float]:
+    """Measures one contender in a fresh process."""
+    command = [sys.executable, __file__, "--worker", name, preset, "--micro-batches", str(micro_batches)]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def measure(name: str, preset: str, micro_batches: int) -> dict[str, float]:
+    """Times forward and backward of a micro-batch, and the optimizer's step: seconds, tokens/s, bytes."""
+    import torch
+
+    from transformer.config import PRESETS
+
+    config = PRESETS[preset]
+    torch.manual_seed(0)
+    model, loss = build(name, preset)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)
+    shape = (config.batch_size, config.data.seq_length + 1)
+    batches = [torch.randint(config.model.vocab_size, shape) for _ in range(micro_batches + 1)]
+    seconds: list[float] = []
+    for batch in batches:
+        started = time.perf_counter()
+        loss(batch).backward()
+        seconds.append(time.perf_counter() - started)
+    optimizer.step()  # the first makes its state
+    started = time.perf_counter()
+    optimizer.step()
+    update = time.perf_counter() - started
+    micro_batch = statistics.median(seconds[1:])
+    step = micro_batch * config.accumulation_steps + update
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {
+        "micro_batch_s": round(micro_batch, 5),
+        "optimizer_s": round(update, 5),
+        "tokens_per_s": round(config.tokens_per_step / step, 1),
+        "peak_bytes": peak,
+    }
+
+
+def build(name: str, preset: str) -> tuple[Any, Callable[[Any], Any]]:
+    """Returns a contender's model and its mean loss as a function of tokens (B, T + 1)."""
+    from transformer.config import PRESETS
+
+    shape = PRESETS[preset].model
+    if name.startswith("transformers"):
+        import transformers
+
+        if shape.position != "learned" or shape.activation == "swiglu" or shape.norm != "layernorm":
+            print(f"note: GPT-2 has learned positions, layer norms and gelu; {preset} does not", file=sys.stderr)
+        settings = transformers.GPT2Config(
+            vocab_size=shape.vocab_size, n_positions=shape.max_seq_len, n_embd=shape.d_model, n_layer=shape.num_layers,
+            n_head=shape.num_heads, n_inner=shape.d_ff, resid_pdrop=shape.dropout, embd_pdrop=shape.dropout,
+            attn_pdrop=shape.dropout, use_cache=False, attn_implementation="sdpa",
+        )  # fmt: skip
+        peer = transformers.GPT2LMHeadModel(settings).train()
+        return peer, lambda batch: peer(input_ids=batch[:, :-1], labels=batch[:, :-1]).loss
+    from transformer import DecoderOnlyTransformer, loss
+
+    if name == "ours, plain head":
+        loss.TILED_FROM_VOCAB = sys.maxsize
+    model = DecoderOnlyTransformer(shape)
+
+    def mean_loss(batch: Any) -> Any:
+        nats, count = model.loss(batch[:, :-1], batch[:, 1:])
+        return nats / count
+
+    return model, mean_loss
+
+
+def summary(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    """Returns every contender's runs, medians, and its ratio to transformers' GPT-2, the median over rounds."""
+    peer = runs["transformers GPT-2"]
+    out: dict[str, Any] = {}
+    for name, rounds in runs.items():
+        ratios = [mine["tokens_per_s"] / its["tokens_per_s"] for mine, its in zip(rounds, peer, strict=True)]
+        memory = [mine["peak_bytes"] / its["peak_bytes"] for mine, its in zip(rounds, peer, strict=True)]
+        out[name] = {
+            "tokens_per_s": statistics.median(run["tokens_per_s"] for run in rounds),
+            "peak_mib": round(statistics.median(run["peak_bytes"] for run in rounds) / 2**20),
+            "speed_ratio": round(statistics.median(ratios), 2),
+            "memory_ratio": round(statistics.median(memory), 2),
+            "runs": rounds,
+        }
+    return out
+
+
+def table(preset: str, contenders: dict[str, Any]) -> str:
+    """Returns the medians as a table in Markdown."""
+    lines = [f"| {preset} | tokens/s | against GPT-2 | peak MiB | against GPT-2 |", "| --- | --- | --- | --- | --- |"]
+    for name, row in contenders.items():
+        speed, memory = f"{row['speed_ratio']:.2f} x", f"{row['memory_ratio']:.2f} x"
+        lines.append(f"| {name} | {row['tokens_per_s']:,.0f} | {speed} | {row['peak_mib']:,} | {memory} |")
+    return "\n".join(lines)
+
+
+def machine() -> dict[str, Any]:
+    """Returns what the figures depend on: processor, cores, memory, versions."""
+    import torch
+    import transformers
+
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if (info.exists())
+        else [platform.processor()]
+    )
+    return {
+        "processor": names[0],
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What all commands share: flags from dataclasses, one-line errors, a console.
+
+A command is a function from the list of its arguments to nothing; `run` calls it and turns an error that a user can
+mend into one line on standard error and exit status 2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+from rich.console import Console
+
+from transformer import checkpoint
+from transformer.checkpoint import LoadedModel
+from transformer.runtime.device import pick_device
+
+Options = TypeVar("Options")
+Command = Callable[[Sequence[str]], None]
+
+
+def run(command: Command, arguments: Sequence[str]) -> int:
+    """Runs a command; returns its exit status: 0, 2 for an error that the user can mend, 130 for Ctrl-C."""
+    try:
+        command(arguments)
+    except (ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError):  # `... | head` has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(
+    cls: type[Options],
+    arguments: Sequence[str],
+    name: str,
+    default: Options | None = None,
+    check: Callable[[Options], object] | None = None,
+) -> Options:
+    """Returns the dataclass `cls` filled from flags; help and defaults come from it, or from the instance `default`.
+
+    Raises ValueError in one line for a flag or value that is not understood. `--help` prints and exits.
+    """
+    message = io.StringIO()
+    conf = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    start = cls() if default is None else default
+    try:
+        with contextlib.redirect_stderr(message):
+            options = tyro.cli(cls, args=list(arguments), default=start, prog=f"main.py {name}", config=conf)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise ValueError(_flag_error(message.getvalue(), name)) from None
+    if check is not None:
+        check(options)
+    return options
+
+
+def _flag_error(box: str, name: str) -> str:
+    """Returns what tyro's framed message says, without the frame."""
+    lines = [line.strip("│╭╮╰╯─ \n") for line in box.splitlines()[1:]]
+    sentences = " ".join(lines[: lines.index("")] if "" in lines else lines)
+    flag = re.search(r"Perhaps you meant:.*?(--[\w-]+)", " ".join(lines))
+    meant = f"; did you mean {flag[1]}?" if flag else ""
+    return f"{sentences.rstrip('.')}{meant} (see main.py {name} --help)"
+
+
+def one_line(text: str) -> str:
+    """Returns the text with line breaks and runs of spaces as single spaces."""
+    return " ".join(text.split()) or "something went wrong without saying what"
+
+
+def console() -> Console:
+    """Returns a console for standard output; without colours and control codes where that is not a terminal."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+
+
+def open_model(path: Path | None, device: str = "auto") -> LoadedModel:
+    """Loads a checkpoint, or the latest one where none is named. Raises CheckpointError, a ValueError."""
+    return checkpoint.load_model(path or checkpoint.latest(Path()), pick_device(device))

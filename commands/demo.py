@@ -1,0 +1,50 @@
+"""The whole job, offline: trains a small model on Shakespeare, draws its curve, measures it, lets it write.
+
+    uv run python main.py demo
+
+The recipe is the preset "demo" in config.py; benchmarks/results/demo_experiments.md tells how it was found.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import evaluate_perplexity
+import generate
+from cli import console, parse, run
+from train import train
+from transformer.checkpoint import epoch_path
+from transformer.config import PRESETS
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Trains on the bundled Shakespeare, draws the loss curve, measures the model, and writes with it."""
+
+    prompt: str = "ROMEO:\n"
+    """What the trained model continues."""
+    seed: int = 1
+    """Fixes the training and the text."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    options = parse(DemoOptions, arguments, "demo")
+    started = time.perf_counter()
+    out = console()
+    out.print("[bold]1. Train[/bold] on the bundled plays of Shakespeare")
+    trainer = train(PRESETS["demo"])
+    path = str(epoch_path(trainer.directory, trainer.epoch, trainer.data.tokenizer.short_name))
+    out.print("\n[bold]2. Measure[/bold] on scenes that were never trained on")
+    evaluate_perplexity.main(["--checkpoint", path])
+    out.print("\n[bold]3. Write[/bold]")
+    generate.main(["--checkpoint", path, "--prompt", options.prompt, "--seed", str(options.seed)])
+    out.print(f"\nAll in {time.perf_counter() - started:.0f} s. Go on:")
+    out.print('  uv run python main.py generate --prompt "JULIET:" --preset creative')
+    out.print("  uv run python main.py train --preset demo --dataset PATH --checkpoint-dir checkpoints_mine")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, sys.argv[1:]))

@@ -1,0 +1,91 @@
+"""The training run on the terminal: a live line of numbers under a progress bar, and a lasting line where it matters.
+
+Where standard output is not a terminal, only the lasting lines are printed, a step line now and then among them.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from transformer.config import TrainConfig
+from transformer.runtime.metrics import EpochMetrics, EvalMetrics, Event, RunEnded, RunStarted, StepMetrics
+
+
+class TrainingDisplay:
+    """An observer of a training run; use it as a context manager around fit()."""
+
+    def __init__(self, console: Console, config: TrainConfig) -> None:
+        self.console, self.config = console, config
+        self.progress = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.task = self.progress.add_task("training", total=None, numbers="")
+        self.lines_every = 0
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self._started(event)
+            case StepMetrics():
+                numbers = step_numbers(event)
+                self.progress.update(self.task, completed=event.step, numbers=numbers)
+                if not self.console.is_terminal and event.step % self.lines_every == 0:
+                    self.console.print(f"step {event.step}: {numbers}")
+            case EvalMetrics():
+                self.console.print(
+                    f"step {event.step}: validation loss {event.loss:.4f}, perplexity {event.perplexity:.2f}, "
+                    f"{event.bits_per_byte:.3f} bits per byte"
+                )
+            case EpochMetrics():
+                self.console.print(
+                    f"epoch {event.epoch}: "
+                    f"train loss {event.train_loss:.4f} (perplexity {event.train_perplexity:.2f}), "
+                    f"validation loss {event.validation_loss:.4f} (perplexity {event.validation_perplexity:.2f}); "
+                    f"saved {event.checkpoint}"
+                )
+            case RunEnded():
+                rate = event.tokens / event.seconds if event.seconds else 0.0
+                self.console.print(f"trained on {event.tokens:,} tokens in {event.seconds:.0f} s, {rate:,.0f} tokens/s")
+
+    def _started(self, event: RunStarted) -> None:
+        model, data = self.config.model, self.config.data
+        self.console.print(
+            f"{event.parameters / 1e6:.2f}M parameters: {model.num_layers} layers, width {model.d_model}, "
+            f"{model.num_heads} heads, vocabulary {model.vocab_size:,}; on {event.device}"
+        )
+        self.console.print(
+            f"{data.dataset}: {event.total_steps:,} steps of {event.tokens_per_step:,} tokens, "
+            f"{event.steps_per_epoch:,} an epoch"
+        )
+        log_every = self.config.log_every
+        self.lines_every = max(1, event.total_steps // 20 // log_every) * log_every
+        self.progress.update(self.task, total=event.total_steps, completed=event.step)
+
+
+def step_numbers(event: StepMetrics) -> str:
+    """Returns the numbers of a step in one line."""
+    return (
+        f"loss {event.loss:.3f}  ppl {event.perplexity:.1f}  lr {event.learning_rate:.1e}  "
+        f"norm {event.grad_norm:.2f}  {event.tokens_per_second:,.0f} tok/s"
+    )

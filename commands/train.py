@@ -1,0 +1,126 @@
+"""Trains a model. This is the guide to a run; `--help` lists every setting with its default.
+
+**Begin small.** The bundled plays need no network, and a small shape shows within minutes whether all works:
+
+    uv run python main.py train --preset demo                     Shakespeare, about two minutes on two cores
+    uv run python main.py train --preset tiny                     seconds; writes nonsense, proves the machinery
+    uv run python main.py train --quick                           FineWeb-Edu, a small model
+    uv run python main.py train                                   FineWeb-Edu, 6 layers, 100M tokens an epoch
+    uv run python main.py train --preset demo --dataset notes/    your own .txt, .md, .jsonl or .parquet
+
+A preset (default, quick, tiny, demo, gpt2, modern) is a starting point: every flag beside it changes one setting.
+
+**What you see.** First the size: parameters, tokens a step, steps. Then, as it runs, the loss (nats a token, falling),
+perplexity (its exponential), the learning rate (up, then down), the gradient's norm before clipping, and tokens a
+second. Every --eval-every steps and after every epoch the validation text is measured: text that is never trained on,
+and the only number that tells learning from remembering. trainer.py says how to read the curves.
+
+**What you choose**, in the order in which it usually matters:
+
+1. The text: more of it, and of the kind that the model shall write. --dataset.
+2. The encoding: cl100k_base suits FineWeb; for a few megabytes a vocabulary of your own, --encoding bpe2048, is far
+   cheaper and learns sooner, since every one of its entries is seen often.
+3. The size, --num-layers and --d-model: as large as your patience allows; twice the width is four times the work.
+4. --learning-rate: the one to try first when the loss is poor. Too high jumps, too low crawls. Factors of 2 to 3.
+5. --batch-size fills the memory, --accumulation-steps makes the effective batch: batch_size * accumulation_steps rows.
+6. --dropout 0 where the text is seen only once, 0.1 to 0.2 where it is seen many times.
+
+**What it leaves** in --checkpoint-dir: model_epoch_N_ENCODING.pt after each epoch (for generate, evaluate, compare);
+training_state_ENCODING.pt, with which --resume goes on where it stopped; metrics.jsonl, one event a line;
+loss_curve.png. A checkpoint carries its config and its encoding: no other command needs to be told them.
+
+**When it goes wrong.** Out of memory: a smaller --batch-size with more --accumulation-steps gives the same result.
+Loss is nan: a lower --learning-rate. Validation rises while train falls: more text, or fewer epochs. Nothing learnt on
+your own text: look at it first; a model learns what is there.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from cli import console, parse, run
+from display import TrainingDisplay
+from transformer import checkpoint
+from transformer.config import PRESETS, ConfigError, TrainConfig, near_miss
+from transformer.dataset import open_dataset
+from transformer.plots import save_loss_curve
+from transformer.runtime.metrics import METRICS_FILE, MetricsLog
+from transformer.text import tokenizer_from_state
+from transformer.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Trains a model on FineWeb-Edu, on Shakespeare, or on your own text."""
+
+    config: TrainConfig = field(default_factory=TrainConfig)
+    preset: str = "default"
+    """Where the settings start from: default, quick, tiny, demo, gpt2 or modern."""
+    quick: bool = False
+    """The same as --preset quick."""
+    mps: bool = False
+    """The same as --device mps: forces Apple's GPU."""
+    resume: bool = False
+    """Goes on from the training state in --checkpoint-dir, with the settings stored there."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    options = read_options(arguments)
+    train(options.config, options.resume)
+
+
+def read_options(arguments: Sequence[str]) -> TrainOptions:
+    """Reads the flags twice: first for the preset, then with the preset's settings as their defaults."""
+    first = parse(TrainOptions, arguments, "train")
+    name = "quick" if first.quick else first.preset
+    if name not in PRESETS:
+        raise ValueError(f"there is no preset {name!r}{near_miss(name, PRESETS)}; one of {', '.join(PRESETS)}")
+    options = parse(TrainOptions, arguments, "train", TrainOptions(PRESETS[name], name, first.quick))
+    if any(argument.split("=")[0].replace("_", "-") == "--vocab-size" for argument in arguments):
+        raise ConfigError(["the vocabulary follows from the encoding: choose --encoding, for example bpe2048"])
+    config = replace(options.config, device="mps") if options.mps else options.config
+    return replace(options, config=config.check())
+
+
+def train(config: TrainConfig, resume: bool = False) -> Trainer:
+    """Trains as the config says, with the display, the metrics file and the loss curve; returns the trainer."""
+    directory = Path(config.checkpoint_dir)
+    out = console()
+    tokenizer = None
+    state: Path | None = None
+    if resume:
+        state = newest_state(directory)
+        contents = checkpoint.load(state)
+        stored = TrainConfig.from_dict(contents["config"])
+        config = replace(stored, checkpoint_dir=config.checkpoint_dir, device=config.device)
+        tokenizer = tokenizer_from_state(contents["tokenizer"])
+    elif checkpoint.epochs(directory) or any(directory.glob("training_state_*.pt")):
+        out.print(f"[dim]{directory} holds an earlier run; its files are replaced as this one goes on[/dim]")
+    with out.status(f"reading {config.data.dataset}"):
+        data = open_dataset(config.data, tokenizer)
+    config = replace(config, model=replace(config.model, vocab_size=data.tokenizer.vocab_size))
+    display = TrainingDisplay(out, config)
+    trainer = Trainer(config, data, observers=[MetricsLog(directory), display])
+    if state is not None:
+        trainer.resume(state)
+        out.print(f"resuming from {state}, step {trainer.step}")
+    with display:
+        trainer.fit()
+    picture = save_loss_curve([directory / METRICS_FILE], directory / "loss_curve.png")
+    out.print(f"loss curve: {picture}")
+    return trainer
+
+
+def newest_state(directory: Path) -> Path:
+    """Returns the training state in the folder that was written last. Raises CheckpointError where there is none."""
+    states = sorted(directory.glob("training_state_*.pt"), key=lambda path: path.stat().st_mtime)
+    if not states:
+        raise checkpoint.CheckpointError(f"there is no training_state_*.pt in {directory}: nothing to resume")
+    return states[-1]
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, sys.argv[1:]))

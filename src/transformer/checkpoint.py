@@ -1,0 +1,151 @@
+"""Checkpoints: a trained model on disk, with all that is needed to use it or to go on training it.
+
+`model_epoch_N_ENCODING.pt` holds the weights, the whole config, the encoding (a trained vocabulary included) and what
+the model scored; `training_state_ENCODING.pt` holds the optimizer, the random state and the position in the data as
+well. Files are written beside their place and renamed into it, so that a crash leaves the old one whole, and are read
+with weights_only=True, so that no file can run code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from transformer.config import ConfigError, TrainConfig
+from transformer.model import DecoderOnlyTransformer
+from transformer.text import Tokenizer, tokenizer_from_state
+
+FORMAT = 1
+_EPOCH_FILE = re.compile(r"model_epoch_(\d+)_(.+)\.pt")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged, or not one of this project's; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to use, with the encoding it was trained with."""
+
+    path: Path
+    config: TrainConfig
+    model: DecoderOnlyTransformer
+    tokenizer: Tokenizer
+    contents: Mapping[str, Any]
+
+    @property
+    def description(self) -> str:
+        """One line: which file, encoding, size, and how far it was trained."""
+        millions = sum(self.model.parameter_counts().values()) / 1e6
+        return (
+            f"{self.path} ({self.tokenizer.name}, {millions:.1f}M parameters, step {self.contents['step']}, "
+            f"{self.contents['tokens']:,} tokens seen)"
+        )
+
+
+def epoch_path(directory: Path, epoch: int, encoding: str) -> Path:
+    """Returns where the checkpoint after an epoch goes; `encoding` is the tokenizer's short name."""
+    return directory / f"model_epoch_{epoch}_{encoding}.pt"
+
+
+def state_path(directory: Path, encoding: str) -> Path:
+    """Returns where the state for resuming goes."""
+    return directory / f"training_state_{encoding}.pt"
+
+
+def model_contents(model: DecoderOnlyTransformer, config: TrainConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Returns what every checkpoint holds, for the caller to add to: plain values and tensors only."""
+    return {
+        "format": FORMAT,
+        "config": config.to_dict(),
+        "tokenizer": tokenizer.state(),
+        "model": model.state_dict(),
+        "versions": {"torch": torch.__version__.split("+")[0], "python": platform.python_version()},
+    }
+
+
+def save(path: Path, contents: Mapping[str, Any]) -> None:
+    """Writes a checkpoint so that `path` is at every moment either the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(dict(contents), file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Returns a checkpoint's contents. Raises CheckpointError where it is missing, damaged or foreign."""
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}{_suggestion(path)}")
+    try:
+        contents = torch.load(path, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path} is damaged or not a checkpoint: {reason}") from error
+    if not isinstance(contents, dict) or "model" not in contents or "config" not in contents:
+        raise CheckpointError(f"{path} is a file of PyTorch's, but not a checkpoint of this project")
+    if contents.get("format") != FORMAT:
+        raise CheckpointError(f"{path} has format {contents.get('format')}, this version reads format {FORMAT}")
+    return contents
+
+
+def load_model(path: Path, device: torch.device | str = "cpu") -> LoadedModel:
+    """Returns the model of a checkpoint in eval mode on `device`, with its own encoding and config."""
+    contents = load(path, device)
+    try:
+        config = TrainConfig.from_dict(contents["config"])
+        tokenizer = tokenizer_from_state(contents["tokenizer"])
+        with torch.random.fork_rng(devices=[]):  # fresh weights are drawn and thrown away
+            model = DecoderOnlyTransformer(config.model)
+        model.load_state_dict(contents["model"])
+    except (ConfigError, KeyError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} does not fit this version: {str(error).splitlines()[0]}") from error
+    return LoadedModel(path, config, model.to(device).eval(), tokenizer, contents)
+
+
+def epochs(directory: Path) -> list[Path]:
+    """Returns the folder's epoch checkpoints, earliest epoch first, by number: 9 comes before 10."""
+    found = [(int(match[1]), path) for path in directory.glob("*.pt") if (match := _EPOCH_FILE.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def folders(root: Path) -> list[Path]:
+    """Returns the folders named checkpoints* under `root` that hold an epoch checkpoint, last written one last."""
+    candidates = [folder for folder in root.glob("checkpoints*") if folder.is_dir() and epochs(folder)]
+    return sorted(candidates, key=lambda folder: max(path.stat().st_mtime for path in epochs(folder)))
+
+
+def latest(root: Path) -> Path:
+    """Returns the newest checkpoint: of `root` itself if it holds any, else of the checkpoints* folder last written.
+
+    Within a folder the highest epoch of the encoding last written wins. Raises CheckpointError where there is none.
+    """
+    directory = root if epochs(root) else next(reversed(folders(root)), None)
+    if directory is None:
+        raise CheckpointError("no checkpoint found: train one first, with `make demo` or `uv run python main.py train`")
+    found = epochs(directory)
+    newest = max(found, key=lambda path: path.stat().st_mtime)
+    encoding = _EPOCH_FILE.fullmatch(newest.name)
+    assert encoding is not None
+    return [path for path in found if path.name.endswith(f"_{encoding[2]}.pt")][-1]
+
+
+def _suggestion(path: Path) -> str:
+    beside = epochs(path.parent) if path.parent.is_dir() else []
+    return f"; in that folder: {', '.join(other.name for other in beside[-5:])}" if beside else ""

@@ -1,0 +1,1 @@
+"""What a run needs around the model: a device, other processes, and a record of what happened."""

@@ -1,0 +1,147 @@
+"""What happens in a training run, as events, and the file that keeps them: one JSON object a line.
+
+The trainer tells its observers these events; the metrics file, the terminal's display and the plots all read the same.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+METRICS_FILE = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """A run begins, or goes on at `step`."""
+
+    run: str
+    step: int
+    total_steps: int
+    steps_per_epoch: int
+    tokens_per_step: int
+    parameters: int
+    device: str
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """The optimizer steps since the last of these events. Losses in nats a token, rates per second."""
+
+    step: int
+    epoch: int
+    loss: float
+    perplexity: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+    tokens_per_second: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class EvalMetrics:
+    """The model on the validation text."""
+
+    step: int
+    epoch: int
+    loss: float
+    perplexity: float
+    bits_per_byte: float
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """The end of an epoch: the loss over all its training tokens, beside validation's."""
+
+    epoch: int
+    step: int
+    train_loss: float
+    train_perplexity: float
+    validation_loss: float
+    validation_perplexity: float
+    checkpoint: str
+
+
+@dataclass(frozen=True)
+class RunEnded:
+    """All steps are done."""
+
+    step: int
+    tokens: int
+    seconds: float
+
+
+Event = RunStarted | StepMetrics | EvalMetrics | EpochMetrics | RunEnded
+Observer = Callable[[Event], None]
+KINDS: dict[str, type[Event]] = {
+    "start": RunStarted,
+    "step": StepMetrics,
+    "evaluation": EvalMetrics,
+    "epoch": EpochMetrics,
+    "end": RunEnded,
+}
+_NAMES = {cls: kind for kind, cls in KINDS.items()}
+
+
+class MetricsLog:
+    """An observer that appends every event to `directory`/metrics.jsonl.
+
+    A run that starts at step 0 begins a new file; one that goes on keeps the events up to its step.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / METRICS_FILE
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            kept = [] if event.step == 0 else [e for e in read_metrics(self.path) if e.step <= event.step]
+            self.path.write_text("".join(map(to_line, kept)), encoding="utf-8")
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(to_line(event))
+
+
+def to_line(event: Event) -> str:
+    """Returns the event as a line of JSON; numbers that JSON lacks (nan, inf) become null."""
+    values = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in asdict(event).items()
+    }
+    return json.dumps({"event": _NAMES[type(event)], **values}) + "\n"
+
+
+def from_line(line: str) -> Event:
+    """Returns the event that to_line wrote. Raises ValueError for anything else."""
+    try:
+        values: dict[str, Any] = json.loads(line)
+        cls = KINDS[values.pop("event")]
+        for field in fields(cls):
+            if values[field.name] is None and field.type == "float":
+                values[field.name] = math.nan
+        return cls(**values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a line of metrics: {line.strip()[:80]!r}") from error
+
+
+def read_metrics(path: Path) -> list[Event]:
+    """Returns the events of a metrics file in order; a last line cut short by a crash is passed over.
+
+    Raises FileNotFoundError, or ValueError with the number of the line that is not an event.
+    """
+    events: list[Event] = []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        try:
+            events.append(from_line(line))
+        except ValueError as error:
+            if number == len(lines) and not line.endswith("\n"):
+                break
+            raise ValueError(f"{path}, line {number}: {error}") from error
+    return events

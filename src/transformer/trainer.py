@@ -1,0 +1,310 @@
+r"""The trainer: the loop that turns a model with random weights into one that writes.
+
+**The problem.** All parts are there: a model, a loss, batches, an optimizer, a schedule. Training is putting them in
+the right order some thousand times, noticing how it goes, and being able to stop and go on.
+
+**One step**, train_step():
+
+    1. take accumulation_steps micro-batches          dataset.py
+    2. count their targets, N                         so that every token weighs the same
+    3. forward, backward, for each of them            .grad collects d(nats / N): training_utils.py, loss.py
+    4. clip the gradient, set the rate, step          optimizer.py, scheduler.py
+    5. forget the gradient
+
+**A run**, fit(): steps; now and then a look at the validation text; after each epoch a checkpoint. What a look finds is
+told to *observers* as events (runtime/metrics.py): a file, a terminal, a plot. The trainer itself prints nothing and
+knows nothing of displays, so the same loop serves a laptop, a test and a cluster.
+
+**Reading the numbers.** The loss starts near ln V and falls fast at first, while the model learns which tokens are
+frequent, then slowly, while it learns what follows what. Four pictures to know:
+
+    train falls, validation falls        learning: go on
+    train falls, validation rises        overfitting: it learns this text by heart; stop, or more text, or dropout
+    both flat and high                   underfitting: a larger model, a higher rate, more steps
+    loss jumps up or becomes nan         too high a rate; see grad_norm just before
+
+The two are not quite comparable: train loss is measured while the weights still move, and with dropout.
+
+**Going on.** A state to resume from holds the weights, the optimizer's averages, the random state and the position in
+the data. With all four, the run that was stopped and resumed takes the same steps as one that never stopped, bit for
+bit on one kind of machine with one number of threads; a test compares them.
+
+**Cost.** A step costs what forward and backward of its tokens cost, three forward passes' work (loss.py says why the
+last layer dominates small models), and the optimizer's pass over the weights. Numbers are fetched from the device only
+when they are reported: on a GPU each fetch waits for all work in flight.
+**Chosen.** A class of small methods rather than callbacks in a framework: fit() can be read aloud. Not chosen: early
+stopping in the loop; look at the curve first.
+**Is it working?** `main.py plot` draws the curve. The first loss is near ln V; soon it is far below.
+
+Read before: training_utils.py, dataset.py. Next: commands/train.py, the guide to a run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transformer import checkpoint
+from transformer.config import TrainConfig
+from transformer.dataset import DataState, PackedBatches, TextData
+from transformer.model import DecoderOnlyTransformer
+from transformer.optimizer import build_optimizers, set_learning_rate
+from transformer.perplexity import calculate_perplexity_from_loss, evaluate_perplexity
+from transformer.runtime.device import autocast, pick_device
+from transformer.runtime.distributed import Dist
+from transformer.runtime.metrics import EpochMetrics, EvalMetrics, Event, Observer, RunEnded, RunStarted, StepMetrics
+from transformer.scheduler import lr_scale
+from transformer.training_utils import Objective, accumulate_gradients, clip_gradients, count_targets
+
+
+class Trainer:
+    """One training run. Build it, maybe resume(), then fit()."""
+
+    def __init__(
+        self, config: TrainConfig, data: TextData, observers: Sequence[Observer] = (), dist: Dist | None = None
+    ) -> None:
+        """Raises ConfigError for impossible settings, ValueError where the device is missing."""
+        self.config = config.check()
+        self.data = data
+        self.observers = observers
+        self.dist = dist or Dist()
+        self.device = pick_device(config.device)
+        torch.manual_seed(config.seed)
+        self.model = DecoderOnlyTransformer(config.model).to(self.device)
+        self.objective = Objective(self.model)
+        self.optimizers = build_optimizers(self.model, config.optimizer)
+        self.steps_per_epoch = max(1, data.tokens_per_epoch // (config.tokens_per_step * self.dist.world_size))
+        self.total_steps = min(config.epochs * self.steps_per_epoch, config.max_steps or config.epochs * 10**12)
+        self.step = 0
+        self.tokens = 0
+        self.epoch_nats, self.epoch_tokens = 0.0, 0
+        self.data_state = DataState()
+        self._batches = self._open_batches()
+        self._window = _Window()
+
+    def fit(self) -> None:
+        """Trains to the end of the last epoch, telling observers what happens and leaving checkpoints."""
+        self._tell_start()
+        while self.step < self.total_steps:
+            self.train_step()
+            last = self.step == self.total_steps
+            if self.step % self.config.log_every == 0 or last:
+                self.tell(self.report())
+            if self.step % self.steps_per_epoch == 0 or last:
+                self.finish_epoch()
+            elif self.step % self.config.eval_every == 0:
+                self.tell(self.evaluate())
+                self.save_state()
+        self.tell(RunEnded(self.step, self.tokens, self._window.total_seconds()))
+
+    def train_step(self) -> None:
+        """Takes one optimizer step; its numbers are kept on the device until report() asks for them."""
+        started = time.perf_counter()
+        micro_batches = [self._next_batch() for _ in range(self.config.accumulation_steps)]
+        token_count = count_targets(micro_batches)
+        on_device = ((tokens.to(self.device), targets.to(self.device)) for tokens, targets in micro_batches)
+        with autocast(self.device):
+            nats, _ = accumulate_gradients(self.objective, on_device, token_count)
+        grad_norm = clip_gradients(self.model.parameters(), self.config.optimizer.grad_clip)
+        set_learning_rate(self.optimizers, lr_scale(self.step, self.total_steps, self.config.optimizer))
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.tokens += token_count * self.dist.world_size
+        self._window.add(nats, grad_norm, token_count, time.perf_counter() - started)
+
+    def report(self) -> StepMetrics:
+        """Returns the metrics of the steps since the last report."""
+        nats, grad_norm, tokens, seconds = self._window.take()
+        self.epoch_nats += nats
+        self.epoch_tokens += tokens
+        loss = nats / max(1, tokens)
+        return StepMetrics(
+            step=self.step,
+            epoch=self.epoch,
+            loss=loss,
+            perplexity=calculate_perplexity_from_loss(loss),
+            learning_rate=self.optimizers[0].param_groups[0]["lr"],
+            grad_norm=grad_norm,
+            tokens=self.tokens,
+            tokens_per_second=tokens * self.dist.world_size / seconds if seconds else 0.0,
+            seconds=self._window.total_seconds(),
+        )
+
+    def evaluate(self) -> EvalMetrics:
+        """Returns how the model does on the validation text; changes nothing about training."""
+        started = time.perf_counter()
+        with autocast(self.device):
+            score = evaluate_perplexity(self.model, *self.data.validation, self.data.validation_bytes)
+        seconds = time.perf_counter() - started
+        return EvalMetrics(
+            self.step, self.epoch, score.loss, score.perplexity, score.bits_per_byte, score.tokens, seconds
+        )
+
+    def finish_epoch(self) -> None:
+        """Evaluates, leaves the epoch's checkpoint and the state to resume from, and tells how the epoch went."""
+        if self._window.tokens:
+            self.report()
+        score = self.evaluate()
+        self.tell(score)
+        train_loss = self.epoch_nats / max(1, self.epoch_tokens)
+        self.epoch_nats, self.epoch_tokens = 0.0, 0
+        path = self.save(score)
+        self.save_state()
+        train_perplexity = calculate_perplexity_from_loss(train_loss)
+        self.tell(
+            EpochMetrics(self.epoch, self.step, train_loss, train_perplexity, score.loss, score.perplexity, str(path))
+        )
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last step, counted from 1."""
+        return max(1, -(-self.step // self.steps_per_epoch))
+
+    @property
+    def directory(self) -> Path:
+        """Where this run's files go."""
+        return Path(self.config.checkpoint_dir)
+
+    def tell(self, event: Event) -> None:
+        """Passes an event to every observer."""
+        for observer in self.observers:
+            observer(event)
+
+    def save(self, score: EvalMetrics) -> Path:
+        """Writes the epoch's checkpoint, the weights and what they scored; returns its path."""
+        path = checkpoint.epoch_path(self.directory, self.epoch, self.data.tokenizer.short_name)
+        metrics = {"validation_loss": score.loss, "bits_per_byte": score.bits_per_byte}
+        if self.dist.is_main:
+            checkpoint.save(path, {**self._contents(), "metrics": metrics})
+        return path
+
+    def save_state(self) -> Path:
+        """Writes all that resume() needs, over the last one; returns its path."""
+        path = checkpoint.state_path(self.directory, self.data.tokenizer.short_name)
+        state = {
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "random": _random_state(),
+            "data": self.data_state.to_dict(),
+            "epoch_loss": [self.epoch_nats, self.epoch_tokens],
+            "window": self._window.state(),
+        }
+        if self.dist.is_main:
+            checkpoint.save(path, {**self._contents(), **state})
+        return path
+
+    def resume(self, path: Path) -> None:
+        """Goes on from what save_state() wrote. Raises CheckpointError where that cannot be read or does not fit."""
+        contents = checkpoint.load(path, self.device)
+        if "optimizers" not in contents:
+            raise checkpoint.CheckpointError(f"{path} holds a model, but not the state of a run: see training_state_*")
+        try:
+            self.model.load_state_dict(contents["model"])
+            for optimizer, state in zip(self.optimizers, contents["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
+        except (RuntimeError, ValueError, KeyError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise checkpoint.CheckpointError(f"{path} does not fit this configuration: {first}") from error
+        self.step, self.tokens = contents["step"], contents["tokens"]
+        self.epoch_nats, self.epoch_tokens = contents["epoch_loss"]
+        self._window = _Window.from_state(contents["window"])
+        self.data_state = DataState(**contents["data"])
+        self._batches = self._open_batches()
+        _set_random_state(contents["random"])
+
+    def _contents(self) -> dict[str, Any]:
+        contents = checkpoint.model_contents(self.model, self.config, self.data.tokenizer)
+        return {**contents, "step": self.step, "epoch": self.epoch, "tokens": self.tokens}
+
+    def _open_batches(self) -> Iterator[tuple[Tensor, Tensor, DataState]]:
+        settings = self.config.data
+        rows_per_epoch = max(1, self.data.tokens_per_epoch // settings.seq_length)
+        return iter(
+            PackedBatches(
+                self.data.train,
+                settings.seq_length,
+                self.config.batch_size,
+                self.config.seed,
+                self.data_state,
+                window_rows=min(settings.shuffle_rows, rows_per_epoch),
+                rank=self.dist.rank,
+                world_size=self.dist.world_size,
+            )
+        )
+
+    def _next_batch(self) -> tuple[Tensor, Tensor]:
+        tokens, targets, self.data_state = next(self._batches)
+        return tokens, targets
+
+    def _tell_start(self) -> None:
+        self.tell(
+            RunStarted(
+                run=self.directory.name,
+                step=self.step,
+                total_steps=self.total_steps,
+                steps_per_epoch=self.steps_per_epoch,
+                tokens_per_step=self.config.tokens_per_step * self.dist.world_size,
+                parameters=sum(self.model.parameter_counts().values()),
+                device=str(self.device),
+            )
+        )
+
+
+class _Window:
+    """What the steps since the last report add up to; sums stay on the device until they are asked for."""
+
+    def __init__(self) -> None:
+        self.nats: Tensor | None = None
+        self.grad_norm: Tensor | None = None
+        self.tokens = 0
+        self.seconds = 0.0
+        self.seconds_before = 0.0
+
+    def add(self, nats: Tensor, grad_norm: Tensor, tokens: int, seconds: float) -> None:
+        self.nats = nats if self.nats is None else self.nats + nats
+        self.grad_norm = grad_norm
+        self.tokens += tokens
+        self.seconds += seconds
+
+    def take(self) -> tuple[float, float, int, float]:
+        """Returns summed nats, the last gradient norm, tokens and seconds, and begins anew."""
+        taken = (_number(self.nats), _number(self.grad_norm), self.tokens, self.seconds)
+        self.nats, self.grad_norm, self.tokens = None, None, 0
+        self.seconds, self.seconds_before = 0.0, self.total_seconds()
+        return taken
+
+    def total_seconds(self) -> float:
+        return self.seconds_before + self.seconds
+
+    def state(self) -> list[float]:
+        return [_number(self.nats), _number(self.grad_norm), float(self.tokens), self.seconds, self.seconds_before]
+
+    @classmethod
+    def from_state(cls, values: Sequence[float]) -> _Window:
+        window = cls()
+        nats, grad_norm, tokens, window.seconds, window.seconds_before = values
+        window.tokens = int(tokens)
+        if window.tokens:
+            window.nats, window.grad_norm = torch.tensor(nats), torch.tensor(grad_norm)
+        return window
+
+
+def _number(value: Tensor | None) -> float:
+    return 0.0 if value is None else float(value)
+
+
+def _random_state() -> dict[str, Any]:
+    cuda = [state.cpu() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"].cpu())
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda"]])

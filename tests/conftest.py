@@ -1,0 +1,63 @@
+"""What every test may use: small seeded models, and hypothesis without deadlines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import settings
+
+from transformer import DecoderOnlyTransformer, ModelConfig
+
+torch.set_num_threads(1)  # the tensors are tiny: a second thread only costs its start
+
+settings.register_profile("here", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+TINY = {
+    "vocab_size": 17,
+    "d_model": 16,
+    "num_heads": 4,
+    "num_layers": 2,
+    "d_ff": 24,
+    "max_seq_len": 12,
+    "dropout": 0.0,
+}
+
+
+def pytest_runtest_setup() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Callable[..., ModelConfig]:
+    """tiny_config(position="rotary") is the smallest config worth testing, with that setting."""
+
+    def make(**settings: Any) -> ModelConfig:
+        return ModelConfig(**{**TINY, **settings}).check()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_config: Callable[..., ModelConfig]) -> Callable[..., DecoderOnlyTransformer]:
+    """tiny_model(position="rotary") is a model in eval mode, in float64.
+
+    Its weights are far larger than fresh ones, biases and norms included, so that a part that is left out or in the
+    wrong place shows in the output.
+    """
+
+    def make(dtype: torch.dtype = torch.float64, seed: int = 0, **settings: Any) -> DecoderOnlyTransformer:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = DecoderOnlyTransformer(tiny_config(**settings)).to(dtype).eval()
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(torch.randn(parameter.shape, dtype=dtype), alpha=0.3)
+        return model
+
+    return make

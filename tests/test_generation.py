@@ -1,0 +1,263 @@
+"""One loop writes every text: the cache changes no token, the window slides, and nothing is left changed behind."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transformer import ConfigError, DecoderOnlyTransformer, SamplingConfig
+from transformer.generation import generate, stream_tokens, window_start
+
+Models = Callable[..., DecoderOnlyTransformer]
+
+POSITIONS = ["learned", "sinusoidal", "rotary", "alibi"]
+STRATEGIES = ["greedy", "multinomial", "top_k", "top_p", "top_k_top_p"]
+LIMIT = 6
+PROMPT = torch.tensor([[1, 2, 3], [7, 8, 9]])
+
+# The models here compute in float64, where two logits are never so close that rounding decides between them.
+
+
+@functools.cache
+def model_of(make: Models, position: str = "learned", limit: int = LIMIT, **settings_: object) -> DecoderOnlyTransformer:
+    return make(position=position, max_seq_len=limit, **settings_)
+
+
+def written_by_hand(model: DecoderOnlyTransformer, prompt: torch.Tensor, new: int) -> torch.Tensor:
+    """Greedy writing as the lesson describes it, with nothing kept from one token to the next."""
+    text, limit = prompt, model.config.max_seq_len
+    for _ in range(new):
+        start = 0
+        while text.shape[1] - start > limit:
+            start += max(1, limit // 2)
+        with torch.no_grad():
+            text = torch.cat([text, model(text[:, start:])[:, -1].argmax(-1, keepdim=True)], 1)
+    return text
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("position", POSITIONS)
+def test_greedy_writing_equals_writing_by_hand(tiny_model: Models, position: str, use_cache: bool) -> None:
+    model = model_of(tiny_model, position)
+    written = model.generate(PROMPT, max_new_tokens=25, use_cache=use_cache)  # eight windows of six
+    assert torch.equal(written, written_by_hand(model, PROMPT, 25))
+
+
+@given(
+    position=st.sampled_from(POSITIONS), kv_heads=st.sampled_from([4, 1]), limit=st.integers(1, 8),
+    batch=st.integers(1, 3), prompt=st.integers(1, 20), new=st.integers(0, 20), strategy=st.sampled_from(STRATEGIES),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+@settings(max_examples=60)
+def test_the_cache_changes_no_token_however_often_the_window_slides(
+    tiny_model: Models, position: str, kv_heads: int, limit: int, batch: int, prompt: int, new: int, strategy: str,
+    seed: int,
+) -> None:  # fmt: skip
+    model = model_of(tiny_model, position, limit, num_kv_heads=kv_heads)
+    tokens = torch.randint(0, 17, (batch, prompt), generator=torch.Generator().manual_seed(seed))
+    texts = [
+        model.generate(
+            tokens, max_new_tokens=new, sampling_strategy=strategy, use_cache=use_cache, top_k=5,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        for use_cache in (True, False)
+    ]  # fmt: skip
+    assert torch.equal(*texts)
+    assert texts[0].shape == (batch, prompt + new)
+    assert torch.equal(texts[0][:, :prompt], tokens)
+
+
+@given(st.integers(1, 200), st.integers(1, 20))
+def test_the_window_fits_reads_the_end_and_jumps_by_half(length: int, limit: int) -> None:
+    start = window_start(length, limit)
+    assert 0 <= start < length
+    assert length - start <= limit
+    assert start % max(1, limit // 2) == 0
+    if length > limit:
+        assert length - start >= limit - limit // 2  # at least half of the context is left
+    assert window_start(length + 1, limit) in (start, start + max(1, limit // 2))
+
+
+def test_max_length_counts_the_prompt_and_max_new_tokens_only_what_is_new(tiny_model: Models) -> None:
+    model = model_of(tiny_model)
+    assert model.generate(PROMPT, max_length=5).shape == (2, 5)
+    assert model.generate(PROMPT, max_new_tokens=5).shape == (2, 8)
+    assert model.generate(PROMPT, max_length=100, max_new_tokens=2).shape == (2, 5)
+    assert torch.equal(model.generate(PROMPT, max_length=3), PROMPT)
+    assert torch.equal(model.generate(PROMPT, max_length=1), PROMPT)
+    assert torch.equal(model.generate(PROMPT, max_new_tokens=0), PROMPT)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_temperature_0_is_greedy(tiny_model: Models, strategy: str) -> None:
+    model = model_of(tiny_model)
+    cold = model.generate(PROMPT, max_new_tokens=12, sampling_strategy=strategy, temperature=0.0)
+    assert torch.equal(cold, model.generate(PROMPT, max_new_tokens=12, sampling_strategy="greedy"))
+
+
+def test_top_k_above_the_vocabulary_draws_from_all(tiny_model: Models) -> None:
+    model = model_of(tiny_model)
+    texts = [
+        model.generate(
+            PROMPT, max_new_tokens=12, sampling_strategy=s, top_k=10**6, generator=torch.Generator().manual_seed(3)
+        )
+        for s in ("top_k", "multinomial")
+    ]
+    assert torch.equal(*texts)
+
+
+def test_the_same_generator_state_writes_the_same_text(tiny_model: Models) -> None:
+    model = model_of(tiny_model)
+    texts = [
+        model.generate(
+            PROMPT, max_new_tokens=20, sampling_strategy="multinomial", generator=torch.Generator().manual_seed(seed)
+        )
+        for seed in (3, 3, 4)
+    ]
+    assert torch.equal(texts[0], texts[1])
+    assert not torch.equal(texts[0], texts[2])
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_row_that_draws_a_stop_id_repeats_it_until_all_are_done(tiny_model: Models, use_cache: bool) -> None:
+    model = model_of(tiny_model)
+    free = model.generate(PROMPT, max_new_tokens=15)
+    stop = [int(free[0, 5]), int(free[1, 9])]
+    first = [next(i for i in range(3, 18) if int(row[i]) in stop) for row in free]
+    stopped = model.generate(PROMPT, max_new_tokens=15, stop_ids=stop, use_cache=use_cache)
+    assert stopped.shape[1] == max(first) + 1  # the stop id is part of the output, nothing comes after the last one
+    for row, unstopped, end in zip(stopped, free, first, strict=True):
+        assert torch.equal(row[: end + 1], unstopped[: end + 1])
+        assert (row[end:] == row[end]).all()
+
+
+def test_a_stop_id_in_the_prompt_stops_nothing(tiny_model: Models) -> None:
+    model = model_of(tiny_model)
+    free = model.generate(PROMPT, max_new_tokens=8)
+    unused = next(i for i in range(17) if not (free[:, 3:] == i).any())
+    prompt = PROMPT.clone()
+    prompt[:, -1] = unused
+    free = model.generate(prompt, max_new_tokens=4)
+    if not (free[:, 3:] == unused).any():
+        assert torch.equal(model.generate(prompt, max_new_tokens=4, stop_ids=[unused]), free)
+
+
+def test_without_stop_ids_writing_goes_on_to_the_end(tiny_model: Models) -> None:
+    assert model_of(tiny_model).generate(PROMPT, max_new_tokens=30, stop_ids=()).shape == (2, 33)
+
+
+@pytest.mark.parametrize("shape", [(1, 0), (3,)])
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_an_empty_or_flat_prompt_is_an_error(tiny_model: Models, shape: tuple[int, ...], use_cache: bool) -> None:
+    prompt = torch.zeros(shape, dtype=torch.int64)
+    with pytest.raises(ValueError, match="at least one token"):
+        stream_tokens(model_of(tiny_model), prompt, SamplingConfig(), 3, use_cache=use_cache)  # before the first token
+
+
+def test_an_empty_prompt_is_an_error_in_generate_too(tiny_model: Models) -> None:
+    with pytest.raises(ValueError, match="at least one token"):
+        model_of(tiny_model).generate(torch.zeros(2, 0, dtype=torch.int64))
+
+
+def test_impossible_sampling_settings_are_refused_before_the_first_token(tiny_model: Models) -> None:
+    model = model_of(tiny_model)
+    with pytest.raises(ConfigError, match="did you mean 'top_k'"):
+        model.generate(PROMPT, sampling_strategy="topk")
+    with pytest.raises(ConfigError, match="temperature"):
+        stream_tokens(model, PROMPT, SamplingConfig(temperature=-1.0), 3)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_models_mode_comes_back(tiny_model: Models, training: bool) -> None:
+    model = tiny_model(dropout=0.5).train(training)
+    expected = tiny_model(dropout=0.5).eval().generate(PROMPT, max_new_tokens=6)
+    assert torch.equal(model.generate(PROMPT, max_new_tokens=6), expected)  # no dropout while writing
+    assert {module.training for module in model.modules()} == {training}
+
+
+def test_the_models_mode_is_back_between_tokens_and_after_an_abandoned_stream(tiny_model: Models) -> None:
+    model = tiny_model(dropout=0.5).train()
+    stream = stream_tokens(model, PROMPT, SamplingConfig(), 10)
+    next(stream)
+    assert all(module.training for module in model.modules())
+    assert torch.is_grad_enabled()
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert all(module.training for module in model.modules())
+
+
+def test_the_models_mode_comes_back_after_an_error(tiny_model: Models) -> None:
+    model = tiny_model().train()
+    with pytest.raises(IndexError):
+        model.generate(torch.tensor([[99]]), max_new_tokens=1)
+    assert model.training
+
+
+def test_training_between_two_tokens_is_possible(tiny_model: Models) -> None:
+    model = tiny_model().train()
+    stream = stream_tokens(model, PROMPT, SamplingConfig(), 3)
+    next(stream)
+    model.loss(PROMPT, PROMPT)[0].backward()
+    assert next(stream).shape == (2,)
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_no_gradient_is_recorded(tiny_model: Models, use_cache: bool) -> None:
+    model = tiny_model()
+    recorded: list[bool] = []
+    model.final_norm.register_forward_hook(lambda *call: recorded.append(call[-1].requires_grad))
+    model.generate(PROMPT, max_new_tokens=4, use_cache=use_cache)
+    assert recorded == [False] * 4
+
+
+def test_with_the_cache_each_token_is_read_once(tiny_model: Models) -> None:
+    model = tiny_model()
+    lengths: list[int] = []
+    model.embeddings.register_forward_hook(lambda *call: lengths.append(call[1][0].shape[1]))
+    model.generate(PROMPT, max_new_tokens=5)
+    assert lengths == [3, 1, 1, 1, 1]
+    lengths.clear()
+    model.generate(PROMPT, max_new_tokens=5, use_cache=False)
+    assert lengths == [3, 4, 5, 6, 7]
+
+
+def test_only_the_last_row_is_projected_to_logits(tiny_model: Models) -> None:
+    model = tiny_model()
+    shapes: list[torch.Size] = []
+    model.head.register_forward_hook(lambda *call: shapes.append(call[-1].shape))
+    model.generate(PROMPT, max_new_tokens=2)
+    assert shapes == [(2, 17), (2, 17)]
+
+
+def test_a_stream_yields_what_generate_returns(tiny_model: Models) -> None:
+    model = model_of(tiny_model)
+    streamed = torch.stack(list(stream_tokens(model, PROMPT, SamplingConfig(), 9)), 1)
+    assert torch.equal(torch.cat([PROMPT, streamed], 1), generate(model, PROMPT, 9, SamplingConfig()))
+
+
+def test_each_row_is_written_as_if_alone(tiny_model: Models) -> None:
+    model = model_of(tiny_model)
+    alone = torch.cat([model.generate(row[None], max_new_tokens=10) for row in PROMPT])
+    assert torch.equal(model.generate(PROMPT, max_new_tokens=10), alone)
+
+
+def test_the_prompt_given_is_not_changed(tiny_model: Models) -> None:
+    prompt = PROMPT.clone()
+    model_of(tiny_model).generate(prompt, max_new_tokens=10)
+    assert torch.equal(prompt, PROMPT)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_other_precisions_write_too(tiny_model: Models, dtype: torch.dtype) -> None:
+    assert tiny_model(dtype=dtype).generate(PROMPT, max_new_tokens=12).shape == (2, 15)
+
+
+def test_writing_works_under_autocast(tiny_model: Models) -> None:
+    model = tiny_model(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.generate(PROMPT, max_new_tokens=12).shape == (2, 15)
