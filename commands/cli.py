@@ -36,6 +36,11 @@ def run(command: Command, arguments: Sequence[str]) -> int:
             return 0
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if not re.search("out of memory|can't allocate memory", str(error)):
+            raise
+        print("error: out of memory: a smaller --batch-size, --d-model or encoding needs less", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130

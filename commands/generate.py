@@ -21,7 +21,7 @@ import torch
 
 from cli import console, open_model, parse, run
 from transformer.checkpoint import LoadedModel
-from transformer.config import SAMPLING_PRESETS, SamplingConfig, near_miss
+from transformer.config import SAMPLING_PRESETS, ConfigError, SamplingConfig, near_miss, seed_problems
 from transformer.generation import stream_tokens
 from transformer.text import StreamDecoder
 
@@ -49,9 +49,11 @@ class GenerateOptions:
 
 def main(arguments: Sequence[str]) -> None:
     options = read_options(arguments)
-    options.sampling.check()
+    problems = options.sampling.problems() + seed_problems(options.seed or 0)
     if options.max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens={options.max_new_tokens} must be at least 1")
+        problems.append(f"max_new_tokens={options.max_new_tokens} must be at least 1")
+    if problems:
+        raise ConfigError(problems)
     if options.list_presets:
         for name, preset in SAMPLING_PRESETS.items():
             print(f"{name:<14} {describe(preset)}")

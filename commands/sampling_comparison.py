@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from cli import console, open_model, parse, run
-from generate import describe
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from cli import console, open_model, parse, run
+from generate import describe
 from transformer.checkpoint import LoadedModel
 from transformer.config import SAMPLING_PRESETS, SamplingConfig
 from transformer.generation import stream_tokens, window_start
@@ -155,7 +155,9 @@ def compare(out: Console, logits: Tensor, name: Callable[[int], str], options: S
     out.print("kept: tokens that can be drawn; bits: entropy; effective: as uncertain as so many equal tokens.\n")
 
 
-def continue_with_presets(out: Console, loaded: LoadedModel, tokens: list[int], opts: SamplingComparisonOptions) -> None:
+def continue_with_presets(
+    out: Console, loaded: LoadedModel, tokens: list[int], opts: SamplingComparisonOptions
+) -> None:
     """Prints what each preset writes after the prompt's tokens, every time with the same seed."""
     device, end = loaded.model.head.weight.device, loaded.tokenizer.eot_id
     for name, sampling in SAMPLING_PRESETS.items():

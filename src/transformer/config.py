@@ -128,6 +128,11 @@ def _between(config: object, low: float, high: float, *names: str) -> list[str]:
     ]
 
 
+def seed_problems(seed: int) -> list[str]:
+    """Returns a sentence where the seed is not one that all random generators take."""
+    return [] if 0 <= seed < 2**63 else [f"seed={seed} must be from 0 to 2**63 - 1"]
+
+
 @dataclass(frozen=True)
 class ModelConfig(Config):
     """The shape of the model. Two models with equal configs have equal parameter names and shapes."""
@@ -292,6 +297,7 @@ class TrainConfig(Config):
     def problems(self) -> list[str]:
         found = self.model.problems() + self.data.problems() + self.optimizer.problems()
         found += _positive(self, "epochs", "max_steps", "batch_size", "accumulation_steps", "eval_every", "log_every")
+        found += seed_problems(self.seed)
         if self.data.seq_length > self.model.max_seq_len:
             found.append(
                 f"seq_length={self.data.seq_length} is longer than max_seq_len={self.model.max_seq_len}: "
