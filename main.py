@@ -15,6 +15,7 @@ COMMANDS = {
     "compare": ("compare", "all checkpoints, ranked"),
     "plot": ("plot", "the loss curves of one or more runs, as a picture"),
     "demo-sampling": ("sampling_comparison", "the sampling strategies side by side"),
+    "test-fineweb": ("test_fineweb", "a look at FineWeb-Edu on the hub: what is there, how fast, a sample"),
     "benchmark": ("benchmark_generation", "tokens per second with and without the key-value cache"),
 }
 

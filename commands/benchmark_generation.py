@@ -11,23 +11,20 @@ from __future__ import annotations
 
 import json
 import shlex
-import time
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 import torch
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor
 
-from cli import console, open_model, parse
-from transformer import DecoderOnlyTransformer, KVCache, ModelConfig, SamplingConfig
+from cli import console, open_model, parse, run
+from generation_speed import Comparison, compare, formula_bytes, plot
+from transformer import DecoderOnlyTransformer
 from transformer.checkpoint import epochs, folders
 from transformer.config import PRESETS, near_miss
-from transformer.generation import stream_tokens
 from transformer.runtime.device import pick_device
 
 
@@ -44,54 +41,51 @@ class BenchmarkOptions:
     lengths: tuple[int, ...] = ()
     """Tokens in each text, prompt included; none given: an eighth of the context, doubled up to all of it."""
     prompt_tokens: int = 8
-    """Tokens in the prompt, drawn at random."""
+    """Tokens in the prompt."""
     repeats: int = 3
-    """Runs with and without the cache at each length, after one of each that is not counted."""
+    """Counted runs with and without the cache at each length."""
     out: Path = Path("runs/benchmark_generation")
     """Where results.json and speed.png go."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """What was measured at one length; times are medians in seconds."""
-
-    length: int
-    new_tokens: int
-    cached_seconds: float
-    uncached_seconds: float
-    cached_first_token_seconds: float
-    uncached_first_token_seconds: float
-    cache_bytes: int
-    formula_bytes: int
-    first_difference: int | None
-    """Place of the first token that the cache changed; None, as it should be, where the texts are equal."""
-
-
 def main(arguments: Sequence[str]) -> None:
     options = parse(BenchmarkOptions, arguments, "benchmark")
     model, about = open_or_make_model(options)
     lengths = pick_lengths(options, model.config.max_seq_len)
-    device = model.head.weight.device
+    device, threads = model.head.weight.device, torch.get_num_threads()
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     out = console()
-    out.print(f"[dim]{about}\n{where}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}[/dim]")
+    out.print(f"[dim]{about}\n{where}, {threads} CPU threads, torch {torch.__version__}[/dim]")
     steps = track(lengths, "measuring", console=out, transient=True, disable=not out.is_terminal)
-    rows = [measure(model, length, options) for length in steps]
-    command = shlex.join(["main.py", "benchmark", *arguments])
-    setting = {"command": command, "model": about, "config": model.config.to_dict(), "device": where}
-    counts = {"threads": torch.get_num_threads(), "prompt_tokens": options.prompt_tokens, "repeats": options.repeats}
-    results = {**setting, **counts, "torch": torch.__version__, "rows": [asdict(row) for row in rows]}
+    results = [compare(model, length, options.prompt_tokens, options.repeats) for length in steps]
+    setting = {
+        "command": shlex.join(["main.py", "benchmark", *arguments]),
+        "model": about,
+        "config": model.config.to_dict(),
+        "device": where,
+        "threads": threads,
+        "torch": torch.__version__,
+        "prompt_tokens": options.prompt_tokens,
+        "repeats": options.repeats,
+    }
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    plot(rows, about).savefig(options.out / "speed.png", dpi=150)
-    show(out, rows, model.config)
-    out.print(f"written: {options.out / 'results.json'} and {options.out / 'speed.png'}")
-    for row in rows:
-        if row.first_difference is not None:
-            place = f"at length {row.length}, from token {row.first_difference} on"
-            raise ValueError(f"THE CACHE CHANGED THE OUTPUT {place}: a bug, or two tokens equally likely to rounding")
+    written = options.out / "results.json", options.out / "speed.png"
+    contents = {**setting, "results": [{**asdict(result), "speedup": result.speedup} for result in results]}
+    written[0].write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+    plot(results, about).savefig(written[1], dpi=150)
+    out.print(table(results, options.prompt_tokens))
+    out.print(memory(model, results[-1]))
+    spread = max(speed.spread for result in results for speed in (result.cached, result.uncached))
+    if options.repeats > 1:
+        out.print(f"runs of one kind differ in time by up to {spread:.0%}" + "; is the machine busy?" * (spread > 0.2))
+    out.print(f"written: {written[0]}, {written[1]}")
+    for result in results:
+        if result.first_difference is not None:
+            where = f"at length {result.length}, from token {result.first_difference} on"
+            raise ValueError(f"THE CACHE CHANGED THE OUTPUT {where}: a bug, or two tokens equal to rounding")
+    out.print("The texts with and without the cache are the same, token for token, at every length.")
 
 
 def open_or_make_model(options: BenchmarkOptions) -> tuple[DecoderOnlyTransformer, str]:
@@ -127,53 +121,28 @@ def pick_lengths(options: BenchmarkOptions, limit: int) -> list[int]:
     return lengths
 
 
-def measure(model: DecoderOnlyTransformer, length: int, options: BenchmarkOptions) -> Row:
-    """Writes a text of `length` tokens with and without the cache, in turns, and compares time and output."""
-    weight, config = model.head.weight, model.config
-    shape = (1, options.prompt_tokens)
-    prompt = torch.randint(config.vocab_size, shape, generator=torch.Generator().manual_seed(1)).to(weight.device)
-    new = length - options.prompt_tokens
-    runs = [[write(model, prompt, new, use_cache) for use_cache in (True, False)] for _ in range(options.repeats + 1)]
-    cached, uncached = zip(*runs[1:], strict=True)
-    texts = zip(*(text for pair in runs for text, _, _ in pair), strict=True)  # the same place in every run
-    different = (place for place, ids in enumerate(texts, options.prompt_tokens) if len(set(ids)) > 1)
-    cache = KVCache.allocate(config, 1, length, weight.device, weight.dtype)  # as generation allocates it
-    return Row(
-        length,
-        new,
-        *(median(total for _, _, total in kind) for kind in (cached, uncached)),
-        *(median(first for _, first, _ in kind) for kind in (cached, uncached)),
-        cache_bytes=cache.capacity_bytes,
-        formula_bytes=config.num_layers * 2 * config.kv_heads * length * config.head_dim * weight.element_size(),
-        first_difference=next(different, None),
-    )
+def table(results: Sequence[Comparison], prompt_tokens: int) -> Table:
+    """Returns a row for every length."""
+    rows = Table(title=f"writing from a prompt of {prompt_tokens} tokens", title_justify="left")
+    for heading in ("tokens", "with cache", "without", "speed-up", "first token", "cache", "output"):
+        rows.add_column(heading, justify="right")
+    for result in results:
+        speeds = (f"{speed.tokens_per_second:,.0f}/s" for speed in (result.cached, result.uncached))
+        first = f"{result.cached.first_token_seconds * 1e3:.1f} ms"
+        same = "same" if result.first_difference is None else "[bold red]DIFFERENT[/bold red]"
+        size = f"{result.cache_bytes / 1024:,.0f} KiB"
+        rows.add_row(str(result.length), *speeds, f"{result.speedup:.2f}x", first, size, same)
+    return rows
 
 
-def write(
-    model: DecoderOnlyTransformer, prompt: Tensor, new_tokens: int, use_cache: bool
-) -> tuple[list[int], float, float]:
-    """Returns the ids written after prompt (1, P), and the seconds to the first of them and to the last."""
-    ids: list[int] = []
-    started, first = time.perf_counter(), 0.0
-    for token in stream_tokens(model, prompt, SamplingConfig("greedy"), new_tokens, use_cache=use_cache):
-        ids.append(int(token))  # waits for the device, as a reader of the text would
-        first = first or time.perf_counter() - started
-    return ids, first, time.perf_counter() - started
+def memory(model: DecoderOnlyTransformer, result: Comparison) -> str:
+    """Returns a line that compares the cache's bytes with the formula's."""
+    config, number = model.config, model.head.weight.element_size()
+    formula = formula_bytes(config, result.length, number)
+    factors = f"2 x {config.kv_heads} heads x {result.length} tokens x {config.head_dim} x {number} bytes"
+    verdict = "as allocated" if formula == result.cache_bytes else f"BUT ALLOCATED: {result.cache_bytes:,}"
+    return f"cache: {factors} a layer, {config.num_layers} layers: {formula:,} bytes, {verdict}"
 
 
-def show(out: Any, rows: Sequence[Row], config: ModelConfig) -> None:
-    """Prints the measurements as a table, and what they say about the output and the cache's size."""
-    table = Table(title="generation with and without the cache", title_justify="left")
-    for heading in ("tokens", "with, tok/s", "without, tok/s", "speed-up", "first token, ms", "cache, KiB", "output"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        speeds = (f"{row.new_tokens / seconds:,.0f}" for seconds in (row.cached_seconds, row.uncached_seconds))
-        firsts = f"{row.cached_first_token_seconds * 1e3:.1f} / {row.uncached_first_token_seconds * 1e3:.1f}"
-        same = "same" if row.first_difference is None else "[bold red]DIFFERENT[/bold red]"
-        table.add_row(
-            str(row.length), *speeds, f"{row.uncached_seconds / row.cached_seconds:.2f}x", firsts,
-            f"{row.cache_bytes / 1024:,.0f}", same,
-        )  # fmt: skip
-    out.print(table)
-
-
+if __name__ == "__main__":
+    sys.exit(run(main, sys.argv[1:]))

@@ -28,6 +28,8 @@ Command = Callable[[Sequence[str]], None]
 
 def run(command: Command, arguments: Sequence[str]) -> int:
     """Runs a command; returns its exit status: 0, 2 for an error that the user can mend, 130 for Ctrl-C."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a character still shows the rest
     try:
         command(arguments)
     except (ValueError, OSError) as error:

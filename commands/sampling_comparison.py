@@ -1,7 +1,6 @@
 """The sampling strategies side by side: which tokens stay, how likely each is, and what twelve draws give.
 
-    uv run python main.py demo-sampling                                 on a small distribution that is written out
-    uv run python main.py demo-sampling --temperatures 0.5 2 --top-k 3
+    uv run python main.py demo-sampling                 on a small distribution, written out below
     uv run python main.py demo-sampling --with-model --prompt "Once upon a time"
 
 With a model, the distribution is what the model expects after the prompt, and every preset of `main.py generate`
@@ -10,7 +9,6 @@ writes a short continuation. Whatever is drawn is drawn with the same seed, so t
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,12 +22,12 @@ from rich.text import Text
 from torch import Tensor
 
 from cli import console, open_model, parse, run
+from distribution import bar, entropy_bits, token_name
 from generate import describe
 from transformer.checkpoint import LoadedModel
-from transformer.config import SAMPLING_PRESETS, SamplingConfig
+from transformer.config import SAMPLING_PRESETS, ConfigError, SamplingConfig, seed_problems
 from transformer.generation import stream_tokens, window_start
 from transformer.sampling import draw, logits_to_probs
-from transformer.text import Tokenizer
 
 PROMPT = "The cat sat on the"
 NEXT_TOKENS = {
@@ -97,36 +95,16 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def check(options: SamplingComparisonOptions) -> None:
-    """Raises ValueError, in one line, for options that cannot be used together."""
+    """Raises ConfigError, in one line, for options that are impossible or cannot be used together."""
+    problems = seed_problems(options.seed)
     if not options.with_model and (options.prompt != PROMPT or options.checkpoint):
-        raise ValueError("--prompt and --checkpoint are for a trained model: add --with-model")
+        problems.append("--prompt and --checkpoint are for a trained model: add --with-model")
     if not options.temperatures or options.max_new_tokens < 1:
-        raise ValueError("at least one temperature and one new token are needed")
+        problems.append("at least one temperature and one new token are needed")
+    if problems:
+        raise ConfigError(problems)
     for temperature in options.temperatures:
         options.strategies(temperature)
-
-
-def entropy_bits(probs: Tensor) -> float:
-    """Returns the entropy of probs (V,) in bits: 0 where one token is certain, log2 V where all are alike.
-
-    2 to its power is the number of equally likely tokens that would be as uncertain.
-    """
-    return abs(float(torch.special.entr(probs).sum())) / math.log(2)  # abs: never -0.0
-
-
-def bar(share: float, width: int = 5) -> str:
-    """Returns a bar that has `width` characters for 1, drawn in eighths of a character; at least one above 0."""
-    eighths = max(round(share * width * 8), int(share > 0))
-    return ("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8]).rstrip()
-
-
-def token_name(tokenizer: Tokenizer, token: int) -> str:
-    """Returns what a token spells, in quotes; its bytes where they are no whole characters."""
-    spelt = tokenizer.decode_bytes([token])
-    try:
-        return repr(spelt.decode())
-    except UnicodeDecodeError:
-        return repr(spelt)
 
 
 def compare(out: Console, logits: Tensor, name: Callable[[int], str], options: SamplingComparisonOptions) -> None:

@@ -42,9 +42,7 @@ def test_norms_follow_their_formula(
         ("rmsnorm", False, ["weight"]),
     ],
 )
-def test_norms_have_a_weight_and_perhaps_a_bias(
-    tiny_config: Configs, kind: str, bias: bool, names: list[str]
-) -> None:
+def test_norms_have_a_weight_and_perhaps_a_bias(tiny_config: Configs, kind: str, bias: bool, names: list[str]) -> None:
     assert [name for name, _ in norm(tiny_config(norm=kind, bias=bias)).named_parameters()] == names
 
 

@@ -24,7 +24,9 @@ PROMPT = torch.tensor([[1, 2, 3], [7, 8, 9]])
 
 
 @functools.cache
-def model_of(make: Models, position: str = "learned", limit: int = LIMIT, **settings_: object) -> DecoderOnlyTransformer:
+def model_of(
+    make: Models, position: str = "learned", limit: int = LIMIT, **settings_: object
+) -> DecoderOnlyTransformer:
     return make(position=position, max_seq_len=limit, **settings_)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -188,7 +189,7 @@ def test_any_split_into_chunks_gives_the_same_logits(
     cache = KVCache.allocate(model.config, batch, dtype=torch.float64)
     edges = [0, *sorted(cuts), LENGTH]
     with torch.no_grad():
-        parts = [model(tokens[:batch, a:b], cache) for a, b in zip(edges, edges[1:], strict=False)]
+        parts = [model(tokens[:batch, a:b], cache) for a, b in itertools.pairwise(edges)]
     torch.testing.assert_close(torch.cat(parts, 1), whole[:batch], rtol=1e-9, atol=1e-9)
     assert cache.length == LENGTH
 
@@ -200,7 +201,7 @@ def test_every_split_of_five_tokens_gives_the_same_logits(tiny_model: Models, po
         for split in range(2**4):  # bit i: whether there is a cut after token i
             edges = [0, *(i + 1 for i in range(4) if split >> i & 1), 5]
             cache = KVCache.allocate(model.config, 3, dtype=torch.float64)
-            parts = [model(tokens[:, a:b], cache) for a, b in zip(edges, edges[1:], strict=False)]
+            parts = [model(tokens[:, a:b], cache) for a, b in itertools.pairwise(edges)]
             torch.testing.assert_close(torch.cat(parts, 1), whole[:, :5], rtol=1e-9, atol=1e-9)
 
 

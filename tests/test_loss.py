@@ -253,7 +253,9 @@ def test_a_second_backward_says_that_the_loss_must_be_computed_again() -> None:
 
 def test_two_backwards_of_two_losses_accumulate() -> None:
     hidden, weight, targets = random_case(8, 20)
-    expected = [2 * gradient for gradient in torch.autograd.grad(plain_loss(hidden, weight, targets)[0], [hidden, weight])]
+    expected = [
+        2 * gradient for gradient in torch.autograd.grad(plain_loss(hidden, weight, targets)[0], [hidden, weight])
+    ]
     for _ in range(2):
         tiled_loss(hidden, weight, targets)[0].backward()
     torch.testing.assert_close([hidden.grad, weight.grad], expected, rtol=1e-10, atol=1e-10)

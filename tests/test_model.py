@@ -274,6 +274,7 @@ def test_every_parameter_gets_a_gradient(tiny_model: Models) -> None:
             assert (parameter.grad != 0).any(), name
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("position", POSITIONS)
 def test_bfloat16_weights_stay_close_to_float64(tiny_model: Models, position: str) -> None:
     exact = tiny_model(position=position)

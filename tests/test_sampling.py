@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -54,9 +55,7 @@ def test_multinomial_is_softmax() -> None:
 
 def test_temperature_raises_probabilities_to_its_inverse() -> None:
     expected = torch.tensor([64.0, 16.0, 4.0, 1.0, 1.0]) / 86
-    torch.testing.assert_close(
-        probs_of(LOGITS, strategy="multinomial", temperature=0.5), expected, rtol=0, atol=1e-6
-    )
+    torch.testing.assert_close(probs_of(LOGITS, strategy="multinomial", temperature=0.5), expected, rtol=0, atol=1e-6)
 
 
 def test_top_k_keeps_the_k_likeliest() -> None:
@@ -138,7 +137,7 @@ def test_probabilities_sum_to_1_and_keep_the_order_of_the_logits(
     assert probs.shape == logits.shape
     assert probs.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(probs.sum(-1), torch.ones_like(probs[:, 0]), rtol=0, atol=1e-5)
-    order = logits.double().argsort(-1, descending=True, stable=True)
+    order = logits.double().sort(dim=-1, descending=True, stable=True).indices
     falling = probs.gather(-1, order)
     assert (falling.diff(dim=-1) <= 1e-7).all()
 
@@ -150,7 +149,7 @@ def test_what_is_kept_grows_with_k_and_with_p(seed: int, vocab: int, temperature
     by_k = [probs_of(logits, strategy="top_k", top_k=k, temperature=temperature) > 0 for k in range(1, vocab + 1)]
     by_p = [probs_of(logits, strategy="top_p", top_p=p / 10, temperature=temperature) > 0 for p in range(1, 11)]
     for kept in (by_k, by_p):
-        for fewer, more in zip(kept, kept[1:], strict=False):
+        for fewer, more in itertools.pairwise(kept):
             assert (fewer <= more).all()
 
 

@@ -60,7 +60,7 @@ class Config:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Builds and checks the settings from (nested) plain values; ConfigError lists all that is wrong."""
         config, found = build(cls, values)
-        found = found or type_problems(config) or config.problems()
+        found += type_problems(config) or config.problems()
         if found:
             raise ConfigError(found)
         return config
@@ -111,7 +111,9 @@ def _fits(value: object, option: Any) -> bool:
 
 def _type_names(options: Iterable[Any]) -> str:
     names = {int: "a whole number", float: "a finite number", str: "text", bool: "True or False"}
-    return " or ".join(names.get(option, "None") for option in options)
+    return " or ".join(
+        names.get(option, "a group of settings" if option is not types.NoneType else "None") for option in options
+    )
 
 
 def _positive(config: object, *names: str) -> list[str]:
@@ -223,7 +225,8 @@ class DataConfig(Config):
     def problems(self) -> list[str]:
         found = _positive(self, "seq_length", "tokens_per_epoch", "shuffle_rows")
         found += _positive(self, "validation_tokens", "cache_shards")
-        found += _between(self, 0, 1, "validation_fraction")
+        if not 0 < self.validation_fraction < 1:
+            found.append(f"validation_fraction={self.validation_fraction} must be above 0 and below 1")
         if not self.dataset:
             found.append("dataset is empty: give fineweb, shakespeare, or a path to your own text")
         return found

@@ -24,9 +24,9 @@ model where texts end, and that what follows has nothing to do with what came be
 the whole. So documents are visited in a new order every epoch, and rows are shuffled within a window of window_rows.
 A wider window mixes better and holds more in memory: window_rows * (T + 1) * 4 bytes (4 MiB at 8,192 rows of 128).
 
-**State.** Where a run stands is four whole numbers: epoch, unit (a document here, a row group in FineWeb), tokens
-into the unit at which the window starts, and rows of the window already used. Units are addressed by number, so going
-on never means reading everything before. Each batch comes with the state that leads to the next one.
+**State.** Where a run stands is five whole numbers: epoch, unit (a document here, a row group in FineWeb), tokens
+into the unit at which the window starts, rows of the window already used, and its size. Units are addressed by number,
+so going on never means reading everything before. Each batch comes with the state that leads to the next one.
 
 **Split.** text/ decides by a keyed hash of a document's text whether it is for validation: the same document lands on
 the same side in every run, on every machine, in any order, and an exact duplicate lands with it.
@@ -45,7 +45,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -98,6 +98,8 @@ class DataState:
     unit: int = 0
     offset: int = 0
     row: int = 0
+    window_rows: int = 0
+    """Rows in the window, which a changed setting must not change before its end; 0: the window is not begun."""
 
     def to_dict(self) -> dict[str, int]:
         """The state as a checkpoint stores it; DataState(**values) is the way back."""
@@ -127,25 +129,30 @@ class PackedBatches:
         self.source, self.seq_length, self.seed = source, seq_length, seed
         self.rank, self.world_size = rank, world_size
         self.global_batch = batch_size * world_size
-        self.window_rows = max(1, window_rows // self.global_batch) * self.global_batch
+        self.window_rows = window_rows
         self.state = state or DataState()
 
     def __iter__(self) -> Iterator[Batch]:
         state = self.state
+        rows, following = self._window(state)
         while True:
-            rows, following = self._window(state)  # (window_rows, T + 1)
-            order = np.random.default_rng([self.seed, state.epoch, state.unit, state.offset]).permutation(len(rows))
-            for first in range(state.row, len(rows), self.global_batch):
-                end = first + self.global_batch
-                state = following if end == len(rows) else DataState(state.epoch, state.unit, state.offset, end)
-                chosen = order[first + self.rank : end : self.world_size]
-                batch = torch.from_numpy(rows[chosen].astype(np.int64))  # (B, T + 1)
-                self.state = state
-                yield batch[:, :-1], batch[:, 1:], state
+            parts: list[Tokens] = []
+            missing = self.global_batch
+            while missing:
+                if state.row == len(rows):
+                    state = following
+                    rows, following = self._window(state)
+                parts.append(rows[state.row : state.row + missing])
+                missing -= len(parts[-1])
+                state = replace(state, row=state.row + len(parts[-1]), window_rows=len(rows))
+            mine = np.concatenate(parts)[self.rank :: self.world_size]
+            batch = torch.from_numpy(mine.astype(np.int64))  # (B, T + 1)
+            self.state = state
+            yield batch[:, :-1], batch[:, 1:], state
 
     def _window(self, state: DataState) -> tuple[Tokens, DataState]:
-        """Returns the rows of the window that starts at the state, in the stream's order, and the next state."""
-        wanted = self.window_rows * self.seq_length + 1  # the last row's last target too
+        """Returns the shuffled rows (rows, T + 1) of the window that starts at the state, and the next one's state."""
+        wanted = (state.window_rows or self.window_rows) * self.seq_length + 1  # the last row's last target too
         parts: list[Tokens] = []
         epoch, unit, offset = state.epoch, state.unit, state.offset
         order = self._order(epoch)
@@ -158,9 +165,12 @@ class PackedBatches:
             epoch, unit, offset = (epoch, unit + 1, 0) if unit + 1 < len(order) else (epoch + 1, 0, 0)
             if unit == 0:
                 order = self._order(epoch)
-        rows = np.lib.stride_tricks.sliding_window_view(np.concatenate(parts), self.seq_length + 1)
+                if epoch > state.epoch + 1 and not any(map(len, parts)):
+                    raise ValueError("the training documents hold no token")
+        rows = np.lib.stride_tricks.sliding_window_view(np.concatenate(parts), self.seq_length + 1)[:: self.seq_length]
+        random = np.random.default_rng([self.seed, state.epoch, state.unit, state.offset])
         # The last token read is a target only; as an input it begins the next window.
-        return rows[:: self.seq_length], DataState(epoch, unit, offset - 1, 0)
+        return rows[random.permutation(len(rows))], DataState(epoch, unit, offset - 1)
 
     def _order(self, epoch: int) -> npt.NDArray[np.int64]:
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.source))

@@ -101,6 +101,8 @@ def stream_tokens(
     """
     if prompt.ndim != 2 or prompt.shape[1] == 0:
         raise ValueError(f"the prompt has shape {tuple(prompt.shape)}, not (batch, tokens) with at least one token")
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens={max_new_tokens} must not be below 0")
     sampling.check()
     return _stream(model, prompt, sampling, max_new_tokens, stop_ids, use_cache, generator)
 

@@ -66,7 +66,10 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
     ) -> Self:
         """Returns an empty cache with room for max_len tokens a row (default: the model's whole context)."""
-        shape = (batch_size, config.kv_heads, max_len or config.max_seq_len, config.head_dim)
+        max_len = config.max_seq_len if max_len is None else max_len
+        if batch_size < 1 or max_len < 1:
+            raise ValueError(f"a cache for batch_size={batch_size} and max_len={max_len} would hold nothing")
+        shape = (batch_size, config.kv_heads, max_len, config.head_dim)
         layers = range(config.num_layers)
         keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in layers]
         values = [torch.zeros(shape, device=device, dtype=dtype) for _ in layers]
@@ -92,6 +95,8 @@ class KVCache:
 
         Raises ValueError where they do not fit.
         """
+        if len(k) != len(self.keys[layer]):
+            raise ValueError(f"the cache is for {len(self.keys[layer])} texts at once, not {len(k)}")
         end = self.length + k.shape[2]
         if end > self.max_len:
             raise ValueError(f"the cache has room for {self.max_len} tokens, not {end}: allocate a longer one")

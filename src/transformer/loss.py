@@ -141,19 +141,19 @@ def tiled_head(hidden: Tensor, weight: Tensor, targets: Tensor, wants_gradient: 
     d_weight = torch.empty_like(weight) if wants_gradient else weight.new_empty(0)
     for start in range(0, len(hidden), group):
         x, y = hidden[start : start + group], targets[start : start + group]  # (n, C), (n,)
-        counted = (y != IGNORE)[:, None]  # (n, 1)
-        y = y.clamp(min=0)
+        ignored = (y == IGNORE)[:, None]  # (n, 1)
+        x, y = x.masked_fill(ignored, 0), y.masked_fill(ignored[:, 0], 0)  # adds nothing to the weight's gradient
         tiles = _cut(buffer, len(x), vocab, keep=wants_gradient)
-        target_rows = weight[y].to(x.dtype)  # (n, C)
+        target_rows = weight.index_select(0, y).to(x.dtype)  # (n, C); a target outside the vocabulary raises here
         log_sum, inverse_sum, mix = _walk(x, weight, tiles, wants_gradient)  # (n, 1), (n, 1), (n, C)
         target_logit = (x * target_rows).sum(1, keepdim=True, dtype=nats.dtype)  # (n, 1)
-        nats += ((log_sum - target_logit) * counted).sum()
+        nats += (log_sum - target_logit).masked_fill(ignored, 0).sum()
         if wants_gradient:
-            d_hidden[start : start + group] = (mix * inverse_sum - target_rows) * counted
-            scaled = (x * (inverse_sum * counted)).to(x.dtype)  # (n, C): x / s
+            d_hidden[start : start + group] = (mix * inverse_sum - target_rows).masked_fill(ignored, 0)
+            scaled = (x * inverse_sum).to(x.dtype)  # (n, C): x / s
             for tile, d_rows in zip(tiles, d_weight.split(TILE), strict=True):
                 _add_product(d_rows, tile.T, scaled, fresh=start == 0)
-            d_weight.index_add_(0, y, (x * counted).to(weight.dtype), alpha=-1)
+            d_weight.index_add_(0, y, x.to(weight.dtype), alpha=-1)
     if wants_gradient and len(hidden) == 0:
         d_weight.zero_()
     return nats, d_hidden, d_weight

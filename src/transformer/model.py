@@ -118,8 +118,11 @@ class DecoderOnlyTransformer(nn.Module):
     def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """Returns what the output projection reads: tokens (B, T) int64 -> (B, T, C), after the final norm.
 
-        With a cache, the tokens continue what it holds, and it is advanced by T. ValueError beyond max_seq_len.
+        With a cache, the tokens continue what it holds, and it is advanced by T. ValueError beyond max_seq_len, or for
+        tokens of another shape.
         """
+        if tokens.ndim != 2:
+            raise ValueError(f"tokens have shape {tuple(tokens.shape)}, not (batch, tokens): add a batch dimension")
         past = 0 if cache is None else cache.length
         new = tokens.shape[1]
         end = past + new

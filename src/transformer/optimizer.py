@@ -28,8 +28,8 @@ same directions with every strength set to 1. The singular values need not be co
 
     X = a X + b (X X^T) X + c (X X^T)^2 X          a, b, c = 3.4445, -4.7750, 2.0315
 
-push every singular value of X, once scaled into (0, 1], close to 1: only products of matrices, the cheapest thing a
-processor does. Embeddings, norms and biases stay with AdamW, for their rows are looked up one by one.
+push the singular values of X, once scaled into (0, 1], to between about 0.7 and 1.2: only products of matrices, the
+cheapest thing a processor does. Embeddings, norms and biases stay with AdamW, for their rows are looked up one by one.
 
 >>> flat = orthogonalised(torch.tensor([[2.0, 0.0], [0.0, 0.02]]))          # strengths 2 and 0.02 ...
 >>> bool((flat.diagonal() - 1).abs().max() < 0.35)                          # ... both become about 1
@@ -119,7 +119,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrix: Tensor, rounds: int = 5) -> Tensor:
-    """Returns about U V^T of matrix = U S V^T, (m, n): every singular value comes out between 0.7 and 1.2."""
+    """Returns about U V^T of matrix = U S V^T, (m, n): singular values come out near 1, tiny ones below it."""
     a, b, c = NEWTON_SCHULZ
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix  # wide, so that X X^T is the smaller product
     x = x / (x.norm() + 1e-7)

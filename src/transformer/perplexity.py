@@ -102,7 +102,7 @@ def evaluate_perplexity(
 def calculate_perplexity(logits: Tensor, targets: Tensor) -> float:
     """Returns exp of the mean surprise: logits (..., V), targets (...) int64; IGNORE is not counted."""
     loss = F.cross_entropy(logits.flatten(0, -2).double(), targets.flatten(), ignore_index=IGNORE)
-    return calculate_perplexity_from_loss(float(loss))
+    return calculate_perplexity_from_loss(loss.item())
 
 
 def calculate_perplexity_from_loss(loss: float) -> float:

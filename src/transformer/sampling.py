@@ -76,6 +76,8 @@ def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
 
 def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
     """Keeps the fewest largest logits (..., V) whose probabilities add up to top_p; the others become -inf."""
+    if top_p >= 1:
+        return logits
     ordered, ids = logits.sort(stable=True, dim=-1, descending=True)  # (..., V)
     probs = ordered.softmax(-1)
     before = probs.cumsum(-1) - probs  # probability of all tokens likelier than this one

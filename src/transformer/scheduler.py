@@ -11,15 +11,16 @@ the cosine down to a small share of it:
     peak |    /\__                       warm-up, w steps:   peak * (s + 1) / w
          |   /    \__                    after it:           low + (peak - low) * (1 + cos(pi * t)) / 2
          |  /        \__                                     t from 0 to 1 over the remaining steps
-    low  | /            \____            at the end:         low = min_lr_ratio * peak
+    low  | /            \____            after the end:      low = min_lr_ratio * peak
          +--------------------> step s
 
-The first step already moves (s + 1, not s: a rate of 0 would waste it), the last lands exactly on low, and a run that
-goes on beyond its planned end stays there; a plain cosine would climb again. With 2 warm-up steps of 6:
+The first step already moves (s + 1, not s: a rate of 0 would waste it). The cosine reaches low just after the last
+step, for the same reason, and stays there if a run goes on; a plain cosine would climb again. With 2 warm-up steps of
+6:
 
 >>> settings = OptimizerConfig(learning_rate=1.0, warmup_fraction=0.34, min_lr_ratio=0.1)
 >>> [round(lr_scale(step, 6, settings), 3) for step in range(8)]
-[0.5, 1.0, 0.868, 0.55, 0.232, 0.1, 0.1, 0.1]
+[0.5, 1.0, 0.914, 0.689, 0.411, 0.186, 0.1, 0.1]
 
 **Why a cosine?** It lingers near the peak, where progress is fastest, and near the end, where noise settles, and it
 has no corner. The form matters less than the fact that the rate comes down: most of the final gain appears in the
@@ -44,5 +45,5 @@ def lr_scale(step: int, total_steps: int, settings: OptimizerConfig) -> float:
     warmup = round(settings.warmup_fraction * total_steps)
     if step < warmup:
         return (step + 1) / warmup
-    done = min(1.0, (step - warmup + 1) / max(1, total_steps - warmup))
+    done = min(1.0, (step - warmup + 1) / max(1, total_steps - warmup + 1))
     return settings.min_lr_ratio + (1 - settings.min_lr_ratio) * (1 + math.cos(math.pi * done)) / 2

@@ -25,6 +25,23 @@ frequent, then slowly, while it learns what follows what. Four pictures to know:
 
 The two are not quite comparable: train loss is measured while the weights still move, and with dropout.
 
+By hand, a text that repeats four letters, and a model of one block:
+
+>>> from transformer.config import DataConfig, ModelConfig, OptimizerConfig
+>>> from transformer.dataset import TokenDocuments, text_data
+>>> from transformer.text import load_tokenizer
+>>> tokenizer, settings = load_tokenizer("byte"), DataConfig(seq_length=8)
+>>> text = TokenDocuments([tokenizer.encode("abcd" * 50)], tokenizer.eot_id)
+>>> trainer = Trainer(
+...     TrainConfig(ModelConfig(257, 16, 2, 1, 32, 8, dropout=0.0), settings, OptimizerConfig(learning_rate=0.01),
+...                 batch_size=4, accumulation_steps=1, max_steps=60, device="cpu"),
+...     text_data(settings, tokenizer, text, text.num_tokens, iter(text)))
+>>> round(trainer.evaluate().loss, 1)                          # ln 257 = 5.5: knows nothing
+5.5
+>>> for _ in range(60): trainer.train_step()
+>>> trainer.evaluate().loss < 2
+True
+
 **Going on.** A state to resume from holds the weights, the optimizer's averages, the random state and the position in
 the data. With all four, the run that was stopped and resumed takes the same steps as one that never stopped, bit for
 bit on one kind of machine with one number of threads; a test compares them.

@@ -30,6 +30,7 @@ def typed_lines(start: str) -> list[str]:
 @pytest.mark.parametrize("line", typed_lines("uv run python main.py"))
 def test_a_documented_command_line_is_understood(line: str) -> None:
     import main
+
     from cli import parse
 
     command, *arguments = shlex.split(line)[4:]
@@ -56,7 +57,7 @@ def test_the_readmes_python_example_runs() -> None:
     assert blocks
     for block in blocks:
         names: dict[str, object] = {}
-        exec(compile(block, "README.md", "exec"), names)  # noqa: S102
+        exec(compile(block, "README.md", "exec"), names)
         assert names["text"].shape == (1, 20)  # type: ignore[attr-defined]
 
 

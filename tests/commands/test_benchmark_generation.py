@@ -1,0 +1,155 @@
+"""main.py benchmark: tokens per second with and without the cache, and whether the text is the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from transformer import DecoderOnlyTransformer, KVCache, ModelConfig
+from transformer.config import PRESETS
+
+Command = Callable[..., Any]
+OUT = Path("runs/benchmark_generation")
+
+
+def results(folder: Path) -> dict[str, Any]:
+    contents: dict[str, Any] = json.loads((folder / OUT / "results.json").read_text(encoding="utf-8"))
+    return contents
+
+
+@pytest.mark.usefixtures("tiny_checkpoint")
+def test_the_latest_checkpoint_is_measured_up_to_its_context(command: Command, tmp_path: Path) -> None:
+    outcome = command("benchmark", "--repeats", "1")
+    assert outcome.status == 0
+    assert "model_epoch_3_byte.pt" in outcome.out
+    assert "the same, token for token" in outcome.out
+    contents = results(tmp_path)
+    assert contents["command"] == "main.py benchmark --repeats 1"
+    assert contents["config"]["max_seq_len"] == 24
+    assert [row["length"] for row in contents["results"]] == [12, 24]  # 3 and 6 are within the prompt of 8
+    for row in contents["results"]:
+        assert row["new_tokens"] == row["length"] - 8
+        assert row["first_difference"] is None
+        assert row["speedup"] == pytest.approx(row["uncached"]["seconds"] / row["cached"]["seconds"])
+        for kind in ("cached", "uncached"):
+            assert 0 < row[kind]["first_token_seconds"] <= row[kind]["seconds"]
+            assert row[kind]["tokens_per_second"] == pytest.approx(row["new_tokens"] / row[kind]["seconds"])
+
+
+@pytest.mark.usefixtures("tiny_checkpoint")
+def test_a_picture_is_drawn_and_out_says_where(command: Command, tmp_path: Path) -> None:
+    outcome = command("benchmark", "--repeats", "1", "--lengths", "10", "--out", "elsewhere/here")
+    assert outcome.status == 0
+    assert (tmp_path / "elsewhere/here/speed.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "elsewhere/here/results.json").is_file()
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.usefixtures("tiny_checkpoint")
+def test_cache_bytes_are_the_documented_formula(command: Command, tmp_path: Path) -> None:
+    outcome = command("benchmark", "--repeats", "1", "--lengths", "20")
+    (row,) = results(tmp_path)["results"]
+    a_layer = 2 * 2 * 20 * 8 * 4  # 2 x heads x seq_len x d_k x bytes per number
+    assert row["cache_bytes"] == 2 * a_layer
+    assert f"{2 * a_layer:,} bytes, as allocated" in outcome.out
+
+
+def test_fewer_key_value_heads_make_a_smaller_cache() -> None:
+    from generation_speed import formula_bytes
+
+    modern = PRESETS["modern"].model
+    for number, dtype in ((4, torch.float32), (2, torch.bfloat16)):
+        cache = KVCache.allocate(modern, 1, 100, dtype=dtype)
+        assert formula_bytes(modern, 100, number) == cache.capacity_bytes
+
+
+def test_without_a_checkpoint_a_fresh_model_of_a_preset_is_measured(command: Command, tmp_path: Path) -> None:
+    outcome = command("benchmark", "--preset", "tiny", "--max-seq-len", "40", "--lengths", "9", "40", "--repeats", "1")
+    assert outcome.status == 0
+    assert "fresh model with random weights (preset tiny" in outcome.out
+    contents = results(tmp_path)
+    assert contents["config"] == {**PRESETS["tiny"].model.to_dict(), "max_seq_len": 40}
+    assert [row["length"] for row in contents["results"]] == [9, 40]
+
+
+def test_with_neither_checkpoint_nor_preset_it_is_the_default_preset(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from benchmark_generation import BenchmarkOptions, open_or_make_model
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(PRESETS, "default", PRESETS["tiny"])  # the real one takes seconds to draw
+    model, about = open_or_make_model(BenchmarkOptions())
+    assert model.config == PRESETS["tiny"].model
+    assert not model.training
+    assert "preset default" in about
+
+
+class Forgetful(DecoderOnlyTransformer):
+    """A model with a broken cache: with one, it likes another token best."""
+
+    def next_logits(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        logits = super().next_logits(tokens, cache)
+        if cache is not None and cache.length >= 10:
+            logits[:, 3] += 1e4
+        return logits
+
+
+def test_a_cache_that_changes_the_text_is_found_and_shouted_about(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import benchmark_generation
+
+    config = ModelConfig(vocab_size=50, d_model=16, num_heads=2, num_layers=1, d_ff=16, max_seq_len=16)
+    monkeypatch.setattr(benchmark_generation, "open_or_make_model", lambda _: (Forgetful(config), "a forgetful model"))
+    outcome = command("benchmark", "--repeats", "1")
+    assert outcome.status == 2
+    assert "CACHE CHANGED THE OUTPUT at length 16, from token 10 on" in outcome.err
+    assert "DIFFERENT" in outcome.out
+    assert "token for token" not in outcome.out
+    assert results(tmp_path)["results"][-1]["first_difference"] == 10
+
+
+def test_first_difference_counts_from_the_start_of_the_text() -> None:
+    from generation_speed import first_difference
+
+    assert first_difference([[1, 2], [1, 2], [1, 2]], start=8) is None
+    assert first_difference([[1, 2], [1, 2], [1, 3]], start=8) == 9
+    with pytest.raises(ValueError, match="shorter"):
+        first_difference([[1, 2], [1]])
+
+
+def test_speeds_are_medians_over_the_counted_runs() -> None:
+    from generation_speed import Run, speed
+
+    measured = speed([Run([], 0.2, 2.0), Run([], 0.1, 90.0), Run([], 0.3, 4.0)], new_tokens=8)
+    assert (measured.seconds, measured.first_token_seconds, measured.tokens_per_second) == (4.0, 0.2, 2.0)
+    assert measured.spread == 22.0  # (90 - 2) / 4: one run met a busy machine, and the median does not mind
+
+
+@pytest.mark.usefixtures("tiny_checkpoint")
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--lengths", "25"], "length 25 must be above prompt_tokens=8 and at most max_seq_len=24"),
+        (["--lengths", "8"], "length 8 must be above prompt_tokens=8"),
+        (["--prompt-tokens", "24"], "length 24 must be above prompt_tokens=24"),
+        (["--repeats", "0"], "repeats and prompt_tokens must be at least 1"),
+        (["--preset", "tinny"], "there is no preset 'tinny'; did you mean 'tiny'?"),
+        (["--preset", "tiny", "--max-seq-len", "-3"], "max_seq_len=-3 must be above 0"),
+        (["--checkpoint", "x.pt", "--preset", "tiny"], "leave them out to measure a --checkpoint"),
+        (["--checkpoint", "x.pt"], "there is no checkpoint x.pt"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(command: Command, flags: list[str], message: str, tmp_path: Path) -> None:
+    outcome = command("benchmark", *flags)
+    assert outcome.status == 2
+    assert outcome.err.count("\n") == 1
+    assert message in outcome.err
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,251 @@
+"""Packed rows are the documents and nothing else, each token once; any state leads to exactly the remaining batches."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from transformer.config import IGNORE
+from transformer.dataset import DataState, PackedBatches, TokenDocuments, validation_rows
+
+END = 0
+# Documents of 0 to 7 tokens; each token's id is its own, so that a row says where it comes from.
+LENGTHS = st.lists(st.integers(0, 7), min_size=1, max_size=6)
+
+
+def documents_of(lengths: Sequence[int]) -> list[list[int]]:
+    ids = itertools.count(1)
+    return [[next(ids) for _ in range(length)] for length in lengths]
+
+
+def packed(documents: Sequence[Sequence[int]], **settings_: object) -> PackedBatches:
+    return PackedBatches(TokenDocuments(documents, END), **{"seed": 3, **settings_})  # type: ignore[arg-type]
+
+
+def first(batches: PackedBatches, count: int) -> list[tuple[Tensor, Tensor, DataState]]:
+    return list(itertools.islice(batches, count))
+
+
+def in_order(documents: Sequence[Sequence[int]], seq_length: int, rows: int, seed: int = 3) -> Tensor:
+    """The first rows (rows, T + 1) of the stream: windows of a single row leave nothing to shuffle."""
+    batches = packed(documents, seq_length=seq_length, batch_size=1, window_rows=1, seed=seed)
+    return torch.cat([torch.cat([inputs, targets[:, -1:]], 1) for inputs, targets, _ in first(batches, rows)])
+
+
+def stream_of(rows: Tensor) -> list[int]:
+    return [*rows[0].tolist(), *rows[1:, 1:].flatten().tolist()]
+
+
+def first_token_apart(documents: Sequence[Sequence[int]]) -> dict[int, int]:
+    """How often a first epoch's targets hold the token that starts each epoch: the first row cannot predict its first
+    token, and the last row predicts the next epoch's."""
+    stream = stream_of(in_order(documents, 4, 100))
+    return {} if stream[0] == stream[400] else {stream[0]: 0, stream[400]: 2}
+
+
+def assert_same(ours: Sequence[tuple[Tensor, ...]], theirs: Sequence[tuple[Tensor, ...]]) -> None:
+    for (inputs, targets, state), (other_inputs, other_targets, other_state) in zip(ours, theirs, strict=True):
+        assert torch.equal(inputs, other_inputs)
+        assert torch.equal(targets, other_targets)
+        assert state == other_state
+
+
+def test_packing_by_hand() -> None:
+    rows = in_order([[1, 2, 3, 4, 5]], seq_length=4, rows=3)  # one document, over and over
+    assert rows.tolist() == [[1, 2, 3, 4, 5], [5, 0, 1, 2, 3], [3, 4, 5, 0, 1]]
+
+
+def test_batches_are_int64_pairs_one_token_apart() -> None:
+    inputs, targets, _ = first(packed([[1, 2, 3], [4]], seq_length=3, batch_size=2), 1)[0]
+    assert inputs.dtype == targets.dtype == torch.int64
+    assert inputs.shape == targets.shape == (2, 3)
+    assert torch.equal(inputs[:, 1:], targets[:, :-1])
+
+
+@given(LENGTHS, st.integers(1, 5), st.integers(0, 50))
+@settings(max_examples=60)
+def test_rows_put_back_in_order_give_the_stream(lengths: list[int], seq_length: int, seed: int) -> None:
+    documents = documents_of(lengths)
+    epoch = sum(lengths) + len(lengths)
+    rows = in_order(documents, seq_length, rows=-(-2 * epoch // seq_length), seed=seed)
+    assert torch.equal(rows[:-1, -1], rows[1:, 0])  # each row starts with the last target of the one before
+    stream = stream_of(rows)
+    for start in (0, epoch):  # in each epoch all documents, an end-of-text after each, in some order
+        text = stream[start : start + epoch]
+        ends = [i for i, token in enumerate(text) if token == END]
+        assert len(ends) == len(documents)
+        found = [text[a + 1 : b] for a, b in zip([-1, *ends], ends, strict=False)]
+        assert sorted(found) == sorted(documents)
+
+
+@given(LENGTHS, st.integers(1, 5), st.integers(1, 3), st.integers(1, 12), st.integers(0, 50))
+@settings(max_examples=80)
+def test_each_token_is_an_input_once_and_a_target_once(
+    lengths: list[int], seq_length: int, batch_size: int, window_rows: int, seed: int
+) -> None:
+    documents = documents_of(lengths)
+    shape = {"seq_length": seq_length, "batch_size": batch_size}
+    batches = packed(documents, **shape, window_rows=window_rows * batch_size, seed=seed)
+    count = 3 * window_rows  # three windows of whole batches
+    drawn = first(batches, count)
+    stream = stream_of(in_order(documents, seq_length, count * batch_size, seed))
+    inputs = torch.cat([inputs for inputs, _, _ in drawn])
+    targets = torch.cat([targets for _, targets, _ in drawn])
+    assert Counter(inputs.flatten().tolist()) == Counter(stream[:-1])
+    assert Counter(targets.flatten().tolist()) == Counter(stream[1:])
+
+
+@given(LENGTHS, st.integers(1, 4), st.integers(1, 3), st.integers(1, 12))
+@settings(max_examples=60)
+def test_rows_are_shuffled_within_their_window_only(
+    lengths: list[int], seq_length: int, batch_size: int, window_rows: int
+) -> None:
+    documents = documents_of(lengths)
+    size = window_rows * batch_size
+    batches = packed(documents, seq_length=seq_length, batch_size=batch_size, window_rows=size)
+    drawn = torch.cat([inputs for inputs, _, _ in first(batches, 3 * size // batch_size)])
+    ordered = in_order(documents, seq_length, 3 * size)[:, :-1]
+    for window in range(3):
+        ours, theirs = (rows[window * size : (window + 1) * size].tolist() for rows in (drawn, ordered))
+        assert sorted(ours) == sorted(theirs)
+
+
+def test_rows_and_documents_come_in_another_order_each_epoch_and_seed() -> None:
+    documents = documents_of([5] * 40)  # 240 tokens an epoch
+    ordered = stream_of(in_order(documents, 6, 80))
+    assert ordered[:240] != ordered[240:480]
+    assert ordered[:240] != stream_of(in_order(documents, 6, 40, seed=4))[:240]
+    drawn = first(packed(documents, seq_length=6, batch_size=1, window_rows=20), 20)
+    assert [inputs[0].tolist() for inputs, _, _ in drawn] != in_order(documents, 6, 20)[:, :-1].tolist()
+
+
+def test_the_same_seed_gives_the_same_batches() -> None:
+    make = lambda: packed(documents_of([3, 0, 7, 2]), seq_length=3, batch_size=2, window_rows=6)  # noqa: E731
+    assert_same(first(make(), 30), first(make(), 30))
+
+
+def test_a_window_as_long_as_the_text_is_read_whole_before_any_of_it_is_read_again() -> None:
+    documents = documents_of([3] * 100)  # 400 tokens, 100 rows: the window that the trainer asks for
+    drawn = first(packed(documents, seq_length=4, batch_size=4, window_rows=100), 25)
+    targets = torch.cat([targets for _, targets, _ in drawn]).flatten()
+    once = dict.fromkeys(range(1, 301), 1)
+    assert Counter(targets.tolist()) == Counter({END: 100, **once, **first_token_apart(documents)})
+
+
+@given(LENGTHS, st.integers(1, 5), st.integers(1, 3), st.integers(1, 12), st.integers(0, 25))
+@settings(max_examples=80)
+def test_a_state_fed_back_gives_exactly_the_remaining_batches(
+    lengths: list[int], seq_length: int, batch_size: int, window_rows: int, done: int
+) -> None:
+    shape = {"seq_length": seq_length, "batch_size": batch_size, "window_rows": window_rows}
+    drawn = first(packed(documents_of(lengths), **shape), done + 15)
+    state = drawn[done - 1][2] if done else DataState()
+    restored = DataState(**json.loads(json.dumps(state.to_dict())))  # as a checkpoint stores it
+    assert_same(first(packed(documents_of(lengths), state=restored, **shape), 15), drawn[done:])
+
+
+def test_iterating_again_goes_on_where_it_stopped() -> None:
+    shape = {"seq_length": 3, "batch_size": 2, "window_rows": 6}
+    whole = first(packed(documents_of([3, 5, 2]), **shape), 10)
+    batches = packed(documents_of([3, 5, 2]), **shape)
+    assert_same(first(batches, 4) + first(batches, 6), whole)
+    assert batches.state == whole[-1][2]
+
+
+class PatientDocuments(TokenDocuments):
+    """Documents that may be read so often and no oftener, so that an endless search ends."""
+
+    reads = 0
+
+    def __getitem__(self, unit: int) -> np.ndarray:
+        self.reads += 1
+        if self.reads > 1_000:
+            raise TimeoutError("1,000 reads without a batch")
+        return super().__getitem__(unit)
+
+
+def test_a_run_can_go_on_with_another_batch_size() -> None:
+    """A state whose row is no multiple of the new batch size once led into an endless search for the window's end."""
+    old = PackedBatches(TokenDocuments(documents_of([5] * 4), END), 2, batch_size=4, seed=3, window_rows=8)
+    state = first(old, 1)[0][2]
+    new = PackedBatches(PatientDocuments(documents_of([5] * 4), END), 2, 3, seed=3, state=state, window_rows=8)
+    assert [inputs.shape for inputs, _, _ in first(new, 3)] == [(3, 2)] * 3
+
+
+@given(LENGTHS, st.integers(1, 4), st.integers(1, 2), st.integers(1, 24))
+@settings(max_examples=40)
+def test_the_number_of_processes_changes_no_global_batch(
+    lengths: list[int], seq_length: int, rows_each_of_four: int, window_rows: int
+) -> None:
+    global_batch = 4 * rows_each_of_four
+    batches = {}
+    for world_size in (1, 2, 4):
+        by_rank = [
+            first(
+                packed(
+                    documents_of(lengths), seq_length=seq_length, batch_size=global_batch // world_size,
+                    window_rows=window_rows, rank=rank, world_size=world_size,
+                ),
+                8,
+            )
+            for rank in range(world_size)
+        ]  # fmt: skip
+        batches[world_size] = []
+        for step in zip(*by_rank, strict=True):
+            assert len({state for _, _, state in step}) == 1  # every process would resume at the same place
+            rows = torch.empty(global_batch, seq_length, dtype=torch.int64)
+            for rank, (inputs, _, _) in enumerate(step):
+                rows[rank::world_size] = inputs  # rank r of W takes rows r::W
+            batches[world_size].append((rows, step[0][2]))
+    for world_size in (2, 4):
+        for (ours, state), (whole, expected) in zip(batches[world_size], batches[1], strict=True):
+            assert torch.equal(ours, whole)
+            assert state == expected
+
+
+def test_end_of_text_separates_documents_and_comes_after_the_last() -> None:
+    source = TokenDocuments([[1, 2], [], [3]], END)
+    assert [source[i].tolist() for i in range(len(source))] == [[1, 2, END], [END], [3, END]]
+    assert source.num_tokens == 6
+
+
+def test_ids_above_65535_survive() -> None:
+    rows = in_order([[100_276, 65_536, 70_000]], seq_length=3, rows=1)
+    assert rows.tolist() == [[100_276, 65_536, 70_000, END]]
+
+
+def test_a_text_shorter_than_a_row_is_repeated_not_refused() -> None:
+    assert in_order([[1]], seq_length=5, rows=1).tolist() == [[1, 0, 1, 0, 1, 0]]
+
+
+def test_no_documents_are_an_error() -> None:
+    with pytest.raises(ValueError, match="no document"):
+        packed([], seq_length=3, batch_size=2)
+
+
+def test_validation_rows_by_hand() -> None:
+    inputs, targets = validation_rows(np.array([5, 6, 7, 8, 9], dtype=np.uint32), 3, END)
+    assert inputs.tolist() == [[END, 5, 6], [7, 8, 9]]
+    assert targets.tolist() == [[5, 6, 7], [8, 9, IGNORE]]
+
+
+@given(st.lists(st.integers(1, 100_276), max_size=40), st.integers(1, 9))
+@settings(max_examples=60)
+def test_validation_counts_each_token_exactly_once(tokens: list[int], seq_length: int) -> None:
+    inputs, targets = validation_rows(np.array(tokens, dtype=np.uint32), seq_length, END)
+    assert inputs.shape == targets.shape == (-(-len(tokens) // seq_length), seq_length)
+    assert inputs.dtype == targets.dtype == torch.int64
+    counted = targets.flatten() != IGNORE
+    assert targets.flatten()[counted].tolist() == tokens
+    assert counted.sum() == len(tokens)
+    assert inputs.flatten()[: len(tokens)].tolist() == [END, *tokens][: len(tokens)]
+    assert (inputs >= 0).all()  # padding is a token that the model can read

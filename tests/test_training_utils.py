@@ -1,0 +1,143 @@
+"""Accumulated micro-batches are the whole batch, and clipping changes a gradient's length only."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from transformer import DecoderOnlyTransformer
+from transformer.config import IGNORE
+from transformer.training_utils import Objective, accumulate_gradients, clip_gradients, count_targets
+
+Models = Callable[..., DecoderOnlyTransformer]
+Batch = tuple[Tensor, Tensor]
+
+
+def random_batch(rows: int, seed: int = 0, vocab: int = 17) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(0, vocab, (rows, 9), generator=generator)
+    targets = tokens[:, 1:].clone()
+    targets[torch.rand(targets.shape, generator=generator) < 0.3] = IGNORE  # rows count differently many tokens
+    return tokens[:, :-1], targets
+
+
+def gradients_of(model: nn.Module, micro_batches: list[Batch]) -> tuple[list[Tensor], Tensor, Tensor]:
+    model.zero_grad()
+    nats, tokens = accumulate_gradients(Objective(model), micro_batches, count_targets(micro_batches))  # type: ignore[arg-type]
+    return [p.grad.clone() for p in model.parameters() if p.grad is not None], nats, tokens
+
+
+@pytest.mark.parametrize("vocab_size", [17, 2_100])  # the plain and the tiled loss
+def test_two_accumulated_halves_equal_one_whole_batch(tiny_model: Models, vocab_size: int) -> None:
+    model = tiny_model(vocab_size=vocab_size)
+    inputs, targets = random_batch(8, vocab=vocab_size)
+    whole = gradients_of(model, [(inputs, targets)])
+    halves = gradients_of(model, [(inputs[:4], targets[:4]), (inputs[4:], targets[4:])])
+    torch.testing.assert_close(halves, whole, rtol=1e-9, atol=1e-12)
+
+
+@given(cuts=st.sets(st.integers(1, 7)), seed=st.integers(0, 99))
+@settings(max_examples=30)
+def test_any_cut_into_micro_batches_gives_the_same_gradient(tiny_model: Models, cuts: set[int], seed: int) -> None:
+    model = tiny_model()
+    inputs, targets = random_batch(8, seed)
+    edges = [0, *sorted(cuts), 8]
+    parts = [(inputs[a:b], targets[a:b]) for a, b in itertools.pairwise(edges)]
+    torch.testing.assert_close(
+        gradients_of(model, parts), gradients_of(model, [(inputs, targets)]), rtol=1e-9, atol=1e-12
+    )
+
+
+def test_a_mean_of_means_would_be_another_gradient(tiny_model: Models) -> None:
+    model = tiny_model()
+    inputs, targets = random_batch(2)
+    targets[1, 1:] = IGNORE
+    halves = [(inputs[[i]], targets[[i]]) for i in range(2)]
+    whole, *_ = gradients_of(model, halves)
+    model.zero_grad()
+    for half in halves:
+        nats, count = model.loss(*half)
+        (nats / count / 2).backward()
+    means = [p.grad for p in model.parameters()]
+    assert not all(torch.allclose(a, b, rtol=1e-3) for a, b in zip(whole, means, strict=True) if b is not None)
+
+
+def test_the_gradient_is_that_of_the_mean_over_all_tokens(tiny_model: Models) -> None:
+    model = tiny_model()
+    batch = random_batch(4)
+    found, nats, tokens = gradients_of(model, [batch])
+    model.zero_grad()
+    expected, count = model.loss(*batch)
+    (expected / count).backward()
+    torch.testing.assert_close(found, [p.grad for p in model.parameters()], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(nats, expected.detach())
+    assert int(tokens) == int(count) == count_targets([batch])
+
+
+def test_the_totals_carry_no_graph(tiny_model: Models) -> None:
+    _, nats, tokens = gradients_of(tiny_model(), [random_batch(2), random_batch(3, seed=1)])
+    assert not nats.requires_grad
+    assert nats.shape == tokens.shape == ()
+
+
+def test_gradients_are_added_to_those_already_there(tiny_model: Models) -> None:
+    model = tiny_model()
+    once, *_ = gradients_of(model, [random_batch(2)])
+    accumulate_gradients(Objective(model), [random_batch(2)], count_targets([random_batch(2)]))
+    torch.testing.assert_close([p.grad for p in model.parameters()], [2 * g for g in once], rtol=1e-9, atol=1e-12)
+
+
+def test_a_batch_without_targets_gives_no_gradient_and_divides_by_no_zero(tiny_model: Models) -> None:
+    inputs, targets = random_batch(2)
+    found, nats, tokens = gradients_of(tiny_model(), [(inputs, torch.full_like(targets, IGNORE))])
+    assert nats.item() == 0
+    assert int(tokens) == 0
+    assert all((gradient == 0).all() for gradient in found)
+
+
+def test_count_targets_leaves_out_the_ignored() -> None:
+    row = torch.tensor([[5, IGNORE, 7]])
+    assert count_targets([(row, row), (row, row[:, :2])]) == 3
+    assert count_targets([]) == 0
+
+
+def parameters_with_gradients(*gradients: list[float]) -> list[nn.Parameter]:
+    parameters = [nn.Parameter(torch.zeros(len(gradient))) for gradient in gradients]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = torch.tensor(gradient)
+    return parameters
+
+
+def test_clipping_by_hand() -> None:
+    parameters = parameters_with_gradients([3.0], [0.0, 4.0])
+    assert clip_gradients(parameters, 1.0).item() == pytest.approx(5.0)  # the joint length, before
+    assert [g.tolist() for p in parameters if (g := p.grad) is not None] == [
+        pytest.approx([0.6], abs=1e-5),
+        pytest.approx([0.0, 0.8], abs=1e-5),
+    ]
+
+
+@pytest.mark.parametrize("longest", [5.1, 0.0])
+def test_short_gradients_and_clipping_turned_off_change_nothing(longest: float) -> None:
+    parameters = parameters_with_gradients([3.0], [0.0, 4.0])
+    assert clip_gradients(parameters, longest).item() == pytest.approx(5.0)
+    assert [g.tolist() for p in parameters if (g := p.grad) is not None] == [[3.0], [0.0, 4.0]]
+
+
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=5), st.floats(0.01, 10))
+@settings(max_examples=40)
+def test_clipping_keeps_the_direction(gradient: list[float], longest: float) -> None:
+    parameters = parameters_with_gradients(gradient)
+    before = torch.tensor(gradient)
+    length = clip_gradients(parameters, longest)
+    after = parameters[0].grad
+    assert after is not None
+    torch.testing.assert_close(length, before.norm())
+    assert after.norm() <= longest * 1.001
+    torch.testing.assert_close(after * max(1.0, float(length) / longest), before, rtol=1e-3, atol=1e-3)
