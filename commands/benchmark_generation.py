@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
     device, threads = model.head.weight.device, torch.get_num_threads()
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     out = console()
-    out.print(f"[dim]{about}\n{where}, {threads} CPU threads, torch {torch.__version__}[/dim]")
+    out.print(f"{about}\n{where}, {threads} CPU threads, torch {torch.__version__}", style="dim")
     steps = track(lengths, "measuring", console=out, transient=True, disable=not out.is_terminal)
     results = [compare(model, length, options.prompt_tokens, options.repeats) for length in steps]
     setting = {
@@ -129,7 +129,7 @@ def table(results: Sequence[Comparison], prompt_tokens: int) -> Table:
     for result in results:
         speeds = (f"{speed.tokens_per_second:,.0f}/s" for speed in (result.cached, result.uncached))
         first = f"{result.cached.first_token_seconds * 1e3:.1f} ms"
-        same = "same" if result.first_difference is None else "[bold red]DIFFERENT[/bold red]"
+        same = "same" if result.first_difference is None else "DIFFERENT"
         size = f"{result.cache_bytes / 1024:,.0f} KiB"
         rows.add_row(str(result.length), *speeds, f"{result.speedup:.2f}x", first, size, same)
     return rows

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import sys
@@ -61,11 +62,12 @@ def parse(
     Raises ValueError in one line for a flag or value that is not understood. `--help` prints and exits.
     """
     message = io.StringIO()
-    conf = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
     start = cls() if default is None else default
     try:
         with contextlib.redirect_stderr(message):
-            options = tyro.cli(cls, args=list(arguments), default=start, prog=f"main.py {name}", config=conf)
+            options = tyro.cli(
+                cls, args=list(arguments), default=start, prog=f"main.py {name}", config=(tyro.conf.OmitArgPrefixes,)
+            )
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
@@ -76,12 +78,23 @@ def parse(
 
 
 def _flag_error(box: str, name: str) -> str:
-    """Returns what tyro's framed message says, without the frame."""
-    lines = [line.strip("│╭╮╰╯─ \n") for line in box.splitlines()[1:]]
-    sentences = " ".join(lines[: lines.index("")] if "" in lines else lines)
+    """Returns what tyro's framed message says first, without the frame, drawn in boxes or in dashes and bars."""
+    lines = [line.strip("│| \n") for line in box.splitlines()]
+    lines = lines[1:] if lines and "─" in lines[0] else lines[2:]  # the title, in the frame or above a line of dashes
+    sentences = " ".join(itertools.takewhile(lambda line: not re.search("[─-]{3}.?$", line), lines))
     flag = re.search(r"Perhaps you meant:.*?(--[\w-]+)", " ".join(lines))
     meant = f"; did you mean {flag[1]}?" if flag else ""
     return f"{sentences.rstrip('.')}{meant} (see main.py {name} --help)"
+
+
+def flag_value(arguments: Sequence[str], flag: str, default: str) -> str:
+    """Returns what follows `flag` in the arguments, before they are parsed: a preset decides the other defaults."""
+    for number, argument in enumerate(arguments):
+        if argument == flag and number + 1 < len(arguments):
+            return arguments[number + 1]
+        if argument.startswith(f"{flag}="):
+            return argument.partition("=")[2]
+    return default
 
 
 def one_line(text: str) -> str:
@@ -91,7 +104,8 @@ def one_line(text: str) -> str:
 
 def console() -> Console:
     """Returns a console for standard output; without colours and control codes where that is not a terminal."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    width = None if sys.stdout.isatty() else 140
+    return Console(highlight=False, markup=False, emoji=False, width=width)  # a file may be called notes[old].txt
 
 
 def open_model(path: Path | None, device: str = "auto") -> LoadedModel:

@@ -18,6 +18,7 @@ from cli import console, one_line, open_model, parse, run
 from evaluate_perplexity import measure
 from transformer import checkpoint
 from transformer.checkpoint import CheckpointError
+from transformer.runtime.device import pick_device
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class CompareOptions:
 
 def main(arguments: Sequence[str]) -> None:
     options = parse(CompareOptions, arguments, "compare")
+    pick_device(options.device)
     folders = [options.directory] if options.directory else checkpoint.folders(Path())
     paths = [path for folder in folders for path in checkpoint.epochs(folder)]
     if not paths:
@@ -43,8 +45,9 @@ def main(arguments: Sequence[str]) -> None:
         try:
             loaded = open_model(path, options.device)
             ranked.append((measure(loaded), loaded))
-        except CheckpointError as error:
-            broken.append(one_line(str(error)))
+        except (ValueError, OSError) as error:  # damaged, or its text is no longer there
+            reason = one_line(str(error))
+            broken.append(reason if str(path) in reason else f"{path}: {reason}")
     ranked.sort(key=lambda pair: pair[0].bits_per_byte)
     table = Table(title="checkpoints, best first", title_justify="left")
     for heading in ("checkpoint", "dataset", "bits per byte", "perplexity", "loss", "tokens seen"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import evaluate_perplexity
 import generate
@@ -34,12 +34,12 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(DemoOptions, arguments, "demo")
     started = time.perf_counter()
     out = console()
-    out.print("[bold]1. Train[/bold] on the bundled plays of Shakespeare")
-    trainer = train(PRESETS["demo"])
+    out.print("1. Train on the bundled plays of Shakespeare", style="bold")
+    trainer = train(replace(PRESETS["demo"], seed=options.seed).check())
     path = str(epoch_path(trainer.directory, trainer.epoch, trainer.data.tokenizer.short_name))
-    out.print("\n[bold]2. Measure[/bold] on scenes that were never trained on")
+    out.print("\n2. Measure on scenes that were never trained on", style="bold")
     evaluate_perplexity.main(["--checkpoint", path])
-    out.print("\n[bold]3. Write[/bold]")
+    out.print("\n3. Write", style="bold")
     generate.main(["--checkpoint", path, "--prompt", options.prompt, "--seed", str(options.seed)])
     out.print(f"\nAll in {time.perf_counter() - started:.0f} s. Go on:")
     out.print('  uv run python main.py generate --prompt "JULIET:" --preset creative')

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(EvaluateOptions, arguments, "evaluate")
     loaded = open_model(options.checkpoint, options.device)
     out = console()
-    out.print(f"[dim]{loaded.description}[/dim]")
+    out.print(loaded.description, style="dim")
     started = time.perf_counter()
     score = measure(loaded)
     vocab = loaded.config.model.vocab_size

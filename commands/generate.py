@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from cli import console, open_model, parse, run
+from cli import console, flag_value, open_model, parse, run
 from transformer.checkpoint import LoadedModel
 from transformer.config import SAMPLING_PRESETS, ConfigError, SamplingConfig, near_miss, seed_problems
 from transformer.generation import stream_tokens
@@ -61,22 +61,22 @@ def main(arguments: Sequence[str]) -> None:
     loaded = open_model(options.checkpoint, options.device)
     seed = options.seed if options.seed is not None else torch.seed() % 2**32
     out = console()
-    out.print(f"[dim]{loaded.description}\n{describe(options.sampling)}, seed {seed}[/dim]")
+    out.print(f"{loaded.description}\n{describe(options.sampling)}, seed {seed}", style="dim")
     if options.prompt is not None:
         write(loaded, options, options.prompt, seed)
         return
-    out.print("[dim]Type the beginning of a text and press Enter; an empty line or Ctrl-D ends.[/dim]")
+    out.print("Type the beginning of a text and press Enter; an empty line or Ctrl-D ends.", style="dim")
     while prompt := read_line():
         write(loaded, options, prompt, seed)
         seed += 1
 
 
 def read_options(arguments: Sequence[str]) -> GenerateOptions:
-    """Reads the flags twice: first for the preset, then with the preset's settings as their defaults."""
-    preset = parse(GenerateOptions, arguments, "generate").preset
+    """Reads the flags, with the preset's settings as their defaults."""
+    preset = flag_value(arguments, "--preset", "balanced")
     if preset not in SAMPLING_PRESETS:
         known = ", ".join(SAMPLING_PRESETS)
-        raise ValueError(f"there is no preset {preset!r}{near_miss(preset, SAMPLING_PRESETS)}; one of {known}")
+        raise ValueError(f"there is no preset {preset!r}: one of {known}{near_miss(preset, SAMPLING_PRESETS)}")
     default = replace(GenerateOptions(), sampling=SAMPLING_PRESETS[preset], preset=preset)
     return parse(GenerateOptions, arguments, "generate", default)
 

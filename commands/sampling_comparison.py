@@ -90,7 +90,7 @@ def main(arguments: Sequence[str]) -> None:
         compare(out, logits, lambda token: token_name(loaded.tokenizer, token), options)
         continue_with_presets(out, loaded, tokens, options)
     for strategy, advice in WHEN.items():
-        out.print(f"[bold]{strategy}[/bold]: {advice}")
+        out.print(f"{strategy}: {advice}")
     out.print("Temperature below 1 favours likely tokens, above 1 evens out; 0 is greedy.")
 
 
@@ -142,7 +142,7 @@ def continue_with_presets(
         prompt, generator = torch.tensor([tokens], device=device), torch.Generator(device).manual_seed(opts.seed)
         stream = stream_tokens(loaded.model, prompt, sampling, opts.max_new_tokens, [end], generator=generator)
         text = loaded.tokenizer.decode(token for step in stream if (token := int(step)) != end)
-        out.print(f"[bold]{name}[/bold] [dim]({describe(sampling)})[/dim]")
+        out.print(f"{name} ({describe(sampling)})", style="bold")
         out.print(Text(f"{opts.prompt}{text}\n"))
 
 

@@ -41,13 +41,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cli import console, parse, run
+from rich.text import Text
+
+from cli import console, flag_value, parse, run
 from display import TrainingDisplay
 from transformer import checkpoint
 from transformer.config import PRESETS, ConfigError, TrainConfig, near_miss
 from transformer.dataset import open_dataset
 from transformer.plots import save_loss_curve
-from transformer.runtime.metrics import METRICS_FILE, MetricsLog
+from transformer.runtime.device import pick_device
+from transformer.runtime.metrics import METRICS_FILE, MetricsLog, StepMetrics, read_metrics
 from transformer.text import tokenizer_from_state
 from transformer.trainer import Trainer
 
@@ -60,7 +63,7 @@ class TrainOptions:
     preset: str = "default"
     """Where the settings start from: default, quick, tiny, demo, gpt2 or modern."""
     quick: bool = False
-    """The same as --preset quick."""
+    """The same as --preset quick: a smaller model, and 10M tokens an epoch."""
     mps: bool = False
     """The same as --device mps: forces Apple's GPU."""
     resume: bool = False
@@ -73,12 +76,14 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def read_options(arguments: Sequence[str]) -> TrainOptions:
-    """Reads the flags twice: first for the preset, then with the preset's settings as their defaults."""
-    first = parse(TrainOptions, arguments, "train")
-    name = "quick" if first.quick else first.preset
+    """Reads the flags, with the preset's settings as their defaults."""
+    quick = "--quick" in arguments
+    name = flag_value(arguments, "--preset", "quick" if quick else "default")
     if name not in PRESETS:
-        raise ValueError(f"there is no preset {name!r}{near_miss(name, PRESETS)}; one of {', '.join(PRESETS)}")
-    options = parse(TrainOptions, arguments, "train", TrainOptions(PRESETS[name], name, first.quick))
+        raise ValueError(f"there is no preset {name!r}: one of {', '.join(PRESETS)}{near_miss(name, PRESETS)}")
+    if quick and name != "quick":
+        raise ConfigError([f"--quick is the preset quick, and --preset {name} another: give one of them"])
+    options = parse(TrainOptions, arguments, "train", TrainOptions(PRESETS[name], name))
     if any(argument.split("=")[0].replace("_", "-") == "--vocab-size" for argument in arguments):
         raise ConfigError(["the vocabulary follows from the encoding: choose --encoding, for example bpe2048"])
     config = replace(options.config, device="mps") if options.mps else options.config
@@ -87,6 +92,7 @@ def read_options(arguments: Sequence[str]) -> TrainOptions:
 
 def train(config: TrainConfig, resume: bool = False) -> Trainer:
     """Trains as the config says, with the display, the metrics file and the loss curve; returns the trainer."""
+    pick_device(config.device)  # a device that is missing is told before any text is read
     directory = Path(config.checkpoint_dir)
     out = console()
     tokenizer = None
@@ -97,20 +103,25 @@ def train(config: TrainConfig, resume: bool = False) -> Trainer:
         stored = TrainConfig.from_dict(contents["config"])
         config = replace(stored, checkpoint_dir=config.checkpoint_dir, device=config.device)
         tokenizer = tokenizer_from_state(contents["tokenizer"])
-    elif checkpoint.epochs(directory) or any(directory.glob("training_state_*.pt")):
-        out.print(f"[dim]{directory} holds an earlier run; its files are replaced as this one goes on[/dim]")
-    with out.status(f"reading {config.data.dataset}"):
+    with out.status(Text(f"reading {config.data.dataset}")):
         data = open_dataset(config.data, tokenizer)
     config = replace(config, model=replace(config.model, vocab_size=data.tokenizer.vocab_size))
+    if state is None and (aside := checkpoint.set_aside(directory)):
+        out.print(f"{directory} held an earlier run, which is now in {aside}", style="dim")
     display = TrainingDisplay(out, config)
     trainer = Trainer(config, data, observers=[MetricsLog(directory), display])
     if state is not None:
         trainer.resume(state)
-        out.print(f"resuming from {state}, step {trainer.step}")
-    with display:
-        trainer.fit()
-    picture = save_loss_curve([directory / METRICS_FILE], directory / "loss_curve.png")
-    out.print(f"loss curve: {picture}")
+        out.print(f"resuming from {state}, step {trainer.step}, with the settings stored there")
+    try:
+        with display:
+            trainer.fit()
+    except KeyboardInterrupt:
+        if any(directory.glob("training_state_*.pt")):
+            out.print(f"stopped at step {trainer.step}; --resume goes on from the state last saved in {directory}")
+        raise
+    if any(isinstance(event, StepMetrics) for event in read_metrics(directory / METRICS_FILE)):
+        out.print(f"loss curve: {save_loss_curve([directory / METRICS_FILE], directory / 'loss_curve.png')}")
     return trainer
 
 
@@ -118,7 +129,9 @@ def newest_state(directory: Path) -> Path:
     """Returns the training state in the folder that was written last. Raises CheckpointError where there is none."""
     states = sorted(directory.glob("training_state_*.pt"), key=lambda path: path.stat().st_mtime)
     if not states:
-        raise checkpoint.CheckpointError(f"there is no training_state_*.pt in {directory}: nothing to resume")
+        others = ", ".join(sorted(str(path.parent) for path in Path().glob("checkpoints*/training_state_*.pt")))
+        hint = f"; --checkpoint-dir chooses another folder, and there is one in {others}" if others else ""
+        raise checkpoint.CheckpointError(f"there is no training_state_*.pt in {directory}: nothing to resume{hint}")
     return states[-1]
 
 

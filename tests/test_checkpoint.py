@@ -249,14 +249,14 @@ def test_a_flipped_bit_is_never_loaded_as_if_nothing_was(tmp_path: Path, name: s
         refused(path)
 
 
-def test_any_flipped_byte_is_refused_or_harmless(tmp_path: Path) -> None:
+def test_a_flipped_bit_anywhere_is_refused_or_harmless(tmp_path: Path) -> None:
     """Wherever the damage is, the model is either the one that was saved or refused in one line."""
     path = tmp_path / "m.pt"
     model = save_tiny(path, num_layers=1)
     whole = path.read_bytes()
     generator = torch.Generator().manual_seed(0)
     for at in torch.randint(len(whole), (150,), generator=generator).tolist():
-        path.write_bytes(whole[:at] + bytes((whole[at] ^ 0xFF,)) + whole[at + 1 :])
+        path.write_bytes(whole[:at] + bytes((whole[at] ^ 0x01,)) + whole[at + 1 :])
         with contextlib.suppress(CheckpointError):
             loaded = checkpoint.load_model(path).model.state_dict()
             for name, value in model.state_dict().items():

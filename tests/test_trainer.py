@@ -134,11 +134,11 @@ def test_the_first_step_of_the_warm_up_moves_the_weights(tmp_path: Path) -> None
     assert max(moved) == pytest.approx(1e-3, rel=0.05)  # AdamW's first step is as long as the rate
 
 
-def test_the_last_step_takes_the_lowest_rate(tmp_path: Path) -> None:
+def test_the_last_step_takes_the_lowest_rate_and_still_moves(tmp_path: Path) -> None:
     _, events = trained(tiny_run(tmp_path, learning_rate=1e-2, min_lr_ratio=0.2))
     rates = [event.learning_rate for event in events if isinstance(event, StepMetrics)]
-    assert rates[-1] == pytest.approx(2e-3)
-    assert rates[-1] == min(rates)
+    assert rates == sorted(rates, reverse=True)  # 0.02 of 15 steps are no warm-up
+    assert 2e-3 <= rates[-1] < 2.2e-3
 
 
 def test_gradients_are_cleared_after_a_step(tmp_path: Path) -> None:
@@ -472,7 +472,7 @@ def test_a_text_shorter_than_a_row_is_refused_with_the_next_step(tmp_path: Path)
     text = tmp_path / "short.txt"
     text.write_text("To be, or not to be: that is the question.", encoding="utf-8")
     config = DataConfig(str(text), "byte", seq_length=64)
-    with pytest.raises(ValueError, match=r"the training text has \d+ tokens, fewer than one row of 64: give more text"):
+    with pytest.raises(ValueError, match=r"the training text has \d+ tokens, too few for one row of 64 and its"):
         open_dataset(config)
 
 

@@ -9,10 +9,11 @@ with weights_only=True, so that no file can run code.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-import pickle
 import platform
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,12 @@ from typing import Any
 
 import torch
 
-from transformer.config import ConfigError, TrainConfig
+from transformer.config import TrainConfig
 from transformer.model import DecoderOnlyTransformer
 from transformer.text import Tokenizer, tokenizer_from_state
 
 FORMAT = 1
+_REQUIRED = {"config": dict, "tokenizer": dict, "model": dict, "step": int, "tokens": int}
 _EPOCH_FILE = re.compile(r"model_epoch_(\d+)_(.+)\.pt")
 
 
@@ -45,9 +47,9 @@ class LoadedModel:
     @property
     def description(self) -> str:
         """One line: which file, encoding, size, and how far it was trained."""
-        millions = sum(self.model.parameter_counts().values()) / 1e6
+        parameters = sum(self.model.parameter_counts().values())
         return (
-            f"{self.path} ({self.tokenizer.name}, {millions:.1f}M parameters, step {self.contents['step']}, "
+            f"{self.path} ({self.tokenizer.name}, {parameters:,} parameters, step {self.contents['step']}, "
             f"{self.contents['tokens']:,} tokens seen)"
         )
 
@@ -94,11 +96,16 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}{_suggestion(path)}")
     try:
+        with zipfile.ZipFile(path) as archive:  # PyTorch writes checksums, and does not look at them
+            if damaged := archive.testzip():
+                raise ValueError(f"{damaged} has another checksum")
         contents = torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path} is damaged or not a checkpoint: {reason}") from error
-    if not isinstance(contents, dict) or "model" not in contents or "config" not in contents:
+    except Exception as error:  # a damaged file can raise nearly anything
+        message = " ".join(str(error).split())[:120]
+        raise CheckpointError(f"{path} is damaged or not a checkpoint: {type(error).__name__}: {message}") from error
+    if not isinstance(contents, dict) or not all(
+        isinstance(contents.get(name), kind) for name, kind in _REQUIRED.items()
+    ):
         raise CheckpointError(f"{path} is a file of PyTorch's, but not a checkpoint of this project")
     if contents.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {contents.get('format')}, this version reads format {FORMAT}")
@@ -114,9 +121,18 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> LoadedModel:
         with torch.random.fork_rng(devices=[]):  # fresh weights are drawn and thrown away
             model = DecoderOnlyTransformer(config.model)
         model.load_state_dict(contents["model"])
-    except (ConfigError, KeyError, ValueError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit this version: {str(error).splitlines()[0]}") from error
     return LoadedModel(path, config, model.to(device).eval(), tokenizer, contents)
+
+
+def set_aside(directory: Path) -> Path | None:
+    """Renames a folder that holds an earlier run, so that a new one can have its name; returns the new path."""
+    if not epochs(directory) and not any(directory.glob("training_state_*.pt")):
+        return None
+    names = (directory.with_name(f"{directory.name}_earlier_{number}") for number in itertools.count(1))
+    aside = next(path for path in names if not path.exists())
+    return directory.rename(aside)
 
 
 def epochs(directory: Path) -> list[Path]:

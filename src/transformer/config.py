@@ -182,9 +182,13 @@ class ModelConfig(Config):
 
     def problems(self) -> list[str]:
         sizes = ("vocab_size", "d_model", "num_heads", "num_layers", "d_ff", "max_seq_len", "num_kv_heads")
-        found = _positive(self, *sizes, "norm_eps", "rope_theta") + _between(self, 0, 1, "dropout")
-        if found:
-            return found
+        found = _positive(self, *sizes)
+        if not found:
+            found = self._shape_problems()
+        return found + _positive(self, "norm_eps", "rope_theta") + _between(self, 0, 1, "dropout")
+
+    def _shape_problems(self) -> list[str]:
+        found = []
         if self.d_model % self.num_heads:
             near = self.d_model - self.d_model % self.num_heads
             fits = ", ".join(str(n) for n in (near, near + self.num_heads) if n)
@@ -346,7 +350,7 @@ def _preset(model: ModelConfig, directory: str, **settings: Any) -> TrainConfig:
 
 _QUICK = ModelConfig(d_model=128, num_layers=4, d_ff=512)
 _TINY = ModelConfig(vocab_size=257, d_model=32, num_heads=2, num_layers=2, d_ff=64, max_seq_len=32)
-_DEMO = ModelConfig(4096, 128, 4, 4, 512, dropout=0.0, position="rotary", bias=False)
+_DEMO = ModelConfig(4096, 128, 4, 2, 512, dropout=0.0, position="alibi", activation="relu", bias=False)
 _GPT2 = ModelConfig(50_281, 768, 12, 12, 3072, max_seq_len=1024, activation="gelu_tanh")
 _MODERN = ModelConfig(
     d_model=512, num_heads=8, num_layers=8, d_ff=1408, max_seq_len=512, dropout=0.0, num_kv_heads=2,
@@ -363,7 +367,7 @@ PRESETS: dict[str, TrainConfig] = {
     "demo": _preset(
         _DEMO, "_demo", data=DataConfig("shakespeare", "bpe4096"),
         optimizer=OptimizerConfig("muon", learning_rate=0.01, muon_learning_rate=0.02, warmup_fraction=0.05),
-        batch_size=16, accumulation_steps=1, max_steps=450, eval_every=150,
+        batch_size=16, accumulation_steps=1, max_steps=600, eval_every=200,
     ),
     "gpt2": _preset(
         _GPT2, "_gpt2", batch_size=4, accumulation_steps=128, data=DataConfig(encoding="p50k_base", seq_length=1024)

@@ -206,9 +206,10 @@ def open_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> Text
     train, held_out = split_documents(documents, config.validation_fraction)
     tokenizer = tokenizer or make_tokenizer(config.encoding, train)
     source = TokenDocuments(tokenizer.encode_batch(train), tokenizer.eot_id)
-    if source.num_tokens <= config.seq_length:
+    text_tokens = source.num_tokens - len(source)
+    if text_tokens <= config.seq_length:
         raise ValueError(
-            f"the training text has {source.num_tokens} tokens, fewer than one row of {config.seq_length}: "
+            f"the training text has {text_tokens} tokens, too few for one row of {config.seq_length} and its target: "
             "give more text, or a smaller seq_length"
         )
     held_out_tokens = TokenDocuments(tokenizer.encode_batch(held_out), tokenizer.eot_id)

@@ -42,7 +42,7 @@ def draw_run(path: Path, loss: Axes, rate: Axes, color: str) -> bool:
     steps = [event for event in events if isinstance(event, StepMetrics)]
     if not steps:
         return False
-    name = path.parent.name
+    name = path.resolve().parent.name
     tokens_at = {event.step: event.tokens for event in steps}
     tokens = [event.tokens for event in steps]
     loss.plot(tokens, [event.loss for event in steps], color=color, alpha=0.6, linewidth=1, label=f"{name}: train")

@@ -109,12 +109,13 @@ class Trainer:
         self._tell_start()
         while self.step < self.total_steps:
             self.train_step()
-            last = self.step == self.total_steps
-            if self.step % self.config.log_every == 0 or last:
+            epoch_ends = self.step % self.steps_per_epoch == 0 or self.step == self.total_steps
+            looks = epoch_ends or self.step % self.config.eval_every == 0
+            if looks or self.step % self.config.log_every == 0:
                 self.tell(self.report())
-            if self.step % self.steps_per_epoch == 0 or last:
+            if epoch_ends:
                 self.finish_epoch()
-            elif self.step % self.config.eval_every == 0:
+            elif looks:
                 self.tell(self.evaluate())
                 self.save_state()
         self.tell(RunEnded(self.step, self.tokens, self._window.total_seconds()))
@@ -166,8 +167,6 @@ class Trainer:
 
     def finish_epoch(self) -> None:
         """Evaluates, leaves the epoch's checkpoint and the state to resume from, and tells how the epoch went."""
-        if self._window.tokens:
-            self.report()
         score = self.evaluate()
         self.tell(score)
         train_loss = self.epoch_nats / max(1, self.epoch_tokens)

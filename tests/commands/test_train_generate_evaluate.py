@@ -208,7 +208,7 @@ def test_a_run_that_was_interrupted_is_resumed_and_ends_with_the_same_weights(
     for name, value in whole["model"].items():
         assert torch.equal(value, stopped["model"][name]), name
     events = read_metrics(tmp_path / "stopped" / "metrics.jsonl")
-    assert [event.step for event in events if isinstance(event, StepMetrics)] == [3, 6, 9, 12]
+    assert [event.step for event in events if isinstance(event, StepMetrics)] == [3, 4, 6, 8, 9, 12]
     assert [event.step for event in events if isinstance(event, EvalMetrics)] == [4, 8, 12]
 
 
@@ -536,6 +536,7 @@ HELP = {
     "demo": ["--prompt STR", "--seed INT", "(default: 1)"],
     "demo-sampling": ["--with-model", "(default:"],
     "benchmark": ["(default:"],
+    "test-fineweb": ["(default:"],
 }
 
 

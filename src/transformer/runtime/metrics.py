@@ -5,6 +5,7 @@ The trainer tells its observers these events; the metrics file, the terminal's d
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable
@@ -102,10 +103,22 @@ class MetricsLog:
     def __call__(self, event: Event) -> None:
         if isinstance(event, RunStarted):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            kept = [] if event.step == 0 else [e for e in read_metrics(self.path) if e.step <= event.step]
-            self.path.write_text("".join(map(to_line, kept)), encoding="utf-8")
+            self.path.write_text("".join(self._lines_until(event.step)), encoding="utf-8")
         with self.path.open("a", encoding="utf-8") as file:
             file.write(to_line(event))
+
+    def _lines_until(self, step: int) -> list[str]:
+        """The file's lines, less the events of later steps and a last line cut short; none for a new run."""
+        if step == 0 or not self.path.exists():
+            return []
+        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        return [line for line in lines if line.endswith("\n") and not _is_after(line, step)]
+
+
+def _is_after(line: str, step: int) -> bool:
+    with contextlib.suppress(ValueError):
+        return from_line(line).step > step
+    return False
 
 
 def to_line(event: Event) -> str:
@@ -136,7 +149,10 @@ def read_metrics(path: Path) -> list[Event]:
     Raises FileNotFoundError, or ValueError with the number of the line that is not an event.
     """
     events: list[Event] = []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a metrics file: it is not text") from error
     for number, line in enumerate(lines, start=1):
         try:
             events.append(from_line(line))

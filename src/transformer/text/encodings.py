@@ -104,7 +104,7 @@ def load_tokenizer(name: str) -> Tokenizer:
         return _bundled(name)
     known = sorted({"byte", *RANKS_SHA256, *tiktoken.list_encoding_names()})
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        near = [f"{name}_base"] if f"{name}_base" in known else difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ValueError(f"unknown encoding {name!r}: {hint}There are {', '.join(known)}")
     return _downloaded(name)
