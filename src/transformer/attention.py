@@ -67,6 +67,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transformer.config import ModelConfig
+from transformer.dropout import Dropout
+from transformer.dropout import dropout as drop
 from transformer.embeddings import rotate
 from transformer.kv_cache import KVCache
 
@@ -97,12 +99,14 @@ def explicit_attention(
         mask = causal_mask(q.shape[-2], k.shape[-2], q.device)
     scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
     weights = scores.softmax(dim=-1)  # (B, H, T, S)
-    out = F.dropout(weights, dropout) @ v  # (B, H, T, D)
+    out = drop(weights, dropout) @ v  # (B, H, T, D)
     return out, weights
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
     """Same arguments and result as explicit_attention, without the weights: PyTorch's fused kernels."""
+    if dropout and q.device.type == "cpu":  # no fused kernel drops weights there
+        return explicit_attention(q, k, v, mask, dropout)[0]
     queries, keys = q.shape[-2], k.shape[-2]
     is_causal = mask is None and queries == keys
     if mask is None and 1 < queries < keys:  # a single query sees every key and needs no mask
@@ -128,7 +132,7 @@ class CausalSelfAttention(nn.Module):
         width = (config.num_heads + 2 * config.kv_heads) * config.head_dim
         self.qkv = nn.Linear(config.d_model, width, bias=config.bias)
         self.out = nn.Linear(config.d_model, config.d_model, bias=config.bias)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.recorded: list[Tensor] | None = None  # a list here collects the weights; see model.attention_weights
 
     def forward(

@@ -63,6 +63,7 @@ import torch
 from torch import Tensor, nn
 
 from transformer.config import ModelConfig
+from transformer.dropout import Dropout
 
 
 class Embeddings(nn.Module):
@@ -80,7 +81,7 @@ class Embeddings(nn.Module):
             self.position = nn.Embedding(config.max_seq_len, config.d_model)
         table = sinusoidal_table(config.max_seq_len, config.d_model) if config.position == "sinusoidal" else None
         self.register_buffer("waves", table, persistent=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, tokens: Tensor, past: int = 0) -> Tensor:
         x = self.token(tokens)  # (B, T, C)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "transformer"
 
 # A room is a module or a folder directly under src/transformer. LAW: room -> the rooms it may import.
-CONCEPTS = {"embeddings", "attention", "kv_cache", "feedforward", "block", "loss", "sampling"}
+CONCEPTS = {"dropout", "embeddings", "attention", "kv_cache", "feedforward", "block", "loss", "sampling"}
 BELOW_MODEL = {"config", "generation"} | CONCEPTS
 TEACHING = {"optimizer", "scheduler"}
 DATA = {"dataset", "fineweb_dataset", "shard_cache"}
