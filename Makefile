@@ -27,9 +27,10 @@ FIND_UV = $(shell for u in uv .uv/bin/uv "$$HOME/.local/bin/uv"; do \
 	if "$$u" --version >/dev/null 2>&1; then echo $$u; exit; fi; done; \
 	for p in $(PYTHONS); do \
 	if $$p -m uv --version >/dev/null 2>&1; then echo $$p -m uv; exit; fi; done)
-# Looked up at its first use, which comes after the rule `uv`, and then kept.
-UV = $(eval UV := $(FIND_UV))$(UV)
-MAIN = $(UV) run python main.py
+# Looked up at its first use, which comes after the rule `uv`, and then kept. (Not named UV: `uv run` sets that, and make
+# would look it up too early in order to pass it on.)
+UV_BIN = $(eval UV_BIN := $(FIND_UV))$(UV_BIN)
+MAIN = $(UV_BIN) run python main.py
 
 .PHONY: help install test test-cov test-slow check format train train-quick generate generate-prompt evaluate compare \
 	demo-sampling benchmark demo plot clean hooks constraints uv FORCE
@@ -39,7 +40,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 install: $(READY) ## prepare the environment (other targets do it when needed)
-	@command -v uv >/dev/null 2>&1 || echo 'uv is not on your PATH: type "$(UV)" where the documentation says "uv".'
+	@command -v uv >/dev/null 2>&1 || echo 'uv is not on your PATH: type "$(UV_BIN)" where the documentation says "uv".'
 
 demo: $(READY) ## the whole job offline on the bundled text: train, plot, evaluate, generate
 	$(MAIN) demo $(ARGS)
@@ -72,29 +73,29 @@ benchmark: $(READY) ## generation speed with and without the KV cache
 	$(MAIN) benchmark $(ARGS)
 
 test: check ## format, lint, types, then the test suite
-	$(UV) run pytest $(ARGS)
+	$(UV_BIN) run pytest $(ARGS)
 
 test-cov: $(READY) ## the test suite with coverage by line and branch
-	$(UV) run pytest --cov=src/transformer --cov-report=term-missing $(ARGS)
+	$(UV_BIN) run pytest --cov=src/transformer --cov-report=term-missing $(ARGS)
 
 # pytest exits 5 when nothing was selected: that is right only while no test is marked slow.
 test-slow: $(READY) ## the tests that take minutes
-	$(UV) run pytest -m slow $(ARGS) || { test $$? -eq 5 && ! grep -rq 'mark\.slow' tests; }
+	$(UV_BIN) run pytest -m slow $(ARGS) || { test $$? -eq 5 && ! grep -rq 'mark\.slow' tests; }
 
 check: $(READY) ## format, lint and types, changing nothing
-	$(UV) run ruff format --check
-	$(UV) run ruff check
-	$(UV) run mypy
+	$(UV_BIN) run ruff format --check
+	$(UV_BIN) run ruff check
+	$(UV_BIN) run mypy
 
 format: $(READY) ## format and fix what can be fixed
-	$(UV) run ruff format
-	$(UV) run ruff check --fix
+	$(UV_BIN) run ruff format
+	$(UV_BIN) run ruff check --fix
 
 hooks: $(READY) ## run the checks before every commit
-	$(UV) run pre-commit install
+	$(UV_BIN) run pre-commit install
 
 constraints: $(READY) ## move every known-good version to the newest that fits (the held ones stay)
-	$(UV) run python scripts/known_good.py
+	$(UV_BIN) run python scripts/known_good.py
 
 clean: ## remove caches and reports; what was trained or downloaded stays
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist __pycache__
@@ -102,10 +103,10 @@ clean: ## remove caches and reports; what was trained or downloaded stays
 
 $(READY): pyproject.toml $(if $(filter install,$(MAKECMDGOALS)),FORCE) | uv
 ifeq ($(TORCH),)
-	$(UV) sync
+	$(UV_BIN) sync
 else
-	$(UV) venv --quiet --allow-existing .venv
-	$(UV) pip install --python .venv --editable '.[dev]' --torch-backend=$(TORCH)
+	$(UV_BIN) venv --quiet --allow-existing .venv
+	$(UV_BIN) pip install --python .venv --editable '.[dev]' --torch-backend=$(TORCH)
 endif
 	@echo '$(TORCH)' > $@
 

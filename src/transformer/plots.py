@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from transformer.runtime.metrics import EvalMetrics, StepMetrics, read_metrics
 
@@ -28,6 +29,7 @@ def save_loss_curve(metrics: Sequence[Path], picture: Path) -> Path:
     loss.legend(frameon=False)
     rate.set_ylabel("learning rate")
     rate.set_xlabel("tokens seen")
+    rate.xaxis.set_major_formatter(EngFormatter(sep=""))
     for axes in (loss, rate):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
