@@ -223,12 +223,9 @@ class DataConfig(Config):
     """Validation stops after this many tokens, always the same ones."""
     text_field: str = "text"
     """The field or column that holds the text in jsonl and parquet files."""
-    cache_shards: int = 5
-    """Most recently used FineWeb shards that stay on disk, about 400 MB each."""
 
     def problems(self) -> list[str]:
-        found = _positive(self, "seq_length", "tokens_per_epoch", "shuffle_rows")
-        found += _positive(self, "validation_tokens", "cache_shards")
+        found = _positive(self, "seq_length", "tokens_per_epoch", "shuffle_rows", "validation_tokens")
         if not 0 < self.validation_fraction < 1:
             found.append(f"validation_fraction={self.validation_fraction} must be above 0 and below 1")
         if not self.dataset:

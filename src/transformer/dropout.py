@@ -12,8 +12,8 @@ generation and evaluation nothing is dropped, and nothing needs to be rescaled.
 >>> sorted({round(float(number), 3) for number in dropped}), 0.98 < float(dropped.mean()) < 1.02
 ([0.0, 1.333], True)
 
-**Cost.** One pass, and one random decision a number. On CPUs PyTorch draws each decision alone, and in a small model
-that can take longer than the arithmetic around it. Here one 64-bit draw makes four decisions of 16 bits each: p is met
+**Cost.** One pass, and one random decision a number. On CPUs PyTorch draws each decision alone, which
+shows in the time of a small model's step. Here one 64-bit draw makes four decisions of 16 bits each: p is met
 to 1/65,536, and the numbers kept are divided by the share that is really kept.
 **Is it working?** With p > 0 train loss is higher than without, and validation loss of a text seen often is lower. For
 a text seen once, 0 is best.

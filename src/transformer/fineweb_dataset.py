@@ -5,8 +5,9 @@ is 14 files of about 2 GB, chosen from the web for being worth learning from (a 
 Fetching all before the first step would take hours, and reading a stream from its start to find a place in its middle
 takes as long as training up to there did.
 
-**The idea.** A parquet file is a row of *row groups*, about a thousand documents each, with a table of contents at its
-end. So the text can be addressed like pages of a book, and only the text column of the wanted page is fetched:
+**The idea.** A parquet file is a row of *row groups*, some hundreds or thousands of documents each, with a table of
+contents at its end. So the text can be addressed like pages of a book, and only the text column of the wanted page is
+fetched:
 
     file 0   [row group 0][row group 1] ... [footer: where each group's columns lie]
     file 1   [row group 0] ...                  unit u  =  (file, row group)
@@ -31,8 +32,8 @@ By hand, a file of two row groups with two documents each:
 >>> len(source), source[1].tolist()                      # d, end-of-text, e, f, end-of-text
 (2, [100, 256, 101, 102, 256])
 
-**Cost.** A row group's text is some megabytes: about a million tokens, fetched in a second or two on a fast line and
-encoded in about half a second on two cores. The last few units read stay in memory.
+**Cost.** A row group's text is some megabytes; it is fetched when the rows of its window are wanted, and the run waits
+for it. The last few units read stay in memory.
 **Chosen.** Row groups as units, so that no state is ever more than four numbers. Not chosen: the datasets library's
 streaming, which goes on by reading again from the start; a full download.
 **Is it working?** `commands/test_fineweb.py` shows what is fetched, how long it takes, and decodes a sample. Resuming

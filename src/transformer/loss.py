@@ -45,7 +45,7 @@ where a sum leaves the range from 1e-25 to 1e25, that group of positions is done
 **The unit is the sum, with the count beside it.** A mean of means is wrong as soon as two batches differ in size;
 sums and counts add up over micro-batches, devices and documents, and are divided once, at the end.
 
-**Cost.** 6 N V C floating-point operations, 92% of all at the default config; extra memory of one buffer and the
+**Cost.** 6 N V C floating-point operations, 83% of a step at the default config; extra memory of one buffer and the
 gradient of the weight. benchmarks/results/ holds what was measured. Below TILED_FROM_VOCAB entries the whole table fits
 the cache and plain_loss is faster: next_token_loss chooses. Gradients are made during the forward pass, for that is
 when the tiles are hot; backward() only scales them.

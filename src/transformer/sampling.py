@@ -32,7 +32,7 @@ What stays is normalised again. By hand, with probabilities 1/2, 1/4, 1/8, 1/8:
 **Edges.** top_k above the vocabulary keeps all. Equal logits at the k-th place all stay, since dropping one would be
 arbitrary. top-p always keeps the likeliest token. Nothing here reads or sets a global random state: draws come from
 the torch.Generator that is passed in.
-**Cost.** O(V) for temperature and top-k; top-p sorts, O(V log V): some milliseconds a token at V = 100,277.
+**Cost.** O(V) for temperature and top-k; top-p sorts, O(V log V), the dearest of all at V = 100,277.
 **Not chosen.** Beam search: it looks for the likeliest whole text, which suits translation and bores in open writing.
 **Is it working?** `main.py demo-sampling` shows what each strategy keeps. Draws follow the probabilities: tests count.
 
