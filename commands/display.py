@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from transformer.config import TrainConfig
 from transformer.runtime.metrics import EpochMetrics, EvalMetrics, Event, RunEnded, RunStarted, StepMetrics
@@ -21,13 +21,11 @@ class TrainingDisplay:
     def __init__(self, console: Console, config: TrainConfig) -> None:
         self.console, self.config = console, config
         self.progress = Progress(
-            TextColumn("step"),
             MofNCompleteColumn(),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[numbers]}"),
-            TimeElapsedColumn(),
+            BarColumn(bar_width=8),
+            TextColumn("{task.fields[numbers]}"),  # all of it fits a terminal of 80 columns
             TextColumn("left"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
             console=console,
             disable=not console.is_terminal,
         )
@@ -51,7 +49,7 @@ class TrainingDisplay:
                 numbers = step_numbers(event)
                 self.progress.update(self.task, completed=event.step, numbers=numbers)
                 if not self.console.is_terminal and event.step % self.lines_every == 0:
-                    self.console.print(f"step {event.step}: {numbers}")
+                    self.console.print(f"step {event.step}: {numbers}, gradient norm {event.grad_norm:.2f}")
             case EvalMetrics():
                 self.console.print(
                     f"step {event.step}: validation loss {event.loss:.4f}, perplexity {event.perplexity:.2f}, "
@@ -87,5 +85,5 @@ def step_numbers(event: StepMetrics) -> str:
     """Returns the numbers of a step in one line."""
     return (
         f"loss {event.loss:.3f}  ppl {event.perplexity:.1f}  lr {event.learning_rate:.1e}  "
-        f"norm {event.grad_norm:.2f}  {event.tokens_per_second:,.0f} tok/s"
+        f"{event.tokens_per_second:,.0f} tok/s"
     )

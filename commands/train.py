@@ -11,8 +11,8 @@
 A preset (default, quick, tiny, demo, gpt2, modern) is a starting point: every flag beside it changes one setting.
 
 **What you see.** First the size: parameters, tokens a step, steps. Then, as it runs, the loss (nats a token, falling),
-perplexity (its exponential), the learning rate (up, then down), the gradient's norm before clipping, and tokens a
-second. Every --eval-every steps and after every epoch the validation text is measured: text that is never trained on,
+perplexity (its exponential), the learning rate (up, then down) and tokens a second; metrics.jsonl has the gradient's
+norm too. Every --eval-every steps and after every epoch the validation text is measured: text that is never trained on,
 and the only number that tells learning from remembering. trainer.py says how to read the curves.
 
 **What you choose**, in the order in which it usually matters:
