@@ -96,9 +96,8 @@ def train(config: TrainConfig, resume: bool = False) -> Trainer:
     directory = Path(config.checkpoint_dir)
     out = console()
     tokenizer = None
-    state: Path | None = None
-    if resume:
-        state = newest_state(directory)
+    state = newest_state(directory) if resume else None
+    if state is not None:
         contents = checkpoint.load(state)
         stored = TrainConfig.from_dict(contents["config"])
         config = replace(stored, checkpoint_dir=config.checkpoint_dir, device=config.device)
@@ -111,7 +110,7 @@ def train(config: TrainConfig, resume: bool = False) -> Trainer:
     display = TrainingDisplay(out, config)
     trainer = Trainer(config, data, observers=[MetricsLog(directory), display])
     if state is not None:
-        trainer.resume(state)
+        trainer.restore(contents, state)
         out.print(f"resuming from {state}, step {trainer.step}, with the settings stored there")
     try:
         with display:

@@ -135,12 +135,12 @@ def tiled_head(hidden: Tensor, weight: Tensor, targets: Tensor, wants_gradient: 
     """Returns the summed nats () and the gradients of hidden (N, C) and weight (V, C), empty where not wanted."""
     vocab = weight.shape[0]
     groups = -(-len(hidden) // max(1, BUFFER_NUMBERS // vocab))  # so many that a group's exponentials fit the buffer
-    group = -(-len(hidden) // max(1, groups))  # positions in a group, the groups alike in size
+    group = max(1, -(-len(hidden) // max(1, groups)))  # positions in a group, the groups alike in size
     buffer = hidden.new_empty(group * (vocab if wants_gradient else min(vocab, TILE)))
     nats = torch.zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
     d_hidden = torch.empty_like(hidden) if wants_gradient else hidden.new_empty(0)
     d_weight = torch.empty_like(weight) if wants_gradient else weight.new_empty(0)
-    for start in range(0, len(hidden), max(1, group)):
+    for start in range(0, len(hidden), group):
         x, y = hidden[start : start + group], targets[start : start + group]  # (n, C), (n,)
         ignored = (y == IGNORE)[:, None]  # (n, 1)
         x, y = x.masked_fill(ignored, 0), y.masked_fill(ignored[:, 0], 0)  # adds nothing to the weight's gradient

@@ -217,7 +217,10 @@ class Trainer:
 
     def resume(self, path: Path) -> None:
         """Goes on from what save_state() wrote. Raises CheckpointError where that cannot be read or does not fit."""
-        contents = checkpoint.load(path, self.device)
+        self.restore(checkpoint.load(path), path)
+
+    def restore(self, contents: dict[str, Any], path: Path) -> None:
+        """Goes on from a state that is loaded already; `path` is only named in errors, which are resume()'s."""
         if "optimizers" not in contents:
             raise checkpoint.CheckpointError(f"{path} holds a model, but not the state of a run: see training_state_*")
         try:
