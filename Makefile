@@ -32,8 +32,8 @@ FIND_UV = $(shell for u in uv .uv/bin/uv "$$HOME/.local/bin/uv"; do \
 UV_BIN = $(eval UV_BIN := $(FIND_UV))$(UV_BIN)
 MAIN = $(UV_BIN) run python main.py
 
-.PHONY: help install test test-cov test-slow check format train train-quick generate generate-prompt evaluate compare \
-	demo-sampling benchmark demo plot clean hooks constraints uv FORCE
+.PHONY: help install test test-cov test-slow check format train train-quick download generate generate-prompt \
+	evaluate compare demo-sampling benchmark demo plot clean hooks constraints uv FORCE
 
 help: ## list the targets
 	@echo 'usage: make TARGET [ARGS="..."]'
@@ -50,6 +50,9 @@ train: $(READY) ## train on FineWeb-Edu at the default size
 
 train-quick: $(READY) ## train on FineWeb-Edu at the small size
 	$(MAIN) train --quick $(ARGS)
+
+download: $(READY) ## fetch FineWeb-Edu text ahead, for training without a network
+	$(MAIN) download $(ARGS)
 
 generate: $(READY) ## write with the latest checkpoint, interactively
 	$(MAIN) generate $(ARGS)

@@ -10,6 +10,7 @@ from pathlib import Path
 COMMANDS = {
     "demo": ("demo", "the whole job offline on Shakespeare: train, plot, evaluate, generate"),
     "train": ("train", "train a model"),
+    "download": ("download", "fetch text from the hub ahead of training, for training without a network"),
     "generate": ("generate", "write with a trained model"),
     "evaluate": ("evaluate_perplexity", "perplexity and bits per byte of a checkpoint"),
     "compare": ("compare", "all checkpoints, ranked"),

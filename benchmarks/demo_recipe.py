@@ -21,7 +21,6 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages; torch reads it
 import argparse
 import itertools
 import json
-import platform
 import resource
 import shlex
 import statistics
@@ -34,6 +33,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from machine import machine
 from torch import Tensor
 
 from transformer.config import PRESETS, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
@@ -80,7 +80,7 @@ def read_corpus(encoding: str) -> Corpus:
 
 def stream(source: TokenDocuments) -> Tokens:
     """All documents in their order, one after another, the end mark after each."""
-    return np.concatenate([source[unit] for unit in range(len(source))])
+    return np.concatenate(list(source))
 
 
 def random_offsets(tokens: Tokens, seq_length: int, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -106,7 +106,8 @@ def train(config: TrainConfig, corpus: Corpus) -> tuple[DecoderOnlyTransformer, 
     """Trains a fresh model for max_steps; returns it and the loop's wall_s and cpu_s (all threads' time / 2)."""
     torch.manual_seed(config.seed)
     model = DecoderOnlyTransformer(replace(config.model, vocab_size=corpus.vocab_size))
-    objective, optimizers = Objective(model), build_optimizers(model, config.optimizer)
+    objective = Objective(model, end_to_mask(config, corpus))
+    optimizers = build_optimizers(model, config.optimizer)
     batches, steps = batches_for(config, corpus), config.max_steps or 1
     batches = itertools.chain([next(batches)], batches)  # cutting the rows is preparation, not training
     wall, cpu = time.perf_counter(), cpu_seconds()
@@ -121,6 +122,11 @@ def train(config: TrainConfig, corpus: Corpus) -> tuple[DecoderOnlyTransformer, 
     return model, {"wall_s": time.perf_counter() - wall, "cpu_s": (cpu_seconds() - cpu) / 2}
 
 
+def end_to_mask(config: TrainConfig, corpus: Corpus) -> int | None:
+    """The end mark, if attention is to stop there: in training and in scoring alike."""
+    return corpus.train.end_of_text if config.data.mask_documents else None
+
+
 def cpu_seconds() -> float:
     """What this process has used so far, user and system, all threads together."""
     return sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
@@ -130,7 +136,8 @@ def measure(name: str, config: TrainConfig, corpus: Corpus) -> dict[str, Any]:
     """Trains and scores once; returns and prints one row of the result."""
     model, spent = train(config, corpus)
     cut = validation_rows(stream(corpus.held_out), config.data.seq_length, corpus.held_out.end_of_text)
-    score = evaluate_perplexity(model, *cut, corpus.held_out_bytes, batch_size=64)
+    end = end_to_mask(config, corpus)
+    score = evaluate_perplexity(model, *cut, corpus.held_out_bytes, batch_size=64, end_of_text=end)
     row = {"recipe": name, "seed": config.seed, "steps": config.max_steps, **spent}
     row |= {"bits_per_byte": score.bits_per_byte, "parameters": sum(p.numel() for p in model.parameters())}
     print(json.dumps(row), flush=True)
@@ -145,14 +152,6 @@ def changed(config: TrainConfig, settings: Mapping[str, str]) -> TrainConfig:
         value = text if text[:1].isalpha() and text not in ("true", "false", "null") else json.loads(text)
         (values.setdefault(group, {}) if group else values)[name] = value
     return TrainConfig.from_dict(values)
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on: the processor and the versions."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    where = {"cpu": model, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "system": platform.system()}
-    return {**where, "python": platform.python_version(), "torch": torch.__version__}
 
 
 def write(out: Path, rows: list[dict[str, Any]], configs: Mapping[str, TrainConfig]) -> None:

@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -23,6 +21,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from machine import machine, peak_bytes
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
 CONTENDERS = {
@@ -45,7 +45,7 @@ def main() -> None:
         print(json.dumps(measure(*options.worker, options.micro_batches)))
         return
     results: dict[str, Any] = {"command": f"python benchmarks/training.py {' '.join(sys.argv[1:])}".strip()}
-    results |= {"machine": machine(), "presets": {}}
+    results |= {"machine": machine("transformers"), "presets": {}}
     for preset in options.presets:
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
         for number in range(options.rounds):
@@ -89,12 +89,11 @@ def measure(name: str, preset: str, micro_batches: int) -> dict[str, float]:
     update = time.perf_counter() - started
     micro_batch = statistics.median(seconds[1:])
     step = micro_batch * config.accumulation_steps + update
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
         "micro_batch_s": round(micro_batch, 5),
         "optimizer_s": round(update, 5),
         "tokens_per_s": round(config.tokens_per_step / step, 1),
-        "peak_bytes": peak,
+        "peak_bytes": peak_bytes(),
     }
 
 
@@ -152,28 +151,6 @@ def table(preset: str, contenders: dict[str, Any]) -> str:
         speed, memory = f"{row['speed_ratio']:.2f} x", f"{row['memory_ratio']:.2f} x"
         lines.append(f"| {name} | {row['tokens_per_s']:,.0f} | {speed} | {row['peak_mib']:,} | {memory} |")
     return "\n".join(lines)
-
-
-def machine() -> dict[str, Any]:
-    """Returns what the figures depend on: processor, cores, memory, versions."""
-    import torch
-    import transformers
-
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        if (info.exists())
-        else [platform.processor()]
-    )
-    return {
-        "processor": names[0],
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
 
 
 if __name__ == "__main__":

@@ -1,17 +1,23 @@
 """The training run on the terminal: a live line of numbers under a progress bar, and a lasting line where it matters.
 
-Where standard output is not a terminal, only the lasting lines are printed, a step line now and then among them.
+While text is fetched from the hub, a second line shows the shard that is coming, the speed and the cache. Where
+standard output is not a terminal, only the lasting lines are printed, a step line now and then among them.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.status import Status
+from rich.text import Text
 
 from transformer.config import TrainConfig
+from transformer.dataset import FetchProgress
 from transformer.runtime.metrics import EpochMetrics, EvalMetrics, Event, RunEnded, RunStarted, StepMetrics
 
 
@@ -30,7 +36,32 @@ class TrainingDisplay:
             disable=not console.is_terminal,
         )
         self.task = self.progress.add_task("training", total=None, numbers="")
+        self.fetching: TaskID | None = None
+        self.status: Status | None = None
         self.lines_every = 0
+
+    @contextlib.contextmanager
+    def opening(self, what: str) -> Iterator[None]:
+        """Shows what is waited for before the run begins, and how far its fetching is."""
+        with self.console.status(Text(what)) as self.status:
+            yield
+        self.status = None
+
+    def tell(self, news: str | FetchProgress) -> None:
+        """Shows news of the data: a lasting line, or how far fetching is. May be called from any thread."""
+        if isinstance(news, str):
+            self.console.print(news, style="dim")
+            return
+        numbers = fetch_numbers(news)
+        if self.status is not None:
+            self.status.update(Text(f"fetching {numbers}, {news.fetched_units} of {news.units} row groups"))
+            return
+        if self.fetching is None:
+            self.fetching = self.progress.add_task("fetching")
+        done = news.fetched_units == news.units
+        self.progress.update(
+            self.fetching, total=news.units, completed=news.fetched_units, numbers=numbers, visible=not done
+        )
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -87,3 +118,8 @@ def step_numbers(event: StepMetrics) -> str:
         f"loss {event.loss:.3f}  ppl {event.perplexity:.1f}  lr {event.learning_rate:.1e}  "
         f"{event.tokens_per_second:,.0f} tok/s"
     )
+
+
+def fetch_numbers(news: FetchProgress) -> str:
+    """Returns how the fetching goes in a few words."""
+    return f"shard {news.shard}  {news.bytes_per_second / 1e6:.1f} MB/s  cache {news.cache_bytes / 1e9:.2f} GB"

@@ -52,9 +52,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def measure(loaded: LoadedModel) -> Evaluation:
-    """Scores a model on its own dataset's validation text, with its own encoding."""
+    """Scores a model on its own dataset's validation text, with its own encoding, masked as in its training."""
     data = open_dataset(loaded.config.data, loaded.tokenizer)
-    return evaluate_perplexity(loaded.model, *data.validation, data.validation_bytes)
+    end_of_text = loaded.tokenizer.eot_id if loaded.config.data.mask_documents else None
+    return evaluate_perplexity(loaded.model, *data.validation, data.validation_bytes, end_of_text=end_of_text)
 
 
 if __name__ == "__main__":

@@ -1,126 +1,102 @@
-"""A smoke run of the FineWeb-Edu path: what is on the hub, how long it takes to reach it, the split, and a sample.
+"""A smoke run of the FineWeb-Edu path: what is on the hub, how fast it comes, the cache, the split, and a sample.
 
-    uv run python commands/test_fineweb.py                      fetches two row groups: some megabytes
+    uv run python commands/test_fineweb.py                      fetches a few row groups: some megabytes
     uv run python commands/test_fineweb.py --encoding p50k_base
+    uv run python commands/test_fineweb.py --dataset hf:Salesforce/wikitext --subset wikitext-103-raw-v1
 
-Not a test for pytest, despite its name: it needs a network. Without one it says so in a line and exits with status 2.
+It reads what a training run with the same settings reads first, through the same cache; so a second call shows what is
+kept. Not a test for pytest, despite its name: it needs a network, or a cache that an earlier call has filled.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
-import numpy as np
-import pyarrow.parquet as pq
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from cli import console, parse, run
+from display import fetch_numbers
+from fineweb_report import Look, cached, hub, split, timing
 from transformer.config import DataConfig
-from transformer.dataset import TextData, Tokens, open_dataset
-from transformer.fineweb_dataset import FineWebSource
+from transformer.dataset import FetchProgress, PackedBatches, TextData, Walk, open_dataset
+from transformer.fineweb_dataset import LOADERS, HubSource
+from transformer.remote.remote_text import Pins
+
+BATCH_ROWS = 8
 
 
 @dataclass(frozen=True)
 class FineWebOptions:
     """Fetches a little of FineWeb-Edu and shows what is there, how fast it comes, and how it is split."""
 
-    encoding: str = DataConfig.encoding
-    """cl100k_base, p50k_base or byte."""
+    data: DataConfig = field(default_factory=lambda: DataConfig(validation_tokens=20_000))
+    units: int = 2
+    """Row groups to read."""
     sample_tokens: int = 120
     """Tokens of training text to decode and show."""
+    seed: int = 1
+    """Which text is read first follows from it, as in a run."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    options = parse(FineWebOptions, arguments, "test-fineweb")
+    options = parse(FineWebOptions, arguments, "test-fineweb", check=lambda options: options.data.check())
     out = console()
-    times = [time.perf_counter()]
-    data = open_dataset(DataConfig("fineweb", options.encoding, validation_tokens=1).check())
-    source = data.train
-    assert isinstance(source, FineWebSource)
-    unit = min(1, len(source) - 1)  # opening has read unit 0 already, for its validation documents
-    for _ in range(2):
-        times.append(time.perf_counter())
-        tokens = source[unit]
-    times.append(time.perf_counter())
-    out.print(hub(source))
-    out.print(timing(data, tokens, unit, [after - before for before, after in itertools.pairwise(times)]))
-    out.print(split(data, unit))
-    sample = data.tokenizer.decode(tokens[: options.sample_tokens].tolist())
-    out.print(Text(f"the first {options.sample_tokens} tokens of unit {unit}", style="italic"))
-    out.print(Text(sample))
+    with opened(options.data, out) as (data, source, opening):
+        out.print(hub(source))
+        first = look(data, source, options, opening)
+    # Opened anew, so that nothing is left in memory, by the commit: then nothing has to be asked of the hub.
+    with opened(replace(options.data, revision=str(data.revision)), out) as (data, source, opening):
+        second = look(data, source, options, opening)
+        out.print(timing(data, first, second))
+        out.print(cached(source))
+    out.print(split(options.data, first.units))
+    tokens = first.units[0].side(options.data.validation_fraction, validation=False)
+    out.print(Text(f"the first {options.sample_tokens} tokens of training text", style="italic"))
+    out.print(Text(data.tokenizer.decode(tokens[: options.sample_tokens].tolist())))
 
 
-def hub(source: FineWebSource) -> Table:
-    """Returns the files, their sizes and row groups."""
-    table = Table(title="on the hub", title_justify="left")
-    table.add_column("file")
-    table.add_column("size, MB", justify="right")
-    table.add_column("row groups", justify="right")
-    groups = Counter(path for path, _ in source.units)
-    sizes = {path: source.files.size(path) / 1e6 for path in groups}
-    for path, count in groups.items():
-        table.add_row(path, f"{sizes[path]:,.1f}", f"{count:,}")
-    table.add_section()
-    table.add_row(f"{len(groups)} files", f"{sum(sizes.values()):,.1f}", f"{len(source):,}")
-    return table
+@contextlib.contextmanager
+def opened(config: DataConfig, out: Console) -> Iterator[tuple[TextData, HubSource, float]]:
+    """Opens the dataset and tells how many seconds that took."""
+    with out.status(Text(f"opening {config.dataset}")) as status:
+
+        def tell(news: str | FetchProgress) -> None:
+            if isinstance(news, str):
+                out.print(news, style="dim")
+            else:
+                status.update(Text(f"fetching {fetch_numbers(news)}"))
+
+        started = time.perf_counter()
+        with contextlib.closing(open_dataset(config, tell=tell)) as data:
+            if not isinstance(data.train, HubSource):
+                raise ValueError(
+                    f"{config.dataset} is not on the hub: only fineweb and hf:OWNER/NAME are looked at here"
+                )
+            data.train.fetches_ahead = False
+            yield data, data.train, time.perf_counter() - started
 
 
-def timing(data: TextData, tokens: Tokens, unit: int, seconds: Sequence[float]) -> Table:
-    """Returns what took how long: opening, a unit fetched and encoded, and the same unit from memory."""
-    opening, fetching, again = seconds
-    text_bytes = len(data.tokenizer.decode_bytes(tokens[tokens != data.tokenizer.eot_id].tolist()))
-    table = Table(title=f"timing ({data.tokenizer.name})", title_justify="left")
-    table.add_column("what")
-    table.add_column("seconds", justify="right")
-    table.add_column("result")
-    table.add_row("open: list files, read footers, fetch unit 0", f"{opening:.2f}", f"{len(data.train):,} units")
-    result = (
-        f"{documents(data, tokens):,} training documents, {len(tokens):,} tokens, {text_bytes / 1e6:.2f} MB of text"
-    )
-    table.add_row(f"unit {unit}: fetch, split, encode", f"{fetching:.2f}", result)
-    speed = f"{text_bytes / 1e6 / fetching:.2f} MB of text/s, {len(tokens) / fetching:,.0f} tokens/s"
-    table.add_row("", "", f"{fetched_bytes(data.train, unit) / 1e6:.2f} MB fetched; {speed}")
-    table.add_row(f"unit {unit} again, from memory", f"{again:.2f}", "the last units read stay in memory")
-    return table
-
-
-def split(data: TextData, last_unit: int) -> Table:
-    """Returns how many documents and tokens of the units read are for training, and how many for validation."""
-    assert isinstance(data.train, FineWebSource)
-    units = range(last_unit + 1)
-    sides = {
-        "train": [data.train[unit] for unit in units],
-        "validation": list(itertools.islice(data.train.held_out(), len(units))),
-    }
-    counts = {side: sum(documents(data, tokens) for tokens in parts) for side, parts in sides.items()}
-    table = Table(title=f"split of the first {len(units)} units", title_justify="left")
-    for heading in ("side", "documents", "share", "tokens"):
-        table.add_column(heading, justify="left" if heading == "side" else "right")
-    for side, parts in sides.items():
-        share = counts[side] / max(1, sum(counts.values()))
-        table.add_row(side, f"{counts[side]:,}", f"{share:.1%}", f"{sum(map(len, parts)):,}")
-    return table
-
-
-def documents(data: TextData, tokens: Tokens) -> int:
-    """Returns how many documents the tokens hold: one for every end-of-text."""
-    return int(np.count_nonzero(tokens == data.tokenizer.eot_id))
-
-
-def fetched_bytes(source: object, unit: int) -> int:
-    """Returns how many bytes the text column of a unit takes in its file, compressed."""
-    assert isinstance(source, FineWebSource)
-    path, group = source.units[unit]
-    with source.files.open(path, "rb", cache_type="none") as file:
-        footer = pq.ParquetFile(file)
-        column = footer.schema_arrow.names.index(source.text_field)
-        return int(footer.metadata.row_group(group).column(column).total_compressed_size)
+def look(data: TextData, source: HubSource, options: FineWebOptions, opening: float) -> Look:
+    """Draws a first batch, then reads further units, one after another."""
+    started = time.perf_counter()
+    rows = PackedBatches(source, options.data.seq_length, BATCH_ROWS, options.seed, window_rows=BATCH_ROWS)
+    with contextlib.closing(iter(rows)) as batches:
+        next(batches)
+    first_batch = time.perf_counter() - started
+    started = time.perf_counter()
+    pins = Pins(source.text)
+    units = [
+        source.load(place, pins)
+        for place in itertools.islice(Walk(source, options.seed), LOADERS, LOADERS + options.units)
+    ]
+    pins.close()
+    return Look(opening, first_batch, time.perf_counter() - started, source.text.bytes_fetched, units)
 
 
 if __name__ == "__main__":

@@ -36,19 +36,19 @@ your own text: look at it first; a model learns what is there.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rich.text import Text
-
 from cli import console, flag_value, parse, run
 from display import TrainingDisplay
 from transformer import checkpoint
 from transformer.config import PRESETS, ConfigError, TrainConfig, near_miss
-from transformer.dataset import open_dataset
+from transformer.dataset import TextData, open_dataset
 from transformer.plots import save_loss_curve
+from transformer.remote.hub import HubError
 from transformer.runtime.device import pick_device
 from transformer.runtime.metrics import METRICS_FILE, MetricsLog, StepMetrics, read_metrics
 from transformer.text import tokenizer_from_state
@@ -102,26 +102,40 @@ def train(config: TrainConfig, resume: bool = False) -> Trainer:
         stored = TrainConfig.from_dict(contents["config"])
         config = replace(stored, checkpoint_dir=config.checkpoint_dir, device=config.device)
         tokenizer = tokenizer_from_state(contents["tokenizer"])
-    with out.status(Text(f"reading {config.data.dataset}")):
-        data = open_dataset(config.data, tokenizer)
-    config = replace(config, model=replace(config.model, vocab_size=data.tokenizer.vocab_size))
-    if state is None and (aside := checkpoint.set_aside(directory)):
-        out.print(f"{directory} held an earlier run, which is now in {aside}", style="dim")
     display = TrainingDisplay(out, config)
-    trainer = Trainer(config, data, observers=[MetricsLog(directory), display])
-    if state is not None:
-        trainer.restore(contents, state)
-        out.print(f"resuming from {state}, step {trainer.step}, with the settings stored there")
-    try:
-        with display:
-            trainer.fit()
-    except KeyboardInterrupt:
-        if any(directory.glob("training_state_*.pt")):
-            out.print(f"stopped at step {trainer.step}; --resume goes on from the state last saved in {directory}")
-        raise
+    with display.opening(f"reading {config.data.dataset}"):
+        data = open_dataset(config.data, tokenizer, display.tell)
+    with contextlib.closing(data):
+        config = display.config = as_opened(config, data)
+        if state is None and (aside := checkpoint.set_aside(directory)):
+            out.print(f"{directory} held an earlier run, which is now in {aside}", style="dim")
+        trainer = Trainer(config, data, observers=[MetricsLog(directory), display])
+        if state is not None:
+            trainer.restore(contents, state)
+            out.print(f"resuming from {state}, step {trainer.step}, with the settings stored there")
+        try:
+            with display:
+                trainer.fit()
+        except HubError:  # between two steps, so the state is whole
+            out.print(f"stopped at step {trainer.step} for want of text; --resume goes on from {trainer.save_state()}")
+            raise
+        except KeyboardInterrupt:
+            if any(directory.glob("training_state_*.pt")):
+                out.print(f"stopped at step {trainer.step}; --resume goes on from the state last saved in {directory}")
+            raise
     if any(isinstance(event, StepMetrics) for event in read_metrics(directory / METRICS_FILE)):
         out.print(f"loss curve: {save_loss_curve([directory / METRICS_FILE], directory / 'loss_curve.png')}")
     return trainer
+
+
+def as_opened(config: TrainConfig, data: TextData) -> TrainConfig:
+    """Returns the config with what is known once the data is open: the vocabulary, and a hub dataset's commit."""
+    revision = data.revision or config.data.revision
+    return replace(
+        config,
+        model=replace(config.model, vocab_size=data.tokenizer.vocab_size),
+        data=replace(config.data, revision=revision),
+    )
 
 
 def newest_state(directory: Path) -> Path:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 import pytest
@@ -15,11 +16,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from transformer.config import IGNORE
-from transformer.dataset import DataState, PackedBatches, TokenDocuments, validation_rows
+from transformer.dataset import DataState, PackedBatches, Place, TokenDocuments, Walk, validation_rows
 
 END = 0
 # Documents of 0 to 7 tokens; each token's id is its own, so that a row says where it comes from.
 LENGTHS = st.lists(st.integers(0, 7), min_size=1, max_size=6)
+SHARDS = st.integers(0, 4)  # 0: the documents as TokenDocuments has them
 
 
 def documents_of(lengths: Sequence[int]) -> list[list[int]]:
@@ -27,17 +29,36 @@ def documents_of(lengths: Sequence[int]) -> list[list[int]]:
     return [[next(ids) for _ in range(length)] for length in lengths]
 
 
-def packed(documents: Sequence[Sequence[int]], **settings_: object) -> PackedBatches:
-    return PackedBatches(TokenDocuments(documents, END), **{"seed": 3, **settings_})  # type: ignore[arg-type]
+class Shards(TokenDocuments):
+    """Documents dealt out to shards, one of them empty."""
+
+    def __init__(self, documents: Sequence[Sequence[int]], count: int) -> None:
+        super().__init__(documents, END)
+        self.shards = [self.documents[number::count] for number in range(count)] + [[]]
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def units(self, shard: int) -> int:
+        return len(self.shards[shard])
+
+    def stream(self, walk: Walk) -> Generator[tuple[Place, np.ndarray]]:
+        for place in walk:
+            yield place, np.append(self.shards[place.shard][place.unit], np.uint32(END))
+
+
+def packed(documents: Sequence[Sequence[int]], shards: int = 0, **settings_: object) -> PackedBatches:
+    source = Shards(documents, shards) if shards else TokenDocuments(documents, END)
+    return PackedBatches(source, **{"seed": 3, **settings_})  # type: ignore[arg-type]
 
 
 def first(batches: PackedBatches, count: int) -> list[tuple[Tensor, Tensor, DataState]]:
     return list(itertools.islice(batches, count))
 
 
-def in_order(documents: Sequence[Sequence[int]], seq_length: int, rows: int, seed: int = 3) -> Tensor:
+def in_order(documents: Sequence[Sequence[int]], seq_length: int, rows: int, seed: int = 3, shards: int = 0) -> Tensor:
     """The first rows (rows, T + 1) of the stream: windows of a single row leave nothing to shuffle."""
-    batches = packed(documents, seq_length=seq_length, batch_size=1, window_rows=1, seed=seed)
+    batches = packed(documents, shards, seq_length=seq_length, batch_size=1, window_rows=1, seed=seed)
     return torch.cat([torch.cat([inputs, targets[:, -1:]], 1) for inputs, targets, _ in first(batches, rows)])
 
 
@@ -71,12 +92,12 @@ def test_batches_are_int64_pairs_one_token_apart() -> None:
     assert torch.equal(inputs[:, 1:], targets[:, :-1])
 
 
-@given(LENGTHS, st.integers(1, 5), st.integers(0, 50))
-@settings(max_examples=60)
-def test_rows_put_back_in_order_give_the_stream(lengths: list[int], seq_length: int, seed: int) -> None:
+@given(LENGTHS, st.integers(1, 5), st.integers(0, 50), SHARDS)
+@settings(max_examples=80)
+def test_rows_put_back_in_order_give_the_stream(lengths: list[int], seq_length: int, seed: int, shards: int) -> None:
     documents = documents_of(lengths)
     epoch = sum(lengths) + len(lengths)
-    rows = in_order(documents, seq_length, rows=-(-2 * epoch // seq_length), seed=seed)
+    rows = in_order(documents, seq_length, rows=-(-2 * epoch // seq_length), seed=seed, shards=shards)
     assert torch.equal(rows[:-1, -1], rows[1:, 0])  # each row starts with the last target of the one before
     stream = stream_of(rows)
     for start in (0, epoch):  # in each epoch all documents, an end-of-text after each, in some order
@@ -141,12 +162,12 @@ def test_a_window_as_long_as_the_text_is_read_whole_before_any_of_it_is_read_aga
     assert Counter(targets.tolist()) == Counter({END: 100, **once, **first_token_apart(documents)})
 
 
-@given(LENGTHS, st.integers(1, 5), st.integers(1, 3), st.integers(1, 12), st.integers(0, 25))
+@given(LENGTHS, st.integers(1, 5), st.integers(1, 3), st.integers(1, 12), st.integers(0, 25), SHARDS)
 @settings(max_examples=80)
 def test_a_state_fed_back_gives_exactly_the_remaining_batches(
-    lengths: list[int], seq_length: int, batch_size: int, window_rows: int, done: int
+    lengths: list[int], seq_length: int, batch_size: int, window_rows: int, done: int, shards: int
 ) -> None:
-    shape = {"seq_length": seq_length, "batch_size": batch_size, "window_rows": window_rows}
+    shape = {"seq_length": seq_length, "batch_size": batch_size, "window_rows": window_rows, "shards": shards}
     drawn = first(packed(documents_of(lengths), **shape), done + 15)
     state = drawn[done - 1][2] if done else DataState()
     restored = DataState(**json.loads(json.dumps(state.to_dict())))  # as a checkpoint stores it
@@ -164,13 +185,9 @@ def test_iterating_again_goes_on_where_it_stopped() -> None:
 class PatientDocuments(TokenDocuments):
     """Documents that may be read so often and no oftener, so that an endless search ends."""
 
-    reads = 0
-
-    def __getitem__(self, unit: int) -> np.ndarray:
-        self.reads += 1
-        if self.reads > 1_000:
-            raise TimeoutError("1,000 reads without a batch")
-        return super().__getitem__(unit)
+    def stream(self, walk: Walk) -> Generator[tuple[Place, np.ndarray]]:
+        yield from itertools.islice(super().stream(walk), 1_000)
+        raise TimeoutError("1,000 reads without a batch")
 
 
 def test_a_run_can_go_on_with_another_batch_size() -> None:
@@ -214,7 +231,7 @@ def test_the_number_of_processes_changes_no_global_batch(
 
 def test_end_of_text_separates_documents_and_comes_after_the_last() -> None:
     source = TokenDocuments([[1, 2], [], [3]], END)
-    assert [source[i].tolist() for i in range(len(source))] == [[1, 2, END], [END], [3, END]]
+    assert [tokens.tolist() for tokens in source] == [[1, 2, END], [END], [3, END]]
     assert source.num_tokens == 6
 
 
@@ -228,8 +245,61 @@ def test_a_text_shorter_than_a_row_is_repeated_not_refused() -> None:
 
 
 def test_no_documents_are_an_error() -> None:
-    with pytest.raises(ValueError, match="no document"):
-        packed([], seq_length=3, batch_size=2)
+    for shards in (0, 2):
+        with pytest.raises(ValueError, match="no document"):
+            next(iter(packed([], shards, seq_length=3, batch_size=2)))
+
+
+def test_documents_without_a_token_are_an_error_not_an_endless_search() -> None:
+    class Empty(TokenDocuments):
+        def stream(self, walk: Walk) -> Generator[tuple[Place, np.ndarray]]:
+            return ((place, np.empty(0, np.uint32)) for place in walk)
+
+    with pytest.raises(ValueError, match="no token"):
+        next(iter(PackedBatches(Empty([[], []], END), 3, 2, seed=1)))
+
+
+def test_a_walk_visits_every_unit_once_a_pass_shard_by_shard_in_new_orders() -> None:
+    source = Shards(documents_of([1] * 60), 5)
+    places = list(itertools.islice(Walk(source, seed=1), 120))
+    every = {(shard, unit) for shard in range(5) for unit in range(12)}
+    for number, one_pass in enumerate((places[:60], places[60:])):
+        assert {(place.shard, place.unit) for place in one_pass} == every
+        assert {place.epoch for place in one_pass} == {number}
+        assert len(list(itertools.groupby(one_pass, key=lambda place: place.shard))) == 5  # a shard at a time
+    orders = [[(place.shard, place.unit) for place in one] for one in (places[:60], places[60:])]
+    assert orders[0] != orders[1]
+    assert orders[0] != [(p.shard, p.unit) for p in itertools.islice(Walk(source, seed=2), 60)]
+
+
+@given(st.integers(0, 130), SHARDS.filter(bool))
+def test_a_walk_from_any_place_on_is_the_rest_of_the_walk(done: int, shards: int) -> None:
+    source = Shards(documents_of([1] * 60), shards)
+    whole = list(itertools.islice(Walk(source, seed=1), done + 20))
+    at = whole[done]
+    state = DataState(at.epoch, at.shards_before, at.units_before)
+    assert list(itertools.islice(Walk(source, 1, state), 20)) == whole[done:]
+
+
+def test_a_copy_of_a_walk_goes_on_by_itself_and_an_error_leaves_it_where_it_was() -> None:
+    class Failing(Shards):
+        fails = False
+
+        def units(self, shard: int) -> int:
+            if self.fails:
+                raise OSError("no network")
+            return super().units(shard)
+
+    source = Failing(documents_of([1] * 6), 3)
+    walk = Walk(source, seed=1)
+    ahead = list(itertools.islice(copy.copy(walk), 8))
+    found = [next(walk), next(walk)]  # the first shard has two units: the next one must be asked for its own
+    source.fails = True
+    for _ in range(2):
+        with pytest.raises(OSError, match="no network"):
+            next(walk)
+    source.fails = False
+    assert found + list(itertools.islice(walk, 6)) == ahead
 
 
 def test_validation_rows_by_hand() -> None:

@@ -1,11 +1,15 @@
-"""FineWebSource over parquet files with FineWeb-Edu's columns, written here; open_fineweb with and without a hub."""
+"""Text streamed from a stand-in for the hub: every document once, the order of the seed, exact resuming, any fault."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Sequence
-from functools import partial
-from itertools import islice, pairwise
+import contextlib
+import gc
+import itertools
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,239 +19,456 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from fsspec.implementations.dirfs import DirFileSystem
-from fsspec.implementations.local import LocalFileSystem
-from hypothesis import given
+from huggingface_hub import constants
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stand_in_hub import FINEWEB, StandInHub, fineweb_files, fineweb_rows, parquet_bytes
 from transformer.config import DataConfig
-from transformer.dataset import PackedBatches, open_dataset
-from transformer.fineweb_dataset import FineWebSource, open_fineweb
-from transformer.text import is_validation, load_tokenizer
+from transformer.dataset import Batch, DataState, FetchProgress, PackedBatches, TextData, Walk, open_dataset
+from transformer.fineweb_dataset import HubSource, encode_unit, encoding_id
+from transformer.remote import remote_text
+from transformer.remote.hub import HubError
+from transformer.text import ByteTokenizer, is_validation, load_tokenizer, train_bpe
 
-BYTE = load_tokenizer("byte")
-END = BYTE.eot_id
-TEXTS = [f"Page {n}: " + "word " * (n % 13) for n in range(100)]
-Texts = Sequence[str | None]
-
-
-def write(path: Path, texts: Texts, row_group_size: int, padding: int = 20) -> str:
-    """Writes a file as FineWeb-Edu has them; every url is `padding` characters that do not compress."""
-    rows = len(texts)
-    noise = np.random.default_rng(0).integers(33, 127, (rows, padding), dtype=np.uint8)
-    columns = {
-        "text": pa.array(texts, pa.string()),
-        "id": pa.array([f"<urn:uuid:{row}>" for row in range(rows)], pa.string()),
-        "dump": pa.array(["CC-MAIN-2013-20"] * rows, pa.string()),
-        "url": pa.array([bytes(line).decode() for line in noise], pa.string()),
-        "file_path": pa.array(["s3://commoncrawl/x.warc.gz"] * rows, pa.string()),
-        "language": pa.array(["en"] * rows, pa.string()),
-        "language_score": pa.array([0.9] * rows, pa.float64()),
-        "token_count": pa.array([7] * rows, pa.int64()),
-        "score": pa.array([3.1] * rows, pa.float64()),
-        "int_score": pa.array([3] * rows, pa.int64()),
-    }
-    pq.write_table(pa.table(columns), path, row_group_size=row_group_size)
-    return str(path)
+BYTE = ByteTokenizer()
+FILES, GROUP = 3, 7
+# 240 short documents in 3 files of 80, in row groups of 7; some of them twice.
+TEXTS = [f"Page {n % 230}: " + f"word{n % 230} " * (n % 13) for n in range(240)]
 
 
-def source_of(paths: Sequence[str], fraction: float = 0.1, files: Any = None, **settings: Any) -> FineWebSource:
-    return FineWebSource(files or LocalFileSystem(), paths, BYTE, fraction, **settings)
+@pytest.fixture(scope="module")
+def served() -> Iterator[StandInHub]:
+    with StandInHub() as server:
+        server.add(FINEWEB, fineweb_files(TEXTS, FILES, GROUP))
+        yield server
+
+
+@pytest.fixture
+def server(served: StandInHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandInHub]:
+    """The hub that this process's hub library takes for the real one, without faults and with its counts at 0."""
+    monkeypatch.setattr(constants, "ENDPOINT", served.url)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    served.start_serving()
+    monkeypatch.setattr(remote_text, "PAUSE_SECONDS", (0.05, 0.2))
+    served.faults, served.latency = [], 0.0
+    served.reset_counts()
+    yield served
+    huggingface_hub.close_session()
+    gc.collect()  # connections of threads that have ended
+
+
+def config(folder: Path, **changes: Any) -> DataConfig:
+    """Small shards, several to a file; a cache that holds all of them."""
+    values = {"dataset": "fineweb", "encoding": "byte", "seq_length": 16, "tokens_per_epoch": 4_000}
+    values |= {"cache_dir": str(folder), "cache_shards": 50, "shard_mb": 0.004, "network_patience": 20.0}
+    values |= {"validation_tokens": 300, "shuffle_rows": 24}
+    return DataConfig(**{**values, **changes}).check()
+
+
+@contextlib.contextmanager
+def opened(
+    settings_: DataConfig, tell: Callable[[Any], None] = lambda news: None
+) -> Iterator[tuple[TextData, HubSource]]:
+    with contextlib.closing(open_dataset(settings_, tell=tell)) as data:
+        assert isinstance(data.train, HubSource)
+        yield data, data.train
+
+
+def first(
+    source: HubSource, count: int, state: DataState | None = None, into: list[Batch] | None = None, **changes: Any
+) -> list[Batch]:
+    """The first batches from a state on; those before an error are in `into`."""
+    values = {"seq_length": 16, "batch_size": 4, "seed": 3, "window_rows": 24, **changes}
+    drawn = [] if into is None else into
+    with contextlib.closing(iter(PackedBatches(source, state=state, **values))) as batches:
+        for batch in itertools.islice(batches, count):
+            drawn.append(batch)
+    return drawn
+
+
+def assert_same(ours: Sequence[Batch], theirs: Sequence[Batch]) -> None:
+    for (inputs, targets, state), (other_inputs, other_targets, other_state) in zip(ours, theirs, strict=True):
+        assert torch.equal(inputs, other_inputs)
+        assert torch.equal(targets, other_targets)
+        assert state == other_state
 
 
 def texts_in(tokens: Sequence[int] | np.ndarray) -> list[str]:
     """The documents in a stream, each of which must end with end-of-text."""
     ids = [int(token) for token in tokens]
-    ends = [-1, *(place for place, token in enumerate(ids) if token == END)]
+    ends = [-1, *(place for place, token in enumerate(ids) if token == BYTE.eot_id)]
     assert ends[-1] == len(ids) - 1, "the last document is not ended"
-    return [bytes(ids[start + 1 : end]).decode() for start, end in pairwise(ends)]
+    return [bytes(ids[start + 1 : end]).decode() for start, end in itertools.pairwise(ends)]
 
 
-def all_train(source: FineWebSource) -> list[str]:
-    return [text for unit in range(len(source)) for text in texts_in(source[unit])]
+def one_pass(source: HubSource, seed: int = 3) -> list[str]:
+    """The training documents of the first pass, in its order."""
+    places = sum(source.units(shard) for shard in range(len(source)))
+    with contextlib.closing(source.stream(Walk(source, seed))) as stream:
+        return [text for _, tokens in itertools.islice(stream, places) for text in texts_in(tokens)]
 
 
-def all_held_out(source: FineWebSource) -> list[str]:
-    return [text for tokens in source.held_out() for text in texts_in(tokens)]
-
-
-@pytest.mark.parametrize("size", [1, 7, 30, 1000])
-def test_a_unit_is_a_row_group_and_units_count_through_the_files(tmp_path: Path, size: int) -> None:
-    parts = [TEXTS[:40], TEXTS[40:]]
-    source = source_of([write(tmp_path / f"{n}.parquet", part, size) for n, part in enumerate(parts)])
-    groups = [part[start : start + size] for part in parts for start in range(0, len(part), size)]
-    assert len(source) == len(groups)
-    for unit in reversed(range(len(groups))):  # in any order
-        wanted = [text for text in groups[unit] if not is_validation(text)]
-        assert texts_in(source[unit]) == wanted
-
-
-@pytest.mark.parametrize("size", [1, 7, 30, 1000])
-def test_each_document_comes_once_in_order_on_its_side_of_the_split(tmp_path: Path, size: int) -> None:
-    source = source_of([write(tmp_path / "a.parquet", TEXTS, size)])
-    train = [text for text in TEXTS if not is_validation(text)]
-    held_out = [text for text in TEXTS if is_validation(text)]
-    assert held_out  # else this test says nothing
-    assert all_train(source) == train
-    assert all_held_out(source) == held_out
+def reference_rows(source: HubSource, seed: int, seq_length: int, window_rows: int, windows: int) -> np.ndarray:
+    """The rows of the first windows, from the texts alone: (rows, T + 1)."""
+    part = len(TEXTS) // FILES
+    groups = [TEXTS[f * part : (f + 1) * part][g : g + GROUP] for f in range(FILES) for g in range(0, part, GROUP)]
+    units = [source.units(shard) for shard in range(len(source))]
+    stream: list[int] = []
+    for epoch in range(windows * window_rows * seq_length // 1_000 + 2):  # a pass has more than 1,000 tokens
+        for shard in np.random.default_rng([seed, epoch, 0, 1]).permutation(len(units)):
+            for unit in np.random.default_rng([seed, epoch, shard]).permutation(units[shard]):
+                for text in groups[sum(units[:shard]) + unit]:
+                    stream += [] if is_validation(text) else [*text.encode(), 256]
+    return np.array(
+        [stream[at : at + seq_length + 1] for at in range(0, windows * window_rows * seq_length, seq_length)]
+    )
 
 
 @given(
-    texts=st.lists(st.one_of(st.none(), st.text(max_size=8)), min_size=1, max_size=30),
-    size=st.integers(1, 12),
-    fraction=st.sampled_from([0.0, 0.1, 0.5, 0.9]),
+    seed=st.integers(0, 2**40),
+    seq_length=st.integers(1, 40),
+    batch_size=st.integers(1, 5),
+    window_rows=st.integers(1, 60),
+    workers=st.integers(1, 5),
+    world_size=st.sampled_from([1, 2, 3]),
+    shard_mb=st.sampled_from([0.002, 0.004, 0.02, 1.0]),
 )
-def test_any_texts_in_any_row_groups_are_split_without_loss_or_leak(
-    tmp_path_factory: pytest.TempPathFactory, texts: Texts, size: int, fraction: float
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_stream_is_that_of_a_plain_reference(
+    server: StandInHub, tmp_path_factory: pytest.TempPathFactory, seed: int, seq_length: int, batch_size: int,
+    window_rows: int, workers: int, world_size: int, shard_mb: float,
+) -> None:  # fmt: skip
+    folder = tmp_path_factory.mktemp("cache")
+    windows = 3
+    steps = windows * window_rows // (batch_size * world_size)
+    drawn = []
+    for rank in range(world_size):
+        with opened(config(folder, shard_mb=shard_mb, num_workers=workers)) as (_, source):
+            shape = {"seq_length": seq_length, "batch_size": batch_size, "window_rows": window_rows, "seed": seed}
+            drawn.append(first(source, steps, **shape, rank=rank, world_size=world_size))
+            expected = reference_rows(source, seed, seq_length, window_rows, windows)
+    rows: list[tuple[int, ...]] = []
+    for step in range(steps):  # the ranks take the rows of a global batch in turn: (B, W, T) -> (B * W, T)
+        inputs, targets = (torch.stack([ours[step][side] for ours in drawn], 1).flatten(0, 1) for side in (0, 1))
+        assert torch.equal(inputs[:, 1:], targets[:, :-1])
+        rows += map(tuple, torch.cat([inputs, targets[:, -1:]], 1).tolist())
+    for start in range(0, len(rows), window_rows):  # rows are shuffled in their window, and only there
+        found = Counter(rows[start : start + window_rows])
+        wanted = Counter(map(tuple, expected[start : start + window_rows].tolist()))
+        assert found == wanted if found.total() == window_rows else found <= wanted
+
+
+@pytest.mark.parametrize("shard_mb", [0.002, 0.004, 1.0])
+def test_every_document_comes_once_a_pass_on_its_side_of_the_split(
+    server: StandInHub, tmp_path: Path, shard_mb: float
 ) -> None:
-    source = source_of([write(tmp_path_factory.getbasetemp() / "any.parquet", texts, size)], fraction)
-    train, held_out = all_train(source), all_held_out(source)
-    assert sorted(train + held_out) == sorted(filter(None, texts))  # empty and missing texts are no documents
-    assert not set(train) & set(held_out)  # copies of a text stay together
+    with opened(config(tmp_path, shard_mb=shard_mb, validation_tokens=10**6)) as (data, source):
+        assert (len(source) > 3) == (shard_mb < 1)
+        train = one_pass(source)
+        held_out = texts_in(data.validation[1][data.validation[1] >= 0])
+    assert sorted(train) == sorted(text for text in TEXTS if not is_validation(text))
+    assert held_out == [text for text in TEXTS if is_validation(text)]
+    assert train != [text for text in TEXTS if not is_validation(text)]  # shuffled
+    assert not set(train) & set(held_out)  # duplicates too
 
 
-def test_a_page_that_spells_the_end_of_text_marker_does_not_end_there(tmp_path: Path) -> None:
-    source = source_of([write(tmp_path / "a.parquet", ["one<|endoftext|>two"], 1)], fraction=0.0)
-    assert texts_in(source[0]) == ["one<|endoftext|>two"]
+def test_shards_are_runs_of_whole_row_groups_that_make_up_the_files(server: StandInHub, tmp_path: Path) -> None:
+    with opened(config(tmp_path)) as (_, source):
+        shards = [source.text.shard(number) for number in range(len(source))]
+    by_file: dict[str, list[int]] = {}
+    for shard in shards:
+        path = re.search(r"(sample/10BT/\d+_00000\.parquet)@[0-9a-f]{64} part", shard.source)
+        assert path is not None
+        by_file.setdefault(path[1], []).extend(range(shard.first_group, shard.first_group + shard.units))
+    assert by_file == {f"sample/10BT/{n:03}_00000.parquet": list(range(12)) for n in range(FILES)}
+    units = [shard.units for shard in shards]
+    assert len(units) > FILES
+    assert max(units) <= 2 * min(units)
 
 
-def test_a_unit_without_documents_is_empty(tmp_path: Path) -> None:
-    source = source_of([write(tmp_path / "a.parquet", [None, "", "text"], 2)], fraction=0.0)
-    assert [source[unit].tolist() for unit in range(2)] == [[], [*b"text", END]]
-    assert source[0].dtype == np.uint32
+@given(done=st.integers(0, 40), workers=st.tuples(st.integers(1, 4), st.integers(1, 4)), fresh=st.booleans())
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_state_gives_exactly_the_remaining_batches(
+    server: StandInHub, tmp_path_factory: pytest.TempPathFactory, done: int, workers: tuple[int, int], fresh: bool
+) -> None:
+    """Across another number of workers too, and whether or not the cache is still there."""
+    folders = [tmp_path_factory.mktemp("cache") for _ in range(2)]
+    with opened(config(folders[0], num_workers=workers[0])) as (_, source):
+        whole = first(source, done + 6)
+    state = whole[done - 1][2] if done else None
+    with opened(config(folders[fresh], num_workers=workers[1])) as (_, source):
+        assert_same(first(source, 6, state), whole[done:])
 
 
-def test_a_missing_column_is_an_error_that_names_what_is_there(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.parquet", ["x"], 1)
-    with pytest.raises(ValueError, match=r"a\.parquet has no column 'body'; its columns: text, id, dump, url, .*score"):
-        source_of([path], text_field="body")
-    assert texts_in(source_of([path], fraction=0.0, text_field="dump")[0]) == ["CC-MAIN-2013-20"]
+def test_validation_is_the_same_for_every_seed_epoch_and_run(server: StandInHub, tmp_path: Path) -> None:
+    found = []
+    for folder, changes in (("a", {}), ("a", {}), ("b", {"shard_mb": 0.002, "num_workers": 3})):
+        with opened(config(tmp_path / folder, **changes)) as (data, source):
+            found.append(data.validation)
+            first(source, 3)
+    assert all(torch.equal(one, found[0][side]) for pair in found for side, one in enumerate(pair))
+    text = "".join(text + "\0" for text in TEXTS if is_validation(text))
+    counted = found[0][1][found[0][1] >= 0].tolist()
+    assert bytes(token if token < 256 else 0 for token in counted).decode() == text[:300]
 
 
-class CountedFiles:
-    """Local files that count what is opened and read."""
-
-    def __init__(self) -> None:
-        self.bytes_read = self.opened = 0
-
-    def open(self, path: str, mode: str, **settings: object) -> io.FileIO:
-        assert settings == {"cache_type": "none"}  # a cache that reads ahead fetches what nobody wants
-        self.opened += 1
-        files = self
-
-        class Counted(io.FileIO):
-            def read(self, size: int | None = -1) -> bytes:
-                data = super().read(-1 if size is None else size) or b""
-                files.bytes_read += len(data)
-                return data
-
-        return Counted(path, mode)
-
-
-def test_only_the_text_of_the_wanted_row_group_is_read(tmp_path: Path) -> None:
-    texts = [f"{n} " * 2_000 for n in range(400)]
-    path = write(tmp_path / "a.parquet", texts, 100, padding=10_000)
-    size = Path(path).stat().st_size
-    footer = pq.ParquetFile(path).metadata
-    tail = max(footer.serialized_size, 64 * 1024)  # parquet guesses the footer's size and reads so much at once
-    files = CountedFiles()
-    source = source_of([path], files=files)
-    assert files.bytes_read <= tail + 8  # opening reads the footer
-    files.bytes_read = 0
-    assert len(texts_in(source[2])) > 80
-    text_bytes = footer.row_group(2).column(0).total_compressed_size
-    assert text_bytes <= files.bytes_read <= text_bytes + tail + 8
-    assert files.bytes_read < size / 10
+def test_validation_needs_no_network_the_second_time_and_is_made_again_when_damaged(
+    server: StandInHub, tmp_path: Path
+) -> None:
+    with opened(config(tmp_path)) as (data, _):
+        wanted, commit = data.validation[1], data.revision
+    server.reset_counts()
+    with opened(config(tmp_path, revision=commit)) as (data, _):
+        assert torch.equal(data.validation[1], wanted)
+    assert server.requests == []
+    file = next(tmp_path.glob("validation_*.parquet"))
+    sound = file.read_bytes()
+    noticed = 0
+    for place in range(4, len(sound), len(sound) // 8):
+        file.write_bytes(sound[:place] + bytes([sound[place] ^ 255]) + sound[place + 1 :])
+        told: list[Any] = []
+        with opened(config(tmp_path, revision=commit), told.append) as (data, _):
+            assert torch.equal(data.validation[1], wanted)
+        noticed += f"{file} is damaged: reading the validation documents anew" in told
+    assert noticed >= 4  # a byte that says nothing about the text may change unseen
 
 
-def test_the_last_units_read_stay_in_memory(tmp_path: Path) -> None:
-    files = CountedFiles()
-    source = source_of([write(tmp_path / "a.parquet", TEXTS, 10)], files=files)
-    for unit in (3, 4, 5, 6):
-        source[unit]
-    opened = files.opened
-    for unit in (6, 5, 4, 3):
-        source[unit]
-    assert files.opened == opened
+def test_more_validation_text_is_read_where_the_file_has_too_little(server: StandInHub, tmp_path: Path) -> None:
+    for tokens in (100, 10**6, 100):
+        with opened(config(tmp_path, validation_tokens=tokens)) as (data, _):
+            assert int((data.validation[1] >= 0).sum()) == min(
+                tokens, sum(len(t) + 1 for t in TEXTS if is_validation(t))
+            )
+    assert len(list(tmp_path.glob("validation_*"))) == 1
 
 
-@pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (1, 2)])
-@pytest.mark.parametrize("size", [3, 200])
-def test_packed_batches_go_on_at_any_batch(tmp_path: Path, size: int, rank: int, world_size: int) -> None:
-    source = source_of([write(tmp_path / f"{n}.parquet", TEXTS[n::2], size) for n in range(2)])
-    settings: dict[str, Any] = {"window_rows": 8, "rank": rank, "world_size": world_size}
-    uninterrupted = list(islice(PackedBatches(source, 32, 4, seed=3, **settings), 32))
-    states = [state for _, _, state in uninterrupted]
-    assert states[-1].epoch > 0  # past the end of the text, into a new order
-    for state, (inputs, targets, following) in zip(states, uninterrupted[1:], strict=False):
-        resumed = next(iter(PackedBatches(source, 32, 4, seed=3, state=state, **settings)))
-        torch.testing.assert_close(resumed[0], inputs, rtol=0, atol=0)
-        torch.testing.assert_close(resumed[1], targets, rtol=0, atol=0)
-        assert resumed[2] == following
+def test_a_second_run_reads_all_from_the_cache_and_asks_nothing_of_the_hub(server: StandInHub, tmp_path: Path) -> None:
+    with opened(config(tmp_path)) as (data, source):
+        whole = one_pass(source)
+        commit = data.revision
+    server.reset_counts()
+    server.stop_serving()
+    with opened(config(tmp_path, revision=commit)) as (_, source):
+        assert one_pass(source) == whole
+    assert server.requests == []
 
 
-def test_an_epoch_of_packed_batches_shows_every_training_token_once(tmp_path: Path) -> None:
-    source = source_of([write(tmp_path / "a.parquet", TEXTS, 9)])
-    tokens = np.concatenate([source[unit] for unit in range(len(source))])
-    batches = PackedBatches(source, seq_length=5, batch_size=1, seed=0, window_rows=1)
-    rows = [inputs[0] for inputs, _, _ in islice(batches, -(-len(tokens) // 5))]
-    assert sorted(torch.cat(rows)[: len(tokens)].tolist()) == sorted(tokens.tolist())
+def test_without_a_network_a_run_goes_on_from_the_cache_and_says_so(server: StandInHub, tmp_path: Path) -> None:
+    with opened(config(tmp_path)) as (_, source):
+        whole = one_pass(source)
+    server.stop_serving()
+    told: list[Any] = []
+    with opened(config(tmp_path, network_patience=0.3), told.append) as (data, source):
+        assert one_pass(source) == whole
+        assert data.revision == server.commit(FINEWEB).sha
+    assert any("cannot be reached: going on with what is in" in line for line in told if isinstance(line, str))
 
 
-Hub = Callable[[Texts], None]
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    """hub(texts) makes a folder stand for the hub, with the texts in two files in row groups of 20."""
-
-    def make(texts: Texts) -> None:
-        folder = tmp_path / "datasets/HuggingFaceFW/fineweb-edu/sample/10BT"
-        folder.mkdir(parents=True)
-        half = len(texts) // 2
-        for name, part in (("001_00000", texts[half:]), ("000_00000", texts[:half])):
-            write(folder / f"{name}.parquet", part, 20)
-        files = DirFileSystem(str(tmp_path), LocalFileSystem())
-        monkeypatch.setattr(huggingface_hub, "HfFileSystem", lambda: files)
-
-    return make
-
-
-def test_the_dataset_named_fineweb_is_read_from_the_hub(hub: Hub) -> None:
-    hub(TEXTS)
-    data = open_dataset(DataConfig("fineweb", "byte", seq_length=32, tokens_per_epoch=4_000))
-    held_out = [text for text in TEXTS if is_validation(text)]
-    assert isinstance(data.train, FineWebSource)
-    assert all_train(data.train) == [text for text in TEXTS if not is_validation(text)]
-    assert data.tokens_per_epoch == 4_000
-    inputs, targets = data.validation
-    counted = targets[targets >= 0]
-    assert texts_in(counted) == held_out  # less than validation_tokens: all of it
-    assert inputs.shape == targets.shape == (-(-len(counted) // 32), 32)
-    assert data.validation_bytes == sum(len(text.encode()) for text in held_out)
-
-
-def test_validation_is_the_first_held_out_tokens_every_time(hub: Hub) -> None:
-    hub(TEXTS)
-    config = DataConfig("fineweb", "byte", seq_length=16, validation_tokens=100)
-    first, again = (open_fineweb(config, BYTE).validation[1] for _ in range(2))
-    held_out = "".join(text + "\0" for text in TEXTS if is_validation(text))
-    assert torch.equal(first, again)
-    assert bytes(token if token != END else 0 for token in first[first >= 0].tolist()).decode() == held_out[:100]
-
-
-def test_without_a_network_the_error_is_one_line_that_names_the_way_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    closed = partial(huggingface_hub.HfFileSystem, endpoint="http://127.0.0.1:9", skip_instance_cache=True)
-    monkeypatch.setattr(huggingface_hub, "HfFileSystem", closed)
-    with pytest.raises(ValueError, match=r"^FineWeb-Edu cannot be reached") as caught:
-        open_fineweb(DataConfig("fineweb", "byte"), BYTE)
-    assert "--dataset shakespeare" in str(caught.value)
+def test_without_a_network_or_a_cache_one_line_names_the_way_on(server: StandInHub, tmp_path: Path) -> None:
+    server.stop_serving()
+    with pytest.raises(HubError, match=r"fineweb-edu cannot be reached .*--dataset shakespeare") as caught:
+        open_dataset(config(tmp_path, network_patience=0.3))
     assert "\n" not in str(caught.value)
 
 
-def test_a_hub_without_the_files_is_told_apart_from_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    empty = DirFileSystem(str(tmp_path), LocalFileSystem())
-    monkeypatch.setattr(huggingface_hub, "HfFileSystem", lambda: empty)
-    with pytest.raises(ValueError, match="not on the hub as expected: no file matches") as caught:
-        open_fineweb(DataConfig("fineweb", "byte"), BYTE)
-    assert "--dataset shakespeare" in str(caught.value)
+def test_what_is_not_in_the_cache_stops_a_run_only_when_it_is_reached(server: StandInHub, tmp_path: Path) -> None:
+    with opened(config(tmp_path)) as (_, source):
+        whole = first(source, 200)
+    with opened(config(tmp_path / "again")) as (_, source):
+        source.fetches_ahead = False
+        some = first(source, 20)
+        commit = source.text.commit
+    server.stop_serving()
+    drawn: list[Batch] = []
+    offline = opened(config(tmp_path / "again", revision=commit, network_patience=0.5))
+    with offline as (_, source), pytest.raises(HubError, match=r"127\.0\.0\.1"):
+        first(source, 200, into=drawn)
+    assert len(drawn) >= len(some)
+    assert_same(drawn, whole[: len(drawn)])
+    server.start_serving()
+    with opened(config(tmp_path / "again", revision=commit)) as (_, source):
+        assert_same(first(source, 5, drawn[-1][2]), whole[len(drawn) : len(drawn) + 5])
+
+
+def test_only_the_text_columns_of_the_row_groups_used_are_fetched(server: StandInHub, tmp_path: Path) -> None:
+    texts = ["".join(map(chr, np.random.default_rng(n).integers(33, 127, 3_000))) for n in range(400)]
+    table = fineweb_rows(texts)
+    noise = pa.array([bytes(np.random.default_rng(n).integers(33, 127, 3_000, np.uint8)).decode() for n in range(400)])
+    table = table.set_column(table.schema.names.index("url"), "url", noise)  # as large as the text
+    contents = parquet_bytes(table, 50)
+    commit = server.add("someone/wide", {"train.parquet": contents})
+    changes = {"dataset": "hf:someone/wide", "revision": commit, "shard_mb": 100, "validation_tokens": 10}
+    server.reset_counts()
+    with opened(config(tmp_path, **changes)) as (_, source):
+        one_pass(source)
+        fetched = source.text.bytes_fetched
+    assert server.bytes_sent("train.parquet") == fetched
+    footer = pq.read_metadata(pa.BufferReader(contents))
+    column = sum(footer.row_group(group).column(0).total_compressed_size for group in range(8))
+    end = 64 * 1024 + 8  # parquet reads so much of a file's end to find the footer, then the footer
+    assert column <= fetched <= 1.05 * column + end + footer.serialized_size
+    assert column < 0.5 * len(contents)
+
+
+def test_any_hub_dataset_of_parquet_files_is_read_by_subset_split_and_column(
+    server: StandInHub, tmp_path: Path
+) -> None:
+    lines = [f"line {n}" for n in range(60)]
+    table = pa.table({"id": list(range(60)), "body": lines})
+    card = {"configs": [{"config_name": "wiki-raw", "data_files": [{"split": "train", "path": "wiki-raw/train-*"}]}]}
+    files = {"wiki-raw/train-00000-of-00001.parquet": parquet_bytes(table, 13), "other/train.parquet": b"nothing"}
+    server.add("someone/wikitext", files, card=card)
+    changes = {
+        "dataset": "hf:someone/wikitext",
+        "subset": "wiki-raw",
+        "text_column": "body",
+        "validation_tokens": 10**5,
+    }
+    with opened(config(tmp_path, **changes)) as (data, source):
+        assert sorted(one_pass(source) + texts_in(data.validation[1][data.validation[1] >= 0])) == sorted(lines)
+    with pytest.raises(HubError, match="has no column 'text'; its columns: id, body"):
+        open_dataset(config(tmp_path, **{**changes, "text_column": "text"}))
+    with pytest.raises(HubError, match=r"column 'id' is int64, wanted string"):
+        open_dataset(config(tmp_path, **{**changes, "text_column": "id"}))
+    with pytest.raises(HubError, match=r"no split 'test'.*; its splits: train"):
+        open_dataset(config(tmp_path, **{**changes, "split": "test"}))
+
+
+def test_a_vocabulary_can_be_trained_on_the_text_itself(server: StandInHub, tmp_path: Path) -> None:
+    with opened(config(tmp_path, encoding="bpe300")) as (data, source):
+        assert data.tokenizer.vocab_size == 300
+        with contextlib.closing(source.stream(Walk(source, 3))) as stream:
+            _, tokens = next(stream)
+        assert data.tokenizer.decode(tokens.tolist()).startswith("Page ")
+        assert re.fullmatch(r"bpe300-[0-9a-f]{12}", source.encoding)
+
+
+def test_an_encoding_has_one_name_for_ever() -> None:
+    assert encoding_id(load_tokenizer("cl100k_base")) == "cl100k_base"
+    first_, second = (train_bpe([text * 50], 260) for text in ("abc abd ", "xyz xyw "))
+    assert encoding_id(first_) != encoding_id(second)
+    assert encoding_id(first_) == encoding_id(train_bpe(["abc abd " * 50], 260))
+
+
+def test_a_unit_by_hand() -> None:
+    unit = encode_unit(["ab", None, "", "c<|endoftext|>"], BYTE)
+    assert texts_in(unit.ids) == ["ab", "c<|endoftext|>"]
+    assert unit.lengths.tolist() == [3, 15]
+    assert (unit.digests < 0.1 * 2**64).tolist() == [is_validation("ab"), is_validation("c<|endoftext|>")]
+    assert encode_unit([None, ""], BYTE).ids.tolist() == []
+
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "a busy hub": {"kind": "status", "status": 429, "retry_after": 1, "times": 2},
+    "a hub that is down": {"kind": "status", "status": 503, "times": 3},
+    "a reset connection": {"kind": "reset", "times": 3},
+    "a reset in mid-body": {"kind": "reset_body", "times": 4},
+    "a truncated body": {"kind": "truncate", "times": 4},
+    "a short body": {"kind": "short", "times": 4},
+    "faults at random": {"kind": "reset_body", "probability": 0.3, "times": 30},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_stream_is_the_same_through(fault: str, server: StandInHub, tmp_path: Path) -> None:
+    with opened(config(tmp_path / "well")) as (_, source):
+        whole = first(source, 60)
+    server.fail(path="/cdn/", **FAULTS[fault])
+    with opened(config(tmp_path / "faults")) as (_, source):
+        assert_same(first(source, 60), whole)
+
+
+def test_a_file_replaced_on_the_hub_in_mid_run_is_an_error_never_wrong_text(server: StandInHub, tmp_path: Path) -> None:
+    commit = server.add("someone/moving", {"train.parquet": parquet_bytes(fineweb_rows(TEXTS), GROUP)})
+    changes = {"dataset": "hf:someone/moving", "revision": commit, "validation_tokens": 1}
+    whole: list[Any] = []
+
+    def read_on(source: HubSource) -> None:
+        with contextlib.closing(source.stream(Walk(source, 3))) as stream:
+            for place, tokens in stream:
+                whole.append((place, texts_in(tokens)))
+                if len(whole) == 3:
+                    server.replace("someone/moving", "train.parquet", parquet_bytes(fineweb_rows(TEXTS[::-1]), GROUP))
+
+    with opened(config(tmp_path, **changes)) as (_, source):
+        source.fetches_ahead = False
+        with pytest.raises(HubError, match="changed on the hub"):
+            read_on(source)
+    assert 3 <= len(whole) < 35
+    for place, texts in whole:
+        group = source.text.shard(place.shard).first_group + place.unit
+        assert texts == [text for text in TEXTS[group * GROUP : (group + 1) * GROUP] if not is_validation(text)]
+
+
+def test_a_new_upload_does_not_change_a_run_that_has_begun(server: StandInHub, tmp_path: Path) -> None:
+    server.add("someone/growing", {"train.parquet": parquet_bytes(fineweb_rows(TEXTS), GROUP)})
+    changes = {"dataset": "hf:someone/growing", "validation_tokens": 1}
+    with opened(config(tmp_path, **changes)) as (data, source):
+        whole = first(source, 40)
+        commit = data.revision
+    server.add("someone/growing", {"train.parquet": parquet_bytes(fineweb_rows(TEXTS[::-1]), GROUP)})
+    with opened(config(tmp_path / "other", **changes, revision=commit)) as (_, source):
+        assert_same(first(source, 20, whole[19][2]), whole[20:])
+    with opened(config(tmp_path, **changes)) as (data, source):  # a new run takes the new text, not what is cached
+        assert data.revision != commit
+        assert first(source, 40)[0][0].tolist() != whole[0][0].tolist()
+
+
+def test_the_cache_stays_within_its_bounds_and_the_stream_the_same(server: StandInHub, tmp_path: Path) -> None:
+    shards = {"shard_mb": 0.01, "num_workers": 1}  # of more units than wait for their turn in memory
+    with opened(config(tmp_path / "large", **shards)) as (_, source):
+        whole = first(source, 200)
+        assert len(source) >= 6
+    told: list[Any] = []
+    with opened(config(tmp_path / "small", cache_shards=3, **shards), told.append) as (_, source):
+        batches = PackedBatches(source, 16, 4, seed=3, window_rows=24)
+        drawn, most = [], 0
+        with contextlib.closing(iter(batches)) as iterator:
+            for batch in itertools.islice(iterator, 200):
+                drawn.append(batch)
+                most = max(most, sum(entry.units_present > 0 for entry in source.text.cache.shards()))
+    assert_same(drawn, whole)
+    assert most == 3
+    assert any(isinstance(news, FetchProgress) for news in told)
+
+
+def test_two_runs_share_one_cache_and_fetch_little_twice(server: StandInHub, tmp_path: Path) -> None:
+    with opened(config(tmp_path / "alone")) as (_, source):
+        whole = first(source, 150)
+        alone = source.text.bytes_fetched
+    drawn: dict[int, list[Batch]] = {}
+
+    def run(number: int) -> None:
+        with opened(config(tmp_path / "shared")) as (_, source):
+            drawn[number] = first(source, 150)
+
+    server.reset_counts()
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(2):
+        assert_same(drawn[number], whole)
+    footers = 2 * FILES * 64 * 1024
+    assert server.bytes_sent(".parquet") <= 1.2 * alone + footers
+
+
+def test_closing_ends_all_threads_at_once_even_in_a_stalled_fetch(server: StandInHub, tmp_path: Path) -> None:
+    with opened(config(tmp_path)) as (_, source):
+        first(source, 1)
+    before = threading.active_count()
+    with opened(config(tmp_path / "stalled")) as (_, source):
+        server.fail("status", path="/cdn/", status=503, times=10**6)
+        walk = Walk(source, 3)
+        reader = threading.Thread(
+            target=lambda: contextlib.suppress(Exception) or next(source.stream(walk)), daemon=True
+        )
+        started = time.monotonic()
+        reader.start()
+        time.sleep(0.3)
+    assert time.monotonic() - started < 5
+    reader.join(5)
+    assert threading.active_count() <= before + 1

@@ -96,6 +96,15 @@ def test_an_evaluation_equals_the_loss_of_all_rows_at_once(tiny_model: Models) -
     assert score.perplexity == pytest.approx(calculate_perplexity(model(inputs).detach(), targets))
 
 
+def test_documents_are_kept_apart_where_end_of_text_is_given(tiny_model: Models) -> None:
+    model = tiny_model()
+    inputs, targets = rows_of(100)
+    assert (inputs[:, 1:-1] == 16).any()
+    kept_apart = evaluate_perplexity(model, inputs, targets, batch_size=2, end_of_text=16)
+    assert kept_apart.nats == pytest.approx(model.loss(inputs, targets, end_of_text=16)[0].item(), rel=1e-12)
+    assert kept_apart.nats != pytest.approx(evaluate_perplexity(model, inputs, targets).nats, rel=1e-3)
+
+
 @given(batch_size=st.integers(1, 12), length=st.integers(1, 60))
 @settings(max_examples=30)
 def test_the_batch_size_changes_nothing(tiny_model: Models, batch_size: int, length: int) -> None:

@@ -101,6 +101,16 @@ def test_a_batch_without_targets_gives_no_gradient_and_divides_by_no_zero(tiny_m
     assert all((gradient == 0).all() for gradient in found)
 
 
+def test_the_objective_keeps_attention_within_documents_where_it_knows_end_of_text(tiny_model: Models) -> None:
+    model = tiny_model()
+    tokens = torch.tensor([[5, 6, 16, 7, 8, 9]])
+    batch = (tokens, tokens.roll(-1, 1))
+    masked, plain = Objective(model, end_of_text=16)(*batch)[0], Objective(model)(*batch)[0]
+    torch.testing.assert_close(masked, model.loss(*batch, end_of_text=16)[0], rtol=0, atol=0)
+    torch.testing.assert_close(plain, model.loss(*batch)[0], rtol=0, atol=0)
+    assert not torch.allclose(masked, plain, rtol=1e-3)
+
+
 def test_count_targets_leaves_out_the_ignored() -> None:
     row = torch.tensor([[5, IGNORE, 7]])
     assert count_targets([(row, row), (row, row[:, :2])]) == 3

@@ -44,6 +44,16 @@ right only when T == S. kv_cache.py holds the keys and values between calls.
     query 0      x   x   x   x   .          stands at position 3
     query 1      x   x   x   x   x          stands at position 4
 
+**Documents in one row.** Training rows are packed (dataset.py): an end-of-text stands between documents, and a causal
+query sees beyond it. `document_mask` (DataConfig's mask_documents) ends the view there: a query sees keys of its own
+document only, and an end-of-text begins one. So nothing of a document is predicted from the one before, not even its
+first token; and generation without a prompt starts from end-of-text, as documents then do. As a target it belongs to
+what stands before it: a document's last token predicts it, seeing that document. Positions count on through the row,
+hence only relative ones (rotary, alibi) make a document look as if it stood alone. Off by default: where documents are
+longer than rows, few rows hold two, and on a GPU FlashAttention takes no such mask.
+benchmarks/document_mask.py measures what it costs. arXiv 2402.13991 reports better models with it; Llama 3's authors
+(arXiv 2407.21783) saw little effect but at very long contexts.
+
 **Cost** for B = 1: 4 T C^2 multiply-adds for the projections, and 2 T S C for scores and mix. Time grows with the
 square of the context, memory too if the (T, S) weights are kept. `fused_attention` computes the same without ever
 storing them, by walking over keys in blocks (FlashAttention).
@@ -80,6 +90,19 @@ def causal_mask(queries: int, keys: int, device: torch.device | None = None) -> 
     [[1, 1, 1, 0], [1, 1, 1, 1]]
     """
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+
+
+def document_mask(tokens: Tensor, end_of_text: int) -> Tensor:
+    """Returns (B, 1, T, T) bool for tokens (B, T) int64: causal, and True only within a document.
+
+    An end-of-text begins the next document. By hand, with 0 for end-of-text, the documents 5 and 0 7 8:
+
+    >>> document_mask(torch.tensor([[5, 0, 7, 8]]), end_of_text=0).int().tolist()
+    [[[[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 1]]]]
+    """
+    document = (tokens == end_of_text).cumsum(1)  # (B, T): how many documents began up to each token
+    same = document[:, None, :, None] == document[:, None, None, :]  # (B, 1, T, T)
+    return same & causal_mask(tokens.shape[1], tokens.shape[1], tokens.device)
 
 
 def explicit_attention(

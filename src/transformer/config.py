@@ -2,137 +2,36 @@
 
 The dataclasses below are frozen: a setting is chosen once, checked once, stored in the checkpoint and never
 changed behind anybody's back. Command-line flags, help texts and checkpoints are derived from them, so a
-default is written here and nowhere else. `check()` reports every problem of a configuration at once;
-`from_dict()` also refuses names that it does not know and says which one was probably meant.
+default is written here and nowhere else. settings.py has what all of them can do.
 
 Only the standard library is imported here: any part of the project may import this file.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import math
-import types
-from collections.abc import Iterable, Mapping
+import re
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
-C = TypeVar("C", bound="Config")
+from transformer.settings import Config, ConfigError, between, near_miss, positive, seed_problems
+
+__all__ = [
+    "IGNORE",
+    "PRESETS",
+    "SAMPLING_PRESETS",
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "SamplingConfig",
+    "TrainConfig",
+    "near_miss",
+    "seed_problems",
+]
 
 IGNORE = -100
 """A target with this value is not predicted and not counted, PyTorch's convention."""
-
-
-class ConfigError(ValueError):
-    """One or more settings cannot be used; `problems` lists them, the message joins them."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = list(problems)
-        super().__init__("; ".join(self.problems))
-
-
-def near_miss(name: str, known: Iterable[str]) -> str:
-    """Returns "; did you mean X?" for the known name closest to `name`, or nothing where none is close."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-class Config:
-    """What every group of settings can do: check itself, become a plain dict and come back from one."""
-
-    def problems(self) -> list[str]:
-        """Returns a sentence for every rule that the settings of this group break."""
-        return []
-
-    def check(self) -> Self:
-        """Raises ConfigError that names every problem at once; returns self, so that calls chain."""
-        found = type_problems(self) or self.problems()
-        if found:
-            raise ConfigError(found)
-        return self
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the settings as nested dicts of plain values, as a checkpoint stores them."""
-        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Builds and checks the settings from (nested) plain values; ConfigError lists all that is wrong."""
-        config, found = build(cls, values)
-        found += type_problems(config) or config.problems()
-        if found:
-            raise ConfigError(found)
-        return config
-
-
-def build(cls: type[C], values: Mapping[str, Any]) -> tuple[C, list[str]]:
-    """Returns the config built from the names that exist, and a problem for each that does not."""
-    hints = get_type_hints(cls)
-    known: dict[str, Any] = {}
-    found: list[str] = []
-    for name, value in values.items():
-        if name not in hints:
-            found.append(f"unknown setting {name!r}{near_miss(name, hints)}")
-        elif isinstance(hints[name], type) and issubclass(hints[name], Config) and isinstance(value, Mapping):
-            known[name], inner = build(hints[name], value)
-            found += inner
-        else:
-            known[name] = value
-    return cls(**known), found
-
-
-def type_problems(config: Config) -> list[str]:
-    """Returns a sentence for every setting whose value has the wrong type or is not among the choices."""
-    found: list[str] = []
-    for name, hint in get_type_hints(type(config)).items():
-        value = getattr(config, name)
-        if isinstance(value, Config):
-            found += type_problems(value)
-            continue
-        options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-        if not any(_fits(value, option) for option in options):
-            choices = [choice for option in options for choice in get_args(option)]
-            wanted = f"one of {', '.join(map(str, choices))}" if choices else _type_names(options)
-            close = near_miss(str(value), map(str, choices))
-            found.append(f"{name}={value!r} is not {wanted}{close}")
-    return found
-
-
-def _fits(value: object, option: Any) -> bool:
-    if get_origin(option) is Literal:
-        return value in get_args(option)
-    if option is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if option is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, option)
-
-
-def _type_names(options: Iterable[Any]) -> str:
-    names = {int: "a whole number", float: "a finite number", str: "text", bool: "True or False"}
-    return " or ".join(
-        names.get(option, "a group of settings" if option is not types.NoneType else "None") for option in options
-    )
-
-
-def _positive(config: object, *names: str) -> list[str]:
-    values = {name: getattr(config, name) for name in names}
-    return [f"{name}={value} must be above 0" for name, value in values.items() if value is not None and value <= 0]
-
-
-def _between(config: object, low: float, high: float, *names: str) -> list[str]:
-    values = {name: getattr(config, name) for name in names}
-    return [
-        f"{name}={value} must be from {low:g} to below {high:g}"
-        for name, value in values.items()
-        if not low <= value < high
-    ]
-
-
-def seed_problems(seed: int) -> list[str]:
-    """Returns a sentence where the seed is not one that all random generators take."""
-    return [] if 0 <= seed < 2**63 else [f"seed={seed} must be from 0 to 2**63 - 1"]
 
 
 @dataclass(frozen=True)
@@ -182,10 +81,10 @@ class ModelConfig(Config):
 
     def problems(self) -> list[str]:
         sizes = ("vocab_size", "d_model", "num_heads", "num_layers", "d_ff", "max_seq_len", "num_kv_heads")
-        found = _positive(self, *sizes)
+        found = positive(self, *sizes)
         if not found:
             found = self._shape_problems()
-        return found + _positive(self, "norm_eps", "rope_theta") + _between(self, 0, 1, "dropout")
+        return found + positive(self, "norm_eps", "rope_theta") + between(self, 0, 1, "dropout")
 
     def _shape_problems(self) -> list[str]:
         found = []
@@ -208,7 +107,7 @@ class DataConfig(Config):
     """Which text the model learns from, and how it is cut."""
 
     dataset: str = "fineweb"
-    """fineweb (streamed from the hub), shakespeare (bundled), or a file or folder of your own text."""
+    """fineweb (streamed from the hub), hf:OWNER/NAME (another one there), shakespeare (bundled), or your own text."""
     encoding: str = "cl100k_base"
     """cl100k_base, p50k_base, byte, or bpeN: a vocabulary of N entries trained on the dataset itself."""
     seq_length: int = 128
@@ -217,19 +116,42 @@ class DataConfig(Config):
     """Tokens that count as one epoch; never more than the whole of a local text once."""
     shuffle_rows: int = 8_192
     """Rows that are mixed with one another; more mix better and take 4 bytes a token of memory."""
+    mask_documents: bool = False
+    """Whether attention stops at end-of-text, so that no document sees the one before it in its row."""
     validation_fraction: float = 0.1
     """Share of the documents kept for validation, chosen by a hash of their text."""
     validation_tokens: int = 200_000
     """Validation stops after this many tokens, always the same ones."""
-    text_field: str = "text"
+    subset: str | None = None
+    """Which part of a hub dataset, its config; None: FineWeb-Edu's sample-10BT, or a dataset's default."""
+    split: str = "train"
+    """Which split of a hub dataset is the text; the validation part is taken from it by validation_fraction."""
+    revision: str = "main"
+    """Which version of a hub dataset; a run keeps the commit that it began with."""
+    text_column: str = "text"
     """The field or column that holds the text in jsonl and parquet files."""
+    cache_dir: str | None = None
+    """Where text from the hub is kept; None: data/fineweb_cache, or data/OWNER_NAME_cache for another dataset."""
+    cache_shards: int = 5
+    """Shards that stay on disk: the most recently used ones."""
+    cache_gb: float = 2.5
+    """Most disk space for shards and their token ids, in units of 10**9 bytes; ids go first, as they can be remade."""
+    shard_mb: float = 400.0
+    """About how much of a remote file is one shard, in units of 10**6 bytes."""
+    num_workers: int | None = None
+    """Threads that tokenize ahead of a streamed run; None: one for each core."""
+    network_patience: float = 300.0
+    """Seconds for which a failing network is tried again before the run stops."""
 
     def problems(self) -> list[str]:
-        found = _positive(self, "seq_length", "tokens_per_epoch", "shuffle_rows", "validation_tokens")
+        found = positive(self, "seq_length", "tokens_per_epoch", "shuffle_rows", "validation_tokens")
+        found += positive(self, "cache_shards", "cache_gb", "shard_mb", "num_workers", "network_patience")
         if not 0 < self.validation_fraction < 1:
             found.append(f"validation_fraction={self.validation_fraction} must be above 0 and below 1")
         if not self.dataset:
             found.append("dataset is empty: give fineweb, shakespeare, or a path to your own text")
+        if self.dataset.startswith("hf:") and not re.fullmatch(r"hf:[\w.-]+/[\w.-]+", self.dataset):
+            found.append(f"dataset={self.dataset!r} is not hf:OWNER/NAME, for example hf:Salesforce/wikitext")
         return found
 
 
@@ -257,8 +179,8 @@ class OptimizerConfig(Config):
     """Longest gradient allowed, as a norm over all parameters; 0 turns clipping off."""
 
     def problems(self) -> list[str]:
-        found = _positive(self, "learning_rate", "muon_learning_rate")
-        found += _between(self, 0, 1, "beta1", "beta2", "warmup_fraction")
+        found = positive(self, "learning_rate", "muon_learning_rate")
+        found += between(self, 0, 1, "beta1", "beta2", "warmup_fraction")
         for name in ("weight_decay", "grad_clip"):
             if getattr(self, name) < 0:
                 found.append(f"{name}={getattr(self, name)} must not be below 0")
@@ -300,7 +222,7 @@ class TrainConfig(Config):
 
     def problems(self) -> list[str]:
         found = self.model.problems() + self.data.problems() + self.optimizer.problems()
-        found += _positive(self, "epochs", "max_steps", "batch_size", "accumulation_steps", "eval_every", "log_every")
+        found += positive(self, "epochs", "max_steps", "batch_size", "accumulation_steps", "eval_every", "log_every")
         found += seed_problems(self.seed)
         if self.data.seq_length > self.model.max_seq_len:
             found.append(
@@ -324,7 +246,7 @@ class SamplingConfig(Config):
     """With top_p and top_k_top_p: the likeliest tokens stay until their probabilities add up to this."""
 
     def problems(self) -> list[str]:
-        found = _positive(self, "top_k")
+        found = positive(self, "top_k")
         if self.temperature < 0:
             found.append(f"temperature={self.temperature} must not be below 0 (0 is greedy)")
         if not 0 < self.top_p <= 1:

@@ -21,12 +21,15 @@ model where texts end, and that what follows has nothing to do with what came be
 [([0, 4, 5], [4, 5, 0]), ([1, 2, 3], [2, 3, 0])]
 
 **Shuffling.** Neighbouring rows come from one document and resemble each other; a batch of them is a poor sample of
-the whole. So documents are visited in a new order every epoch, and rows are shuffled within a window of window_rows.
-A wider window mixes better and holds more in memory: window_rows * (T + 1) * 4 bytes (4 MiB at 8,192 rows of 128).
+the whole. Three things mix them. The text stands in *shards* (a run of a remote file; a local text is one shard) made
+of *units* (a row group; a document of a local text): every pass over the text visits the shards in a new order, and
+in each shard the units in a new order; then rows are shuffled within a window of window_rows. A wider window mixes
+better and holds more in memory: window_rows * (T + 1) * 4 bytes, twice while it is shuffled (4 MiB at 8,192 rows of
+128). All three follow from the seed and from nothing else. No text comes twice before all of it has come once.
 
-**State.** Where a run stands is five whole numbers: epoch, unit (a document here, a row group in FineWeb), tokens
-into the unit at which the window starts, rows of the window already used, and its size. Units are addressed by number,
-so going on never means reading everything before. Each batch comes with the state that leads to the next one.
+**State.** Where a run stands is six whole numbers: pass, shard and unit in that pass's order, tokens into the unit at
+which the window starts, rows of the window already used, and its size. Units are addressed by number, so going on never
+means reading everything before. Each batch comes with the state that leads to the next one.
 
 **Split.** text/ decides by a keyed hash of a document's text whether it is for validation: the same document lands on
 the same side in every run, on every machine, in any order, and an exact duplicate lands with it.
@@ -35,7 +38,9 @@ the same side in every run, on every machine, in any order, and an exact duplica
 r + world_size, ... So the number of processes changes who computes a row, not which rows make up a step.
 **Cost.** Packing copies each token a few times; tokenising is the slow part and happens once, when the data is loaded.
 **Not chosen.** Sampling random offsets, as nanoGPT does: simple, but some text is seen twice before other text is seen
-once. Masking attention between packed documents: documents are short beside FineWeb's, and it costs the fast path.
+once. Filling rows up with padding, so that none holds two documents: short documents would leave most of a row empty.
+**An option.** A token may look at all that stands before it in its row, the end of another document too; end-of-text
+teaches it to make nothing of that. With mask_documents attention stops there instead (attention.py).
 **Is it working?** Rows put back in order give the stream; `state` fed back gives the same next batch; tests do both.
 
 Read before: text/. Next: fineweb_dataset.py, trainer.py.
@@ -43,11 +48,12 @@ Read before: text/. Next: fineweb_dataset.py, trainer.py.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -55,34 +61,74 @@ import torch
 from torch import Tensor
 
 from transformer.config import IGNORE, DataConfig
-from transformer.text import Tokenizer, load_shakespeare, load_tokenizer, read_documents, split_documents, train_bpe
+from transformer.text import (
+    Tokenizer,
+    Tokens,
+    load_shakespeare,
+    load_tokenizer,
+    read_documents,
+    split_documents,
+    train_bpe,
+)
 
-Tokens = npt.NDArray[np.uint32]
 Batch = tuple[Tensor, Tensor, "DataState"]
 
 
+class Place(NamedTuple):
+    """A unit on a walk through a source: how far the walk is, and which unit it has come to."""
+
+    epoch: int
+    """Passes over the whole source before this one."""
+    shards_before: int
+    """Shards visited before this one in the pass."""
+    units_before: int
+    """Units visited before this one in the shard."""
+    shard: int
+    unit: int
+
+
 class TokenSource(Protocol):
-    """Text as numbered units, each a run of tokens that can be read on its own."""
+    """Text as numbered shards of numbered units, each unit a run of tokens that can be read on its own."""
 
     def __len__(self) -> int:
-        """The number of units."""
+        """The number of shards."""
 
-    def __getitem__(self, unit: int) -> Tokens:
-        """The tokens of all the unit's documents, an end-of-text after each."""
+    def units(self, shard: int) -> int:
+        """The number of units in a shard."""
+
+    def stream(self, walk: Walk) -> Generator[tuple[Place, Tokens]]:
+        """The units that the walk comes to, in its order: all their documents' tokens, an end-of-text after each.
+
+        It may walk ahead and prepare what comes next. To be closed by whoever reads it.
+        """
+
+    def close(self) -> None:
+        """Ends what goes on in the background."""
 
 
 class TokenDocuments:
-    """A TokenSource in memory: each document is a unit."""
+    """A TokenSource in memory: one shard, in which each document is a unit."""
 
     def __init__(self, documents: Sequence[Sequence[int] | Tokens], end_of_text: int) -> None:
         self.end_of_text = end_of_text
         self.documents = [np.asarray(document, dtype=np.uint32) for document in documents]
 
     def __len__(self) -> int:
+        return 1
+
+    def units(self, shard: int) -> int:
         return len(self.documents)
 
-    def __getitem__(self, unit: int) -> Tokens:
-        return np.append(self.documents[unit], np.uint32(self.end_of_text))
+    def stream(self, walk: Walk) -> Generator[tuple[Place, Tokens]]:
+        for place in walk:
+            yield place, np.append(self.documents[place.unit], np.uint32(self.end_of_text))
+
+    def close(self) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[Tokens]:
+        """Each document's tokens and an end-of-text, in the order given."""
+        return (np.append(document, np.uint32(self.end_of_text)) for document in self.documents)
 
     @property
     def num_tokens(self) -> int:
@@ -95,6 +141,7 @@ class DataState:
     """Where the next batch begins: the window's first token, and the rows of the window already used."""
 
     epoch: int = 0
+    shard: int = 0
     unit: int = 0
     offset: int = 0
     row: int = 0
@@ -106,11 +153,56 @@ class DataState:
         return asdict(self)
 
 
+class Walk:
+    """The order in which a source is read, from a state on, pass after pass without end.
+
+    A copy (copy.copy) walks on by itself. Where the source cannot tell a shard's units, its error comes out of next(),
+    and the next try is at the same place. Raises ValueError where the source has no unit.
+    """
+
+    def __init__(self, source: TokenSource, seed: int, state: DataState | None = None) -> None:
+        self.source, self.seed, self.start = source, seed, state or DataState()
+        self._ahead = (self.start.epoch, self.start.shard, self.start.unit)
+        self._shards = self._order(self.start.epoch)
+        self._units: tuple[object, npt.NDArray[np.int64]] = (None, np.empty(0, np.int64))
+        self.asked = 0
+        """The shard whose units were asked for last."""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Place:
+        epoch, shard, unit = self._ahead
+        while True:
+            if shard == len(self._shards):
+                if epoch > self._ahead[0]:  # a whole pass without a unit
+                    raise ValueError("there is no document to train on")
+                epoch, shard = epoch + 1, 0
+                self._shards = self._order(epoch)
+                continue
+            order = self._unit_order(epoch, int(self._shards[shard]))
+            if unit < len(order):
+                break
+            shard, unit = shard + 1, 0
+        self._ahead = (epoch, shard, unit + 1)
+        return Place(epoch, shard, unit, int(self._shards[shard]), int(order[unit]))
+
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        return np.random.default_rng([self.seed, epoch, 0, 1]).permutation(len(self.source))
+
+    def _unit_order(self, epoch: int, shard: int) -> npt.NDArray[np.int64]:
+        if self._units[0] != (epoch, shard):
+            self.asked = shard
+            order = np.random.default_rng([self.seed, epoch, shard]).permutation(self.source.units(shard))
+            self._units = ((epoch, shard), order)
+        return self._units[1]
+
+
 class PackedBatches:
     """Endless shuffled batches from a source; iterating goes on from `state`.
 
     Yields inputs (B, T) int64, targets (B, T) int64 and the DataState after them. `rank` of `world_size` processes
-    gets its share of each global batch. Raises ValueError where the source is empty.
+    gets its share of each global batch. Iterating raises ValueError where the source is empty.
     """
 
     def __init__(
@@ -124,56 +216,54 @@ class PackedBatches:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if len(source) == 0:
-            raise ValueError("there is no document to train on")
         self.source, self.seq_length, self.seed = source, seq_length, seed
         self.rank, self.world_size = rank, world_size
         self.global_batch = batch_size * world_size
         self.window_rows = window_rows
         self.state = state or DataState()
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch]:
         state = self.state
-        rows, following = self._window(state)
-        while True:
-            parts: list[Tokens] = []
-            missing = self.global_batch
-            while missing:
-                if state.row == len(rows):
-                    state = following
-                    rows, following = self._window(state)
-                parts.append(rows[state.row : state.row + missing])
-                missing -= len(parts[-1])
-                state = replace(state, row=state.row + len(parts[-1]), window_rows=len(rows))
-            mine = np.concatenate(parts)[self.rank :: self.world_size]
-            batch = torch.from_numpy(mine.astype(np.int64))  # (B, T + 1)
-            self.state = state
-            yield batch[:, :-1], batch[:, 1:], state
+        with contextlib.closing(self._windows(state)) as windows:
+            rows, following = next(windows)
+            while True:
+                parts: list[Tokens] = []
+                missing = self.global_batch
+                while missing:
+                    if state.row == len(rows):
+                        state = following
+                        rows, following = next(windows)
+                    parts.append(rows[state.row : state.row + missing])
+                    missing -= len(parts[-1])
+                    state = replace(state, row=state.row + len(parts[-1]), window_rows=len(rows))
+                mine = np.concatenate(parts)[self.rank :: self.world_size]
+                batch = torch.from_numpy(mine.astype(np.int64))  # (B, T + 1)
+                self.state = state
+                yield batch[:, :-1], batch[:, 1:], state
 
-    def _window(self, state: DataState) -> tuple[Tokens, DataState]:
-        """Returns the shuffled rows (rows, T + 1) of the window that starts at the state, and the next one's state."""
-        wanted = (state.window_rows or self.window_rows) * self.seq_length + 1  # the last row's last target too
-        parts: list[Tokens] = []
-        epoch, unit, offset = state.epoch, state.unit, state.offset
-        order = self._order(epoch)
-        while True:
-            parts.append(self.source[int(order[unit])][offset : offset + wanted])
-            wanted -= len(parts[-1])
-            offset += len(parts[-1])
-            if wanted == 0:
-                break
-            epoch, unit, offset = (epoch, unit + 1, 0) if unit + 1 < len(order) else (epoch + 1, 0, 0)
-            if unit == 0:
-                order = self._order(epoch)
-                if epoch > state.epoch + 1 and not any(map(len, parts)):
-                    raise ValueError("the training documents hold no token")
-        rows = np.lib.stride_tricks.sliding_window_view(np.concatenate(parts), self.seq_length + 1)[:: self.seq_length]
-        random = np.random.default_rng([self.seed, state.epoch, state.unit, state.offset])
-        # The last token read is a target only; as an input it begins the next window.
-        return rows[random.permutation(len(rows))], DataState(epoch, unit, offset - 1)
-
-    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
-        return np.random.default_rng([self.seed, epoch]).permutation(len(self.source))
+    def _windows(self, state: DataState) -> Generator[tuple[Tokens, DataState]]:
+        """Yields each window's shuffled rows (rows, T + 1), from the state's on, and the state of the next window."""
+        with contextlib.closing(self.source.stream(Walk(self.source, self.seed, state))) as stream:
+            place, tokens = next(stream)
+            while True:
+                wanted = (state.window_rows or self.window_rows) * self.seq_length + 1  # the last row's last target too
+                offset = state.offset
+                parts: list[Tokens] = []
+                while True:
+                    parts.append(tokens[offset : offset + wanted])
+                    wanted -= len(parts[-1])
+                    offset += len(parts[-1])
+                    if wanted == 0:
+                        break
+                    (place, tokens), offset = next(stream), 0
+                    if place.epoch > state.epoch + 1 and not any(map(len, parts)):
+                        raise ValueError("the training documents hold no token")
+                stretch = np.concatenate(parts)
+                rows = np.lib.stride_tricks.sliding_window_view(stretch, self.seq_length + 1)[:: self.seq_length]
+                random = np.random.default_rng([self.seed, state.epoch, state.unit, state.offset, state.shard])
+                # The last token read is a target only; as an input it begins the next window.
+                state = DataState(place.epoch, place.shards_before, place.units_before, offset - 1)
+                yield rows[random.permutation(len(rows))], state
 
 
 @dataclass(frozen=True)
@@ -187,26 +277,51 @@ class TextData:
     """Inputs and targets, (rows, T) int64 each."""
     validation_bytes: int
     """Bytes of the text that the validation targets spell."""
+    revision: str | None = None
+    """The commit that a hub dataset is read from."""
+
+    def close(self) -> None:
+        """Ends what goes on in the background."""
+        self.train.close()
 
 
-def open_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> TextData:
+@dataclass(frozen=True)
+class FetchProgress:
+    """How far the fetching of remote text is."""
+
+    shard: int
+    fetched_units: int
+    units: int
+    bytes_per_second: float
+    cache_bytes: int
+
+
+Tell = Callable[[str | FetchProgress], None]
+"""Gets a line for a person (a retry, a damaged file), or progress; from any thread."""
+
+
+def say_nothing(news: str | FetchProgress) -> None:
+    """The Tell of those who do not ask."""
+
+
+def open_dataset(config: DataConfig, tokenizer: Tokenizer | None = None, tell: Tell = say_nothing) -> TextData:
     """Loads the dataset that the config names; `tokenizer` is a resumed run's, else the config's encoding is used.
 
-    Raises ValueError, in one line, for a text that is missing, unreadable or too short.
+    Raises ValueError, in one line, for a text that is missing, unreadable or too short. To be closed after use.
     """
-    if config.dataset == "fineweb":
-        from transformer.fineweb_dataset import open_fineweb
+    if config.dataset == "fineweb" or config.dataset.startswith("hf:"):
+        from transformer.fineweb_dataset import open_hub_dataset
 
-        return open_fineweb(config, tokenizer or load_tokenizer(config.encoding))
+        return open_hub_dataset(config, tokenizer, tell)
     documents = (
         load_shakespeare()
         if config.dataset == "shakespeare"
-        else read_documents(Path(config.dataset), config.text_field)
+        else read_documents(Path(config.dataset), config.text_column)
     )
     train, held_out = split_documents(documents, config.validation_fraction)
     tokenizer = tokenizer or make_tokenizer(config.encoding, train)
     source = TokenDocuments(tokenizer.encode_batch(train), tokenizer.eot_id)
-    text_tokens = source.num_tokens - len(source)
+    text_tokens = source.num_tokens - len(source.documents)
     if text_tokens <= config.seq_length:
         raise ValueError(
             f"the training text has {text_tokens} tokens, too few for one row of {config.seq_length} and its target: "

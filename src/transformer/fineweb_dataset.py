@@ -2,40 +2,51 @@ r"""FineWeb-Edu: ten billion tokens of the web, without downloading them first.
 
 **The problem.** A language model wants more text than a laptop wants to store. HuggingFaceFW/fineweb-edu's sample-10BT
 is 14 files of about 2 GB, chosen from the web for being worth learning from (a classifier scored every page for it).
-Fetching all before the first step would take hours, and reading a stream from its start to find a place in its middle
-takes as long as training up to there did.
+Fetching all of it before the first step would take hours, and reading a stream from its start to find a place in its
+middle takes as long as training up to there did.
 
-**The idea.** A parquet file is a row of *row groups*, some hundreds or thousands of documents each, with a table of
-contents at its end. So the text can be addressed like pages of a book, and only the text column of the wanted page is
-fetched:
+**The idea.** A parquet file is a row of *row groups*, about a thousand documents each, with a table of contents at its
+end. So the text can be addressed like the pages of a book, and only the text column of the wanted page is fetched:
 
-    file 0   [row group 0][row group 1] ... [footer: where each group's columns lie]
-    file 1   [row group 0] ...                  unit u  =  (file, row group)
+    file 0   [row group 0][row group 1] ... [row group 730] [footer: where each group's columns lie]
+              shard 0 ................. shard 5 .........
+    file 1   [row group 0] ...
 
-Row groups are the *units* of dataset.TokenSource: numbered, independent, visited in an order that the seed and the
-epoch fix. Stopping and going on costs one row group, wherever the run stood.
+A row group is a *unit* of dataset.TokenSource and a run of them, about 400 MB, a *shard*: what the cache keeps and what
+the order of an epoch is made of. Training starts when the first unit is there. From then on three things go on side by
+side, each a little ahead of the next:
 
-    hub  --text column of a row group-->  documents  --hash split-->  training documents  --encode-->  tokens
+    fetch ahead          hub --text column of a unit--> cache        4 at a time, to the end of the next shard
+    tokenize ahead       cache --documents--> ids --> cache          on all cores, a few units ahead
+    train                ids --> rows (dataset.py) --> steps         waits only if the others are slower
+
+**The cache**, data/fineweb_cache, keeps the most recently used shards (shard_cache.py), and beside each shard its token
+ids: tokenizing is the slow part, and a second pass or a second run reads ids at the disk's speed. What is stored is
+all documents, with the hash that decides each one's side of the split; so a run with another validation_fraction
+reads the same files.
 
 **The split.** 10% of the documents, chosen by a hash of their text, are never trained on. The validation text is made
-of such documents from the first row groups, always the same ones, so that every run and every epoch is measured alike.
+of such documents from the first units of the first shard, always the same ones, kept in a file of their own, so that
+every run and every epoch is measured alike, and no eviction can change it.
 
-By hand, a file of two row groups with two documents each:
+**Nothing lost.** The hub's branch is resolved to a commit when a run begins; the checkpoint stores it, and a resumed
+run reads that commit, whatever has been uploaded since. Files are requested by commit and known by their checksum.
+A network that fails is tried again for network_patience seconds; what the cache holds needs no network at all.
 
->>> import pyarrow as pa
->>> from fsspec.implementations.memory import MemoryFileSystem
+By hand, a file of two row groups, the texts in the first ab and c, in the second d and ef, is two units:
+
 >>> from transformer.text import load_tokenizer
->>> files = MemoryFileSystem()
->>> with files.open("/page.parquet", "wb") as file:
-...     pq.write_table(pa.table({"text": ["ab", "c", "d", "ef"]}), file, row_group_size=2)
->>> source = FineWebSource(files, ["/page.parquet"], load_tokenizer("byte"), validation_fraction=0.0)
->>> len(source), source[1].tolist()                      # d, end-of-text, e, f, end-of-text
-(2, [100, 256, 101, 102, 256])
+>>> first, second = (encode_unit(texts, load_tokenizer("byte")) for texts in (["ab", "c"], ["d", None, "ef"]))
+>>> second.ids.tolist(), second.lengths.tolist()               # d, end-of-text, e, f, end-of-text
+([100, 256, 101, 102, 256], [2, 3])
+>>> len(second.side(0.5, validation=True)) + len(second.side(0.5, validation=False))
+5
 
-**Cost.** A row group's text is some megabytes; it is fetched when the rows of its window are wanted, and the run waits
-for it. The last few units read stay in memory.
-**Chosen.** Row groups as units, so that no state is ever more than four numbers. Not chosen: the datasets library's
-streaming, which goes on by reading again from the start; a full download.
+**Cost.** In memory: a few units' text and ids, and dataset.py's window. On disk: cache_gb. From the network: each text
+once, as long as it stays in the cache, and nothing but the text column.
+**Chosen.** Row groups as units, so that no state is ever more than six numbers. Not chosen: the datasets library's
+streaming, which goes on by reading again from the start of a file; a full download; a file of ids in place of the text,
+which would have to be fetched again for another encoding.
 **Is it working?** `commands/test_fineweb.py` shows what is fetched, how long it takes, and decodes a sample. Resuming
 at a batch gives that batch, which a test holds for any batch.
 
@@ -44,98 +55,149 @@ Papers: FineWeb-Edu, arXiv 2406.17557. Read before: dataset.py. Next: trainer.py
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from typing import Any
+import copy
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from transformer.config import DataConfig
-from transformer.dataset import TextData, Tokens, text_data
-from transformer.text import Tokenizer, is_validation
+from transformer.dataset import Place, Tell, TextData, Walk, make_tokenizer, say_nothing, text_data
+from transformer.remote.held_out import HeldOut, first_units
+from transformer.remote.hub import HubError
+from transformer.remote.remote_text import CONNECTIONS, FetchAhead, Pins, RemoteText, open_remote_text
+from transformer.shard_cache.token_files import UnitTokens
+from transformer.text import Tokenizer, Tokens, is_validation, text_digest
 
-FILES = "datasets/HuggingFaceFW/fineweb-edu/sample/10BT/*.parquet"
-OFFLINE = "without a network, train on the bundled text with --dataset shakespeare, or on your own with --dataset PATH"
+LOADERS = 2
+"""Units loaded at once: one waits for its text or is stored while the other is tokenized, on all cores."""
+AHEAD_TOKENS, MOST_AHEAD = 8_000_000, 8
+"""Tokens that may wait for their turn in memory, about, and units."""
+
+SAMPLE_CHARS = 10_000_000
+"""Characters of text that a vocabulary of one's own ("bpe8192") is trained on."""
 
 
-class FineWebSource:
-    """Row groups of parquet files as units of tokens: the training documents of unit u are source[u]."""
+class HubSource:
+    """A TokenSource: the training documents of remote text."""
 
-    def __init__(
-        self,
-        files: Any,
-        paths: Sequence[str],
-        tokenizer: Tokenizer,
-        validation_fraction: float,
-        text_field: str = "text",
-    ) -> None:
-        """`files` is an fsspec file system; `paths` are parquet files in it with a column `text_field`.
+    def __init__(self, text: RemoteText, tokenizer: Tokenizer, fraction: float, workers: int | None = None) -> None:
+        """`fraction` of the documents are for validation, and left out; `workers` threads tokenize.
 
-        Reads the footers only. Raises ValueError where a file has no such column.
+        `fetches_ahead` may be set to False: then only what is asked for is fetched.
         """
-        self.files, self.tokenizer = files, tokenizer
-        self.fraction, self.text_field = validation_fraction, text_field
-        with ThreadPoolExecutor(8) as pool:
-            groups = list(pool.map(self._row_groups, paths))
-        self.units = [(path, group) for path, count in zip(paths, groups, strict=True) for group in range(count)]
-        self._documents = lru_cache(maxsize=4)(self._read)
+        self.text, self.tokenizer, self.fraction = text, tokenizer, fraction
+        self.workers = workers or os.cpu_count() or 1
+        self.encoding = encoding_id(tokenizer)
+        self.fetches_ahead = True
+        self._running: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
-        return len(self.units)
+        return len(self.text)
 
-    def __getitem__(self, unit: int) -> Tokens:
-        """The unit's training documents, an end-of-text after each."""
-        return self._documents(unit)[0]
+    def units(self, shard: int) -> int:
+        return self.text.shard(shard).units
 
-    def held_out(self) -> Iterator[Tokens]:
-        """Yields the validation documents of each unit in turn."""
-        for unit in range(len(self)):
-            yield self._documents(unit)[1]
+    def stream(self, walk: Walk) -> Generator[tuple[Place, Tokens]]:
+        pins = Pins(self.text)
+        ahead = FetchAhead(self.text, copy.copy(walk), pins, CONNECTIONS if self.fetches_ahead else 0)
+        pool = ThreadPoolExecutor(LOADERS, thread_name_prefix="load")
+        self._running += [pins.close, ahead.join, pool.shutdown]  # in the other direction
+        waiting: deque[tuple[Place, Future[Tokens]]] = deque()
+        wanted = LOADERS
+        try:
+            while True:
+                while len(waiting) < wanted:
+                    try:
+                        place = next(walk)
+                    except HubError:  # it was about which units walk.asked has
+                        if waiting:  # go on with these; the walk will be at the same place
+                            break
+                        self.text.shard(walk.asked, patient=True)
+                        continue
+                    waiting.append((place, pool.submit(self._training_part, place, pins)))
+                place, future = waiting.popleft()
+                ahead.reader_at(place)
+                pins.leave_before(place)
+                tokens = future.result()
+                wanted = max(LOADERS, min(MOST_AHEAD, AHEAD_TOKENS // max(1, len(tokens))))
+                yield place, tokens
+        finally:  # nothing is waited for here: close() does that, and makes it quick
+            ahead.stop()
+            pool.shutdown(wait=False, cancel_futures=True)
+            pins.close()
 
-    def _read(self, unit: int) -> tuple[Tokens, Tokens]:
-        path, group = self.units[unit]
-        with self._open(path) as file:
-            column = pq.ParquetFile(file).read_row_group(group, columns=[self.text_field])[self.text_field]
-        train: list[str] = []
-        held_out: list[str] = []
-        for text in column.to_pylist():
-            if text:
-                (held_out if is_validation(text, self.fraction) else train).append(text)
-        return self._encode(train), self._encode(held_out)
+    def close(self) -> None:
+        self.text.close()
+        while self._running:
+            self._running.pop()()
+        self.text.cache.close()
 
-    def _encode(self, texts: list[str]) -> Tokens:
-        end = [self.tokenizer.eot_id]
-        documents = self.tokenizer.encode_batch(texts)
-        return np.fromiter(itertools.chain.from_iterable(itertools.chain(d, end) for d in documents), dtype=np.uint32)
+    def load(self, place: Place, pins: Pins) -> UnitTokens:
+        """All documents of a unit: ids from the cache, or made from its text and stored."""
+        shard = pins.enter(place)
+        with self.text.lock(shard, place.unit):
+            tokens = self.text.cache.tokens(shard, place.unit, self.encoding)
+            if tokens is None:
+                tokens = encode_unit(self.text.text(shard, place.unit).to_pylist(), self.tokenizer, self.workers)
+                self.text.cache.put_tokens(shard, place.unit, self.encoding, tokens)
+        return tokens
 
-    def _row_groups(self, path: str) -> int:
-        with self._open(path) as file:
-            footer = pq.ParquetFile(file)
-            names = footer.schema_arrow.names
-            if self.text_field not in names:
-                raise ValueError(f"{path} has no column {self.text_field!r}; its columns: {', '.join(names)}")
-            return int(footer.num_row_groups)
-
-    def _open(self, path: str) -> Any:
-        return self.files.open(path, "rb", cache_type="none")  # parquet asks for exact ranges: read nothing ahead
+    def _training_part(self, place: Place, pins: Pins) -> Tokens:
+        return self.load(place, pins).side(self.fraction, validation=False)
 
 
-def open_fineweb(config: DataConfig, tokenizer: Tokenizer) -> TextData:
-    """Opens FineWeb-Edu's sample-10BT on the hub. Raises ValueError, in one line, where it cannot be reached."""
-    from huggingface_hub import HfFileSystem
+def encode_unit(texts: Iterable[str | None], tokenizer: Tokenizer, threads: int | None = None) -> UnitTokens:
+    """Tokenizes documents, an end-of-text after each; missing and empty ones are none."""
+    documents = [text for text in texts if text]
+    end = np.array([tokenizer.eot_id], np.uint32)
+    parts = [part for tokens in tokenizer.encode_batch(documents, threads) for part in (tokens, end)]
+    ids = np.concatenate(parts) if parts else np.empty(0, np.uint32)
+    lengths = np.array([len(part) + 1 for part in parts[::2]], np.uint32)
+    return UnitTokens(ids, lengths, np.array([text_digest(text) for text in documents], np.uint64))
 
+
+def encoding_id(tokenizer: Tokenizer) -> str:
+    """Returns the encoding's name as token files carry it; one that was trained on a text has its hash in it too."""
+    state = tokenizer.state()
+    if state["kind"] != "bpe":
+        return tokenizer.name
+    return f"{tokenizer.name}-{hashlib.sha256(repr(sorted(state.items())).encode()).hexdigest()[:12]}"
+
+
+def sample_texts(text: RemoteText, fraction: float) -> list[str]:
+    """Returns the first training documents, for a vocabulary of their own."""
+    texts: list[str] = []
+    size = 0
+    for unit in first_units(text):
+        train = [document for document in unit if not is_validation(document, fraction)]
+        texts += train
+        size += sum(map(len, train))
+        if size >= SAMPLE_CHARS:
+            break
+    return texts
+
+
+def open_hub_dataset(config: DataConfig, tokenizer: Tokenizer | None = None, tell: Tell = say_nothing) -> TextData:
+    """Opens a dataset of the hub: FineWeb-Edu's sample-10BT for "fineweb", or hf:OWNER/NAME.
+
+    Raises ValueError, in one line, where neither the hub nor the cache gives what is needed to start.
+    """
+    text = open_remote_text(config, tell)
     try:
-        files = HfFileSystem()
-        paths = sorted(files.glob(FILES))
-        if not paths:
-            raise ValueError(f"FineWeb-Edu is not on the hub as expected: no file matches {FILES}; {OFFLINE}")
-        source = FineWebSource(files, paths, tokenizer, config.validation_fraction, config.text_field)
-        return text_data(config, tokenizer, source, config.tokens_per_epoch, source.held_out())
-    except ValueError:
+        held_out = HeldOut(text, config.validation_fraction)
+        if tokenizer is None:
+            sample = sample_texts(text, config.validation_fraction) if config.encoding.startswith("bpe") else []
+            tokenizer = make_tokenizer(config.encoding, sample)
+        source = HubSource(text, tokenizer, config.validation_fraction, config.num_workers)
+        documents = held_out.tokens(tokenizer, config.validation_tokens)
+        data = text_data(config, tokenizer, source, config.tokens_per_epoch, iter(documents))
+        return replace(data, revision=text.commit)
+    except BaseException:
+        text.close()
+        text.cache.close()
         raise
-    except Exception as error:  # the hub library's HTTP client, and so the type of its errors, changes with its version
-        reason = str(error).strip().splitlines()[0][:100] if str(error).strip() else type(error).__name__
-        raise ValueError(f"FineWeb-Edu cannot be reached ({reason}); {OFFLINE}") from error

@@ -55,7 +55,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from transformer.attention import causal_mask
+from transformer.attention import causal_mask, document_mask
 from transformer.block import Block, norm
 from transformer.config import ModelConfig, SamplingConfig
 from transformer.embeddings import Embeddings, alibi_bias, alibi_slopes, rotary_table
@@ -115,11 +115,12 @@ class DecoderOnlyTransformer(nn.Module):
         """Returns the logits of the next token at every position: tokens (B, T) int64 -> (B, T, V)."""
         return self.head(self.hidden(tokens, cache))  # type: ignore[no-any-return]
 
-    def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden(self, tokens: Tensor, cache: KVCache | None = None, mask: Tensor | None = None) -> Tensor:
         """Returns what the output projection reads: tokens (B, T) int64 -> (B, T, C), after the final norm.
 
-        With a cache, the tokens continue what it holds, and it is advanced by T. ValueError beyond max_seq_len, or for
-        tokens of another shape.
+        With a cache, the tokens continue what it holds, and it is advanced by T. `mask` is bool, causal itself and
+        broadcasts to (B, H, T, S): True where a query may look; None is all that came before. ValueError beyond
+        max_seq_len, or for tokens of another shape.
         """
         if tokens.ndim != 2:
             raise ValueError(f"tokens have shape {tuple(tokens.shape)}, not (batch, tokens): add a batch dimension")
@@ -129,10 +130,11 @@ class DecoderOnlyTransformer(nn.Module):
         if end > self.config.max_seq_len:
             raise ValueError(f"{end} tokens do not fit the context of max_seq_len={self.config.max_seq_len}")
         rotary = None if self.rotary is None else self.rotary[:, past:end]  # (2, T, D)
-        mask = None  # plain causal attention
         if self.slopes is not None:
-            mask = alibi_bias(self.slopes, new, end)  # (H, T, S)
-        elif 1 < new < end:
+            # Given three dimensions, PyTorch's attention takes its slow way on a CPU.
+            bias = alibi_bias(self.slopes, new, end)[None]  # (1, H, T, S)
+            mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)  # (1 or B, H, T, S)
+        elif mask is None and 1 < new < end:
             mask = causal_mask(new, end, tokens.device)  # (T, S), made once for all layers
         x = self.embeddings(tokens, past)  # (B, T, C)
         for block in self.blocks:
@@ -145,9 +147,13 @@ class DecoderOnlyTransformer(nn.Module):
         """Returns the logits that follow the last token only: tokens (B, T) -> (B, V)."""
         return self.head(self.hidden(tokens, cache)[:, -1])  # type: ignore[no-any-return]
 
-    def loss(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the summed loss in nats and the number of targets counted; tokens and targets (B, T) int64."""
-        hidden = self.hidden(tokens)  # (B, T, C)
+    def loss(self, tokens: Tensor, targets: Tensor, end_of_text: int | None = None) -> tuple[Tensor, Tensor]:
+        """Returns the summed loss in nats and the number of targets counted; tokens and targets (B, T) int64.
+
+        Given the id of end-of-text, which begins a document, attention stays within documents.
+        """
+        mask = None if end_of_text is None else document_mask(tokens, end_of_text)  # (B, 1, T, T)
+        hidden = self.hidden(tokens, mask=mask)  # (B, T, C)
         return next_token_loss(hidden.flatten(0, 1), self.head.weight, targets.flatten())
 
     def generate(

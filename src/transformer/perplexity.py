@@ -82,18 +82,24 @@ class Evaluation:
 
 
 def evaluate_perplexity(
-    model: DecoderOnlyTransformer, inputs: Tensor, targets: Tensor, text_bytes: int = 0, batch_size: int = 16
+    model: DecoderOnlyTransformer,
+    inputs: Tensor,
+    targets: Tensor,
+    text_bytes: int = 0,
+    batch_size: int = 16,
+    end_of_text: int | None = None,
 ) -> Evaluation:
     """Scores a text that dataset.validation_rows cut: inputs and targets (rows, T) int64 on any device.
 
-    Targets of IGNORE do not count. `text_bytes` is the size of the text that the targets spell. Dropout is off; the
+    Targets of IGNORE do not count. `text_bytes` is the size of the text that the targets spell. Given the id of
+    end-of-text, attention stays within documents, as it should for a model that was trained so. Dropout is off; the
     model's mode is restored.
     """
     nats, tokens = torch.zeros((), dtype=torch.float64), 0
     device = model.head.weight.device
     with torch.no_grad(), evaluating(model):
         for rows, wanted in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
-            batch_nats, count = model.loss(rows.to(device), wanted.to(device))
+            batch_nats, count = model.loss(rows.to(device), wanted.to(device), end_of_text)
             nats += batch_nats.double().cpu()
             tokens += int(count)
     return Evaluation(float(nats), tokens, text_bytes)

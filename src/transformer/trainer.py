@@ -93,7 +93,7 @@ class Trainer:
         self.device = pick_device(config.device)
         torch.manual_seed(config.seed)
         self.model = DecoderOnlyTransformer(config.model).to(self.device)
-        self.objective = Objective(self.model)
+        self.objective = Objective(self.model, data.tokenizer.eot_id if config.data.mask_documents else None)
         self.optimizers = build_optimizers(self.model, config.optimizer)
         self.steps_per_epoch = max(1, data.tokens_per_epoch // (config.tokens_per_step * self.dist.world_size))
         self.total_steps = min(config.epochs * self.steps_per_epoch, config.max_steps or config.epochs * 10**12)
@@ -123,7 +123,9 @@ class Trainer:
     def train_step(self) -> None:
         """Takes one optimizer step; its numbers are kept on the device until report() asks for them."""
         started = time.perf_counter()
-        micro_batches = [self._next_batch() for _ in range(self.config.accumulation_steps)]
+        drawn = [next(self._batches) for _ in range(self.config.accumulation_steps)]
+        self.data_state = drawn[-1][2]  # not before all are there: if the source fails in between, none counts
+        micro_batches = [(tokens, targets) for tokens, targets, _ in drawn]
         token_count = count_targets(micro_batches)
         on_device = ((tokens.to(self.device), targets.to(self.device)) for tokens, targets in micro_batches)
         with autocast(self.device):
@@ -159,7 +161,12 @@ class Trainer:
         """Returns how the model does on the validation text; changes nothing about training."""
         started = time.perf_counter()
         with autocast(self.device):
-            score = evaluate_perplexity(self.model, *self.data.validation, self.data.validation_bytes)
+            score = evaluate_perplexity(
+                self.model,
+                *self.data.validation,
+                self.data.validation_bytes,
+                end_of_text=self.objective.end_of_text,
+            )
         seconds = time.perf_counter() - started
         return EvalMetrics(
             self.step, self.epoch, score.loss, score.perplexity, score.bits_per_byte, score.tokens, seconds
@@ -256,10 +263,6 @@ class Trainer:
                 world_size=self.dist.world_size,
             )
         )
-
-    def _next_batch(self) -> tuple[Tensor, Tensor]:
-        tokens, targets, self.data_state = next(self._batches)
-        return tokens, targets
 
     def _tell_start(self) -> None:
         self.tell(

@@ -58,14 +58,18 @@ from transformer.model import DecoderOnlyTransformer
 
 
 class Objective(nn.Module):
-    """What training minimises: (tokens, targets) (B, T) int64 -> summed nats, tokens counted."""
+    """What training minimises: (tokens, targets) (B, T) int64 -> summed nats, tokens counted.
 
-    def __init__(self, model: DecoderOnlyTransformer) -> None:
+    Given the id of end-of-text, which begins a document, attention stays within documents.
+    """
+
+    def __init__(self, model: DecoderOnlyTransformer, end_of_text: int | None = None) -> None:
         super().__init__()
         self.model = model
+        self.end_of_text = end_of_text
 
     def forward(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        return self.model.loss(tokens, targets)
+        return self.model.loss(tokens, targets, self.end_of_text)
 
 
 def count_targets(micro_batches: Iterable[tuple[Tensor, Tensor]]) -> int:

@@ -1,63 +1,173 @@
-"""commands/test_fineweb.py: what it shows where the hub answers, and its one line where nothing does."""
+"""commands/test_fineweb.py: what it shows where the hub answers, what it keeps, and its line where nothing answers."""
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import huggingface_hub
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
 import pytest
-from fsspec.implementations.dirfs import DirFileSystem
-from fsspec.implementations.local import LocalFileSystem
+from huggingface_hub import constants
 
-from transformer.text import split_documents
+from stand_in_hub import FINEWEB, StandInHub, fineweb_files
+from transformer.text import is_validation
 
 ROOT = Path(__file__).resolve().parents[2]
-TEXTS = [f"Document {n} says that {n} is a number, and goes on to prove it. " * 3 for n in range(120)]
+Command = Callable[..., Any]
+FILES, DOCUMENTS, GROUP = 2, 60, 10
+TEXTS = [f"Document {n} has {Random(n).randbytes(2_000).hex()}" for n in range(FILES * DOCUMENTS)]
+# Each file is one shard of six row groups. --network-patience is for the tests in which nothing answers.
+FLAGS = ("--encoding", "byte", "--sample-tokens", "30", "--network-patience", "0.3", "--validation-tokens", "500")
 
 
-def test_without_a_network_it_says_so_in_one_line_and_exits_with_2(tmp_path: Path) -> None:
-    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "PYTHONPATH": str(ROOT / "src")}
-    script = [sys.executable, str(ROOT / "commands" / "test_fineweb.py"), "--encoding", "byte"]
-    done = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: FineWeb-Edu cannot be reached")
-    assert "--dataset shakespeare" in done.stderr
-    assert done.stderr.count("\n") == 1
+@pytest.fixture(scope="module")
+def served() -> Iterator[StandInHub]:
+    with StandInHub() as server:
+        server.add(FINEWEB, fineweb_files(TEXTS, FILES, GROUP))
+        yield server
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that stands for the hub: two files of 60 documents, in row groups of 20."""
-    folder = tmp_path / "datasets/HuggingFaceFW/fineweb-edu/sample/10BT"
-    folder.mkdir(parents=True)
-    for number in range(2):
-        table = pa.table({"text": TEXTS[60 * number : 60 * (number + 1)], "id": [str(n) for n in range(60)]})
-        pq.write_table(table, folder / f"00{number}_00000.parquet", row_group_size=20)
-    local = DirFileSystem(str(tmp_path), LocalFileSystem())
-    monkeypatch.setattr(huggingface_hub, "HfFileSystem", lambda: local)
-    return folder
+def hub(served: StandInHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandInHub]:
+    """The hub that commands take for the real one, with its counts at 0."""
+    monkeypatch.setattr(constants, "ENDPOINT", served.url)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    served.start_serving()
+    served.latency = 0.0
+    served.reset_counts()
+    yield served
+    huggingface_hub.close_session()
+    gc.collect()  # connections of threads that have ended
 
 
-@pytest.mark.usefixtures("hub")
-def test_it_shows_files_timing_split_and_a_sample(capsys: pytest.CaptureFixture[str]) -> None:
-    from test_fineweb import main
+def units_read(seed: int = 1) -> list[list[str]]:
+    """The documents of the two row groups that a look with this seed reads after its first batch's two."""
+    shard = int(np.random.default_rng([seed, 0, 0, 1]).permutation(FILES)[0])
+    groups = np.random.default_rng([seed, 0, shard]).permutation(DOCUMENTS // GROUP)[2:4]
+    starts = [shard * DOCUMENTS + int(group) * GROUP for group in groups]
+    return [TEXTS[start : start + GROUP] for start in starts]
 
-    main(["--encoding", "byte", "--sample-tokens", "30"])
-    out = capsys.readouterr().out
-    assert out.count("sample/10BT/00") == 2
-    assert re.search(r"2 files .* 6 ", out)
-    assert "6 units" in out
-    train, held_out = split_documents(TEXTS[:40])
-    assert re.search(rf"train .* {len(train)} .* {len(train) / 40:.1%} ", out)
-    assert re.search(rf"validation .* {len(held_out)} .* {len(held_out) / 40:.1%} ", out)
-    assert "Document 2" in out.splitlines()[-1]  # unit 1 begins with document 20 to 29
-    assert len(out.splitlines()[-1]) == 30
+
+def numbers(out: str, row: str) -> list[str]:
+    """What stands in the cells after the one that begins so."""
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines()]
+    [found] = [cells for cells in rows if cells[0].startswith(row) and len(cells) > 1]
+    return found[1:]
+
+
+def assert_complete(out: str, hub: StandInHub) -> None:
+    """What every look shows, however much of it came from the cache."""
+    commit = hub.commit(FINEWEB)
+    assert f"{FINEWEB} at {commit.sha[:12]}" in out
+    for number in range(FILES):
+        name = f"sample/10BT/{number:03}_00000.parquet"
+        assert numbers(out, name) == [f"{commit.files[name].size / 1e6:.1f}", "1"]
+    assert numbers(out, f"{FILES} files")[1] == str(FILES)
+    for row in ("open: find the files", "first batch", "2 row groups"):
+        assert all(re.fullmatch(r"\d+\.\d\d", seconds) for seconds in numbers(out, row)), row
+    units = units_read()
+    train, held_out = ([t for unit in units for t in unit if is_validation(t) == side] for side in (False, True))
+    for side, texts in (("train", train), ("validation", held_out)):
+        tokens = sum(len(text) + 1 for text in texts)
+        assert numbers(out, side) == [str(len(texts)), f"{len(texts) / (2 * GROUP):.1%}", f"{tokens:,}"]
+    assert numbers(out, "all")[-1] == "at most 5 shards, 2.5 GB"
+    shard = int(np.random.default_rng([1, 0, 0, 1]).permutation(FILES)[0])
+    present, text, ids, used = numbers(out, f"{shard:05d}")
+    assert re.fullmatch(r"[4-6] of 6", present)
+    assert float(text) > 0
+    assert float(ids) > 0
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", used)
+    first = next(text for text in units[0] if not is_validation(text))
+    assert out.splitlines()[-1] == first[:30]
+
+
+def test_a_first_look_fetches_a_little_and_the_next_ones_nothing(command: Command, hub: StandInHub) -> None:
+    first = command("test-fineweb", *FLAGS)
+    assert (first.status, first.err) == (0, "")
+    assert_complete(first.out, hub)
+    fetched = hub.bytes_sent(".parquet")
+    assert numbers(first.out, "fetched from the hub, MB") == [f"{fetched / 1e6:.2f}", "0.00"]
+    assert fetched > 0
+    hub.reset_counts()
+    second = command("test-fineweb", *FLAGS)
+    assert (second.status, second.err) == (0, "")
+    assert_complete(second.out, hub)
+    assert numbers(second.out, "fetched from the hub, MB") == ["0.00", "0.00"]
+    assert hub.bytes_sent() == 0
+    assert 1 <= len(hub.requests) <= 4  # which commit is the newest, and its files
+
+
+def test_a_terminal_shows_what_is_waited_for(
+    command: Command, hub: StandInHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # as rich is told that the output is a terminal
+    hub.latency = 0.1
+    outcome = command("test-fineweb", *FLAGS)
+    assert (outcome.status, outcome.err) == (0, "")
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", outcome.out)
+    assert "opening fineweb" in shown
+    assert re.search(r"fetching shard \d+  \d+\.\d MB/s  cache \d+\.\d\d GB", shown), shown
+
+
+def test_without_a_network_it_shows_what_an_earlier_call_has_fetched(command: Command, hub: StandInHub) -> None:
+    assert command("test-fineweb", *FLAGS).status == 0
+    hub.stop_serving()
+    outcome = command("test-fineweb", *FLAGS)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert_complete(outcome.out, hub)
+    assert f"the hub cannot be reached: going on with what is in {Path('data/fineweb_cache')}" in outcome.out
+    assert numbers(outcome.out, "fetched from the hub, MB") == ["0.00", "0.00"]
+
+
+def test_without_a_network_or_a_cache_it_says_so_in_one_line(command: Command, hub: StandInHub) -> None:
+    hub.stop_serving()
+    outcome = command("test-fineweb", *FLAGS)
+    assert outcome.status == 2
+    assert re.fullmatch(r"error: HuggingFaceFW/fineweb-edu cannot be reached .*\n", outcome.err)
+    assert "--dataset shakespeare" in outcome.err
+    assert "┃" not in outcome.out
+
+
+@pytest.mark.parametrize("dataset", ["shakespeare", "notes.txt"])
+def test_what_is_not_on_the_hub_is_refused_in_one_line(
+    command: Command, hub: StandInHub, tmp_path: Path, dataset: str
+) -> None:
+    (tmp_path / "notes.txt").write_text("\n\n".join(TEXTS), encoding="utf-8")
+    outcome = command("test-fineweb", *FLAGS, "--dataset", dataset)
+    assert outcome.status == 2
+    assert re.fullmatch(rf"error: {dataset} is not on the hub: only fineweb and hf:OWNER/NAME .*\n", outcome.err)
+    assert hub.requests == []
+    assert outcome.out == ""
+
+
+def test_another_dataset_of_the_hub_is_shown_the_same_way(command: Command, hub: StandInHub, tmp_path: Path) -> None:
+    files = {path: data for path, data in fineweb_files(TEXTS, FILES, GROUP).items() if path.endswith(".parquet")}
+    hub.add("someone/texts", {f"data/train-{n}.parquet": data for n, data in enumerate(files.values())})
+    outcome = command("test-fineweb", *FLAGS, "--dataset", "hf:someone/texts")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "someone/texts at " in outcome.out
+    assert numbers(outcome.out, "data/train-1.parquet")[1] == "1"
+    assert (tmp_path / "data" / "someone_texts_cache" / "cache_metadata.json").is_file()
+
+
+def test_the_script_itself_runs_as_a_user_calls_it(hub: StandInHub, tmp_path: Path) -> None:
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    script = [sys.executable, str(ROOT / "commands" / "test_fineweb.py"), *FLAGS]
+    done = subprocess.run(
+        script, cwd=tmp_path, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_complete(done.stdout, hub)
+    assert (tmp_path / "data" / "fineweb_cache" / "cache_metadata.json").is_file()
 
 
 def test_pytest_finds_nothing_to_run_in_it() -> None:

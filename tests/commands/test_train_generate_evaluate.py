@@ -6,6 +6,7 @@ And every kind of slip: exit status 2, one line that begins with "error:", and n
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -172,6 +173,39 @@ def test_settings_of_a_preset_can_be_turned_back(command: Command, tmp_path: Pat
     assert not read_options(["--preset", "modern"]).config.model.bias
     assert not read_options(["--preset", "tiny", "--no-bias"]).config.model.bias
     assert read_options(["--preset", "modern", "--bias"]).config.model.bias
+
+
+def test_mask_documents_is_a_flag_that_goes_with_the_model(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces = [json.dumps({"text": story(1, seed)}) for seed in range(60)]  # documents of some 40 bytes
+    (tmp_path / "story.jsonl").write_text("\n".join(pieces), encoding="utf-8")
+    replaced = {"story.txt": "story.jsonl", "16": "32"}
+    train = (*(replaced.get(argument, argument) for argument in TRAIN), "--max-steps", "4", "--mask-documents")
+    outcome = command(*train)
+    assert outcome.status == 0, outcome.err
+    from evaluate_perplexity import measure
+
+    loaded = checkpoint.load_model(tmp_path / "checkpoints_tiny" / "model_epoch_1_byte.pt")
+    assert loaded.config.data.mask_documents
+    score = measure(loaded).loss
+    assert score == pytest.approx(loaded.contents["metrics"]["validation_loss"], rel=1e-6)
+    settings = dataclasses.replace(loaded.config.data, mask_documents=False)
+    other = dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, data=settings))
+    assert measure(other).loss != pytest.approx(score, rel=1e-6)
+    for name in ("evaluate", "compare"):
+        outcome = command(name)
+        assert outcome.status == 0, outcome.err
+        assert f"{score:.4f}" in outcome.out
+
+    with monkeypatch.context() as patch:
+        interrupted_at(patch, 3)
+        assert command(*train, "--eval-every", "2", "--checkpoint-dir", "stopped").status == 130
+    outcome = command("train", "--resume", "--checkpoint-dir", "stopped")
+    assert outcome.status == 0, outcome.err
+    resumed = checkpoint.load_model(tmp_path / "stopped" / "model_epoch_1_byte.pt")
+    assert resumed.config.data.mask_documents
+    assert resumed.contents["metrics"] == loaded.contents["metrics"]
 
 
 # Stopping and going on

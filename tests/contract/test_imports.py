@@ -15,18 +15,20 @@ PACKAGE = ROOT / "src" / "transformer"
 CONCEPTS = {"dropout", "embeddings", "attention", "kv_cache", "feedforward", "block", "loss", "sampling"}
 BELOW_MODEL = {"config", "generation"} | CONCEPTS
 TEACHING = {"optimizer", "scheduler"}
-DATA = {"dataset", "fineweb_dataset", "shard_cache"}
+DATA = {"dataset", "fineweb_dataset", "remote", "shard_cache"}
 ABOVE_MODEL = {"perplexity", "training_utils", "trainer", "checkpoint", "interop", "interpret"}
 LIBRARY = BELOW_MODEL | {"model", "text", "runtime"} | TEACHING | DATA | ABOVE_MODEL
 
 LAW: dict[str, set[str]] = {
-    "config": set(),
+    "settings": set(),
+    "config": {"settings"},
     **{room: {"config"} | (CONCEPTS - {room}) for room in CONCEPTS},
     "generation": {"config", "kv_cache", "sampling"},
     "model": BELOW_MODEL,
     **{room: BELOW_MODEL | (TEACHING - {room}) for room in TEACHING},
     "text": set(),
     **{room: {"config", "text"} | (DATA - {room}) for room in DATA},
+    "shard_cache": {"config", "text"},
     "runtime": set(),
     "plots": {"runtime.metrics"},
     **{room: LIBRARY - {room} for room in ABOVE_MODEL},
@@ -36,7 +38,7 @@ LAW: dict[str, set[str]] = {
 
 # Rooms that may import only these from outside the standard library. The others are free, short of PRESENTATION.
 OUTSIDE: dict[str, set[str]] = {
-    "config": set(),
+    **{room: set() for room in ("settings", "config")},
     **{room: {"torch"} for room in CONCEPTS | {"generation", "model", "runtime"} | TEACHING},
 }
 PRESENTATION = {"rich", "argparse", "tyro"}  # for commands/ and playground/

@@ -152,7 +152,7 @@ def test_rows_are_documents_and_empty_rows_are_none(tmp_path: Path) -> None:
     rows.write_text(rows.read_text() + "\n\n", encoding="utf-8")
     assert list(read_documents(rows)) == ["one\n\ntwo", "é 😀"]
     table = write_table(tmp_path / "rows.parquet", {"body": ["one\n\ntwo", None, "", " ", "é 😀"]})
-    assert list(read_documents(table, text_field="body")) == ["one\n\ntwo", "é 😀"]
+    assert list(read_documents(table, text_column="body")) == ["one\n\ntwo", "é 😀"]
 
 
 def test_folders_are_read_in_order_of_path_without_hidden_or_foreign_files(tmp_path: Path) -> None:
@@ -168,9 +168,9 @@ def test_folders_are_read_in_order_of_path_without_hidden_or_foreign_files(tmp_p
     assert list(read_documents(tmp_path)) == ["first", "second", "third", "fourth"]
 
 
-def refusal(path: Path, text_field: str = "text") -> str:
+def refusal(path: Path, text_column: str = "text") -> str:
     with pytest.raises(ValueError, match=re.escape(str(path))) as error:
-        list(read_documents(path, text_field))
+        list(read_documents(path, text_column))
     message = str(error.value)
     assert "\n" not in message
     return message

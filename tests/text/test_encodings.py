@@ -11,6 +11,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import requests
 import tiktoken
@@ -63,7 +64,7 @@ def test_half_a_surrogate_pair_becomes_the_replacement_character(name: str, text
     tokenizer = tokenizer_called(name)
     whole = re.sub("[\ud800-\udbff][\udc00-\udfff]", lambda pair: _joined(pair[0]), text)
     assert tokenizer.decode(tokenizer.encode(text)) == re.sub("[\ud800-\udfff]", "\ufffd", whole)
-    assert tokenizer.encode_batch([text]) == [tokenizer.encode(text)]
+    assert tokenizer.encode_array(text).tolist() == tokenizer.encode(text)
 
 
 def _joined(pair: str) -> str:
@@ -106,8 +107,9 @@ def test_end_of_text_decodes_to_its_marker_and_the_marker_is_ordinary_text(token
 
 
 def test_a_batch_equals_its_texts_one_by_one(tokenizer: Tokenizer) -> None:
-    texts = ["", "one", "two\n\nthree", "\ud800", "é" * 50]
-    assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
+    texts = ["", "one", "two\n\nthree", "\ud800", "é" * 50, "<|endoftext|> and <|fim_prefix|>"]
+    assert [tokens.tolist() for tokens in tokenizer.encode_batch(texts)] == [tokenizer.encode(text) for text in texts]
+    assert {tokens.dtype for tokens in tokenizer.encode_batch(texts)} == {np.dtype(np.uint32)}
     assert tokenizer.encode_batch([]) == []
 
 

@@ -1,21 +1,23 @@
 """Text in and out: encodings, the bundled corpus, and reading your own files."""
 
 from .bpe import tokenizer_from_state, train_bpe
-from .corpus import cut_sections, is_validation, load_shakespeare, read_documents, split_documents
+from .corpus import cut_sections, is_validation, load_shakespeare, read_documents, split_documents, text_digest
 from .encodings import load_tokenizer
-from .tokenizer import END_OF_TEXT, ByteTokenizer, StreamDecoder, Tokenizer
+from .tokenizer import END_OF_TEXT, ByteTokenizer, StreamDecoder, Tokenizer, Tokens
 
 __all__ = [
     "END_OF_TEXT",
     "ByteTokenizer",
     "StreamDecoder",
     "Tokenizer",
+    "Tokens",
     "cut_sections",
     "is_validation",
     "load_shakespeare",
     "load_tokenizer",
     "read_documents",
     "split_documents",
+    "text_digest",
     "tokenizer_from_state",
     "train_bpe",
 ]

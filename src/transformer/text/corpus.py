@@ -33,10 +33,15 @@ def load_shakespeare() -> list[str]:
     return text.decode("ascii").split(PAGE_BREAK)
 
 
-def is_validation(text: str, fraction: float = 0.1, key: bytes = SPLIT_KEY) -> bool:
-    """Whether `text` belongs to the `fraction` held out, decided by a keyed BLAKE2b hash of its bytes alone."""
+def text_digest(text: str, key: bytes = SPLIT_KEY) -> int:
+    """A keyed BLAKE2b hash of the text's bytes, from 0 to 2**64 - 1, which alone decides its side of the split."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=key).digest()
-    return int.from_bytes(digest, "big") < fraction * 2**64
+    return int.from_bytes(digest, "big")
+
+
+def is_validation(text: str, fraction: float = 0.1, key: bytes = SPLIT_KEY) -> bool:
+    """Whether `text` belongs to the `fraction` held out: its digest is below that share of all digests."""
+    return text_digest(text, key) < fraction * 2**64
 
 
 def split_documents(documents: Iterable[str], fraction: float = 0.1) -> tuple[list[str], list[str]]:
@@ -82,11 +87,11 @@ def cut_sections(text: str, smallest: int = SECTION_CHARS) -> list[str]:
     return [*pieces, text[start:]]
 
 
-def read_documents(path: Path, text_field: str = "text") -> Iterator[str]:
+def read_documents(path: Path, text_column: str = "text") -> Iterator[str]:
     """The documents of a file, or of every usable file in a folder and its subfolders, in order of their paths.
 
-    `.jsonl` and `.parquet` hold a document a row, in `text_field`; rows whose text is null or blank hold none. A `.txt`
-    or `.md` file is cut by `cut_sections`, so that one long file can be split too; it is read whole into memory.
+    `.jsonl` and `.parquet` hold a document a row, in `text_column`; rows whose text is null or blank hold none. A
+    `.txt` or `.md` file is cut by `cut_sections`, so that one long file can be split too; it is read whole into memory.
     Raises ValueError, on the call for a path that cannot be used, and on the way for contents that cannot be read.
     """
     if not path.exists():
@@ -100,7 +105,7 @@ def read_documents(path: Path, text_field: str = "text") -> Iterator[str]:
         files = [path]
     else:
         raise ValueError(f"{path} is not {', '.join(READERS)}: rename it if it is plain text, else convert it")
-    return _read_files(path, files, text_field)
+    return _read_files(path, files, text_column)
 
 
 def _is_usable(file: Path, folder: Path) -> bool:
@@ -108,11 +113,11 @@ def _is_usable(file: Path, folder: Path) -> bool:
     return not hidden and file.suffix.lower() in READERS and file.is_file()
 
 
-def _read_files(path: Path, files: list[Path], text_field: str) -> Iterator[str]:
+def _read_files(path: Path, files: list[Path], text_column: str) -> Iterator[str]:
     empty = True
     for file in files:
         try:
-            for document in READERS[file.suffix.lower()](file, text_field):
+            for document in READERS[file.suffix.lower()](file, text_column):
                 if document.strip():
                     empty = False
                     yield document
@@ -122,11 +127,11 @@ def _read_files(path: Path, files: list[Path], text_field: str) -> Iterator[str]
         raise ValueError(f"{path} holds no text: training needs some, and a few thousand characters at least")
 
 
-def _read_plain(file: Path, text_field: str) -> Iterator[str]:
+def _read_plain(file: Path, text_column: str) -> Iterator[str]:
     yield from cut_sections(_decoded(file.read_bytes(), str(file)))
 
 
-def _read_jsonl(file: Path, text_field: str) -> Iterator[str]:
+def _read_jsonl(file: Path, text_column: str) -> Iterator[str]:
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             where = f"{file} line {number}"
@@ -138,33 +143,33 @@ def _read_jsonl(file: Path, text_field: str) -> Iterator[str]:
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"{where} is not JSON ({error}): put one object on each line") from error
             if not isinstance(row, dict):
-                raise ValueError(f"{where} is not an object: wanted {{{json.dumps(text_field)}: ...}}")
-            if text_field not in row:
+                raise ValueError(f"{where} is not an object: wanted {{{json.dumps(text_column)}: ...}}")
+            if text_column not in row:
                 raise ValueError(
-                    f"{where} has no field {text_field!r}: its fields are {_names(row)}; name the one with the text"
+                    f"{where} has no field {text_column!r}: its fields are {_names(row)}; name the one with the text"
                 )
-            value = row[text_field]
+            value = row[text_column]
             if not isinstance(value, str | None):
-                raise ValueError(f"{where}: field {text_field!r} is {type(value).__name__}, wanted a string")
+                raise ValueError(f"{where}: field {text_column!r} is {type(value).__name__}, wanted a string")
             yield value or ""
 
 
-def _read_parquet(file: Path, text_field: str) -> Iterator[str]:
+def _read_parquet(file: Path, text_column: str) -> Iterator[str]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(file) as table:
             schema = table.schema_arrow
-            if text_field not in schema.names:
+            if text_column not in schema.names:
                 raise ValueError(
-                    f"{file} has no column {text_field!r}: its columns are {_names(schema.names)}; "
+                    f"{file} has no column {text_column!r}: its columns are {_names(schema.names)}; "
                     "name the one with the text"
                 )
-            kind = schema.field(text_field).type
+            kind = schema.field(text_column).type
             if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
-                raise ValueError(f"{file}: column {text_field!r} is {kind}, wanted string")
-            for batch in table.iter_batches(batch_size=1024, columns=[text_field]):
+                raise ValueError(f"{file}: column {text_column!r} is {kind}, wanted string")
+            for batch in table.iter_batches(batch_size=1024, columns=[text_column]):
                 for value in batch.column(0):
                     yield value.as_py() or ""
     except pyarrow.ArrowException as error:

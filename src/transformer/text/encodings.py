@@ -13,12 +13,21 @@ import functools
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import resources
 
 import tiktoken
 
-from .tokenizer import END_OF_TEXT, REPLACEMENT, ByteTokenizer, Tokenizer, checked_ids
+from .tokenizer import (
+    END_OF_TEXT,
+    REPLACEMENT,
+    ByteTokenizer,
+    Tokenizer,
+    Tokens,
+    checked_ids,
+    replace_lone_surrogates,
+)
 
 RANKS_SHA256 = {
     "cl100k_base": "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
@@ -70,8 +79,15 @@ class TiktokenTokenizer:
     def encode(self, text: str) -> list[int]:
         return self.encoding.encode_ordinary(text)
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return self.encoding.encode_ordinary_batch(list(texts), num_threads=os.cpu_count() or 1)
+    def encode_array(self, text: str) -> Tokens:
+        try:
+            return self.encoding.encode_to_numpy(text, disallowed_special=())
+        except UnicodeEncodeError:
+            return self.encoding.encode_to_numpy(replace_lone_surrogates(text), disallowed_special=())
+
+    def encode_batch(self, texts: Sequence[str], threads: int | None = None) -> list[Tokens]:
+        with ThreadPoolExecutor(threads or os.cpu_count()) as pool:  # tiktoken lets other threads run while it encodes
+            return list(pool.map(self.encode_array, texts))
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         ids = checked_ids(tokens, self.vocab_size)

@@ -14,6 +14,11 @@ import codecs
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
+Tokens = npt.NDArray[np.uint32]
+
 END_OF_TEXT = "<|endoftext|>"
 REPLACEMENT = "\ufffd".encode()
 
@@ -37,8 +42,12 @@ class Tokenizer(Protocol):
         """The ids of ordinary text; end-of-text is never among them."""
         ...
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text, in order, on as many threads as help."""
+    def encode_array(self, text: str) -> Tokens:
+        """`encode` as an array, (tokens,) uint32, perhaps read-only: faster where there is much text."""
+        ...
+
+    def encode_batch(self, texts: Sequence[str], threads: int | None = None) -> list[Tokens]:
+        """`encode_array` of each text, in order, on that many threads at most; None: one for each core."""
         ...
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
@@ -69,8 +78,11 @@ class ByteTokenizer:
     def encode(self, text: str) -> list[int]:
         return list(replace_lone_surrogates(text).encode())
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [self.encode(text) for text in texts]
+    def encode_array(self, text: str) -> Tokens:
+        return np.frombuffer(replace_lone_surrogates(text).encode(), dtype=np.uint8).astype(np.uint32)
+
+    def encode_batch(self, texts: Sequence[str], threads: int | None = None) -> list[Tokens]:
+        return [self.encode_array(text) for text in texts]
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         ids = checked_ids(tokens, self.vocab_size)

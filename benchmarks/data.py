@@ -1,0 +1,193 @@
+"""The data path: time to the first batch, tokens a second from text and from stored ids, memory; against two peers.
+
+    uv run --with datasets python benchmarks/data.py               three rounds, about ten minutes on two cores
+    uv run --with datasets python benchmarks/data.py --rounds 1 --repeat 4
+
+A stand-in for the hub serves FineWeb-shaped files made of the bundled plays, in a process of its own on loopback, so it
+takes part of the same cores. Each contender is a fresh process that reads all of the training text once, as rows of 128
+tokens of cl100k_base in batches of 8:
+
+    ours, first batch    an empty cache and the default settings, with their 200,000 tokens of validation text
+    ours, from text      an empty cache: fetch, split, tokenize, store, pack
+    ours, from ids       the same again: what the first pass has stored
+    plain loop           `datasets` streaming the same files from the same hub, tiktoken, rows cut from one list
+    tiktoken alone       only encodes texts that are in memory, on all cores: the limit of any path from text
+
+Tokens a second do not count the time to open the dataset, which is told apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from machine import machine, peak_bytes
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "data.json"
+CONTENDERS = ("ours, first batch", "ours, from text", "ours, from ids", "plain loop", "tiktoken alone")
+SEQ_LENGTH, BATCH_SIZE, ROW_GROUP = 128, 8, 700
+TOKENS_A_COPY = 1.2e6  # a little less than the plays have
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--repeat", type=int, default=24, help="times the 5 MB of text")
+    parser.add_argument("--worker", nargs=2, metavar=("CONTENDER", "FOLDER"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        print(json.dumps(WORKERS[options.worker[0]](Path(options.worker[1]), options.repeat)))
+        return
+    sys.path.insert(0, str(ROOT / "tests"))
+    from stand_in_hub import spawn_hub
+
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
+    serving = ("--repeat", str(options.repeat), "--row-group-size", str(ROW_GROUP), "--file-count", "4")
+    for number in range(options.rounds):
+        with spawn_hub(*serving) as url, tempfile.TemporaryDirectory() as folder:
+            for name in CONTENDERS:
+                runs[name].append(run_worker(name, folder, url, options.repeat))
+                print(f"round {number + 1}, {name}: {runs[name][-1]}", flush=True)
+    results = {
+        "command": f"python benchmarks/data.py {' '.join(sys.argv[1:])}".strip(),
+        "machine": machine("tiktoken", "pyarrow", "huggingface-hub", "datasets"),
+        "contenders": summary(runs),
+    }
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    print(table(results["contenders"]))
+
+
+def run_worker(name: str, folder: str, url: str, repeat: int) -> dict[str, float]:
+    """Measures one contender in a fresh process, with nothing of the hub library's own caches."""
+    command = [sys.executable, __file__, "--worker", name, folder, "--repeat", str(repeat)]
+    environment = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": f"{folder}/hf", "TOKENIZERS_PARALLELISM": "false"}
+    started = time.perf_counter()
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return {**figures, "process_s": round(time.perf_counter() - started, 2)}
+
+
+def ours(folder: Path, repeat: int) -> dict[str, float]:
+    """The project's own stream, through the cache in the folder."""
+    import torch  # noqa: F401  not part of what is timed
+
+    from transformer.config import DataConfig
+    from transformer.dataset import PackedBatches, open_dataset
+
+    started = time.perf_counter()
+    # Nearly all documents for training, so that all contenders tokenize the same text.
+    few: dict[str, Any] = {} if repeat == 0 else {"validation_fraction": 0.001, "validation_tokens": 1_000}
+    config = DataConfig(cache_dir=str(folder / f"cache{repeat}"), shard_mb=8, cache_shards=50, **few)
+    steps = int(TOKENS_A_COPY * repeat) // (SEQ_LENGTH * BATCH_SIZE)
+    with contextlib.closing(open_dataset(config)) as data:
+        opened = time.perf_counter() - started
+        batches = iter(PackedBatches(data.train, SEQ_LENGTH, BATCH_SIZE, seed=1))
+        next(batches)
+        first = time.perf_counter() - started
+        tokens = sum(inputs.numel() for inputs, _, _ in islice(batches, steps)) + SEQ_LENGTH * BATCH_SIZE
+        seconds = time.perf_counter() - started
+    return figures(tokens, seconds, opened, first)
+
+
+def first_batch(folder: Path, repeat: int) -> dict[str, float]:
+    """The first batch as a training run has it, with the default validation text."""
+    return ours(folder, 0)
+
+
+def plain_loop(folder: Path, repeat: int) -> dict[str, float]:
+    """What one would write with the datasets library and tiktoken."""
+    import torch
+    from datasets import load_dataset
+
+    from transformer.text import load_tokenizer
+
+    encoding = load_tokenizer("cl100k_base").encoding  # type: ignore[attr-defined]
+    started = time.perf_counter()
+    files = "hf://datasets/HuggingFaceFW/fineweb-edu/sample/10BT/*.parquet"
+    texts = load_dataset("parquet", data_files=files, split="train", streaming=True).select_columns(["text"])
+    opened = time.perf_counter() - started
+    first, tokens = 0.0, 0
+    buffer: list[int] = []
+    size = SEQ_LENGTH * BATCH_SIZE + 1
+    for row in texts:
+        buffer += encoding.encode_ordinary(row["text"])
+        buffer.append(encoding.eot_token)
+        while len(buffer) >= size:
+            batch = torch.tensor(buffer[:size])
+            inputs, targets = batch[:-1].view(BATCH_SIZE, SEQ_LENGTH), batch[1:].view(BATCH_SIZE, SEQ_LENGTH)
+            del buffer[: size - 1]
+            first = first or time.perf_counter() - started
+            tokens += inputs.numel()
+            assert targets.shape == inputs.shape
+    return figures(tokens, time.perf_counter() - started, opened, first)
+
+
+def tiktoken_alone(folder: Path, repeat: int) -> dict[str, float]:
+    """Encoding, and nothing else: the library's own batch function on all cores."""
+    from transformer.text import load_shakespeare, load_tokenizer
+
+    encoding = load_tokenizer("cl100k_base").encoding  # type: ignore[attr-defined]
+    texts = load_shakespeare()
+    started = time.perf_counter()
+    tokens = 0
+    for _ in range(repeat):
+        encoded = encoding.encode_ordinary_batch(texts, num_threads=os.cpu_count() or 1)
+        tokens += sum(map(len, encoded))
+    return figures(tokens, time.perf_counter() - started, 0.0, 0.0)
+
+
+def figures(tokens: int, seconds: float, opened: float, first: float) -> dict[str, float]:
+    return {
+        "tokens": tokens,
+        "tokens_per_s": round(tokens / (seconds - opened)),
+        "opened_s": round(opened, 3),
+        "first_batch_s": round(first, 3),
+        "peak_mib": round(peak_bytes() / 2**20),
+    }
+
+
+WORKERS = {
+    "ours, first batch": first_batch,
+    "ours, from text": ours,
+    "ours, from ids": ours,
+    "plain loop": plain_loop,
+    "tiktoken alone": tiktoken_alone,
+}
+
+
+def summary(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    """Returns every contender's medians, and its speed against the plain loop and tiktoken, median over rounds."""
+    found: dict[str, Any] = {}
+    for name, rounds in runs.items():
+        row: dict[str, Any] = {key: statistics.median(run[key] for run in rounds) for key in rounds[0]}
+        for peer in ("plain loop", "tiktoken alone"):
+            pairs = zip(rounds, runs[peer], strict=True)
+            ratio = statistics.median(mine["tokens_per_s"] / its["tokens_per_s"] for mine, its in pairs)
+            row[f"against {peer}"] = round(ratio, 2)
+        found[name] = {**row, "runs": rounds}
+    return found
+
+
+def table(contenders: dict[str, Any]) -> str:
+    """Returns the medians as a table in Markdown."""
+    lines = ["| path | tokens/s | against the plain loop | against tiktoken | first batch, s | peak MiB |"]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
+    for name, row in contenders.items():
+        ratios = f"{row['against plain loop']:.2f} x | {row['against tiktoken alone']:.2f} x"
+        lines.append(f"| {name} | {row['tokens_per_s']:,} | {ratios} | {row['first_batch_s']} | {row['peak_mib']:,} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

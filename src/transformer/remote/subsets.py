@@ -1,0 +1,150 @@
+"""Which parquet files of a dataset repository make up a subset and a split.
+
+The dataset's card may say so: its `configs` give each subset, by name, glob patterns for the files of each split. Where
+it does not, the names of folders and files do. Everything here is decided from names alone, without a network.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from transformer.config import near_miss
+
+Config = Mapping[str, Any]
+
+SPLITS = ("train", "validation", "valid", "test", "dev")
+
+
+class NoSuchSubset(ValueError):  # noqa: N818
+    """Completes the sentence "the dataset has ..."; lists what there is."""
+
+
+def choose(paths: Iterable[str], configs: Sequence[Config], subset: str | None, split: str) -> list[str]:
+    """The parquet files of a subset and split, sorted. Raises NoSuchSubset, which lists what there is.
+
+    configs: those of the dataset card. Where they name the subset, their patterns decide (None: the default one's).
+    Otherwise its files are below a folder of its name, sample/10BT for sample-10BT, and a file's name, or else its
+    folder's, says the split; where no name does, all files are the split "train".
+
+    >>> choose(["en/train-0.parquet", "en/test-0.parquet", "de/train-0.parquet"], [], "en", "train")
+    ['en/train-0.parquet']
+    """
+    files = sorted(path for path in paths if path.lower().endswith(".parquet"))
+    config = _config(configs, subset)
+    patterns = None if config is None else _patterns(config, split)
+    if patterns is not None:
+        globs = [_glob(pattern) for pattern in patterns]
+        found = [path for path in files if any(glob.fullmatch(path) for glob in globs)]
+        if not found:
+            raise NoSuchSubset(f"no parquet file for split {split!r} where its card says: {', '.join(patterns)}")
+        return found
+    if not files:
+        raise NoSuchSubset("no parquet files")
+    if config is not None:
+        folder = _inside(config, "")
+        names = {path: path.removeprefix(folder) for path in files if path.startswith(folder)}
+    elif subset is None:
+        names = {path: path for path in files}
+    else:
+        names = {path: rest for path in files if (rest := _below(path, subset)) is not None}
+        if not names and not (subset == "default" and not configs):
+            known = [_name(config) for config in configs] or sorted({path.rpartition("/")[0] for path in files} - {""})
+            raise NoSuchSubset(f"no subset {subset!r}; its subsets: {_listed(known)}{near_miss(subset, known)}")
+        names = names or {path: path for path in files}
+    return _of_split(names, split)
+
+
+def folders(configs: Sequence[Config], subset: str | None, split: str) -> list[str]:
+    """The folders that hold whatever `choose` can choose; "" is the whole repository. Raises NoSuchSubset as it does.
+
+    >>> folders([{"config_name": "sample-10BT", "data_files": "sample/10BT/*"}], "sample-10BT", "train")
+    ['sample/10BT']
+    """
+    config = _config(configs, subset)
+    patterns = [""] if config is None else _patterns(config, split) or [_inside(config, "")]
+    return sorted({re.split(r"[*?\[]", pattern, maxsplit=1)[0].rpartition("/")[0] for pattern in patterns})
+
+
+def _of_split(names: Mapping[str, str], split: str) -> list[str]:
+    """The files, of those that are the keys, whose name in `names` carries the split."""
+    carried = {path: _splits(name, split) for path, name in names.items()}
+    found = [path for path, splits in carried.items() if split in splits]
+    if split == "train" and not any(carried.values()):
+        found = list(names)
+    if found:
+        return found
+    known = sorted(set().union(*carried.values())) or ["train"]
+    raise NoSuchSubset(f"no parquet file for split {split!r}; its splits: {_listed(known)}{near_miss(split, known)}")
+
+
+def _splits(path: str, asked: str) -> set[str]:
+    """The names of splits in the file's name, else in the nearest folder's that has one."""
+    for part in reversed(path.lower().removesuffix(".parquet").split("/")):
+        words = (*SPLITS, asked)
+        if found := {word for word in words if re.search(rf"(?<![a-z0-9]){re.escape(word.lower())}(?![a-z0-9])", part)}:
+            return found
+    return set()
+
+
+def _below(path: str, subset: str) -> str | None:
+    """The path without the folder, or run of folders, named like the subset; None where there is none."""
+    *folders, name = path.split("/")
+    for start in range(len(folders)):
+        for stop in range(start + 1, len(folders) + 1):
+            if "-".join(folders[start:stop]) == subset.replace("/", "-"):
+                return "/".join([*folders[:start], *folders[stop:], name])
+    return None
+
+
+def _config(configs: Sequence[Config], subset: str | None) -> Config | None:
+    """The card's entry for the subset, or its default one; None where the card does not say."""
+    named = {_name(config): config for config in configs}
+    if subset is not None or not named:
+        return named.get(subset or "")
+    chosen = [named[name] for name in named if name == "default"]
+    chosen += [config for config in named.values() if config.get("default")]
+    if not chosen and len(named) > 1:
+        raise NoSuchSubset(f"several subsets and no default one: choose one of {_listed(list(named))}")
+    return (chosen or list(named.values()))[0]
+
+
+def _name(config: Config) -> str:
+    return str(config.get("config_name", "default"))
+
+
+def _patterns(config: Config, split: str) -> list[str] | None:
+    """The patterns of the split's files; None where the card leaves that to their names."""
+    entries = config.get("data_files")
+    if entries is None:
+        return None
+    patterns: dict[str, list[str]] = {}
+    for entry in entries if isinstance(entries, list) else [entries]:
+        where, paths = (
+            (entry.get("split", "train"), entry.get("path")) if isinstance(entry, Mapping) else ("train", entry)
+        )
+        for path in paths if isinstance(paths, list) else [paths]:
+            patterns.setdefault(str(where), []).append(_inside(config, str(path).removeprefix("./")))
+    if split not in patterns:
+        known = f"{_listed(list(patterns))}{near_miss(split, patterns)}"
+        raise NoSuchSubset(f"no split {split!r} in subset {_name(config)!r}; its splits: {known}")
+    return patterns[split]
+
+
+def _inside(config: Config, path: str) -> str:
+    folder = str(config.get("data_dir") or "").removeprefix("./").strip("/")
+    return f"{folder}/{path}" if folder else path
+
+
+def _glob(pattern: str) -> re.Pattern[str]:
+    """The pattern as an expression: * and ? stop at slashes, ** does not."""
+    rules = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]/]+\])", pattern)
+    classes = (re.sub(r"^\[!", "[^", part) if index % 2 else re.escape(part) for index, part in enumerate(parts))
+    return re.compile("".join(rules.get(part, regex) for part, regex in zip(parts, classes, strict=True)), re.DOTALL)
+
+
+def _listed(names: Sequence[str], most: int = 12) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more

@@ -1,0 +1,131 @@
+"""What every group of settings can do: check itself, become a plain dict and come back from one.
+
+`check()` reports every problem of a configuration at once; `from_dict()` also refuses names that it does not know and
+says which one was probably meant. The settings themselves are in config.py. Only the standard library is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+
+C = TypeVar("C", bound="Config")
+
+RENAMED = {"text_field": "text_column"}
+"""Settings by the names that older checkpoints know, and by their names now."""
+
+
+class ConfigError(ValueError):
+    """One or more settings cannot be used; `problems` lists them, the message joins them."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("; ".join(self.problems))
+
+
+def near_miss(name: str, known: Iterable[str]) -> str:
+    """Returns "; did you mean X?" for the known name closest to `name`, or nothing where none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+class Config:
+    """What every group of settings can do: check itself, become a plain dict and come back from one."""
+
+    def problems(self) -> list[str]:
+        """Returns a sentence for every rule that the settings of this group break."""
+        return []
+
+    def check(self) -> Self:
+        """Raises ConfigError that names every problem at once; returns self, so that calls chain."""
+        found = type_problems(self) or self.problems()
+        if found:
+            raise ConfigError(found)
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the settings as nested dicts of plain values, as a checkpoint stores them."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Builds and checks the settings from (nested) plain values; ConfigError lists all that is wrong."""
+        config, found = build(cls, values)
+        found += type_problems(config) or config.problems()
+        if found:
+            raise ConfigError(found)
+        return config
+
+
+def build(cls: type[C], values: Mapping[str, Any]) -> tuple[C, list[str]]:
+    """Returns the config built from the names that exist, and a problem for each that does not."""
+    hints = get_type_hints(cls)
+    known: dict[str, Any] = {}
+    found: list[str] = []
+    for name, value in values.items():
+        name = RENAMED.get(name, name)
+        if name not in hints:
+            found.append(f"unknown setting {name!r}{near_miss(name, hints)}")
+        elif isinstance(hints[name], type) and issubclass(hints[name], Config) and isinstance(value, Mapping):
+            known[name], inner = build(hints[name], value)
+            found += inner
+        else:
+            known[name] = value
+    return cls(**known), found
+
+
+def type_problems(config: Config) -> list[str]:
+    """Returns a sentence for every setting whose value has the wrong type or is not among the choices."""
+    found: list[str] = []
+    for name, hint in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            found += type_problems(value)
+            continue
+        options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+        if not any(_fits(value, option) for option in options):
+            choices = [choice for option in options for choice in get_args(option)]
+            wanted = f"one of {', '.join(map(str, choices))}" if choices else _type_names(options)
+            close = near_miss(str(value), map(str, choices))
+            found.append(f"{name}={value!r} is not {wanted}{close}")
+    return found
+
+
+def _fits(value: object, option: Any) -> bool:
+    if get_origin(option) is Literal:
+        return value in get_args(option)
+    if option is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if option is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, option)
+
+
+def _type_names(options: Iterable[Any]) -> str:
+    names = {int: "a whole number", float: "a finite number", str: "text", bool: "True or False"}
+    return " or ".join(
+        names.get(option, "a group of settings" if option is not types.NoneType else "None") for option in options
+    )
+
+
+def positive(config: object, *names: str) -> list[str]:
+    values = {name: getattr(config, name) for name in names}
+    return [f"{name}={value} must be above 0" for name, value in values.items() if value is not None and value <= 0]
+
+
+def between(config: object, low: float, high: float, *names: str) -> list[str]:
+    values = {name: getattr(config, name) for name in names}
+    return [
+        f"{name}={value} must be from {low:g} to below {high:g}"
+        for name, value in values.items()
+        if not low <= value < high
+    ]
+
+
+def seed_problems(seed: int) -> list[str]:
+    """Returns a sentence where the seed is not one that all random generators take."""
+    return [] if 0 <= seed < 2**63 else [f"seed={seed} must be from 0 to 2**63 - 1"]

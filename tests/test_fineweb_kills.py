@@ -1,0 +1,328 @@
+"""Readers of one cache, killed at any moment or working side by side: the text is right, and nothing is left over.
+
+Readers are forked from one process that has loaded everything, so that a kill costs milliseconds and not the seconds
+that loading PyTorch takes. That process is this file, called as a script.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from stand_in_hub import FINEWEB, StandInHub, fineweb_files
+from transformer.config import DataConfig
+from transformer.dataset import DataState, PackedBatches, open_dataset
+from transformer.runtime.metrics import METRICS_FILE, StepMetrics, read_metrics
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="readers are forked")
+
+ROOT = Path(__file__).resolve().parents[1]
+BATCHES = 1_500
+"""Batches of the undisturbed streams: more than one pass over the text."""
+SHARDS = 3
+"""Shards that the cache may hold, of 9."""
+PATIENCE = 60.0
+"""Seconds after which something that should happen has not."""
+
+
+# What is forked
+
+
+def read(job: dict[str, Any]) -> None:
+    """Appends a line for each batch to job["out"], a digest and the state after it, and news to job["out"].told."""
+    out, told = (os.open(job["out"] + end, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for end in ("", ".told"))
+    config = DataConfig(**job["config"]).check()
+    with contextlib.closing(open_dataset(config, tell=lambda news: os.write(told, f"{news}\n".encode()))) as data:
+        batches = PackedBatches(data.train, 32, 8, job["seed"], DataState(**job["state"]), window_rows=64)
+        with contextlib.closing(iter(batches)) as iterator:
+            for inputs, targets, state in itertools.islice(iterator, job["batches"]):
+                digest = hashlib.sha256(inputs.numpy().tobytes() + targets.numpy().tobytes()).hexdigest()
+                os.write(out, f"{digest} {json.dumps(state.to_dict())}\n".encode())  # in one piece, whatever happens
+
+
+def command(job: dict[str, Any]) -> None:
+    """Calls main.py in the folder job["folder"], with its output in job["out"]."""
+    from main import main
+
+    os.chdir(job["folder"])
+    os.dup2(os.open(job["out"], os.O_WRONLY | os.O_CREAT), 1)
+    if status := main(job["arguments"]):
+        raise SystemExit(status)
+
+
+def fork(job: dict[str, Any]) -> int:
+    """Returns the id of a child that waits job["delay"] seconds and then does the job; its errors are in .err."""
+    if pid := os.fork():
+        return pid
+    status = 1
+    try:
+        os.dup2(os.open(job["out"] + ".err", os.O_WRONLY | os.O_CREAT), 2)
+        time.sleep(job.get("delay", 0.0))
+        command(job) if "arguments" in job else read(job)
+        sys.stdout.flush()
+        status = 0
+    except BaseException:
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(status)
+
+
+def serve() -> None:
+    """Forks the jobs of each line of standard input; answers with a line of their ids and one of their statuses."""
+    sys.path[:0] = [str(ROOT), str(ROOT / "commands")]
+    for name in (
+        "huggingface_hub.errors",
+        "huggingface_hub.hf_api",
+        "matplotlib.figure",
+        "torch._dynamo",
+        "main",
+        "train",
+    ):
+        importlib.import_module(name)  # torch._dynamo: the first optimizer loads it, for seconds
+    with contextlib.suppress(ValueError):  # a file is no folder for a cache: this only loads what the hub needs
+        open_dataset(DataConfig(cache_dir=__file__))
+    assert threading.active_count() == 1, "a process with threads cannot be forked"
+    print(json.dumps("ready"), flush=True)
+    for line in sys.stdin:
+        pids = [fork(job) for job in json.loads(line)]
+        print(json.dumps(pids), flush=True)
+        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
+
+
+class Forks:
+    """The process that forks. Jobs of one call run at the same time."""
+
+    def __init__(self, endpoint: str) -> None:
+        environment = {**os.environ, "HF_ENDPOINT": endpoint, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, __file__],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert self._answer() == "ready"
+
+    def start(self, *jobs: dict[str, Any]) -> list[int]:
+        """Returns the ids of the processes."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(jobs) + "\n")
+        self.process.stdin.flush()
+        pids: list[int] = self._answer()
+        return pids
+
+    def statuses(self) -> list[int]:
+        """Waits for the jobs started last; a process that was killed has the signal's negative number."""
+        statuses: list[int] = self._answer()
+        return statuses
+
+    def run(self, *jobs: dict[str, Any]) -> None:
+        """Does the jobs, which must end well."""
+        self.start(*jobs)
+        assert self.statuses() == [0] * len(jobs), [Path(job["out"] + ".err").read_text() for job in jobs]
+
+    def close(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # readers too, where a test failed in between
+        self.process.communicate()
+
+    def _answer(self) -> Any:
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline())
+
+
+# What is read
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[StandInHub]:
+    """600 documents of random words in 3 files, in row groups of 8."""
+    chance = Random(0)
+    words = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=chance.randint(2, 9))) for _ in range(2_000)]
+    with StandInHub() as server:
+        server.add(FINEWEB, fineweb_files([" ".join(chance.choices(words, k=60)) for _ in range(600)], 3, 8))
+        yield server
+
+
+@pytest.fixture(scope="module")
+def forks(hub: StandInHub) -> Iterator[Forks]:
+    with contextlib.closing(Forks(hub.url)) as process:
+        yield process
+
+
+Job = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def job(hub: StandInHub, tmp_path: Path) -> Job:
+    """job(cache_dir=..., seed=...): what a reader is to do. Each has an output of its own, job["out"]."""
+    shard_mb = hub.commit(FINEWEB).files["sample/10BT/000_00000.parquet"].size / 3e6
+    numbers = itertools.count()
+
+    def make(seed: int = 1, batches: int | None = None, state: Any = None, delay: float = 0, **changes: Any) -> Any:
+        config = {"encoding": "byte", "shard_mb": shard_mb, "cache_shards": SHARDS, "num_workers": 1, **changes}
+        config |= {"validation_tokens": 500, "cache_dir": str(config.get("cache_dir", tmp_path / "cache"))}
+        out = tmp_path / f"reader_{next(numbers)}"
+        out.touch()
+        job = {"config": config, "seed": seed, "batches": batches, "state": state or {}}
+        return {**job, "delay": delay, "out": str(out)}
+
+    return make
+
+
+def lines(job: dict[str, Any]) -> list[str]:
+    """What the reader has read so far."""
+    return Path(job["out"]).read_text().splitlines()
+
+
+def told(job: dict[str, Any]) -> str:
+    return Path(job["out"] + ".told").read_text() if Path(job["out"] + ".told").exists() else ""
+
+
+def wait_for(happens: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not happens():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.005)
+
+
+def kill(forks: Forks, pids: Sequence[int]) -> None:
+    """Kills what was started last, and waits until it is dead."""
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    assert forks.statuses() == [-signal.SIGKILL] * len(pids)
+
+
+def shards_on_disk(cache: Path) -> set[str]:
+    files = [path.relative_to(cache).parts[0] for path in cache.rglob("*") if path.is_file()]
+    return {name.partition(".")[0] for name in files if name.startswith("shard_")}
+
+
+DOCUMENTED = re.compile(
+    r"cache_metadata\.json|cache\.lock|\.locks/\w+|validation_[0-9a-f]{12}\.parquet"
+    r"|shard_\d{5}\.(parquet|parts/\d{5}\.parquet|byte/\d{5}\.tokens)"
+)
+
+
+def assert_sound(cache: Path) -> None:
+    """Within its bounds, valid metadata, and no file but those that belong there."""
+    files = [path.relative_to(cache).as_posix() for path in cache.rglob("*") if path.is_file()]
+    assert [name for name in files if not DOCUMENTED.fullmatch(name)] == []
+    assert list((cache / ".processes").iterdir()) == []
+    assert 0 < len(shards_on_disk(cache)) <= SHARDS
+    metadata = json.loads((cache / "cache_metadata.json").read_text())
+    assert {f"shard_{int(number):05d}" for number in metadata["shards"]} >= shards_on_disk(cache)
+
+
+# Kills
+
+
+@pytest.mark.parametrize("kills", [6, pytest.param(60, marks=pytest.mark.slow)])
+def test_readers_killed_at_random_moments_leave_the_text_right_and_nothing_else(
+    kills: int, forks: Forks, job: Job, tmp_path: Path
+) -> None:
+    """Each begins anew or goes on from a place of the stream, as --resume does, in the cache that the last one left."""
+    undisturbed = job(batches=BATCHES, cache_dir=tmp_path / "undisturbed")
+    forks.run(undisturbed)
+    whole = lines(undisturbed)
+    assert len(set(whole)) == BATCHES
+    cache, chance, drawn = tmp_path / "cache", Random(kills), 0
+    for number in range(kills):
+        start = chance.choice([0, chance.randrange(1, BATCHES // 2)])
+        reader = job(state=json.loads(whole[start - 1].partition(" ")[2]) if start else None)
+        [pid] = forks.start(reader)
+        count = chance.choice([0, 1, chance.randrange(100), chance.randrange(400)])
+        wait_for(lambda reader=reader, count=count: len(lines(reader)) >= count)  # type: ignore[misc]
+        time.sleep(chance.uniform(0, 0.25))
+        kill(forks, [pid])
+        found = lines(reader)[: BATCHES - start]
+        assert found == whole[start : start + len(found)], f"kill {number}"
+        assert "damaged" not in told(reader)
+        assert "another text" not in told(reader)
+        assert not cache.exists() or len(shards_on_disk(cache)) <= SHARDS
+        drawn += len(found)
+    assert drawn > kills
+    last = job(batches=BATCHES)
+    forks.run(last)
+    assert lines(last) == whole
+    assert "damaged" not in told(last)
+    assert_sound(cache)
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_reader_is_not_disturbed_by_others_that_are_killed_beside_it(
+    kills: int, forks: Forks, job: Job, tmp_path: Path
+) -> None:
+    """Of other seeds, so that they want other shards in a cache that holds three."""
+    batches = 400 + 50 * kills
+    undisturbed = job(batches=batches, cache_dir=tmp_path / "undisturbed")
+    forks.run(undisturbed)
+    chance = Random(kills)
+    reader = job(batches=batches)
+    others = [job(seed=2 + number, delay=0.2 * number) for number in range(kills)]
+    _, *pids = forks.start(reader, *others)
+    for number, pid in enumerate(pids):
+        wait_for(lambda number=number: lines(others[number]) != [])  # type: ignore[misc]
+        time.sleep(chance.uniform(0, 0.1))
+        os.kill(pid, signal.SIGKILL)
+    assert forks.statuses() == [0] + [-signal.SIGKILL] * kills, Path(reader["out"] + ".err").read_text()
+    assert lines(reader) == lines(undisturbed)
+    for one in (reader, *others):
+        assert "damaged" not in told(one)
+    last = job(batches=100)
+    forks.run(last)
+    assert lines(last) == lines(undisturbed)[:100]
+    assert_sound(tmp_path / "cache")
+
+
+# Side by side
+
+
+def losses(folder: Path) -> list[tuple[int, float, float]]:
+    events = read_metrics(folder / "checkpoints_tiny" / METRICS_FILE)
+    return [(event.step, event.loss, event.grad_norm) for event in events if isinstance(event, StepMetrics)]
+
+
+def test_two_processes_train_on_one_cache_at_once(forks: Forks, hub: StandInHub, tmp_path: Path) -> None:
+    """Different seeds and encodings; each trains as it does alone."""
+    shard_mb = hub.commit(FINEWEB).files["sample/10BT/000_00000.parquet"].size / 3e6
+
+    def training(place: str, cache: str, encoding: str, seed: int) -> dict[str, Any]:
+        folder = tmp_path / f"{place}_{encoding}"
+        folder.mkdir()
+        settings = {"dataset": "fineweb", "encoding": encoding, "seed": seed, "cache-dir": tmp_path / cache}
+        settings |= {"cache-shards": SHARDS, "shard-mb": shard_mb, "shuffle-rows": 6_000, "seq-length": 16}
+        settings |= {"max-steps": 12, "log-every": 2, "batch-size": 4, "validation-tokens": 200, "num-workers": 2}
+        arguments = [f"--{name}={value}" for name, value in settings.items()]
+        return {"arguments": ["train", "--preset=tiny", *arguments], "folder": str(folder), "out": str(folder / "out")}
+
+    runs = [("byte", 1), ("p50k_base", 2)]
+    forks.run(*(training("alone", f"cache_{encoding}", encoding, seed) for encoding, seed in runs))
+    forks.run(*(training("together", "cache", encoding, seed) for encoding, seed in runs))
+    for encoding, _ in runs:
+        alone, together = (losses(tmp_path / f"{place}_{encoding}") for place in ("alone", "together"))
+        assert len(alone) == 6
+        assert together == alone
+        assert (tmp_path / f"together_{encoding}" / "out.err").read_text() == ""
+
+
+if __name__ == "__main__":
+    serve()
