@@ -165,8 +165,12 @@ class OptimizerConfig(Config):
     """AdamW's step size after warm-up."""
     muon_learning_rate: float = 0.02
     """Muon's step size after warm-up, for the matrices that it moves."""
+    schedule: Literal["cosine", "constant", "wsd"] = "cosine"
+    """After the warm-up: down a cosine, at the peak to the end, or at the peak and down in a line at the end."""
+    decay_fraction: float = 0.2
+    """Share of all steps in which wsd comes down."""
     min_lr_ratio: float = 0.1
-    """Share of the learning rate that is left at the end of the cosine."""
+    """Share of the learning rate that is left at the end of the way down."""
     warmup_fraction: float = 0.02
     """Share of all steps in which the learning rate climbs to its full value."""
     weight_decay: float = 0.1
@@ -184,6 +188,8 @@ class OptimizerConfig(Config):
         for name in ("weight_decay", "grad_clip"):
             if getattr(self, name) < 0:
                 found.append(f"{name}={getattr(self, name)} must not be below 0")
+        if not 0 < self.decay_fraction <= 1:
+            found.append(f"decay_fraction={self.decay_fraction} must be above 0 and at most 1")
         if not 0 <= self.min_lr_ratio <= 1:
             found.append(f"min_lr_ratio={self.min_lr_ratio} must be from 0 to 1")
         return found

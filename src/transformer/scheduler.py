@@ -22,6 +22,14 @@ step, for the same reason, and stays there if a run goes on; a plain cosine woul
 >>> [round(lr_scale(step, 6, settings), 3) for step in range(8)]
 [0.5, 1.0, 0.914, 0.689, 0.411, 0.186, 0.1, 0.1]
 
+**Two others.** *constant* stays at the peak after the warm-up: for trying things out, where no end is known. *wsd*, warm-up,
+stable, decay, stays there too and comes down in a straight line over the last decay_fraction of the steps. Its gain
+comes as late and is as large, and until the decay begins a run can be made longer without regret:
+
+>>> settings = OptimizerConfig(schedule="wsd", warmup_fraction=0.25, min_lr_ratio=0.0, decay_fraction=0.5)
+>>> [round(lr_scale(step, 8, settings), 2) for step in range(9)]
+[0.5, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
+
 **Why a cosine?** It lingers near the peak, where progress is fastest, and near the end, where noise settles, and it
 has no corner. The form matters less than the fact that the rate comes down: most of the final gain appears in the
 last third. Cost: the length of the run must be known beforehand.
@@ -30,7 +38,7 @@ It is a share of the peak, so that several optimizers with different peaks follo
 **Is it working?** The learning rate stands in every metric line. A loss that spikes in the first hundred steps asks
 for a longer warm-up; a loss that is still falling steeply at the end asks for more steps or a higher peak.
 
-Papers: warm-up, arXiv 1706.02677; cosine, arXiv 1608.03983. Read before: optimizer.py. Next: training_utils.py.
+Papers: warm-up, arXiv 1706.02677; cosine, arXiv 1608.03983; warm-up, stable, decay, arXiv 2404.06395. Read before: optimizer.py. Next: training_utils.py.
 """
 
 from __future__ import annotations
@@ -45,5 +53,11 @@ def lr_scale(step: int, total_steps: int, settings: OptimizerConfig) -> float:
     warmup = round(settings.warmup_fraction * total_steps)
     if step < warmup:
         return (step + 1) / warmup
-    done = min(1.0, (step - warmup + 1) / max(1, total_steps - warmup + 1))
-    return settings.min_lr_ratio + (1 - settings.min_lr_ratio) * (1 + math.cos(math.pi * done)) / 2
+    if settings.schedule == "constant":
+        return 1.0
+    fall = total_steps - warmup  # steps on the way down, the first of which is a little down already
+    if settings.schedule == "wsd":
+        fall = min(fall, max(1, round(settings.decay_fraction * total_steps)))
+    done = min(1.0, max(0, step - (total_steps - fall) + 1) / max(1, fall + 1))
+    share = (1 + math.cos(math.pi * done)) / 2 if settings.schedule == "cosine" else 1 - done
+    return settings.min_lr_ratio + (1 - settings.min_lr_ratio) * share
