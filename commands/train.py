@@ -26,8 +26,13 @@ and the only number that tells learning from remembering. trainer.py says how to
 6. --dropout 0 where the text is seen only once, 0.1 to 0.2 where it is seen many times.
 
 **What it leaves** in --checkpoint-dir: model_epoch_N_ENCODING.pt after each epoch (for generate, evaluate, compare);
-training_state_ENCODING.pt, with which --resume goes on where it stopped; metrics.jsonl, one event a line;
-loss_curve.png. A checkpoint carries its config and its encoding: no other command needs to be told them.
+training_state_ENCODING.pt and the one before it, with which --resume goes on where it stopped; metrics.jsonl, one
+event a line; loss_curve.png. A checkpoint carries its config and its encoding: no other command needs to be told them.
+
+**Stopping.** Ctrl-C, or SIGTERM from a batch system, ends the run after its step and saves the state; a second one
+stops at once. A run that was killed goes on from the state saved last, every --eval-every steps or so many minutes
+(--save-every-minutes), and on one machine gives the same weights, bit for bit, as one that never stopped. It keeps its
+settings: flags may change how long it runs and how often it looks, not what it learns.
 
 **When it goes wrong.** Out of memory: a smaller --batch-size with more --accumulation-steps gives the same result.
 Loss is nan: a lower --learning-rate. Validation rises while train falls: more text, or fewer epochs. Nothing learnt on
@@ -44,11 +49,12 @@ from pathlib import Path
 
 from cli import console, flag_value, parse, run
 from display import TrainingDisplay
+from resuming import load_state, merged
+from running import as_opened, fit
 from transformer import checkpoint
 from transformer.config import PRESETS, ConfigError, TrainConfig, near_miss
-from transformer.dataset import TextData, open_dataset
+from transformer.dataset import open_dataset
 from transformer.plots import save_loss_curve
-from transformer.remote.hub import HubError
 from transformer.runtime.device import pick_device
 from transformer.runtime.metrics import METRICS_FILE, MetricsLog, StepMetrics, read_metrics
 from transformer.text import tokenizer_from_state
@@ -67,16 +73,19 @@ class TrainOptions:
     mps: bool = False
     """The same as --device mps: forces Apple's GPU."""
     resume: bool = False
-    """Goes on from the training state in --checkpoint-dir, with the settings stored there."""
+    """Goes on from the newest state in the run's folder, or from the one whose path follows, with its own settings."""
+    resume_from: Path | None = None
+    """The state to go on from, if not the newest."""
 
 
 def main(arguments: Sequence[str]) -> None:
     options = read_options(arguments)
-    train(options.config, options.resume)
+    train(options.config, options.resume, options.resume_from, PRESETS[options.preset])
 
 
 def read_options(arguments: Sequence[str]) -> TrainOptions:
     """Reads the flags, with the preset's settings as their defaults."""
+    arguments = with_resume_path(arguments)
     quick = "--quick" in arguments
     name = flag_value(arguments, "--preset", "quick" if quick else "default")
     if name not in PRESETS:
@@ -84,23 +93,37 @@ def read_options(arguments: Sequence[str]) -> TrainOptions:
     if quick and name != "quick":
         raise ConfigError([f"--quick is the preset quick, and --preset {name} another: give one of them"])
     options = parse(TrainOptions, arguments, "train", TrainOptions(PRESETS[name], name))
+    options = replace(options, preset=name)
     if any(argument.split("=")[0].replace("_", "-") == "--vocab-size" for argument in arguments):
         raise ConfigError(["the vocabulary follows from the encoding: choose --encoding, for example bpe2048"])
     config = replace(options.config, device="mps") if options.mps else options.config
     return replace(options, config=config.check())
 
 
-def train(config: TrainConfig, resume: bool = False) -> Trainer:
-    """Trains as the config says, with the display, the metrics file and the loss curve; returns the trainer."""
+def with_resume_path(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with `--resume PATH` as `--resume-from PATH`."""
+    found = list(arguments)
+    for place, argument in enumerate(found[:-1]):
+        if argument == "--resume" and not found[place + 1].startswith("-"):
+            found[place] = "--resume-from"
+    return found
+
+
+def train(
+    config: TrainConfig, resume: bool = False, resume_from: Path | None = None, defaults: TrainConfig | None = None
+) -> Trainer:
+    """Trains as the config says, with the display, the metrics file and the loss curve; returns the trainer.
+
+    A run that is resumed has its stored settings, and of the config those that differ from `defaults`.
+    """
     pick_device(config.device)  # a device that is missing is told before any text is read
     directory = Path(config.checkpoint_dir)
     out = console()
-    tokenizer = None
-    state = newest_state(directory) if resume else None
-    if state is not None:
-        contents = checkpoint.load(state)
-        stored = TrainConfig.from_dict(contents["config"])
-        config = replace(stored, checkpoint_dir=config.checkpoint_dir, device=config.device)
+    tokenizer = state = None
+    if resume or resume_from is not None:
+        state, contents = load_state(resume_from, directory, out)
+        config = merged(TrainConfig.from_dict(contents["config"]), config, defaults or config)
+        config = replace(config, checkpoint_dir=str(directory))
         tokenizer = tokenizer_from_state(contents["tokenizer"])
     display = TrainingDisplay(out, config)
     with display.opening(f"reading {config.data.dataset}"):
@@ -113,39 +136,13 @@ def train(config: TrainConfig, resume: bool = False) -> Trainer:
         if state is not None:
             trainer.restore(contents, state)
             out.print(f"resuming from {state}, step {trainer.step}, with the settings stored there")
-        try:
-            with display:
-                trainer.fit()
-        except HubError:  # between two steps, so the state is whole
-            out.print(f"stopped at step {trainer.step} for want of text; --resume goes on from {trainer.save_state()}")
-            raise
-        except KeyboardInterrupt:
-            if any(directory.glob("training_state_*.pt")):
-                out.print(f"stopped at step {trainer.step}; --resume goes on from the state last saved in {directory}")
-            raise
+        stopped_by = fit(trainer, display)
     if any(isinstance(event, StepMetrics) for event in read_metrics(directory / METRICS_FILE)):
         out.print(f"loss curve: {save_loss_curve([directory / METRICS_FILE], directory / 'loss_curve.png')}")
+    if stopped_by is not None:
+        out.print(f"stopped at step {trainer.step}; --resume goes on exactly there")
+        raise SystemExit(128 + stopped_by)  # as shells count it: 130 for Ctrl-C, 143 for SIGTERM
     return trainer
-
-
-def as_opened(config: TrainConfig, data: TextData) -> TrainConfig:
-    """Returns the config with what is known once the data is open: the vocabulary, and a hub dataset's commit."""
-    revision = data.revision or config.data.revision
-    return replace(
-        config,
-        model=replace(config.model, vocab_size=data.tokenizer.vocab_size),
-        data=replace(config.data, revision=revision),
-    )
-
-
-def newest_state(directory: Path) -> Path:
-    """Returns the training state in the folder that was written last. Raises CheckpointError where there is none."""
-    states = sorted(directory.glob("training_state_*.pt"), key=lambda path: path.stat().st_mtime)
-    if not states:
-        others = ", ".join(sorted(str(path.parent) for path in Path().glob("checkpoints*/training_state_*.pt")))
-        hint = f"; --checkpoint-dir chooses another folder, and there is one in {others}" if others else ""
-        raise checkpoint.CheckpointError(f"there is no training_state_*.pt in {directory}: nothing to resume{hint}")
-    return states[-1]
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from transformer.runtime.metrics import METRICS_FILE, StepMetrics, read_metrics
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="readers are forked")
 
 ROOT = Path(__file__).resolve().parents[1]
-BATCHES = 1_500
+BATCHES = 1_000
 """Batches of the undisturbed streams: more than one pass over the text."""
 SHARDS = 3
 """Shards that the cache may hold, of 9."""

@@ -21,9 +21,19 @@ from transformer.config import ConfigError, DataConfig, ModelConfig, OptimizerCo
 from transformer.dataset import TextData, TokenDocuments, open_dataset, text_data
 from transformer.perplexity import evaluate_perplexity
 from transformer.runtime.distributed import Dist
-from transformer.runtime.metrics import EpochMetrics, EvalMetrics, Event, RunEnded, RunStarted, StepMetrics
+from transformer.runtime.metrics import (
+    METRICS_FILE,
+    EpochMetrics,
+    EvalMetrics,
+    Event,
+    MetricsLog,
+    RunEnded,
+    RunStarted,
+    StepMetrics,
+    read_metrics,
+)
 from transformer.text import ByteTokenizer
-from transformer.trainer import Trainer
+from transformer.trainer import Trainer, TrainingError
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "two", "red", "hens", "run", "up", "the", "hill"]
 TIMES = {"seconds", "tokens_per_second", "checkpoint"}
@@ -370,7 +380,8 @@ def test_max_steps_beyond_the_epochs_changes_nothing(tmp_path: Path) -> None:
 def test_every_epoch_leaves_its_own_checkpoint(tmp_path: Path) -> None:
     trained(tiny_run(tmp_path))
     assert [path.name for path in checkpoint.epochs(tmp_path)] == [f"model_epoch_{n}_byte.pt" for n in (1, 2, 3)]
-    assert sorted(path.name for path in tmp_path.iterdir() if "model" not in path.name) == ["training_state_byte.pt"]
+    others = sorted(path.name for path in tmp_path.iterdir() if "model" not in path.name)
+    assert others == ["training_state_byte.pt", "training_state_byte_previous.pt"]
 
 
 # Going on
@@ -420,7 +431,7 @@ def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(tmp_path: Path,
     assert uninterrupted.data_state == resumed.data_state
     later = [numbers(event) for event in expected if event.step > saved_step]
     assert later == [numbers(event) for event in events if event.step > saved_step]
-    assert numbers(events[0]) == {**numbers(expected[0]), "run": "stopped", "step": saved_step}
+    assert numbers(events[0]) == {**numbers(expected[0]), "run": "stopped", "step": saved_step, "looks_again": True}
 
 
 def test_a_run_resumed_step_by_step_equals_one_that_never_stopped(tmp_path: Path) -> None:
@@ -452,6 +463,124 @@ def test_keeping_documents_apart_goes_with_the_checkpoint_and_a_resumed_run(tmp_
     assert_same(weights(whole), weights(resumed))
     plain, _ = trained(tiny_run(tmp_path / "plain", **shape))
     assert not torch.equal(plain.model.head.weight, whole.model.head.weight)
+
+
+def test_a_run_killed_while_it_looks_looks_again_and_leaves_the_same_files(tmp_path: Path) -> None:
+    """The state is saved before the look, so that a crash in the look loses nothing; no event is told twice."""
+    whole = tiny_run(tmp_path / "whole")
+    Trainer(whole, tiny_text(whole), [MetricsLog(tmp_path / "whole")]).fit()
+    for name, when in {
+        "before": lambda e: isinstance(e, EvalMetrics) and e.step == 10,
+        "after": lambda e: isinstance(e, EpochMetrics) and e.epoch == 2,
+    }.items():
+        config = dataclasses.replace(whole, checkpoint_dir=str(tmp_path / name))
+        log = MetricsLog(tmp_path / name)
+        with pytest.raises(Stopped):
+            Trainer(config, tiny_text(config), [log, stop_at(when)]).fit()
+        resumed = Trainer(config, tiny_text(config), [log])
+        resumed.resume(tmp_path / name / "training_state_byte.pt")
+        resumed.fit()
+        ours, theirs = (
+            [
+                numbers(event)
+                for event in read_metrics(tmp_path / run / METRICS_FILE)
+                if not isinstance(event, RunStarted)
+            ]
+            for run in (name, "whole")
+        )
+        assert [{**event, "checkpoint": ""} for event in ours] == [{**event, "checkpoint": ""} for event in theirs]
+        for epoch in (1, 2, 3):
+            one, other = (checkpoint.load(tmp_path / run / f"model_epoch_{epoch}_byte.pt") for run in (name, "whole"))
+            assert one["metrics"] == other["metrics"]
+            assert_same(one["model"], other["model"])
+
+
+@pytest.mark.parametrize("asked_at", [1, 3, 5, 7])
+def test_a_run_that_is_asked_to_stop_ends_after_its_step_and_goes_on_exactly_there(
+    tmp_path: Path, asked_at: int
+) -> None:
+    whole = tiny_run(tmp_path / "whole", dropout=0.2)
+    uninterrupted, _ = trained(whole)
+    config = dataclasses.replace(whole, checkpoint_dir=str(tmp_path / "stopped"))
+    events: list[Event] = []
+    first = Trainer(config, tiny_text(config), [events.append])
+    first.objective.register_forward_hook(lambda *_: first.stop() if first.step == asked_at - 1 else None)
+    first.fit()
+    assert first.step == asked_at
+    assert isinstance(events[-1], RunEnded)
+    assert events[-1].stopped
+    second = Trainer(config, tiny_text(config))
+    second.resume(tmp_path / "stopped" / "training_state_byte.pt")
+    second.fit()
+    assert_same(weights(uninterrupted), weights(second))
+
+
+def test_the_state_is_saved_every_so_many_minutes(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path, save_every_minutes=1e-9, eval_every=1000)
+    saved: list[int] = []
+    trainer = Trainer(config, tiny_text(config))
+    save_state = trainer.save_state
+    trainer.save_state = lambda: saved.append(trainer.step) or save_state()  # type: ignore[method-assign,func-returns-value]
+    trainer.fit()
+    assert saved == [*range(1, 16), 15]
+
+
+def test_the_state_before_the_last_one_stays_too(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path)
+    trainer = Trainer(config, tiny_text(config))
+    for _ in range(3):
+        trainer.train_step()
+        path = trainer.save_state()
+    assert checkpoint.load(path)["step"] == 3
+    assert checkpoint.load(checkpoint.previous_path(path))["step"] == 2
+
+
+# A gradient that is not finite
+
+
+def spoil(trainer: Trainer, steps: set[int]) -> None:
+    """Makes the gradient of these steps, counted from 0, infinite."""
+    parameter = trainer.model.layers[0].feedforward.up.weight
+    parameter.register_hook(lambda gradient: gradient * math.inf if trainer.step in steps else gradient)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_step_without_a_finite_gradient_changes_nothing_and_is_counted(tmp_path: Path, optimizer: str) -> None:
+    config = tiny_run(tmp_path, optimizer=optimizer)
+    trainer = Trainer(config, tiny_text(config))
+    spoil(trainer, {0, 2})
+    for step in range(4):
+        before = weights(trainer)
+        states = copy.deepcopy([o.state_dict()["state"] for o in trainer.optimizers])
+        trainer.train_step()
+        moved = any(not torch.equal(value, before[name]) for name, value in weights(trainer).items())
+        assert moved == (step not in {0, 2})
+        if step == 2:
+            assert_same(states, [o.state_dict()["state"] for o in trainer.optimizers])
+    report = trainer.report()
+    assert report.skipped == 2
+    assert math.isfinite(report.loss)
+    assert all(value.isfinite().all() for value in weights(trainer).values())
+    assert trainer.step == 4
+
+
+def test_too_many_of_them_in_a_row_end_the_run_with_its_state_saved(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path, log_every=4)
+    trainer = Trainer(config, tiny_text(config))
+    spoil(trainer, set(range(3, 15)))
+    with pytest.raises(TrainingError, match=r"1\d steps in a row, up to step 1[3-5], .* lower learning rate"):
+        trainer.fit()
+    state = checkpoint.load(tmp_path / "training_state_byte.pt")
+    assert state["step"] == trainer.step
+    assert all(value.isfinite().all() for value in state["model"].values())
+
+
+def test_a_few_of_them_apart_do_not(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path, log_every=4)
+    trainer = Trainer(config, tiny_text(config))
+    spoil(trainer, {step for step in range(15) if step % 7})
+    trainer.fit()
+    assert trainer.step == 15
 
 
 def test_a_finished_run_has_nothing_left_to_do_when_resumed(tmp_path: Path) -> None:

@@ -75,8 +75,16 @@ def model_contents(model: DecoderOnlyTransformer, config: TrainConfig, tokenizer
     }
 
 
-def save(path: Path, contents: Mapping[str, Any]) -> None:
-    """Writes a checkpoint so that `path` is at every moment either the old file or the whole new one."""
+def previous_path(path: Path) -> Path:
+    """Returns where the state before the one at `path` is kept."""
+    return path.with_name(f"{path.stem}_previous{path.suffix}")
+
+
+def save(path: Path, contents: Mapping[str, Any], keep_previous: bool = False) -> None:
+    """Writes a checkpoint so that at every moment there is either the old file or the whole new one.
+
+    With `keep_previous` the old file stays too, at previous_path.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -84,11 +92,24 @@ def save(path: Path, contents: Mapping[str, Any]) -> None:
             torch.save(dict(contents), file)
             file.flush()
             os.fsync(file.fileno())
+        if keep_previous and path.exists():
+            path.replace(previous_path(path))
         temporary.replace(path)
+        _flush_folder(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _flush_folder(folder: Path) -> None:
+    """Makes the renaming last through a power cut, where the system has a way to."""
+    with contextlib.suppress(OSError, AttributeError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

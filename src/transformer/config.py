@@ -214,6 +214,8 @@ class TrainConfig(Config):
     """Optimizer steps between validations; one more follows every epoch."""
     log_every: int = 10
     """Optimizer steps between metric lines."""
+    save_every_minutes: float = 10.0
+    """Minutes after which the state to resume from is saved, if no validation has saved it before."""
     seed: int = 1
     """Fixes the initial weights, dropout and the order of the data."""
     checkpoint_dir: str = "checkpoints"
@@ -229,7 +231,7 @@ class TrainConfig(Config):
     def problems(self) -> list[str]:
         found = self.model.problems() + self.data.problems() + self.optimizer.problems()
         found += positive(self, "epochs", "max_steps", "batch_size", "accumulation_steps", "eval_every", "log_every")
-        found += seed_problems(self.seed)
+        found += positive(self, "save_every_minutes") + seed_problems(self.seed)
         if self.data.seq_length > self.model.max_seq_len:
             found.append(
                 f"seq_length={self.data.seq_length} is longer than max_seq_len={self.model.max_seq_len}: "

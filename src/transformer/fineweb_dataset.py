@@ -20,7 +20,7 @@ side, each a little ahead of the next:
     tokenize ahead       cache --documents--> ids --> cache          on all cores, a few units ahead
     train                ids --> rows (dataset.py) --> steps         waits only if the others are slower
 
-**The cache**, data/fineweb_cache, keeps the most recently used shards (shard_cache.py), and beside each shard its token
+**The cache**, data/fineweb_cache, keeps the most recently used shards (shard_cache/), and beside each shard its token
 ids: tokenizing is the slow part, and a second pass or a second run reads ids at the disk's speed. What is stored is
 all documents, with the hash that decides each one's side of the split; so a run with another validation_fraction
 reads the same files.

@@ -92,8 +92,21 @@ def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], scale: float)
             group["lr"] = group["peak_lr"] * scale
 
 
+def skip_step_if(optimizers: Iterable[torch.optim.Optimizer], bad: Tensor) -> None:
+    """Makes the next step() leave weights and averages as they are where `bad`, a bool on the device, is True.
+
+    Nothing waits for the device: PyTorch's fused AdamW looks at `found_inf` there, as it does for gradient scaling, and
+    so does Muon. Other optimizers cannot skip a step.
+    """
+    for optimizer in optimizers:
+        if isinstance(optimizer, Muon) or optimizer.defaults.get("fused"):
+            optimizer.grad_scale, optimizer.found_inf = None, bad.float()  # type: ignore[attr-defined]
+
+
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised; for matrices only. `lr` is the length of a step relative to the matrix's own scale."""
+
+    found_inf: Tensor | None = None
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
         super().__init__(list(params), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
@@ -110,12 +123,16 @@ class Muon(torch.optim.Optimizer):
         state = self.state[matrix]
         if not state:
             state["momentum"] = torch.zeros_like(gradient)
+        length: float | Tensor = group["lr"]
+        if self.found_inf is not None:  # where it is 1, the averages stay, and the step has the length 0
+            gradient = torch.where(self.found_inf > 0, state["momentum"], gradient)
+            length = length * (1 - self.found_inf)
         momentum: Tensor = state["momentum"]
         momentum.lerp_(gradient, 1 - group["momentum"])
         update = orthogonalised(gradient.lerp(momentum, group["momentum"]))  # a look ahead, as Nesterov's
         rows, columns = matrix.shape
-        matrix.mul_(1 - group["lr"] * group["weight_decay"])
-        matrix.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
+        matrix.mul_(1 - length * group["weight_decay"])
+        matrix.sub_(update.mul_(length * max(1.0, rows / columns) ** 0.5))
 
 
 def orthogonalised(matrix: Tensor, rounds: int = 5) -> Tensor:

@@ -22,9 +22,9 @@ step, for the same reason, and stays there if a run goes on; a plain cosine woul
 >>> [round(lr_scale(step, 6, settings), 3) for step in range(8)]
 [0.5, 1.0, 0.914, 0.689, 0.411, 0.186, 0.1, 0.1]
 
-**Two others.** *constant* stays at the peak after the warm-up: for trying things out, where no end is known. *wsd*, warm-up,
-stable, decay, stays there too and comes down in a straight line over the last decay_fraction of the steps. Its gain
-comes as late and is as large, and until the decay begins a run can be made longer without regret:
+**Two others.** *constant* stays at the peak after the warm-up: for trying things out, where no end is known. *wsd*,
+warm-up, stable, decay, stays there too and comes down in a straight line over the last decay_fraction of the steps.
+Until the decay begins, a run can be made longer without regret:
 
 >>> settings = OptimizerConfig(schedule="wsd", warmup_fraction=0.25, min_lr_ratio=0.0, decay_fraction=0.5)
 >>> [round(lr_scale(step, 8, settings), 2) for step in range(9)]
@@ -38,7 +38,8 @@ It is a share of the peak, so that several optimizers with different peaks follo
 **Is it working?** The learning rate stands in every metric line. A loss that spikes in the first hundred steps asks
 for a longer warm-up; a loss that is still falling steeply at the end asks for more steps or a higher peak.
 
-Papers: warm-up, arXiv 1706.02677; cosine, arXiv 1608.03983; warm-up, stable, decay, arXiv 2404.06395. Read before: optimizer.py. Next: training_utils.py.
+Papers: warm-up, arXiv 1706.02677; cosine, arXiv 1608.03983; warm-up, stable, decay, arXiv 2404.06395. Read before:
+optimizer.py. Next: training_utils.py.
 """
 
 from __future__ import annotations

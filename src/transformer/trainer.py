@@ -70,13 +70,21 @@ from transformer import checkpoint
 from transformer.config import TrainConfig
 from transformer.dataset import DataState, PackedBatches, TextData
 from transformer.model import DecoderOnlyTransformer
-from transformer.optimizer import build_optimizers, set_learning_rate
+from transformer.optimizer import build_optimizers, set_learning_rate, skip_step_if
 from transformer.perplexity import calculate_perplexity_from_loss, evaluate_perplexity
 from transformer.runtime.device import autocast, pick_device
 from transformer.runtime.distributed import Dist
 from transformer.runtime.metrics import EpochMetrics, EvalMetrics, Event, Observer, RunEnded, RunStarted, StepMetrics
+from transformer.runtime.step_sums import StepSums
 from transformer.scheduler import lr_scale
 from transformer.training_utils import Objective, accumulate_gradients, clip_gradients, count_targets
+
+MOST_BAD_STEPS = 10
+"""So many steps in a row whose gradient is not finite end a run."""
+
+
+class TrainingError(ValueError):
+    """A run that cannot go on as it is; the message says what to change."""
 
 
 class Trainer:
@@ -100,28 +108,53 @@ class Trainer:
         self.step = 0
         self.tokens = 0
         self.epoch_nats, self.epoch_tokens = 0.0, 0
+        self.looks_next = False
+        self.stopping = False
         self.data_state = DataState()
         self._batches = self._open_batches()
-        self._window = _Window()
+        self._sums = StepSums()
+        self._saved_at = time.monotonic()
 
     def fit(self) -> None:
-        """Trains to the end of the last epoch, telling observers what happens and leaving checkpoints."""
+        """Trains to the end of the last epoch, or until stop(); tells observers what happens, leaves checkpoints.
+
+        Raises TrainingError where step after step has no finite gradient; the state is saved then.
+        """
         self._tell_start()
-        while self.step < self.total_steps:
+        is_over = self.step >= self.total_steps and not self.looks_next
+        if self.looks_next:  # the state was saved before this look
+            self.look()
+        while self.step < self.total_steps and not self.stopping:
             self.train_step()
-            epoch_ends = self.step % self.steps_per_epoch == 0 or self.step == self.total_steps
-            looks = epoch_ends or self.step % self.config.eval_every == 0
-            if looks or self.step % self.config.log_every == 0:
+            self.looks_next = self._epoch_ends() or self.step % self.config.eval_every == 0
+            if self.looks_next or self.step % self.config.log_every == 0:
                 self.tell(self.report())
-            if epoch_ends:
-                self.finish_epoch()
-            elif looks:
-                self.tell(self.evaluate())
+            if self.looks_next:
+                self.save_state()  # before anything else can go wrong
+                self.look()
+            elif time.monotonic() - self._saved_at > 60 * self.config.save_every_minutes:
                 self.save_state()
-        self.tell(RunEnded(self.step, self.tokens, self._window.total_seconds()))
+        if not is_over:
+            self.save_state()
+        self.tell(RunEnded(self.step, self.tokens, self._sums.total_seconds(), self.stopping))
+
+    def stop(self) -> None:
+        """Asks fit() to end after the step that it is at. May be called by a signal's handler."""
+        self.stopping = True
+
+    def look(self) -> None:
+        """Measures the model on the validation text; at an epoch's end leaves its checkpoint and tells how it went."""
+        score = self.evaluate()
+        self.tell(score)
+        if self._epoch_ends():
+            self.finish_epoch(score)
+        self.looks_next = False
 
     def train_step(self) -> None:
-        """Takes one optimizer step; its numbers are kept on the device until report() asks for them."""
+        """Takes one optimizer step; its numbers are kept on the device until report() asks for them.
+
+        A step whose gradient is not finite changes nothing but the position in the text.
+        """
         started = time.perf_counter()
         drawn = [next(self._batches) for _ in range(self.config.accumulation_steps)]
         self.data_state = drawn[-1][2]  # not before all are there: if the source fails in between, none counts
@@ -129,32 +162,40 @@ class Trainer:
         token_count = count_targets(micro_batches)
         on_device = ((tokens.to(self.device), targets.to(self.device)) for tokens, targets in micro_batches)
         with autocast(self.device):
-            nats, _ = accumulate_gradients(self.objective, on_device, token_count)
+            nats, counted = accumulate_gradients(self.objective, on_device, token_count)
         grad_norm = clip_gradients(self.model.parameters(), self.config.optimizer.grad_clip)
+        bad = ~(grad_norm.isfinite() & nats.isfinite())
+        skip_step_if(self.optimizers, bad)
         set_learning_rate(self.optimizers, lr_scale(self.step, self.total_steps, self.config.optimizer))
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.tokens += token_count * self.dist.world_size
-        self._window.add(nats, grad_norm, token_count, time.perf_counter() - started)
+        self._sums.add(nats, counted, grad_norm, bad, token_count, time.perf_counter() - started)
 
     def report(self) -> StepMetrics:
-        """Returns the metrics of the steps since the last report."""
-        nats, grad_norm, tokens, seconds = self._window.take()
-        self.epoch_nats += nats
-        self.epoch_tokens += tokens
-        loss = nats / max(1, tokens)
+        """Returns the metrics of the steps since the last report. Raises TrainingError after too many skipped ones."""
+        seen = self._sums.take()
+        self.epoch_nats += seen.nats
+        self.epoch_tokens += seen.counted
+        if seen.skipped_in_a_row >= MOST_BAD_STEPS:
+            raise TrainingError(
+                f"{seen.skipped_in_a_row} steps in a row, up to step {self.step}, had no finite gradient and changed "
+                f"nothing: begin again with a lower learning rate, or resume from {self.save_state()}"
+            )
+        loss = seen.nats / max(1, seen.counted)
         return StepMetrics(
             step=self.step,
             epoch=self.epoch,
             loss=loss,
             perplexity=calculate_perplexity_from_loss(loss),
             learning_rate=self.optimizers[0].param_groups[0]["lr"],
-            grad_norm=grad_norm,
+            grad_norm=seen.grad_norm,
             tokens=self.tokens,
-            tokens_per_second=tokens * self.dist.world_size / seconds if seconds else 0.0,
-            seconds=self._window.total_seconds(),
+            tokens_per_second=seen.tokens * self.dist.world_size / seen.seconds if seen.seconds else 0.0,
+            seconds=self._sums.total_seconds(),
+            skipped=seen.skipped,
         )
 
     def evaluate(self) -> EvalMetrics:
@@ -172,18 +213,18 @@ class Trainer:
             self.step, self.epoch, score.loss, score.perplexity, score.bits_per_byte, score.tokens, seconds
         )
 
-    def finish_epoch(self) -> None:
-        """Evaluates, leaves the epoch's checkpoint and the state to resume from, and tells how the epoch went."""
-        score = self.evaluate()
-        self.tell(score)
+    def finish_epoch(self, score: EvalMetrics) -> None:
+        """Leaves the epoch's checkpoint and tells how the epoch went."""
         train_loss = self.epoch_nats / max(1, self.epoch_tokens)
         self.epoch_nats, self.epoch_tokens = 0.0, 0
         path = self.save(score)
-        self.save_state()
         train_perplexity = calculate_perplexity_from_loss(train_loss)
         self.tell(
             EpochMetrics(self.epoch, self.step, train_loss, train_perplexity, score.loss, score.perplexity, str(path))
         )
+
+    def _epoch_ends(self) -> bool:
+        return self.step % self.steps_per_epoch == 0 or self.step == self.total_steps
 
     @property
     def epoch(self) -> int:
@@ -209,17 +250,19 @@ class Trainer:
         return path
 
     def save_state(self) -> Path:
-        """Writes all that resume() needs, over the last one; returns its path."""
+        """Writes all that resume() needs; the one before stays beside it. Returns its path."""
         path = checkpoint.state_path(self.directory, self.data.tokenizer.short_name)
         state = {
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "random": _random_state(),
             "data": self.data_state.to_dict(),
             "epoch_loss": [self.epoch_nats, self.epoch_tokens],
-            "window": self._window.state(),
+            "window": self._sums.state(),
+            "looks_next": self.looks_next,
         }
         if self.dist.is_main:
-            checkpoint.save(path, {**self._contents(), **state})
+            checkpoint.save(path, {**self._contents(), **state}, keep_previous=True)
+        self._saved_at = time.monotonic()
         return path
 
     def resume(self, path: Path) -> None:
@@ -239,7 +282,8 @@ class Trainer:
             raise checkpoint.CheckpointError(f"{path} does not fit this configuration: {first}") from error
         self.step, self.tokens = contents["step"], contents["tokens"]
         self.epoch_nats, self.epoch_tokens = contents["epoch_loss"]
-        self._window = _Window.from_state(contents["window"])
+        self._sums = StepSums.from_state(contents["window"])
+        self.looks_next = contents.get("looks_next", False)
         self.data_state = DataState(**contents["data"])
         self._batches = self._open_batches()
         _set_random_state(contents["random"])
@@ -274,51 +318,9 @@ class Trainer:
                 tokens_per_step=self.config.tokens_per_step * self.dist.world_size,
                 parameters=sum(self.model.parameter_counts().values()),
                 device=str(self.device),
+                looks_again=self.looks_next,
             )
         )
-
-
-class _Window:
-    """What the steps since the last report add up to; sums stay on the device until they are asked for."""
-
-    def __init__(self) -> None:
-        self.nats: Tensor | None = None
-        self.grad_norm: Tensor | None = None
-        self.tokens = 0
-        self.seconds = 0.0
-        self.seconds_before = 0.0
-
-    def add(self, nats: Tensor, grad_norm: Tensor, tokens: int, seconds: float) -> None:
-        self.nats = nats if self.nats is None else self.nats + nats
-        self.grad_norm = grad_norm
-        self.tokens += tokens
-        self.seconds += seconds
-
-    def take(self) -> tuple[float, float, int, float]:
-        """Returns summed nats, the last gradient norm, tokens and seconds, and begins anew."""
-        taken = (_number(self.nats), _number(self.grad_norm), self.tokens, self.seconds)
-        self.nats, self.grad_norm, self.tokens = None, None, 0
-        self.seconds, self.seconds_before = 0.0, self.total_seconds()
-        return taken
-
-    def total_seconds(self) -> float:
-        return self.seconds_before + self.seconds
-
-    def state(self) -> list[float]:
-        return [_number(self.nats), _number(self.grad_norm), float(self.tokens), self.seconds, self.seconds_before]
-
-    @classmethod
-    def from_state(cls, values: Sequence[float]) -> _Window:
-        window = cls()
-        nats, grad_norm, tokens, window.seconds, window.seconds_before = values
-        window.tokens = int(tokens)
-        if window.tokens:
-            window.nats, window.grad_norm = torch.tensor(nats), torch.tensor(grad_norm)
-        return window
-
-
-def _number(value: Tensor | None) -> float:
-    return 0.0 if value is None else float(value)
 
 
 def _random_state() -> dict[str, Any]:

@@ -100,7 +100,13 @@ def test_train_says_what_it_does_and_leaves_what_it_says(finished_run: tuple[Pat
     assert re.search(r"^epoch 1: train loss .*saved checkpoints_tiny.model_epoch_1_byte.pt$", out, re.MULTILINE)
     assert "trained on 1,280 tokens" in out
     left = sorted(path.name for path in (folder / "checkpoints_tiny").iterdir())
-    assert left == ["loss_curve.png", "metrics.jsonl", "model_epoch_1_byte.pt", "training_state_byte.pt"]
+    assert left == [
+        "loss_curve.png",
+        "metrics.jsonl",
+        "model_epoch_1_byte.pt",
+        "training_state_byte.pt",
+        "training_state_byte_previous.pt",
+    ]
     assert (folder / "checkpoints_tiny" / "loss_curve.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -26,6 +26,8 @@ LAW: dict[str, set[str]] = {
     "generation": {"config", "kv_cache", "sampling"},
     "model": BELOW_MODEL,
     **{room: BELOW_MODEL | (TEACHING - {room}) for room in TEACHING},
+    "verdict": set(),
+    "cost": {"config", "loss"},
     "text": set(),
     **{room: {"config", "text"} | (DATA - {room}) for room in DATA},
     "shard_cache": {"config", "text"},

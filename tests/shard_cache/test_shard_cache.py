@@ -970,6 +970,20 @@ def test_on_a_full_disk_the_oldest_makes_room(opened: Open, told: list[str], ful
     assert told == []
 
 
+def test_another_file_is_kept_whole_or_not_at_all(
+    opened: Open, directory: Path, told: list[str], full_disk: Callable[[int], None]
+) -> None:
+    cache, path = opened(max_shards=1, max_bytes=1), directory / "validation.parquet"
+    cache.keep(path, lambda file: file.write(b"first"))
+    full_disk(1)
+    cache.keep(path, lambda file: file.write(b"second"))
+    assert len(told) == 1
+    come(cache, shard_at(0))
+    come(cache, shard_at(1))
+    assert path.read_bytes() == b"first"
+    assert shard_numbers(cache) == [1]
+
+
 def test_a_disk_that_stays_full_is_told_once_and_all_goes_on(
     opened: Open, directory: Path, told: list[str], full_disk: Callable[[int], None]
 ) -> None:

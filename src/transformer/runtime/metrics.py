@@ -27,6 +27,8 @@ class RunStarted:
     tokens_per_step: int
     parameters: int
     device: str
+    looks_again: bool = False
+    """Whether the run was saved just before it looked at the validation text at `step`, and now looks."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class StepMetrics:
     tokens: int
     tokens_per_second: float
     seconds: float
+    skipped: int = 0
+    """Steps among them whose gradient was not finite, and which changed nothing."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +72,18 @@ class EpochMetrics:
     validation_loss: float
     validation_perplexity: float
     checkpoint: str
+    verdict: str = ""
+    """learning, overfitting, underfitting, ...: and the evidence (verdict.py)."""
 
 
 @dataclass(frozen=True)
 class RunEnded:
-    """All steps are done."""
+    """All steps are done, or the run was asked to stop and has saved its state."""
 
     step: int
     tokens: int
     seconds: float
+    stopped: bool = False
 
 
 Event = RunStarted | StepMetrics | EvalMetrics | EpochMetrics | RunEnded
@@ -103,21 +110,25 @@ class MetricsLog:
     def __call__(self, event: Event) -> None:
         if isinstance(event, RunStarted):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text("".join(self._lines_until(event.step)), encoding="utf-8")
+            self.path.write_text("".join(self._lines_until(event)), encoding="utf-8")
         with self.path.open("a", encoding="utf-8") as file:
             file.write(to_line(event))
 
-    def _lines_until(self, step: int) -> list[str]:
-        """The file's lines, less the events of later steps and a last line cut short; none for a new run."""
-        if step == 0 or not self.path.exists():
+    def _lines_until(self, start: RunStarted) -> list[str]:
+        """The file's lines, less what the run will tell again and a last line cut short; none for a new run."""
+        if start.step == 0 or not self.path.exists():
             return []
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-        return [line for line in lines if line.endswith("\n") and not _is_after(line, step)]
+        return [line for line in lines if line.endswith("\n") and not _is_after(line, start)]
 
 
-def _is_after(line: str, step: int) -> bool:
+def _is_after(line: str, start: RunStarted) -> bool:
     with contextlib.suppress(ValueError):
-        return from_line(line).step > step
+        event = from_line(line)
+        if isinstance(event, RunEnded):
+            return True  # it did not end there
+        looks = isinstance(event, EvalMetrics | EpochMetrics)
+        return event.step > start.step or (looks and event.step == start.step and start.looks_again)
     return False
 
 

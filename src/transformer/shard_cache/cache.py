@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from transformer.config import DataConfig
+
 from . import files, token_files
 from .catalogue import UNFINISHED, Catalogue, InUseError, ShardEntry, shard_of
 from .files import PARTS, TEXT, Shard, unit_path
@@ -39,8 +41,8 @@ class ShardCache:
     def __init__(
         self,
         directory: Path,
-        max_shards: int = 5,
-        max_bytes: int = 4_000_000_000,
+        max_shards: int = DataConfig.cache_shards,
+        max_bytes: int = int(DataConfig.cache_gb * 1e9),
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.directory, self.max_shards, self.max_bytes, self.tell = directory, max_shards, max_bytes, tell

@@ -38,9 +38,10 @@ class SharedFolder:
         self._alive = FileLock(self._own / "lock", timeout=0, thread_local=False)
         try:
             (root / ".locks").mkdir(parents=True, exist_ok=True)
-            for path in (root / ".locks" / name for name in locks):
-                if not path.exists():
-                    path.touch()  # before the disk is full: what cannot be locked cannot be used
+            present = {path.name for path in (root / ".locks").iterdir()}
+            for name in locks:
+                if name not in present:
+                    (root / ".locks" / name).touch()  # before the disk is full, when none could be made
             with self.alone():
                 self._own.mkdir(parents=True)
                 self._alive.acquire()
@@ -89,21 +90,16 @@ class SharedFolder:
             else:
                 (self._own / name).unlink()
 
-    def pinned_here(self, name: str) -> bool:
-        """Whether this object has the pin."""
-        return self._pins[name] > 0
-
     def pins(self) -> set[str]:
         """The pins of all who live, under `alone`; removes the folders of the dead."""
         found = {name for name, count in self._pins.items() if count}
-        with contextlib.suppress(FileNotFoundError):
-            for folder in (self.root / ".processes").iterdir():
-                if folder == self._own or not folder.is_dir():
-                    continue
-                if _is_dead(folder):
-                    shutil.rmtree(folder, ignore_errors=True)
-                else:
-                    found |= {path.name for path in folder.iterdir()}
+        for folder in (self.root / ".processes").glob("*/"):
+            if folder == self._own:
+                continue
+            if _is_dead(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                found |= {path.name for path in folder.glob("*")}
         return found
 
     def store(

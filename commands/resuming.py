@@ -1,0 +1,75 @@
+"""What --resume does before training goes on: it finds a state that can be read, and compares its settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from transformer import checkpoint
+from transformer.checkpoint import CheckpointError
+from transformer.config import ConfigError, TrainConfig
+from transformer.settings import Config
+
+MAY_CHANGE = {
+    "epochs", "max_steps", "eval_every", "log_every", "save_every_minutes", "checkpoint_dir", "device", "cache_dir",
+    "cache_shards", "cache_gb", "num_workers", "network_patience",
+}  # fmt: skip
+"""Settings that a resumed run may have others of; the rest would make it another run."""
+
+
+def load_state(path: Path | None, directory: Path, out: Console) -> tuple[Path, dict[str, Any]]:
+    """Returns the state at `path`, or the newest of `directory` that can be read; tells which ones cannot.
+
+    Raises CheckpointError where there is none.
+    """
+    if path is not None:
+        return path, checkpoint.load(path)
+    states = sorted(directory.glob("training_state_*.pt"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    if not states:
+        others = ", ".join(sorted({str(path.parent) for path in Path().glob("checkpoints*/training_state_*.pt")}))
+        hint = f"; --checkpoint-dir chooses another folder, and there is one in {others}" if others else ""
+        raise CheckpointError(f"there is no training_state_*.pt in {directory}: nothing to resume{hint}")
+    for number, state in enumerate(states):
+        try:
+            return state, checkpoint.load(state)
+        except CheckpointError as error:
+            if number == len(states) - 1:
+                raise
+            out.print(f"{error}; trying the state before it")
+    raise AssertionError("the last state was returned or raised")
+
+
+def merged(stored: TrainConfig, given: TrainConfig, defaults: TrainConfig) -> TrainConfig:
+    """Returns the stored settings with the flags that may change: those of `given` that differ from `defaults`.
+
+    Raises ConfigError that lists every other flag that contradicts what is stored.
+    """
+    problems: list[str] = []
+    changes: dict[str, dict[str, Any]] = {}
+    pairs = zip(leaves(stored), leaves(given), leaves(defaults), strict=True)
+    for (group, name, old), (_, _, new), (_, _, default) in pairs:
+        if new in (default, old):
+            continue
+        if name in MAY_CHANGE:
+            changes.setdefault(group, {})[name] = new
+        elif (group, name) != ("model", "vocab_size"):
+            problems.append(f"--{name.replace('_', '-')} {new}: the run has {old}")
+    if problems:
+        raise ConfigError([f"a resumed run keeps its settings ({'; '.join(problems)}): leave these flags out"])
+    groups = {group: replace(getattr(stored, group), **values) for group, values in changes.items() if group}
+    return replace(stored, **groups, **changes.get("", {}))
+
+
+def leaves(config: Config, group: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Yields group, name and value of every setting; the run's own ones have the group ""."""
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
+        if isinstance(value, Config):
+            yield from leaves(value, field.name)
+        else:
+            yield group, field.name, value

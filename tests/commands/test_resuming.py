@@ -1,0 +1,131 @@
+"""Stopping and going on, as a user does: signals, flags that contradict the run, states that cannot be read."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from transformer import checkpoint
+from transformer.runtime.metrics import METRICS_FILE, EvalMetrics, RunEnded, StepMetrics, read_metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = ("train", "--preset", "tiny", "--max-steps", "120", "--eval-every", "50", "--log-every", "5")
+Command = Callable[..., Any]
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    contents = checkpoint.load(checkpoint.epochs(folder)[-1])
+    return dict(contents["model"])
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """The same weights, bit for bit, and the same metrics but for the clock."""
+    ours, theirs = weights_of(one), weights_of(other)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    curves = []
+    for folder in (one, other):
+        events = read_metrics(folder / METRICS_FILE)
+        curves.append([(type(e), e.step, e.loss) for e in events if isinstance(e, StepMetrics | EvalMetrics)])
+    assert curves[0] == curves[1]
+
+
+@pytest.fixture
+def whole(command: Command, tmp_path: Path) -> Path:
+    """A run of 120 steps that nobody stopped."""
+    outcome = command(*RUN, "--checkpoint-dir", "whole")
+    assert outcome.status == 0, outcome.err
+    return tmp_path / "whole"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send to a process")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_exactly_there(
+    command: Command, whole: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    # So many steps that it cannot end before it is asked to; --resume says how many there shall be in the end.
+    line = [sys.executable, str(ROOT / "main.py"), *RUN, "--checkpoint-dir", "stopped"]
+    with subprocess.Popen(
+        line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as running:  # fmt: skip
+        metrics = tmp_path / "stopped" / METRICS_FILE
+        while not (metrics.exists() and '"step"' in metrics.read_text()):
+            assert running.poll() is None, running.communicate()
+            time.sleep(0.01)
+        running.send_signal(number)
+        out, err = running.communicate(timeout=60)
+    if running.returncode == 0:
+        pytest.fail("the run was over before the signal came: give it more steps")
+    assert (running.returncode, err) == (status, "")
+    assert "stopping after this step" in out
+    events = read_metrics(metrics)
+    assert isinstance(events[-1], RunEnded)
+    assert events[-1].stopped
+    assert f"stopped at step {events[-1].step}; --resume goes on exactly there" in out
+    assert events[-1].step < 120
+    outcome = command("train", "--resume", "--checkpoint-dir", "stopped")
+    assert outcome.status == 0, outcome.err
+    assert f"resuming from stopped{os.sep}training_state_byte.pt, step {events[-1].step}," in outcome.out
+    assert_same_run(tmp_path / "stopped", whole)
+
+
+def test_flags_that_contradict_the_run_are_listed_all_at_once(command: Command, whole: Path) -> None:
+    before = {path: path.read_bytes() for path in whole.iterdir()}
+    outcome = command("train", "--resume", "--checkpoint-dir", "whole", "--seed", "9", "--d-model", "64")
+    assert outcome.status == 2
+    assert outcome.err == (
+        "error: a resumed run keeps its settings (--d-model 64: the run has 32; --seed 9: the run has 1): "
+        "leave these flags out\n"
+    )
+    assert {path: path.read_bytes() for path in whole.iterdir()} == before
+
+
+def test_a_run_may_go_on_for_longer(command: Command, whole: Path, tmp_path: Path) -> None:
+    flags = ("--max-steps", "124", "--log-every", "2", "--d-model", "32")  # the last one is what the run has
+    outcome = command("train", "--resume", "--checkpoint-dir", "whole", *flags)
+    assert outcome.status == 0, outcome.err
+    steps = [event.step for event in read_metrics(whole / METRICS_FILE) if isinstance(event, StepMetrics)]
+    assert steps[-2:] == [122, 124]
+    assert checkpoint.load(whole / "training_state_byte.pt")["step"] == 124
+
+
+def test_a_damaged_state_is_named_and_the_one_before_it_used(command: Command, whole: Path, tmp_path: Path) -> None:
+    state = whole / "training_state_byte.pt"
+    contents = bytearray(state.read_bytes())
+    contents[len(contents) // 2] ^= 1
+    state.write_bytes(contents)
+    outcome = command("train", "--resume", "--checkpoint-dir", "whole")
+    assert outcome.status == 0, outcome.err
+    text = " ".join(outcome.out.split())
+    assert f"whole{os.sep}training_state_byte.pt is damaged or not a checkpoint" in text
+    assert "trying the state before it" in text
+    assert f"resuming from whole{os.sep}training_state_byte_previous.pt, step 120," in text
+    for path in whole.glob("training_state_*"):
+        path.write_bytes(b"nothing")
+    outcome = command("train", "--resume", "--checkpoint-dir", "whole")
+    assert outcome.status == 2
+    assert outcome.err.startswith("error: ")
+    assert "is damaged" in outcome.err
+
+
+def test_a_state_can_be_named(command: Command, whole: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.pt"
+    (whole / "training_state_byte.pt").rename(kept)
+    (whole / "training_state_byte_previous.pt").unlink()
+    outcome = command("train", "--resume", "kept.pt", "--checkpoint-dir", "other", "--max-steps", "122")
+    assert outcome.status == 0, outcome.err
+    assert "resuming from kept.pt, step 120," in outcome.out
+    assert (tmp_path / "other" / "model_epoch_1_byte.pt").exists()
+    outcome = command("train", "--resume", "nowhere.pt", "--preset", "tiny")
+    assert outcome.status == 2
+    assert outcome.err.startswith("error: there is no checkpoint nowhere.pt")
