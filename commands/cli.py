@@ -104,8 +104,10 @@ def one_line(text: str) -> str:
 
 def console() -> Console:
     """Returns a console for standard output; without colours and control codes where that is not a terminal."""
-    width = None if sys.stdout.isatty() else 140
-    return Console(highlight=False, markup=False, emoji=False, width=width)  # a file may be called notes[old].txt
+    plain = not sys.stdout.isatty()  # then no line is broken in two
+    width = 140 if plain else None
+    # Without markup: a file may be called notes[old].txt.
+    return Console(highlight=False, markup=False, emoji=False, width=width, soft_wrap=plain)
 
 
 def open_model(path: Path | None, device: str = "auto") -> LoadedModel:

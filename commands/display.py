@@ -7,9 +7,10 @@ standard output is not a terminal, only the lasting lines are printed, a step li
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -37,6 +38,7 @@ class TrainingDisplay:
         )
         self.task = self.progress.add_task("training", total=None, numbers="")
         self.fetching: TaskID | None = None
+        self.lock = threading.Lock()
         self.status: Status | None = None
         self.lines_every = 0
 
@@ -56,12 +58,11 @@ class TrainingDisplay:
         if self.status is not None:
             self.status.update(Text(f"fetching {numbers}, {news.fetched_units} of {news.units} row groups"))
             return
-        if self.fetching is None:
-            self.fetching = self.progress.add_task("fetching")
-        done = news.fetched_units == news.units
-        self.progress.update(
-            self.fetching, total=news.units, completed=news.fetched_units, numbers=numbers, visible=not done
-        )
+        shown: dict[str, Any] = {"total": news.units, "completed": news.fetched_units, "numbers": numbers}
+        with self.lock:
+            if self.fetching is None:
+                self.fetching = self.progress.add_task("fetching", **shown)
+        self.progress.update(self.fetching, **shown, visible=news.fetched_units < news.units)
 
     def __enter__(self) -> Self:
         self.progress.start()

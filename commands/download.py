@@ -11,9 +11,11 @@ that, give both here and to the run.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -23,6 +25,8 @@ from display import fetch_numbers
 from transformer.config import ConfigError, DataConfig, TrainConfig, seed_problems
 from transformer.dataset import FetchProgress, Place, Walk, open_dataset
 from transformer.fineweb_dataset import HubSource
+from transformer.remote.hub import HubError
+from transformer.remote.remote_text import CONNECTIONS, Pins
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
@@ -99,18 +103,23 @@ def fetch(source: HubSource, seed: int, wanted: int, show: Callable[[int], None]
     """
     found = 0
     seen: list[Place] = []
-    source.fetches_ahead = False
-    with contextlib.closing(source.stream(Walk(source, seed))) as stream:
-        for place, tokens in stream:
-            if place.epoch > 0:
+    walk, pins = Walk(source, seed), Pins(source.text)
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        while found < wanted:
+            try:
+                places = [place for place in itertools.islice(walk, CONNECTIONS) if place.epoch == 0]
+            except HubError:  # about the units of a shard: asked for again, with patience
+                source.text.shard(walk.asked, patient=True)
+                continue
+            for place, unit in zip(places, pool.map(lambda place: source.load(place, pins), places), strict=True):
+                if seen and place.shard != seen[-1].shard:
+                    check_kept(source, seen, found)
+                seen.append(place)
+                found += len(unit.side(source.fraction, validation=False))
+                show(found)
+            if len(places) < CONNECTIONS:  # one pass is done
                 break
-            if seen and place.shard != seen[-1].shard:
-                check_kept(source, seen, found)
-            seen.append(place)
-            found += len(tokens)
-            show(found)
-            if found >= wanted:
-                break
+            pins.leave_before(places[-1])
     check_kept(source, seen, found)
     return found
 
