@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,15 @@ MAY_CHANGE = {
     "cache_shards", "cache_gb", "num_workers", "network_patience",
 }  # fmt: skip
 """Settings that a resumed run may have others of; the rest would make it another run."""
+
+
+def with_resume_path(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with `--resume PATH` as `--resume-from PATH`."""
+    found = list(arguments)
+    for place, argument in enumerate(found[:-1]):
+        if argument == "--resume" and not found[place + 1].startswith("-"):
+            found[place] = "--resume-from"
+    return found
 
 
 def load_state(path: Path | None, directory: Path, out: Console) -> tuple[Path, dict[str, Any]]:

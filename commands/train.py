@@ -15,6 +15,8 @@ perplexity (its exponential), the learning rate (up, then down) and tokens a sec
 norm too. Every --eval-every steps and after every epoch the validation text is measured: text that is never trained on,
 and the only number that tells learning from remembering. trainer.py says how to read the curves.
 
+**What it will cost**: --dry-run shows parameters, work, memory and disk, and downloads nothing.
+
 **What you choose**, in the order in which it usually matters:
 
 1. The text: more of it, and of the kind that the model shall write. --dataset.
@@ -49,7 +51,8 @@ from pathlib import Path
 
 from cli import console, flag_value, parse, run
 from display import TrainingDisplay
-from resuming import load_state, merged
+from planning import dry_run, warn
+from resuming import load_state, merged, with_resume_path
 from running import as_opened, fit
 from transformer import checkpoint
 from transformer.config import PRESETS, ConfigError, TrainConfig, near_miss
@@ -72,6 +75,8 @@ class TrainOptions:
     """The same as --preset quick: a smaller model, and 10M tokens an epoch."""
     mps: bool = False
     """The same as --device mps: forces Apple's GPU."""
+    dry_run: bool = False
+    """Shows what the run will cost and does nothing else."""
     resume: bool = False
     """Goes on from the newest state in the run's folder, or from the one whose path follows, with its own settings."""
     resume_from: Path | None = None
@@ -80,7 +85,10 @@ class TrainOptions:
 
 def main(arguments: Sequence[str]) -> None:
     options = read_options(arguments)
-    train(options.config, options.resume, options.resume_from, PRESETS[options.preset])
+    if options.dry_run:
+        dry_run(options.config, console())
+    else:
+        train(options.config, options.resume, options.resume_from, PRESETS[options.preset])
 
 
 def read_options(arguments: Sequence[str]) -> TrainOptions:
@@ -98,15 +106,6 @@ def read_options(arguments: Sequence[str]) -> TrainOptions:
         raise ConfigError(["the vocabulary follows from the encoding: choose --encoding, for example bpe2048"])
     config = replace(options.config, device="mps") if options.mps else options.config
     return replace(options, config=config.check())
-
-
-def with_resume_path(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments with `--resume PATH` as `--resume-from PATH`."""
-    found = list(arguments)
-    for place, argument in enumerate(found[:-1]):
-        if argument == "--resume" and not found[place + 1].startswith("-"):
-            found[place] = "--resume-from"
-    return found
 
 
 def train(
@@ -136,6 +135,7 @@ def train(
         if state is not None:
             trainer.restore(contents, state)
             out.print(f"resuming from {state}, step {trainer.step}, with the settings stored there")
+        warn(trainer, out)
         stopped_by = fit(trainer, display)
     if any(isinstance(event, StepMetrics) for event in read_metrics(directory / METRICS_FILE)):
         out.print(f"loss curve: {save_loss_curve([directory / METRICS_FILE], directory / 'loss_curve.png')}")

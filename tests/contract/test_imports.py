@@ -16,8 +16,9 @@ CONCEPTS = {"dropout", "embeddings", "attention", "kv_cache", "feedforward", "bl
 BELOW_MODEL = {"config", "generation"} | CONCEPTS
 TEACHING = {"optimizer", "scheduler"}
 DATA = {"dataset", "fineweb_dataset", "remote", "shard_cache"}
+PLANNING = {"cost", "verdict"}
 ABOVE_MODEL = {"perplexity", "training_utils", "trainer", "checkpoint", "interop", "interpret"}
-LIBRARY = BELOW_MODEL | {"model", "text", "runtime"} | TEACHING | DATA | ABOVE_MODEL
+LIBRARY = BELOW_MODEL | {"model", "text", "runtime"} | TEACHING | DATA | PLANNING | ABOVE_MODEL
 
 LAW: dict[str, set[str]] = {
     "settings": set(),
@@ -41,7 +42,8 @@ LAW: dict[str, set[str]] = {
 # Rooms that may import only these from outside the standard library. The others are free, short of PRESENTATION.
 OUTSIDE: dict[str, set[str]] = {
     **{room: set() for room in ("settings", "config")},
-    **{room: {"torch"} for room in CONCEPTS | {"generation", "model", "runtime"} | TEACHING},
+    **{room: {"torch"} for room in CONCEPTS | {"generation", "model", "runtime", "cost"} | TEACHING},
+    "verdict": {"numpy"},
 }
 PRESENTATION = {"rich", "argparse", "tyro"}  # for commands/ and playground/
 

@@ -1,0 +1,70 @@
+"""--dry-run: what a run will cost, before anything is downloaded, trained or written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import transformer.cost
+from transformer.config import PRESETS
+
+Command = Callable[..., Any]
+
+
+def lines_of(out: str) -> dict[str, str]:
+    """The table's rows by their first word."""
+    return {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines() if line.strip()}
+
+
+def test_a_dry_run_says_what_the_default_run_costs_and_touches_nothing(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # FineWeb-Edu is not asked for
+    outcome = command("train", "--dry-run", "--device", "cpu")
+    assert (outcome.status, outcome.err) == (0, "")
+    rows = lines_of(outcome.out)
+    assert rows["parameters"] == "30.44M 4.74M in the blocks, 25.70M in the vocabulary"
+    assert rows["length"].startswith("61,030 steps 999.9M tokens, 16,384 a step")
+    assert rows["work"].startswith("184.7M operations a token 83% to score the vocabulary")
+    assert "243.5 MB optimizer" in rows["memory"]
+    assert rows["disk"].startswith("up to ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_counts_a_local_text_and_a_vocabulary_still_to_be_trained(command: Command) -> None:
+    outcome = command("train", "--preset", "demo", "--dry-run", "--device", "cpu")
+    assert (outcome.status, outcome.err) == (0, "")
+    rows = lines_of(outcome.out)
+    shape = PRESETS["demo"].model
+    blocks = shape.num_layers * (4 * shape.d_model**2 + 2 * shape.d_model * shape.d_ff)
+    assert f"{blocks / 1e6:.2f}M in the blocks" in rows["parameters"]
+    assert f"{4096 * 128 / 1e6:.2f}M in the vocabulary" in rows["parameters"]
+    assert rows["length"].startswith("600 steps 1.2M tokens, 2,048 a step")
+
+
+def test_a_run_that_cannot_fit_is_refused_in_one_line_by_a_dry_run(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import planning
+
+    monkeypatch.setattr(planning, "device_memory", lambda device: 3 * 10**9)
+    outcome = command("train", "--preset", "gpt2", "--dry-run", "--device", "cpu")
+    assert outcome.status == 2
+    assert outcome.err.startswith("error: the run needs about ")
+    assert "the device has 3.0 GB" in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert transformer.cost.readable(3 * 10**9) == "3.0 GB"
+
+
+def test_a_run_that_will_hardly_fit_is_warned_about_and_begun(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import planning
+
+    monkeypatch.setattr(planning, "free_disk", lambda path: 1000)
+    outcome = command("train", "--preset", "tiny", "--max-steps", "2")
+    assert outcome.status == 0, outcome.err
+    assert "warning: the run writes about " in outcome.out
