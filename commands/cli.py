@@ -37,12 +37,18 @@ def run(command: Command, arguments: Sequence[str]) -> int:
         if isinstance(error, BrokenPipeError):  # `... | head` has read enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        print(f"error: {whose()}{one_line(str(error))}", file=sys.stderr)
         return 2
     except RuntimeError as error:
+        if whose() and re.search("gloo|NCCL", str(error)):  # what the one that ended had to say, it has said
+            if os.environ["LOCAL_RANK"] == "0":
+                why = one_line(str(error))[:200]
+                print(f"{whose()}another process has ended, and so does the run: {why}", file=sys.stderr)
+            return 1
         if not re.search("out of memory|can't allocate memory", str(error)):
             raise
-        print("error: out of memory: a smaller --batch-size, --d-model or encoding needs less", file=sys.stderr)
+        less = "a smaller --batch-size, --d-model or encoding needs less"
+        print(f"error: {whose()}out of memory: {less}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
@@ -97,17 +103,26 @@ def flag_value(arguments: Sequence[str], flag: str, default: str) -> str:
     return default
 
 
+def whose() -> str:
+    """Returns "rank 3: " where torchrun started several processes, and nothing where there is one."""
+    return "" if os.environ.get("WORLD_SIZE", "1") == "1" else f"rank {os.environ.get('RANK', '?')}: "
+
+
 def one_line(text: str) -> str:
     """Returns the text with line breaks and runs of spaces as single spaces."""
     return " ".join(text.split()) or "something went wrong without saying what"
 
 
 def console() -> Console:
-    """Returns a console for standard output; without colours and control codes where that is not a terminal."""
+    """Returns a console for standard output; without colours and control codes where that is not a terminal.
+
+    Of several processes only rank 0 has something to say: the consoles of the others show nothing.
+    """
     plain = not sys.stdout.isatty()  # then no line is broken in two
     width = 140 if plain else None
     # Without markup: a file may be called notes[old].txt.
-    return Console(highlight=False, markup=False, emoji=False, width=width, soft_wrap=plain)
+    quiet = whose() not in ("", "rank 0: ")
+    return Console(highlight=False, markup=False, emoji=False, width=width, soft_wrap=plain, quiet=quiet)
 
 
 def open_model(path: Path | None, device: str = "auto") -> LoadedModel:

@@ -15,9 +15,12 @@ from dataclasses import dataclass, replace
 import evaluate_perplexity
 import generate
 from cli import console, parse, run
-from train import train
+from training import train
 from transformer.checkpoint import epoch_path
 from transformer.config import PRESETS
+
+TEXTS = 3
+"""Texts to write: one alone may be short, since the model may end a scene at any time."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ def main(arguments: Sequence[str]) -> None:
     out.print("\n2. Measure on scenes that were never trained on", style="bold")
     evaluate_perplexity.main(["--checkpoint", path])
     out.print("\n3. Write", style="bold")
-    generate.main(["--checkpoint", path, "--prompt", options.prompt, "--seed", str(options.seed)])
+    for seed in range(options.seed, options.seed + TEXTS):
+        generate.main(["--checkpoint", path, "--prompt", options.prompt, "--seed", str(seed)])
     out.print(f"\nAll in {time.perf_counter() - started:.0f} s. Go on:")
     out.print('  uv run python main.py generate --prompt "JULIET:" --preset creative')
     out.print("  uv run python main.py train --preset demo --dataset PATH --checkpoint-dir checkpoints_mine")

@@ -94,7 +94,10 @@ class TrainingDisplay:
                     f"validation loss {event.validation_loss:.4f} (perplexity {event.validation_perplexity:.2f}); "
                     f"saved {event.checkpoint}"
                 )
+                self.console.print(f"{event.verdict}: {event.reason}")
             case RunEnded():
+                if event.gave_up:
+                    self.console.print(f"validation no longer improves: ended at step {event.step}, as --patience asks")
                 rate = event.tokens / event.seconds if event.seconds else 0.0
                 self.console.print(f"trained on {event.tokens:,} tokens in {event.seconds:.0f} s, {rate:,.0f} tokens/s")
 

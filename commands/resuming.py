@@ -10,16 +10,20 @@ from typing import Any
 
 from rich.console import Console
 
+from cli import flag_value
 from transformer import checkpoint
 from transformer.checkpoint import CheckpointError
 from transformer.config import ConfigError, TrainConfig
 from transformer.settings import Config
+from transformer.trainer import Trainer
 
 MAY_CHANGE = {
     "epochs", "max_steps", "eval_every", "log_every", "save_every_minutes", "checkpoint_dir", "device", "cache_dir",
     "cache_shards", "cache_gb", "num_workers", "network_patience",
 }  # fmt: skip
 """Settings that a resumed run may have others of; the rest would make it another run."""
+SHARE = {"batch_size", "accumulation_steps"}
+"""Settings that make a process's share of a step; another number of processes may need other ones."""
 
 
 def with_resume_path(arguments: Sequence[str]) -> list[str]:
@@ -29,6 +33,12 @@ def with_resume_path(arguments: Sequence[str]) -> list[str]:
         if argument == "--resume" and not found[place + 1].startswith("-"):
             found[place] = "--resume-from"
     return found
+
+
+def less_typed(defaults: TrainConfig, arguments: Sequence[str]) -> TrainConfig:
+    """Returns the defaults with 0 for a process's share where that was typed: it then differs, whatever was typed."""
+    typed = {name: 0 for name in SHARE if flag_value(arguments, f"--{name.replace('_', '-')}", "")}
+    return replace(defaults, **typed)  # type: ignore[arg-type]
 
 
 def load_state(path: Path | None, directory: Path, out: Console) -> tuple[Path, dict[str, Any]]:
@@ -53,18 +63,21 @@ def load_state(path: Path | None, directory: Path, out: Console) -> tuple[Path, 
     raise AssertionError("the last state was returned or raised")
 
 
-def merged(stored: TrainConfig, given: TrainConfig, defaults: TrainConfig) -> TrainConfig:
-    """Returns the stored settings with the flags that may change: those of `given` that differ from `defaults`.
+def merged(contents: dict[str, Any], given: TrainConfig, defaults: TrainConfig, world_size: int = 1) -> TrainConfig:
+    """Returns a state's settings with the flags that may change: those of `given` that differ from `defaults`.
 
-    Raises ConfigError that lists every other flag that contradicts what is stored.
+    With another number of processes the share of each may change. Raises ConfigError that lists every other flag that
+    contradicts what is stored.
     """
+    stored = TrainConfig.from_dict(contents["config"])
+    may_change = MAY_CHANGE if world_size == contents.get("world_size", 1) else MAY_CHANGE | SHARE
     problems: list[str] = []
     changes: dict[str, dict[str, Any]] = {}
     pairs = zip(leaves(stored), leaves(given), leaves(defaults), strict=True)
     for (group, name, old), (_, _, new), (_, _, default) in pairs:
         if new in (default, old):
             continue
-        if name in MAY_CHANGE:
+        if name in may_change:
             changes.setdefault(group, {})[name] = new
         elif (group, name) != ("model", "vocab_size"):
             problems.append(f"--{name.replace('_', '-')} {new}: the run has {old}")
@@ -72,6 +85,19 @@ def merged(stored: TrainConfig, given: TrainConfig, defaults: TrainConfig) -> Tr
         raise ConfigError([f"a resumed run keeps its settings ({'; '.join(problems)}): leave these flags out"])
     groups = {group: replace(getattr(stored, group), **values) for group, values in changes.items() if group}
     return replace(stored, **groups, **changes.get("", {}))
+
+
+def batch_change(contents: dict[str, Any], trainer: Trainer) -> str | None:
+    """Returns a line for a run whose steps are of another size than before, with another number of processes."""
+    stored, config, processes = TrainConfig.from_dict(contents["config"]), trainer.config, trainer.dist.world_size
+    before = stored.batch_size * stored.accumulation_steps * contents.get("world_size", 1)
+    rows = config.batch_size * config.accumulation_steps * processes
+    if rows == before:
+        return None
+    return (
+        f"with another number of processes, {processes} for {contents.get('world_size', 1)}, a step takes {rows} rows, "
+        f"not {before}: --batch-size and --accumulation-steps may be changed to even that out"
+    )
 
 
 def leaves(config: Config, group: str = "") -> Iterator[tuple[str, str, Any]]:

@@ -1,16 +1,21 @@
-"""A training run between the opening of its text and its last line: what is asked of it meanwhile, and how it ends."""
+"""A training run, from opening its text to its last step: what its processes do together, and how it is stopped."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from types import FrameType
 
 from display import TrainingDisplay
 from transformer.config import TrainConfig
-from transformer.dataset import TextData
+from transformer.dataset import Tell, TextData, open_dataset
 from transformer.remote.hub import HubError
-from transformer.trainer import Trainer
+from transformer.runtime.distributed import Dist
+from transformer.text import Tokenizer, tokenizer_from_state
+from transformer.trainer import OtherProcessError, Trainer, TrainingError
 
 
 def as_opened(config: TrainConfig, data: TextData) -> TrainConfig:
@@ -23,22 +28,50 @@ def as_opened(config: TrainConfig, data: TextData) -> TrainConfig:
     )
 
 
+@contextlib.contextmanager
+def told_once(kind: type[Exception] = ValueError) -> Iterator[None]:
+    """Around what fails on all processes alike, such as a misspelt flag: one on each machine says how."""
+    try:
+        yield
+    except kind:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            raise SystemExit(2) from None
+        raise
+
+
+def open_together(config: TrainConfig, tokenizer: Tokenizer | None, tell: Tell, dist: Dist) -> TextData:
+    """Opens the dataset, on rank 0 first: it finds the commit and makes a vocabulary that is still to be trained.
+
+    The others take both from it, and find in the cache, which they share, what it has fetched and tokenized.
+    """
+    data = open_dataset(config.data, tokenizer, tell) if dist.is_main else None
+    own = None if data is None else (as_opened(config, data).data.revision, data.tokenizer.state())
+    revision, vocabulary = dist.from_main(own)
+    return data or open_dataset(replace(config.data, revision=revision), tokenizer_from_state(vocabulary), tell)
+
+
 def fit(trainer: Trainer, display: TrainingDisplay) -> int | None:
-    """Trains; Ctrl-C and SIGTERM stop it after its step, a second one at once. Returns the signal that did."""
+    """Trains; Ctrl-C and SIGTERM stop it after its step, a second one at once. Returns the signal that did.
+
+    Of several processes one that gets a signal stops all. torchrun passes it on to every one, and ends what takes
+    longer than its --shutdown-timeout: there a second signal says nothing new.
+    """
     asked: list[int] = []
+    is_alone = trainer.dist.world_size == 1
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if asked:
+        if asked and is_alone:
             raise KeyboardInterrupt
         asked.append(number)
-        display.console.print("stopping after this step, with the state saved; once more stops at once")
+        if is_alone:  # else it may be that another process has failed
+            display.console.print("stopping after this step, with the state saved; once more stops at once")
         trainer.stop()
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with display:
+        with display, told_once(TrainingError):
             trainer.fit()
-    except HubError:  # between two steps, so the state is whole
+    except (HubError, OtherProcessError):  # between two steps, so the state is whole
         path = trainer.save_state()
         display.console.print(f"stopped at step {trainer.step} for want of text; --resume goes on from {path}")
         raise
@@ -50,4 +83,4 @@ def fit(trainer: Trainer, display: TrainingDisplay) -> int | None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return asked[0] if asked else None
+    return asked[0] if asked else signal.SIGTERM if trainer.stopping else None

@@ -36,6 +36,8 @@ stops at once. A run that was killed goes on from the state saved last, every --
 (--save-every-minutes), and on one machine gives the same weights, bit for bit, as one that never stopped. It keeps its
 settings: flags may change how long it runs and how often it looks, not what it learns.
 
+**Several GPUs or machines**: torchrun --nproc-per-node 4 main.py train ...; docs/several-machines.md says when it pays.
+
 **When it goes wrong.** Out of memory: a smaller --batch-size with more --accumulation-steps gives the same result.
 Loss is nan: a lower --learning-rate. Validation rises while train falls: more text, or fewer epochs. Nothing learnt on
 your own text: look at it first; a model learns what is there.
@@ -43,25 +45,17 @@ your own text: look at it first; a model learns what is there.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cli import console, flag_value, parse, run
-from display import TrainingDisplay
-from planning import dry_run, warn
-from resuming import load_state, merged, with_resume_path
-from running import as_opened, fit
-from transformer import checkpoint
+from planning import dry_run
+from resuming import less_typed, with_resume_path
+from running import told_once
+from training import train
 from transformer.config import PRESETS, ConfigError, TrainConfig, near_miss
-from transformer.dataset import open_dataset
-from transformer.plots import save_loss_curve
-from transformer.runtime.device import pick_device
-from transformer.runtime.metrics import METRICS_FILE, MetricsLog, StepMetrics, read_metrics
-from transformer.text import tokenizer_from_state
-from transformer.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -84,11 +78,13 @@ class TrainOptions:
 
 
 def main(arguments: Sequence[str]) -> None:
-    options = read_options(arguments)
+    with told_once():
+        options = read_options(arguments)
     if options.dry_run:
         dry_run(options.config, console())
     else:
-        train(options.config, options.resume, options.resume_from, PRESETS[options.preset])
+        defaults = less_typed(PRESETS[options.preset], arguments)
+        train(options.config, options.resume, options.resume_from, defaults)
 
 
 def read_options(arguments: Sequence[str]) -> TrainOptions:
@@ -106,43 +102,6 @@ def read_options(arguments: Sequence[str]) -> TrainOptions:
         raise ConfigError(["the vocabulary follows from the encoding: choose --encoding, for example bpe2048"])
     config = replace(options.config, device="mps") if options.mps else options.config
     return replace(options, config=config.check())
-
-
-def train(
-    config: TrainConfig, resume: bool = False, resume_from: Path | None = None, defaults: TrainConfig | None = None
-) -> Trainer:
-    """Trains as the config says, with the display, the metrics file and the loss curve; returns the trainer.
-
-    A run that is resumed has its stored settings, and of the config those that differ from `defaults`.
-    """
-    pick_device(config.device)  # a device that is missing is told before any text is read
-    directory = Path(config.checkpoint_dir)
-    out = console()
-    tokenizer = state = None
-    if resume or resume_from is not None:
-        state, contents = load_state(resume_from, directory, out)
-        config = merged(TrainConfig.from_dict(contents["config"]), config, defaults or config)
-        config = replace(config, checkpoint_dir=str(directory))
-        tokenizer = tokenizer_from_state(contents["tokenizer"])
-    display = TrainingDisplay(out, config)
-    with display.opening(f"reading {config.data.dataset}"):
-        data = open_dataset(config.data, tokenizer, display.tell)
-    with contextlib.closing(data):
-        config = display.config = as_opened(config, data)
-        if state is None and (aside := checkpoint.set_aside(directory)):
-            out.print(f"{directory} held an earlier run, which is now in {aside}", style="dim")
-        trainer = Trainer(config, data, observers=[MetricsLog(directory), display])
-        if state is not None:
-            trainer.restore(contents, state)
-            out.print(f"resuming from {state}, step {trainer.step}, with the settings stored there")
-        warn(trainer, out)
-        stopped_by = fit(trainer, display)
-    if any(isinstance(event, StepMetrics) for event in read_metrics(directory / METRICS_FILE)):
-        out.print(f"loss curve: {save_loss_curve([directory / METRICS_FILE], directory / 'loss_curve.png')}")
-    if stopped_by is not None:
-        out.print(f"stopped at step {trainer.step}; --resume goes on exactly there")
-        raise SystemExit(128 + stopped_by)  # as shells count it: 130 for Ctrl-C, 143 for SIGTERM
-    return trainer
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ def test_the_demo_learns_to_write_words_speakers_and_lines(tmp_path: Path) -> No
     written = text[text.index("ROMEO:") : text.index("All in")]
     words = re.findall(r"[A-Za-z]+", written)
     known = {word.lower() for scene in load_shakespeare() for word in re.findall(r"[A-Za-z]+", scene)}
-    assert len(words) > 50
+    assert len(words) > 100  # in three texts, each of which may end early
     assert sum(word.lower() in known for word in words) > 0.8 * len(words)
-    assert len(re.findall(r"^[A-Z][A-Z ]+:$", written, re.MULTILINE)) >= 2  # another speaker answers ROMEO
+    speakers = re.findall(r"^[A-Z][A-Z ]+:$", written, re.MULTILINE)
+    assert speakers.count("ROMEO:") >= 3  # the prompt of each text
+    assert len(speakers) >= 5  # others answer

@@ -16,6 +16,7 @@ from transformer.config import IGNORE
 from transformer.dataset import validation_rows
 from transformer.perplexity import (
     Evaluation,
+    Spread,
     calculate_perplexity,
     calculate_perplexity_from_loss,
     evaluate_perplexity,
@@ -148,3 +149,17 @@ def test_an_untrained_model_scores_about_the_size_of_the_vocabulary() -> None:
 def test_an_empty_text_is_scored_as_nothing(tiny_model: Models) -> None:
     score = evaluate_perplexity(tiny_model(), *rows_of(0))
     assert (score.nats, score.tokens) == (0.0, 0)
+
+
+def test_the_standard_error_is_that_of_the_batches_losses(tiny_model: Models) -> None:
+    model = tiny_model()
+    inputs, targets = rows_of(100)
+    spread = Spread()
+    score = evaluate_perplexity(model, inputs, targets, batch_size=2, spread=spread)
+    with torch.no_grad():
+        parts = [model.loss(a, b) for a, b in zip(inputs.split(2), targets.split(2), strict=True)]
+    residuals = sum((nats.item() - score.loss * int(count)) ** 2 for nats, count in parts)
+    expected = math.sqrt(len(parts) / (len(parts) - 1) * residuals) / score.tokens
+    assert len(parts) > 2
+    assert spread.loss_error(score) == pytest.approx(expected, rel=1e-6)
+    assert Spread().loss_error(score) is None

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import math
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -382,6 +383,31 @@ def test_every_epoch_leaves_its_own_checkpoint(tmp_path: Path) -> None:
     assert [path.name for path in checkpoint.epochs(tmp_path)] == [f"model_epoch_{n}_byte.pt" for n in (1, 2, 3)]
     others = sorted(path.name for path in tmp_path.iterdir() if "model" not in path.name)
     assert others == ["training_state_byte.pt", "training_state_byte_previous.pt"]
+
+
+# The verdict
+
+
+def test_each_epoch_ends_with_a_verdict_and_its_evidence(tmp_path: Path) -> None:
+    _, events = trained(tiny_run(tmp_path, eval_every=1, log_every=1))
+    last = [event for event in events if isinstance(event, EpochMetrics)][-1]
+    assert last.verdict == "learning"
+    assert re.match(r"validation falls by \d\.\d+ ± \d\.\d+ per (\d+ )?steps?, train ", last.reason)
+    looks = [event for event in events if isinstance(event, EvalMetrics)]
+    assert [event.loss_error for event in looks if event.loss_error is not None and not 0 < event.loss_error < 1] == []
+    assert looks
+
+
+def test_a_run_ends_when_validation_surely_no_longer_improves_if_asked(tmp_path: Path) -> None:
+    still = {"learning_rate": 1e-9, "eval_every": 1, "log_every": 1}
+    trainer, events = trained(tiny_run(tmp_path / "patient", patience=2, **still))
+    assert trainer.step < 15
+    assert isinstance(events[-1], RunEnded)
+    assert (events[-1].gave_up, events[-1].stopped) == (True, False)
+    assert isinstance(events[-2], EpochMetrics)  # what it had come to is kept
+    assert Path(events[-2].checkpoint).exists()
+    assert trained(tiny_run(tmp_path / "asked", patience=0, **still))[0].step == 15
+    assert trained(tiny_run(tmp_path / "learning", patience=2, eval_every=1, log_every=1))[0].step == 15
 
 
 # Going on

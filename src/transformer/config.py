@@ -214,6 +214,8 @@ class TrainConfig(Config):
     """Optimizer steps between validations; one more follows every epoch."""
     log_every: int = 10
     """Optimizer steps between metric lines."""
+    patience: int = 0
+    """Looks at validation after the lowest loss, at least 4, that end the run unless it surely falls; 0: never."""
     save_every_minutes: float = 10.0
     """Minutes after which the state to resume from is saved, if no validation has saved it before."""
     seed: int = 1
@@ -231,6 +233,7 @@ class TrainConfig(Config):
     def problems(self) -> list[str]:
         found = self.model.problems() + self.data.problems() + self.optimizer.problems()
         found += positive(self, "epochs", "max_steps", "batch_size", "accumulation_steps", "eval_every", "log_every")
+        found += [f"patience={self.patience} must not be below 0"] if self.patience < 0 else []
         found += positive(self, "save_every_minutes") + seed_problems(self.seed)
         if self.data.seq_length > self.model.max_seq_len:
             found.append(

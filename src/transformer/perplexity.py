@@ -81,6 +81,31 @@ class Evaluation:
         return self.nats / math.log(2) / self.text_bytes if self.text_bytes else math.nan
 
 
+@dataclass
+class Spread:
+    """How much batches differ in loss, from sums that add up over batches and over processes."""
+
+    batches: float = 0.0
+    nats_squared: float = 0.0
+    nats_times_tokens: float = 0.0
+    tokens_squared: float = 0.0
+
+    def add(self, nats: float, tokens: float) -> None:
+        """Adds a batch."""
+        self.batches += 1
+        self.nats_squared += nats * nats
+        self.nats_times_tokens += nats * tokens
+        self.tokens_squared += tokens * tokens
+
+    def loss_error(self, evaluation: Evaluation) -> float | None:
+        """Returns the standard error of the evaluation's loss, as a level; None for fewer than two batches."""
+        if self.batches < 2 or not evaluation.tokens:
+            return None
+        loss = evaluation.loss
+        squares = self.nats_squared - 2 * loss * self.nats_times_tokens + loss**2 * self.tokens_squared
+        return math.sqrt(max(0.0, squares) * self.batches / (self.batches - 1)) / evaluation.tokens
+
+
 def evaluate_perplexity(
     model: DecoderOnlyTransformer,
     inputs: Tensor,
@@ -88,12 +113,13 @@ def evaluate_perplexity(
     text_bytes: int = 0,
     batch_size: int = 16,
     end_of_text: int | None = None,
+    spread: Spread | None = None,
 ) -> Evaluation:
     """Scores a text that dataset.validation_rows cut: inputs and targets (rows, T) int64 on any device.
 
     Targets of IGNORE do not count. `text_bytes` is the size of the text that the targets spell. Given the id of
-    end-of-text, attention stays within documents, as it should for a model that was trained so. Dropout is off; the
-    model's mode is restored.
+    end-of-text, attention stays within documents, as it should for a model that was trained so. `spread` collects how
+    much the batches differ. Dropout is off; the model's mode is restored.
     """
     nats, tokens = torch.zeros((), dtype=torch.float64), 0
     device = model.head.weight.device
@@ -102,6 +128,8 @@ def evaluate_perplexity(
             batch_nats, count = model.loss(rows.to(device), wanted.to(device), end_of_text)
             nats += batch_nats.double().cpu()
             tokens += int(count)
+            if spread is not None and count:
+                spread.add(float(batch_nats), int(count))
     return Evaluation(float(nats), tokens, text_bytes)
 
 

@@ -23,7 +23,8 @@ frequent, then slowly, while it learns what follows what. Four pictures to know:
     both flat and high                   underfitting: a larger model, a higher rate, more steps
     loss jumps up or becomes nan         too high a rate; see grad_norm just before
 
-The two are not quite comparable: train loss is measured while the weights still move, and with dropout.
+The two are not quite comparable: train loss is measured while the weights still move, and with dropout. After each
+epoch verdict.py says which picture it is, by the slopes of both curves and how sure they are.
 
 By hand, a text that repeats four letters, and a model of one block:
 
@@ -46,11 +47,15 @@ True
 the data. With all four, the run that was stopped and resumed takes the same steps as one that never stopped, bit for
 bit on one kind of machine with one number of threads; a test compares them.
 
+**Several processes** (torchrun) split each step's rows and take the same step: gradients, losses and token counts are
+sums over all of them, so they agree on everything, a skipped step and the moment to stop included. Rank 0 tells and
+saves. docs/several-machines.md says how to start them and when that pays.
+
 **Cost.** A step costs what forward and backward of its tokens cost, three forward passes' work (loss.py says why the
 last layer dominates small models), and the optimizer's pass over the weights. Numbers are fetched from the device only
 when they are reported: on a GPU each fetch waits for all work in flight.
-**Chosen.** A class of small methods rather than callbacks in a framework: fit() can be read aloud. Not chosen: early
-stopping in the loop; look at the curve first.
+**Chosen.** A class of small methods rather than callbacks in a framework: fit() can be read aloud. Not chosen: to
+stop by itself as soon as validation rises; --patience does so where it has surely stopped to fall, and only if asked.
 **Is it working?** `main.py plot` draws the curve. The first loss is near ln V; soon it is far below.
 
 Read before: training_utils.py, dataset.py. Next: commands/train.py, the guide to a run.
@@ -58,26 +63,30 @@ Read before: training_utils.py, dataset.py. Next: commands/train.py, the guide t
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from transformer import checkpoint
 from transformer.config import TrainConfig
 from transformer.dataset import DataState, PackedBatches, TextData
 from transformer.model import DecoderOnlyTransformer
 from transformer.optimizer import build_optimizers, set_learning_rate, skip_step_if
-from transformer.perplexity import calculate_perplexity_from_loss, evaluate_perplexity
+from transformer.perplexity import Evaluation, Spread, calculate_perplexity_from_loss, evaluate_perplexity
 from transformer.runtime.device import autocast, pick_device
 from transformer.runtime.distributed import Dist
 from transformer.runtime.metrics import EpochMetrics, EvalMetrics, Event, Observer, RunEnded, RunStarted, StepMetrics
 from transformer.runtime.step_sums import StepSums
 from transformer.scheduler import lr_scale
 from transformer.training_utils import Objective, accumulate_gradients, clip_gradients, count_targets
+from transformer.verdict import TrainPoint, ValidationPoint, Verdict, no_longer_improves, verdict
 
 MOST_BAD_STEPS = 10
 """So many steps in a row whose gradient is not finite end a run."""
@@ -85,6 +94,10 @@ MOST_BAD_STEPS = 10
 
 class TrainingError(ValueError):
     """A run that cannot go on as it is; the message says what to change."""
+
+
+class OtherProcessError(ValueError):
+    """Another process of the run cannot go on, and says why; all stand between the same two steps."""
 
 
 class Trainer:
@@ -98,7 +111,7 @@ class Trainer:
         self.data = data
         self.observers = observers
         self.dist = dist or Dist()
-        self.device = pick_device(config.device)
+        self.device = self.dist.own(pick_device(config.device))
         torch.manual_seed(config.seed)
         self.model = DecoderOnlyTransformer(config.model).to(self.device)
         self.objective = Objective(self.model, data.tokenizer.eot_id if config.data.mask_documents else None)
@@ -109,11 +122,17 @@ class Trainer:
         self.tokens = 0
         self.epoch_nats, self.epoch_tokens = 0.0, 0
         self.looks_next = False
-        self.stopping = False
+        self.train_points: list[TrainPoint] = []
+        self.validation_points: list[ValidationPoint] = []
+        self.gave_up = False
+        """Whether validation has surely stopped to improve, for as long as `patience` says."""
+        self._asked_to_stop = self.stopping = False
+        self._save_is_due = False
         self.data_state = DataState()
         self._batches = self._open_batches()
         self._sums = StepSums()
         self._saved_at = time.monotonic()
+        self._seed_own_dropout()
 
     def fit(self) -> None:
         """Trains to the end of the last epoch, or until stop(); tells observers what happens, leaves checkpoints.
@@ -124,7 +143,7 @@ class Trainer:
         is_over = self.step >= self.total_steps and not self.looks_next
         if self.looks_next:  # the state was saved before this look
             self.look()
-        while self.step < self.total_steps and not self.stopping:
+        while not self._all_stop() and self.step < self.total_steps and not self.gave_up:
             self.train_step()
             self.looks_next = self._epoch_ends() or self.step % self.config.eval_every == 0
             if self.looks_next or self.step % self.config.log_every == 0:
@@ -132,21 +151,31 @@ class Trainer:
             if self.looks_next:
                 self.save_state()  # before anything else can go wrong
                 self.look()
-            elif time.monotonic() - self._saved_at > 60 * self.config.save_every_minutes:
+            elif self._save_is_due:
                 self.save_state()
         if not is_over:
             self.save_state()
-        self.tell(RunEnded(self.step, self.tokens, self._sums.total_seconds(), self.stopping))
+        self.tell(RunEnded(self.step, self.tokens, self._sums.total_seconds(), self.stopping, self.gave_up))
 
     def stop(self) -> None:
-        """Asks fit() to end after the step that it is at. May be called by a signal's handler."""
-        self.stopping = True
+        """Asks fit() to end after the step that it is at, on all processes. May be called by a signal's handler."""
+        self._asked_to_stop = True
+
+    def _all_stop(self) -> bool:
+        """Whether any process was asked to stop; also settles for all of them whether a state is due."""
+        due = self.dist.is_main and time.monotonic() - self._saved_at > 60 * self.config.save_every_minutes
+        asked, due = self.dist.sum(torch.tensor([self._asked_to_stop, due], dtype=torch.int64)).tolist()
+        self.stopping, self._save_is_due = bool(asked), bool(due)
+        return self.stopping
 
     def look(self) -> None:
         """Measures the model on the validation text; at an epoch's end leaves its checkpoint and tells how it went."""
         score = self.evaluate()
+        self.validation_points.append((self.step, score.loss, score.loss_error))
         self.tell(score)
-        if self._epoch_ends():
+        patience = self.config.patience
+        self.gave_up = patience > 0 and no_longer_improves(self.validation_points, patience)
+        if self._epoch_ends() or self.gave_up:
             self.finish_epoch(score)
         self.looks_next = False
 
@@ -156,13 +185,12 @@ class Trainer:
         A step whose gradient is not finite changes nothing but the position in the text.
         """
         started = time.perf_counter()
-        drawn = [next(self._batches) for _ in range(self.config.accumulation_steps)]
-        self.data_state = drawn[-1][2]  # not before all are there: if the source fails in between, none counts
-        micro_batches = [(tokens, targets) for tokens, targets, _ in drawn]
-        token_count = count_targets(micro_batches)
+        objective = self._parallel
+        micro_batches, token_count = self._draw()
         on_device = ((tokens.to(self.device), targets.to(self.device)) for tokens, targets in micro_batches)
         with autocast(self.device):
-            nats, counted = accumulate_gradients(self.objective, on_device, token_count)
+            sums = accumulate_gradients(objective, on_device, token_count, self.dist.world_size)
+        nats, counted = self._total(*sums)
         grad_norm = clip_gradients(self.model.parameters(), self.config.optimizer.grad_clip)
         bad = ~(grad_norm.isfinite() & nats.isfinite())
         skip_step_if(self.optimizers, bad)
@@ -171,8 +199,56 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.tokens += token_count * self.dist.world_size
+        self.tokens += token_count
         self._sums.add(nats, counted, grad_norm, bad, token_count, time.perf_counter() - started)
+
+    def _draw(self) -> tuple[list[tuple[Tensor, Tensor]], int]:
+        """Returns this process's micro-batches of the next step, and how many targets all processes have in it.
+
+        Where the text fails on one process, all raise, with the position in the text as it was before.
+        """
+        drawn, failure = [], None
+        try:
+            drawn = [next(self._batches) for _ in range(self.config.accumulation_steps)]
+        except Exception as error:
+            if self.dist.world_size == 1:
+                raise
+            failure = error
+        micro_batches = [(tokens, targets) for tokens, targets, _ in drawn]
+        counts = torch.tensor([count_targets(micro_batches), failure is not None])
+        token_count, failures = self.dist.sum(counts).tolist()
+        if failure is not None:
+            raise failure
+        if failures:
+            raise OtherProcessError("the text failed on another process, which says why")
+        self.data_state = drawn[-1][2]  # not before all are there: if the source fails in between, none counts
+        return micro_batches, token_count
+
+    def _total(self, nats: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the sums over all processes."""
+        if self.dist.world_size == 1:
+            return nats, counted
+        both = self.dist.sum(torch.stack([nats.double(), counted.double()]))
+        return both[0], both[1]
+
+    @cached_property
+    def _parallel(self) -> nn.Module:
+        """The objective, wrapped so that backward() brings the gradients of all processes together."""
+        parallel = self.dist.parallel(self.objective)
+        if self.dist.world_size > 1:
+            # The first pass settles in which order gradients travel, and so how sums are rounded. An empty one, before
+            # the first step and the first after resuming, lets both runs round alike.
+            gpus = [self.device] if self.device.type == "cuda" else []
+            nothing = torch.zeros(1, self.config.data.seq_length, dtype=torch.int64, device=self.device)
+            with torch.random.fork_rng(gpus), autocast(self.device):
+                parallel(nothing, nothing)[0].backward()
+            parallel.zero_grad(set_to_none=True)
+        return parallel
+
+    def _seed_own_dropout(self) -> None:
+        """Lets every process but the first, which goes on from the initial weights, draw dropout of its own."""
+        if not self.dist.is_main:
+            torch.manual_seed(random.Random(f"{self.config.seed} {self.dist.rank} {self.step}").getrandbits(63))
 
     def report(self) -> StepMetrics:
         """Returns the metrics of the steps since the last report. Raises TrainingError after too many skipped ones."""
@@ -185,6 +261,7 @@ class Trainer:
                 f"nothing: begin again with a lower learning rate, or resume from {self.save_state()}"
             )
         loss = seen.nats / max(1, seen.counted)
+        self.train_points.append((self.step, loss, seen.counted))
         return StepMetrics(
             step=self.step,
             epoch=self.epoch,
@@ -193,7 +270,7 @@ class Trainer:
             learning_rate=self.optimizers[0].param_groups[0]["lr"],
             grad_norm=seen.grad_norm,
             tokens=self.tokens,
-            tokens_per_second=seen.tokens * self.dist.world_size / seen.seconds if seen.seconds else 0.0,
+            tokens_per_second=seen.tokens / seen.seconds if seen.seconds else 0.0,
             seconds=self._sums.total_seconds(),
             skipped=seen.skipped,
         )
@@ -202,26 +279,33 @@ class Trainer:
         """Returns how the model does on the validation text; changes nothing about training."""
         started = time.perf_counter()
         with autocast(self.device):
-            score = evaluate_perplexity(
-                self.model,
-                *self.data.validation,
-                self.data.validation_bytes,
-                end_of_text=self.objective.end_of_text,
-            )
+            share = slice(self.dist.rank, None, self.dist.world_size)
+            inputs, targets = (rows[share] for rows in self.data.validation)
+            spread = Spread()
+            end_of_text = self.objective.end_of_text
+            own = evaluate_perplexity(self.model, inputs, targets, end_of_text=end_of_text, spread=spread)
+        sums = torch.tensor([own.nats, own.tokens, *astuple(spread)], dtype=torch.float64)
+        nats, tokens, *sums_of_squares = self.dist.sum(sums).tolist()
+        score = Evaluation(nats, int(tokens), self.data.validation_bytes)
         seconds = time.perf_counter() - started
         return EvalMetrics(
-            self.step, self.epoch, score.loss, score.perplexity, score.bits_per_byte, score.tokens, seconds
-        )
+            self.step, self.epoch, score.loss, score.perplexity, score.bits_per_byte, score.tokens, seconds,
+            Spread(*sums_of_squares).loss_error(score),
+        )  # fmt: skip
 
     def finish_epoch(self, score: EvalMetrics) -> None:
         """Leaves the epoch's checkpoint and tells how the epoch went."""
         train_loss = self.epoch_nats / max(1, self.epoch_tokens)
         self.epoch_nats, self.epoch_tokens = 0.0, 0
         path = self.save(score)
-        train_perplexity = calculate_perplexity_from_loss(train_loss)
-        self.tell(
-            EpochMetrics(self.epoch, self.step, train_loss, train_perplexity, score.loss, score.perplexity, str(path))
-        )
+        losses = (train_loss, calculate_perplexity_from_loss(train_loss), score.loss, score.perplexity)
+        self.tell(EpochMetrics(self.epoch, self.step, *losses, str(path), *astuple(self.judge())))
+
+    def judge(self) -> Verdict:
+        """Returns how the run goes, by the recent part of both curves."""
+        done = self.step / self.total_steps
+        rate = lr_scale(max(0, self.step - 1), self.total_steps, self.config.optimizer)
+        return verdict(self.train_points, self.validation_points, done, rate)
 
     def _epoch_ends(self) -> bool:
         return self.step % self.steps_per_epoch == 0 or self.step == self.total_steps
@@ -254,11 +338,14 @@ class Trainer:
         path = checkpoint.state_path(self.directory, self.data.tokenizer.short_name)
         state = {
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "random": _random_state(),
+            "random": self.dist.gather(_random_state(self.device)),
             "data": self.data_state.to_dict(),
+            "world_size": self.dist.world_size,
             "epoch_loss": [self.epoch_nats, self.epoch_tokens],
             "window": self._sums.state(),
             "looks_next": self.looks_next,
+            "train_points": self.train_points,
+            "validation_points": self.validation_points,
         }
         if self.dist.is_main:
             checkpoint.save(path, {**self._contents(), **state}, keep_previous=True)
@@ -281,12 +368,20 @@ class Trainer:
             first = str(error).strip().splitlines()[0]
             raise checkpoint.CheckpointError(f"{path} does not fit this configuration: {first}") from error
         self.step, self.tokens = contents["step"], contents["tokens"]
+        if len(set(self.dist.gather(self.step))) > 1:
+            raise checkpoint.CheckpointError(f"{path} is another state on another machine: copy one of them to all")
         self.epoch_nats, self.epoch_tokens = contents["epoch_loss"]
         self._sums = StepSums.from_state(contents["window"])
         self.looks_next = contents.get("looks_next", False)
+        self.train_points = list(map(tuple, contents.get("train_points", [])))
+        self.validation_points = list(map(tuple, contents.get("validation_points", [])))
         self.data_state = DataState(**contents["data"])
         self._batches = self._open_batches()
-        _set_random_state(contents["random"])
+        states = contents["random"]
+        if self.dist.rank < len(states):
+            _set_random_state(states[self.dist.rank], self.device)
+        else:  # fewer processes left this state
+            self._seed_own_dropout()
 
     def _contents(self) -> dict[str, Any]:
         contents = checkpoint.model_contents(self.model, self.config, self.data.tokenizer)
@@ -323,12 +418,13 @@ class Trainer:
         )
 
 
-def _random_state() -> dict[str, Any]:
-    cuda = [state.cpu() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+def _random_state(device: torch.device) -> dict[str, Tensor | None]:
+    gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return {"cpu": torch.get_rng_state(), "gpu": gpu}
 
 
-def _set_random_state(state: dict[str, Any]) -> None:
+def _set_random_state(state: dict[str, Tensor | None], device: torch.device) -> None:
+    assert state["cpu"] is not None
     torch.set_rng_state(state["cpu"].cpu())
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda"]])
+    if state["gpu"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["gpu"].cpu(), device)

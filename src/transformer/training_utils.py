@@ -34,6 +34,10 @@ every sum. By hand: one weight w = 0, "loss" w per token, micro-batches of 3 and
 one gradient. A larger effective batch takes fewer, better steps for the same text; past the point where the noise is
 small beside the gradient itself, more rows buy nothing (arXiv 1812.06162 says how to find that point).
 
+**Several processes.** A large batch is split over W processes in the same way: each adds up the gradients of its own
+micro-batches, and after the last one the sums of all are added (docs/several-machines.md). N then counts the tokens of
+all processes, who tell one another before the first backward().
+
 **Clipping.** Now and then a batch has a gradient many times the usual length, and one step along it can undo hundreds.
 Its length over all weights together is measured, and where it exceeds grad_clip it is scaled down to that, its
 direction kept.
@@ -49,9 +53,12 @@ trainer.py.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from transformer.config import IGNORE
 from transformer.model import DecoderOnlyTransformer
@@ -78,16 +85,25 @@ def count_targets(micro_batches: Iterable[tuple[Tensor, Tensor]]) -> int:
 
 
 def accumulate_gradients(
-    objective: nn.Module, micro_batches: Iterable[tuple[Tensor, Tensor]], token_count: int
+    objective: nn.Module, micro_batches: Iterable[tuple[Tensor, Tensor]], token_count: int, world_size: int = 1
 ) -> tuple[Tensor, Tensor]:
     """Adds the gradient of (sum of nats) / token_count over all micro-batches to every parameter's .grad.
 
-    Returns the summed nats and the tokens counted, scalars on the device, so that nothing waits for it here.
+    Where DistributedDataParallel wraps the objective, the sum is over the micro-batches of all `world_size` processes,
+    and so must `token_count` be. Returns the summed nats and the tokens counted, of this process, scalars on the
+    device, so that nothing waits for it here.
     """
     totals: list[tuple[Tensor, Tensor]] = []
-    for tokens, targets in micro_batches:
-        nats, count = objective(tokens, targets)
-        (nats / max(1, token_count)).backward()
+    upcoming = iter(micro_batches)
+    batch = next(upcoming, None)
+    while batch is not None:
+        (tokens, targets), batch = batch, next(upcoming, None)
+        # Gradients travel between processes once a step, after the last micro-batch.
+        stays = batch is not None and isinstance(objective, DistributedDataParallel)
+        with cast(DistributedDataParallel, objective).no_sync() if stays else nullcontext():
+            nats, count = objective(tokens, targets)
+            # The wrapper leaves the mean over the processes: world_size times that is the sum.
+            (nats / (max(1, token_count) / world_size)).backward()
         totals.append((nats.detach(), count))
     return torch.stack([nats for nats, _ in totals]).sum(), torch.stack([count for _, count in totals]).sum()
 

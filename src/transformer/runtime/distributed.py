@@ -1,27 +1,116 @@
-"""The place of this process among those that train together. One process is the case of a world of size 1."""
+"""The place of this process among those that train together, and what they tell one another.
+
+`torchrun` starts the processes and tells each its place in environment variables. A process that was started without it
+is a world of its own: it communicates with nobody, and nothing here costs it anything.
+
+Small numbers and settings travel between the CPUs, by gloo, also where gradients travel between GPUs, by NCCL: what the
+processes agree on then waits for no GPU. All processes must make the same calls in the same order.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
 
 import torch.distributed
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Dist:
-    """Process `rank` of `world_size`; rank 0 is the one that writes files and speaks."""
+    """Process `rank` of `world_size`, `local_rank` of its machine; rank 0 is the one that writes files and speaks.
+
+    As a context manager it leaves the others at its end, once all of them are there.
+    """
 
     rank: int = 0
     world_size: int = 1
+    local_rank: int = 0
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Dist:
+        """Joins the processes that torchrun started with this one; without torchrun, a process is alone.
+
+        Raises ValueError where the environment names several processes, but not this one's place.
+        """
+        world_size = int(environment.get("WORLD_SIZE", 1))
+        if world_size == 1:
+            return cls()
+        wanted = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+        if missing := [name for name in wanted if name not in environment]:
+            raise ValueError(
+                f"WORLD_SIZE={world_size} is set, but {', '.join(missing)} not: start the processes with torchrun, or "
+                "unset WORLD_SIZE to train with one"
+            )
+        has_nccl = torch.cuda.is_available() and torch.distributed.is_nccl_available()
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if has_nccl else "gloo")
+        return cls(int(environment["RANK"]), world_size, int(environment["LOCAL_RANK"]))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.world_size > 1 and kind is None:  # after an error, who waits for the others may wait for ever
+            self.wait()  # torchrun ends all as soon as one has gone
+            torch.distributed.destroy_process_group()
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes and speaks."""
         return self.rank == 0
 
+    def own(self, device: torch.device) -> torch.device:
+        """Returns the device of this process: of several GPUs each process of a machine has one.
+
+        Raises ValueError where there is none left for it.
+        """
+        if self.world_size == 1 or device.type == "cpu":
+            return device
+        if device.type != "cuda":
+            raise ValueError(f"several processes train on CUDA or on the CPU, not on {device}: give --device cpu")
+        if self.local_rank >= (there := torch.cuda.device_count()):
+            raise ValueError(
+                f"there is no GPU for process {self.local_rank} of this machine, counted from 0: it has {there}; start "
+                f"torchrun with --nproc-per-node {there}, or give --device cpu"
+            )
+        torch.cuda.set_device(self.local_rank)
+        return torch.device("cuda", self.local_rank)
+
+    def parallel(self, objective: nn.Module) -> nn.Module:
+        """Returns the module wrapped so that backward leaves the mean of all processes' gradients; alone, itself."""
+        if self.world_size == 1:
+            return objective
+        return DistributedDataParallel(objective, forward_sync_buffers=False, gradient_as_bucket_view=True)
+
     def sum(self, values: Tensor) -> Tensor:
         """Returns the sum of `values` over all processes."""
         if self.world_size > 1:
             torch.distributed.all_reduce(values)
         return values
+
+    def gather(self, value: T) -> list[T]:
+        """Returns every process's value, in the order of ranks."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+    def from_main(self, value: T | None) -> T:
+        """Returns rank 0's value; what the others give does not count."""
+        values = [value]
+        if self.world_size > 1:
+            torch.distributed.broadcast_object_list(values)
+        return cast(T, values[0])
+
+    def wait(self) -> None:
+        """Returns when all processes are here."""
+        self.sum(torch.zeros(1))

@@ -59,6 +59,8 @@ class EvalMetrics:
     bits_per_byte: float
     tokens: int
     seconds: float
+    loss_error: float | None = None
+    """Standard error of the loss as a level: how much another text of this size might differ."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,9 @@ class EpochMetrics:
     validation_perplexity: float
     checkpoint: str
     verdict: str = ""
-    """learning, overfitting, underfitting, ...: and the evidence (verdict.py)."""
+    """learning, overfitting, underfitting, ..."""
+    reason: str = ""
+    """The evidence for the verdict, and what to try (verdict.py)."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class RunEnded:
     tokens: int
     seconds: float
     stopped: bool = False
+    gave_up: bool = False
+    """Whether the validation loss had surely stopped to fall, for as long as `patience` says."""
 
 
 Event = RunStarted | StepMetrics | EvalMetrics | EpochMetrics | RunEnded
@@ -147,7 +153,7 @@ def from_line(line: str) -> Event:
         values: dict[str, Any] = json.loads(line)
         cls = KINDS[values.pop("event")]
         for field in fields(cls):
-            if values[field.name] is None and field.type == "float":
+            if field.type == "float" and values.get(field.name, 0.0) is None:
                 values[field.name] = math.nan
         return cls(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
