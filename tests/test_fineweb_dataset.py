@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from stand_in_hub import FINEWEB, StandInHub, fineweb_files, fineweb_rows, parquet_bytes
 from transformer.config import DataConfig
 from transformer.dataset import Batch, DataState, FetchProgress, PackedBatches, TextData, Walk, open_dataset
-from transformer.fineweb_dataset import HubSource, encode_unit, encoding_id
+from transformer.fineweb_dataset import MOST_AHEAD, HubSource, encode_unit, encoding_id
 from transformer.remote import remote_text
 from transformer.remote.hub import HubError
 from transformer.text import ByteTokenizer, is_validation, load_tokenizer, train_bpe
@@ -417,10 +417,16 @@ def test_a_new_upload_does_not_change_a_run_that_has_begun(server: StandInHub, t
 
 
 def test_the_cache_stays_within_its_bounds_and_the_stream_the_same(server: StandInHub, tmp_path: Path) -> None:
-    shards = {"shard_mb": 0.01, "num_workers": 1}  # of more units than wait for their turn in memory
+    # Shards of more units than wait for their turn in memory, so that at most two are pinned at a time.
+    files = fineweb_files(TEXTS, FILES, 2)
+    commit = server.add("someone/many", files)
+    sizes = [len(contents) for path, contents in files.items() if path.endswith(".parquet")]
+    shards = {"dataset": "hf:someone/many", "revision": commit, "shard_mb": max(sizes) / 3e6}
     with opened(config(tmp_path / "large", **shards)) as (_, source):
         whole = first(source, 200)
-        assert len(source) >= 6
+        units = [source.units(shard) for shard in range(len(source))]
+    assert len(units) >= 8
+    assert min(units) > MOST_AHEAD
     told: list[Any] = []
     with opened(config(tmp_path / "small", cache_shards=3, **shards), told.append) as (_, source):
         batches = PackedBatches(source, 16, 4, seed=3, window_rows=24)

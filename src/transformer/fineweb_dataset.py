@@ -59,7 +59,7 @@ import copy
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -78,6 +78,8 @@ LOADERS = 2
 AHEAD_TOKENS, MOST_AHEAD = 8_000_000, 8
 """Tokens that may wait for their turn in memory, about, and units."""
 
+SLICE = 16
+"""Documents that a thread tokenizes before it is asked again."""
 SAMPLE_CHARS = 10_000_000
 """Characters of text that a vocabulary of one's own ("bpe8192") is trained on."""
 
@@ -91,7 +93,7 @@ class HubSource:
         `fetches_ahead` may be set to False: then only what is asked for is fetched.
         """
         self.text, self.tokenizer, self.fraction = text, tokenizer, fraction
-        self.workers = workers or os.cpu_count() or 1
+        self._encoders = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="tokenize")
         self.encoding = encoding_id(tokenizer)
         self.fetches_ahead = True
         self._running: list[Callable[[], None]] = []
@@ -135,6 +137,7 @@ class HubSource:
         self.text.close()
         while self._running:
             self._running.pop()()
+        self._encoders.shutdown()
         self.text.cache.close()
 
     def load(self, place: Place, pins: Pins) -> UnitTokens:
@@ -143,7 +146,7 @@ class HubSource:
         with self.text.lock(shard, place.unit):
             tokens = self.text.cache.tokens(shard, place.unit, self.encoding)
             if tokens is None:
-                tokens = encode_unit(self.text.text(shard, place.unit).to_pylist(), self.tokenizer, self.workers)
+                tokens = encode_unit(self.text.text(shard, place.unit).to_pylist(), self.tokenizer, self._encoders)
                 self.text.cache.put_tokens(shard, place.unit, self.encoding, tokens)
         return tokens
 
@@ -151,11 +154,23 @@ class HubSource:
         return self.load(place, pins).side(self.fraction, validation=False)
 
 
-def encode_unit(texts: Iterable[str | None], tokenizer: Tokenizer, threads: int | None = None) -> UnitTokens:
-    """Tokenizes documents, an end-of-text after each; missing and empty ones are none."""
+def encode_unit(
+    texts: Iterable[str | None], tokenizer: Tokenizer, pool: ThreadPoolExecutor | None = None
+) -> UnitTokens:
+    """Tokenizes documents, an end-of-text after each; missing and empty ones are none.
+
+    One pool for all units, rather than a new one for each: tiktoken's regular expressions are slow until they have
+    warmed up, thread by thread.
+    """
     documents = [text for text in texts if text]
     end = np.array([tokenizer.eot_id], np.uint32)
-    parts = [part for tokens in tokenizer.encode_batch(documents, threads) for part in (tokens, end)]
+    slices = [documents[start : start + SLICE] for start in range(0, len(documents), SLICE)]
+
+    def encode(part: Sequence[str]) -> list[Tokens]:
+        return [tokenizer.encode_array(text) for text in part]
+
+    encoded = map(encode, slices) if pool is None else pool.map(encode, slices)
+    parts = [part for some in encoded for tokens in some for part in (tokens, end)]
     ids = np.concatenate(parts) if parts else np.empty(0, np.uint32)
     lengths = np.array([len(part) + 1 for part in parts[::2]], np.uint32)
     return UnitTokens(ids, lengths, np.array([text_digest(text) for text in documents], np.uint64))

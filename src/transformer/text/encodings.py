@@ -85,8 +85,8 @@ class TiktokenTokenizer:
         except UnicodeEncodeError:
             return self.encoding.encode_to_numpy(replace_lone_surrogates(text), disallowed_special=())
 
-    def encode_batch(self, texts: Sequence[str], threads: int | None = None) -> list[Tokens]:
-        with ThreadPoolExecutor(threads or os.cpu_count()) as pool:  # tiktoken lets other threads run while it encodes
+    def encode_batch(self, texts: Sequence[str]) -> list[Tokens]:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # tiktoken lets other threads run while it encodes
             return list(pool.map(self.encode_array, texts))
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:

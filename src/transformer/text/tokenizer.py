@@ -46,8 +46,8 @@ class Tokenizer(Protocol):
         """`encode` as an array, (tokens,) uint32, perhaps read-only: faster where there is much text."""
         ...
 
-    def encode_batch(self, texts: Sequence[str], threads: int | None = None) -> list[Tokens]:
-        """`encode_array` of each text, in order, on that many threads at most; None: one for each core."""
+    def encode_batch(self, texts: Sequence[str]) -> list[Tokens]:
+        """`encode_array` of each text, in order, on as many threads as help."""
         ...
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
@@ -81,7 +81,7 @@ class ByteTokenizer:
     def encode_array(self, text: str) -> Tokens:
         return np.frombuffer(replace_lone_surrogates(text).encode(), dtype=np.uint8).astype(np.uint32)
 
-    def encode_batch(self, texts: Sequence[str], threads: int | None = None) -> list[Tokens]:
+    def encode_batch(self, texts: Sequence[str]) -> list[Tokens]:
         return [self.encode_array(text) for text in texts]
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
