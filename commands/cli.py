@@ -28,7 +28,25 @@ Command = Callable[[Sequence[str]], None]
 
 
 def run(command: Command, arguments: Sequence[str]) -> int:
-    """Runs a command; returns its exit status: 0, 2 for an error that the user can mend, 130 for Ctrl-C."""
+    """Runs a command; returns its exit status: 0, 2 for an error that the user can mend, 130 for Ctrl-C.
+
+    One of several processes ends here. Python's own way out takes the interpreter down while threads of the process
+    group may still be at work, and now and then one of them aborts a run that has gone well.
+    """
+    try:
+        status = _status(command, arguments)
+    except SystemExit as stop:
+        if not whose() or not isinstance(stop.code, int):
+            raise
+        status = stop.code
+    if whose():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _status(command: Command, arguments: Sequence[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a character still shows the rest
     try:

@@ -31,7 +31,7 @@ from transformer.config import DataConfig
 from transformer.dataset import DataState, PackedBatches, open_dataset
 from transformer.runtime.metrics import METRICS_FILE, StepMetrics, read_metrics
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="readers are forked")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="readers are forked")]
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCHES = 1_000

@@ -83,6 +83,7 @@ def test_several_processes_learn_what_one_learns_and_one_of_them_speaks(
     assert not (tmp_path / "together_earlier_2").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send to a process")
 def test_sigterm_stops_all_after_one_step_and_one_process_goes_on_exactly_there(
     command: Command, alone: Path, tmp_path: Path
