@@ -26,6 +26,8 @@ from transformer import checkpoint
 from transformer.runtime.metrics import METRICS_FILE, EvalMetrics, StepMetrics, read_metrics
 from transformer.trainer import Trainer
 
+pytestmark = pytest.mark.slow  # whole runs, several of them in processes of their own
+
 ROOT = Path(__file__).resolve().parents[2]
 Command = Callable[..., Any]
 PATIENCE = 90.0
