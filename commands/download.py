@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> None:
 def check(options: DownloadOptions) -> None:
     """Raises ConfigError for what cannot be fetched."""
     problems = options.data.problems() + seed_problems(options.seed)
-    if options.data.dataset != "fineweb" and not options.data.dataset.startswith("hf:"):
+    if not options.data.is_on_hub:
         problems.append(f"dataset={options.data.dataset} is not on the hub: only fineweb and hf:OWNER/NAME are fetched")
     if token_count(options.tokens) is None:
         problems.append(f"tokens={options.tokens!r} is not a number of tokens such as 500k, 100M or 1B")

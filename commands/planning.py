@@ -23,7 +23,7 @@ from transformer.trainer import Trainer
 def dry_run(config: TrainConfig, out: Console) -> None:
     """Shows what the run will cost and downloads nothing. Raises ConfigError where it cannot fit."""
     device = pick_device(config.device)
-    if config.data.dataset == "fineweb" or config.data.dataset.startswith("hf:"):
+    if config.data.is_on_hub:
         config, tokens = with_vocabulary(config), None
     else:
         with contextlib.closing(open_dataset(config.data)) as data:  # local: what there is counts, and it is quick

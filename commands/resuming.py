@@ -53,14 +53,13 @@ def load_state(path: Path | None, directory: Path, out: Console) -> tuple[Path, 
         others = ", ".join(sorted({str(path.parent) for path in Path().glob("checkpoints*/training_state_*.pt")}))
         hint = f"; --checkpoint-dir chooses another folder, and there is one in {others}" if others else ""
         raise CheckpointError(f"there is no training_state_*.pt in {directory}: nothing to resume{hint}")
-    for number, state in enumerate(states):
+    *newer, oldest = states
+    for state in newer:
         try:
             return state, checkpoint.load(state)
         except CheckpointError as error:
-            if number == len(states) - 1:
-                raise
             out.print(f"{error}; trying the state before it")
-    raise AssertionError("the last state was returned or raised")
+    return oldest, checkpoint.load(oldest)
 
 
 def merged(contents: dict[str, Any], given: TrainConfig, defaults: TrainConfig, world_size: int = 1) -> TrainConfig:

@@ -143,6 +143,11 @@ class DataConfig(Config):
     network_patience: float = 300.0
     """Seconds for which a failing network is tried again before the run stops."""
 
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether the dataset is streamed from the hub."""
+        return self.dataset == "fineweb" or self.dataset.startswith("hf:")
+
     def problems(self) -> list[str]:
         found = positive(self, "seq_length", "tokens_per_epoch", "shuffle_rows", "validation_tokens")
         found += positive(self, "cache_shards", "cache_gb", "shard_mb", "num_workers", "network_patience")

@@ -309,7 +309,7 @@ def open_dataset(config: DataConfig, tokenizer: Tokenizer | None = None, tell: T
 
     Raises ValueError, in one line, for a text that is missing, unreadable or too short. To be closed after use.
     """
-    if config.dataset == "fineweb" or config.dataset.startswith("hf:"):
+    if config.is_on_hub:
         from transformer.fineweb_dataset import open_hub_dataset
 
         return open_hub_dataset(config, tokenizer, tell)

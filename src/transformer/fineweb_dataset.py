@@ -59,7 +59,7 @@ import copy
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -78,8 +78,6 @@ LOADERS = 2
 AHEAD_TOKENS, MOST_AHEAD = 8_000_000, 8
 """Tokens that may wait for their turn in memory, about, and units."""
 
-SLICE = 16
-"""Documents that a thread tokenizes before it is asked again."""
 SAMPLE_CHARS = 10_000_000
 """Characters of text that a vocabulary of one's own ("bpe8192") is trained on."""
 
@@ -164,13 +162,7 @@ def encode_unit(
     """
     documents = [text for text in texts if text]
     end = np.array([tokenizer.eot_id], np.uint32)
-    slices = [documents[start : start + SLICE] for start in range(0, len(documents), SLICE)]
-
-    def encode(part: Sequence[str]) -> list[Tokens]:
-        return [tokenizer.encode_array(text) for text in part]
-
-    encoded = map(encode, slices) if pool is None else pool.map(encode, slices)
-    parts = [part for some in encoded for tokens in some for part in (tokens, end)]
+    parts = [part for tokens in tokenizer.encode_batch(documents, pool) for part in (tokens, end)]
     ids = np.concatenate(parts) if parts else np.empty(0, np.uint32)
     lengths = np.array([len(part) + 1 for part in parts[::2]], np.uint32)
     return UnitTokens(ids, lengths, np.array([text_digest(text) for text in documents], np.uint64))

@@ -33,7 +33,6 @@ FOOTERS = 4
 PAUSE_SECONDS = 1.0, 60.0
 """How long fetching ahead rests after the first failure and at most; who needs a unit at once fetches it himself."""
 
-
 OPENING_PATIENCE = 6.0
 """Seconds for which a network that fails at the very start is tried again: most likely there is none."""
 
@@ -76,20 +75,21 @@ def find_files(
 ) -> tuple[str, list[HubFile]]:
     """Returns the commit that a revision stands for, and its files; without a network, those of the last time."""
     name = f"{hub.repo} {subset} {split}"
-    if (known := cache.recall(f"{name} {revision}")) is not None and known["commit"] == revision:
-        return revision, [HubFile(**file) for file in known["files"]]  # a commit never changes: nothing to ask
     try:
         commit = hub.commit(revision)
-        files = hub.parquet_files(commit, subset, split)
+        listing = cache.recall(f"{name} {commit}")
+        if listing is None:  # a commit never changes: what is known of it is not asked again
+            listing = {"commit": commit, "files": [asdict(file) for file in hub.parquet_files(commit, subset, split)]}
+            cache.record(f"{name} {commit}", listing)
+        if revision != commit:
+            cache.record(f"{name} {revision}", listing)
     except Unreachable as error:
-        if known is None:
+        listing = cache.recall(f"{name} {revision}")
+        if listing is None:
             raise HubError(f"{hub.repo} cannot be reached ({error.reason}); {OFFLINE}") from error
-        tell(f"the hub cannot be reached: going on with what is in {cache.directory}, of commit {known['commit'][:12]}")
-        return known["commit"], [HubFile(**file) for file in known["files"]]
-    listing = {"commit": commit, "files": [asdict(file) for file in files]}
-    cache.record(f"{name} {commit}", listing)
-    cache.record(f"{name} {revision}", listing)
-    return commit, files
+        known = listing["commit"][:12]
+        tell(f"the hub cannot be reached: going on with what is in {cache.directory}, of commit {known}")
+    return listing["commit"], [HubFile(**file) for file in listing["files"]]
 
 
 class RemoteText:
@@ -219,11 +219,9 @@ class RemoteText:
     def _read_footer(self, file: HubFile, hub: Hub) -> Any:
         with hub.open(self.commit, file) as remote:
             try:
-                footer = pq.read_metadata(remote)
+                return pq.read_metadata(remote)
             except pa.ArrowException as error:
                 raise HubError(f"{file.path} on the hub is not a readable parquet file: {error}") from error
-        self._column_index(footer, file)
-        return footer
 
     def _column_index(self, footer: Any, file: HubFile) -> int:
         schema = footer.schema.to_arrow_schema()

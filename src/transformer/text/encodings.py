@@ -53,6 +53,10 @@ SPECIAL_TOKENS = {
 }
 
 
+SLICE = 16
+"""Texts that a thread encodes before it is asked again."""
+
+
 @dataclass(frozen=True, eq=False)
 class TiktokenTokenizer:
     """A byte-pair encoding run by tiktoken. `saved` is what `state` returns."""
@@ -85,9 +89,16 @@ class TiktokenTokenizer:
         except UnicodeEncodeError:
             return self.encoding.encode_to_numpy(replace_lone_surrogates(text), disallowed_special=())
 
-    def encode_batch(self, texts: Sequence[str]) -> list[Tokens]:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # tiktoken lets other threads run while it encodes
-            return list(pool.map(self.encode_array, texts))
+    def encode_batch(self, texts: Sequence[str], pool: ThreadPoolExecutor | None = None) -> list[Tokens]:
+        if pool is None:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                return self.encode_batch(texts, pool)
+        # tiktoken lets other threads run while it encodes.
+        slices = pool.map(self._encode_all, (texts[start : start + SLICE] for start in range(0, len(texts), SLICE)))
+        return [tokens for encoded in slices for tokens in encoded]
+
+    def _encode_all(self, texts: Sequence[str]) -> list[Tokens]:
+        return [self.encode_array(text) for text in texts]
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         ids = checked_ids(tokens, self.vocab_size)

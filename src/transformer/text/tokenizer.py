@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -46,8 +47,8 @@ class Tokenizer(Protocol):
         """`encode` as an array, (tokens,) uint32, perhaps read-only: faster where there is much text."""
         ...
 
-    def encode_batch(self, texts: Sequence[str]) -> list[Tokens]:
-        """`encode_array` of each text, in order, on as many threads as help."""
+    def encode_batch(self, texts: Sequence[str], pool: ThreadPoolExecutor | None = None) -> list[Tokens]:
+        """`encode_array` of each text, in order, on the threads of `pool`, or on as many of its own as help."""
         ...
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
@@ -81,7 +82,7 @@ class ByteTokenizer:
     def encode_array(self, text: str) -> Tokens:
         return np.frombuffer(replace_lone_surrogates(text).encode(), dtype=np.uint8).astype(np.uint32)
 
-    def encode_batch(self, texts: Sequence[str]) -> list[Tokens]:
+    def encode_batch(self, texts: Sequence[str], pool: ThreadPoolExecutor | None = None) -> list[Tokens]:
         return [self.encode_array(text) for text in texts]
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
