@@ -80,6 +80,7 @@ from transformer.dataset import DataState, PackedBatches, TextData
 from transformer.model import DecoderOnlyTransformer
 from transformer.optimizer import build_optimizers, set_learning_rate, skip_step_if
 from transformer.perplexity import Evaluation, Spread, calculate_perplexity_from_loss, evaluate_perplexity
+from transformer.run_state import restore, run_state
 from transformer.runtime.device import autocast, pick_device
 from transformer.runtime.distributed import Dist
 from transformer.runtime.metrics import EpochMetrics, EvalMetrics, Event, Observer, RunEnded, RunStarted, StepMetrics
@@ -129,10 +130,10 @@ class Trainer:
         self._asked_to_stop = self.stopping = False
         self._save_is_due = False
         self.data_state = DataState()
-        self._batches = self._open_batches()
-        self._sums = StepSums()
+        self.batches = self.open_batches()
+        self.sums = StepSums()
         self._saved_at = time.monotonic()
-        self._seed_own_dropout()
+        self.seed_own_dropout()
 
     def fit(self) -> None:
         """Trains to the end of the last epoch, or until stop(); tells observers what happens, leaves checkpoints.
@@ -155,7 +156,7 @@ class Trainer:
                 self.save_state()
         if not is_over:
             self.save_state()
-        self.tell(RunEnded(self.step, self.tokens, self._sums.total_seconds(), self.stopping, self.gave_up))
+        self.tell(RunEnded(self.step, self.tokens, self.sums.total_seconds(), self.stopping, self.gave_up))
 
     def stop(self) -> None:
         """Asks fit() to end after the step that it is at, on all processes. May be called by a signal's handler."""
@@ -200,7 +201,7 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.tokens += token_count
-        self._sums.add(nats, counted, grad_norm, bad, token_count, time.perf_counter() - started)
+        self.sums.add(nats, counted, grad_norm, bad, token_count, time.perf_counter() - started)
 
     def _draw(self) -> tuple[list[tuple[Tensor, Tensor]], int]:
         """Returns this process's micro-batches of the next step, and how many targets all processes have in it.
@@ -209,7 +210,7 @@ class Trainer:
         """
         drawn, failure = [], None
         try:
-            drawn = [next(self._batches) for _ in range(self.config.accumulation_steps)]
+            drawn = [next(self.batches) for _ in range(self.config.accumulation_steps)]
         except Exception as error:
             if self.dist.world_size == 1:
                 raise
@@ -245,14 +246,14 @@ class Trainer:
             parallel.zero_grad(set_to_none=True)
         return parallel
 
-    def _seed_own_dropout(self) -> None:
+    def seed_own_dropout(self) -> None:
         """Lets every process but the first, which goes on from the initial weights, draw dropout of its own."""
         if not self.dist.is_main:
             torch.manual_seed(random.Random(f"{self.config.seed} {self.dist.rank} {self.step}").getrandbits(63))
 
     def report(self) -> StepMetrics:
         """Returns the metrics of the steps since the last report. Raises TrainingError after too many skipped ones."""
-        seen = self._sums.take()
+        seen = self.sums.take()
         self.epoch_nats += seen.nats
         self.epoch_tokens += seen.counted
         if seen.skipped_in_a_row >= MOST_BAD_STEPS:
@@ -271,7 +272,7 @@ class Trainer:
             grad_norm=seen.grad_norm,
             tokens=self.tokens,
             tokens_per_second=seen.tokens / seen.seconds if seen.seconds else 0.0,
-            seconds=self._sums.total_seconds(),
+            seconds=self.sums.total_seconds(),
             skipped=seen.skipped,
         )
 
@@ -336,17 +337,7 @@ class Trainer:
     def save_state(self) -> Path:
         """Writes all that resume() needs; the one before stays beside it. Returns its path."""
         path = checkpoint.state_path(self.directory, self.data.tokenizer.short_name)
-        state = {
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "random": self.dist.gather(_random_state(self.device)),
-            "data": self.data_state.to_dict(),
-            "world_size": self.dist.world_size,
-            "epoch_loss": [self.epoch_nats, self.epoch_tokens],
-            "window": self._sums.state(),
-            "looks_next": self.looks_next,
-            "train_points": self.train_points,
-            "validation_points": self.validation_points,
-        }
+        state = run_state(self)  # all processes have a part in it
         if self.dist.is_main:
             checkpoint.save(path, {**self._contents(), **state}, keep_previous=True)
         self._saved_at = time.monotonic()
@@ -358,36 +349,14 @@ class Trainer:
 
     def restore(self, contents: dict[str, Any], path: Path) -> None:
         """Goes on from a state that is loaded already; `path` is only named in errors, which are resume()'s."""
-        if "optimizers" not in contents:
-            raise checkpoint.CheckpointError(f"{path} holds a model, but not the state of a run: see training_state_*")
-        try:
-            self.model.load_state_dict(contents["model"])
-            for optimizer, state in zip(self.optimizers, contents["optimizers"], strict=True):
-                optimizer.load_state_dict(state)
-        except (RuntimeError, ValueError, KeyError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise checkpoint.CheckpointError(f"{path} does not fit this configuration: {first}") from error
-        self.step, self.tokens = contents["step"], contents["tokens"]
-        if len(set(self.dist.gather(self.step))) > 1:
-            raise checkpoint.CheckpointError(f"{path} is another state on another machine: copy one of them to all")
-        self.epoch_nats, self.epoch_tokens = contents["epoch_loss"]
-        self._sums = StepSums.from_state(contents["window"])
-        self.looks_next = contents.get("looks_next", False)
-        self.train_points = list(map(tuple, contents.get("train_points", [])))
-        self.validation_points = list(map(tuple, contents.get("validation_points", [])))
-        self.data_state = DataState(**contents["data"])
-        self._batches = self._open_batches()
-        states = contents["random"]
-        if self.dist.rank < len(states):
-            _set_random_state(states[self.dist.rank], self.device)
-        else:  # fewer processes left this state
-            self._seed_own_dropout()
+        restore(self, contents, path)
+        self.batches = self.open_batches()
 
     def _contents(self) -> dict[str, Any]:
         contents = checkpoint.model_contents(self.model, self.config, self.data.tokenizer)
         return {**contents, "step": self.step, "epoch": self.epoch, "tokens": self.tokens}
 
-    def _open_batches(self) -> Iterator[tuple[Tensor, Tensor, DataState]]:
+    def open_batches(self) -> Iterator[tuple[Tensor, Tensor, DataState]]:
         settings = self.config.data
         rows_per_epoch = max(1, self.data.tokens_per_epoch // settings.seq_length)
         return iter(
@@ -416,15 +385,3 @@ class Trainer:
                 looks_again=self.looks_next,
             )
         )
-
-
-def _random_state(device: torch.device) -> dict[str, Tensor | None]:
-    gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    return {"cpu": torch.get_rng_state(), "gpu": gpu}
-
-
-def _set_random_state(state: dict[str, Tensor | None], device: torch.device) -> None:
-    assert state["cpu"] is not None
-    torch.set_rng_state(state["cpu"].cpu())
-    if state["gpu"] is not None and device.type == "cuda":
-        torch.cuda.set_rng_state(state["gpu"].cpu(), device)

@@ -105,7 +105,7 @@ def test_every_token_weighs_the_same_whichever_process_has_it(seen: Seen, folder
     trainer = Trainer(config, tiny_text(config))
     micro_batches = []
     for _ in range(2):
-        tokens, targets, _ = next(trainer._batches)
+        tokens, targets, _ = next(trainer.batches)
         targets = targets.clone()
         targets[1, :5] = -100  # row 1 is the other process's
         micro_batches.append((tokens, targets))

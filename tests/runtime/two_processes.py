@@ -44,13 +44,13 @@ def uneven_targets(folder: Path, dist: Dist) -> dict[str, Any]:
     """One step in which the processes have unequally many targets, and the step's gradient."""
     config = tiny_run(folder / "uneven", batch_size=1, grad_clip=0.0)
     trainer, _ = new(config, dist)
-    batches = trainer._batches
+    batches = trainer.batches
 
     def ignoring() -> Iterator[Any]:
         for tokens, targets, state in batches:
             yield tokens, targets.masked_fill(torch.arange(8) < 5 * dist.rank, -100), state
 
-    trainer._batches = ignoring()
+    trainer.batches = ignoring()
     trainer.train_step()
     return {"report": numbers(trainer.report())}
 
@@ -103,7 +103,7 @@ def failing_text(folder: Path, dist: Dist) -> dict[str, Any]:
     trainer.train_step()
     state = trainer.data_state
     if dist.rank == dist.world_size - 1:
-        trainer._batches = iter([])
+        trainer.batches = iter([])
     error = None
     try:
         trainer.train_step()
