@@ -206,7 +206,7 @@ def test_every_token_of_the_step_weighs_the_same(tmp_path: Path) -> None:
     """The gradient of a step is that of the mean over all its tokens, by plain autograd on all rows at once."""
     config = tiny_run(tmp_path, grad_clip=0.0)
     trainer, other = (Trainer(config, tiny_text(config)) for _ in range(2))
-    rows = [next(other._batches)[:2] for _ in range(2)]
+    rows = [next(other.batches)[:2] for _ in range(2)]
     tokens, targets = (torch.cat(parts) for parts in zip(*rows, strict=True))
     logits = other.model(tokens)
     torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
