@@ -16,6 +16,7 @@ from transformer.cost import Cost, cost, problems, readable
 from transformer.dataset import open_dataset
 from transformer.runtime.capacity import device_memory, device_peak_flops, free_disk
 from transformer.runtime.device import pick_device
+from transformer.runtime.precision import Precision
 from transformer.text import load_tokenizer
 from transformer.trainer import Trainer
 
@@ -29,7 +30,7 @@ def dry_run(config: TrainConfig, out: Console) -> None:
         with contextlib.closing(open_dataset(config.data)) as data:  # local: what there is counts, and it is quick
             config, tokens = as_opened(config, data), data.tokens_per_epoch
     plan = cost(config, tokens, device.type)
-    out.print(plan_table(plan, device_peak_flops(device)))
+    out.print(plan_table(plan, device_peak_flops(device, Precision(device, config.precision).dtype)))
     if found := problems(plan, device_memory(device), free_disk(Path(config.checkpoint_dir))):
         raise ConfigError(found)
     out.print("nothing was trained: leave out --dry-run to begin", style="dim")

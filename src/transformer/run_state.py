@@ -30,6 +30,7 @@ def run_state(trainer: Trainer) -> dict[str, Any]:
         "world_size": trainer.dist.world_size,
         "epoch_loss": [trainer.epoch_nats, trainer.epoch_tokens],
         "window": trainer.sums.state(),
+        "loss_scale": trainer.precision.state(),
         "looks_next": trainer.looks_next,
         "train_points": trainer.train_points,
         "validation_points": trainer.validation_points,
@@ -52,6 +53,7 @@ def restore(trainer: Trainer, contents: dict[str, Any], path: Path) -> None:
         raise CheckpointError(f"{path} is another state on another machine: copy one of them to all")
     trainer.epoch_nats, trainer.epoch_tokens = contents["epoch_loss"]
     trainer.sums = StepSums.from_state(contents["window"])
+    trainer.precision.restore(contents.get("loss_scale", []))
     trainer.looks_next = contents.get("looks_next", False)
     trainer.train_points = list(map(tuple, contents.get("train_points", [])))
     trainer.validation_points = list(map(tuple, contents.get("validation_points", [])))
