@@ -25,7 +25,7 @@ from display import fetch_numbers
 from transformer.config import ConfigError, DataConfig, TrainConfig, seed_problems
 from transformer.dataset import FetchProgress, Place, Walk, open_dataset
 from transformer.fineweb_dataset import HubSource
-from transformer.remote.hub import HubError
+from transformer.remote.answers import HubError
 from transformer.remote.remote_text import CONNECTIONS, Pins
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
