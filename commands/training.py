@@ -71,7 +71,8 @@ def train_as(
         warn(trainer, out)
         stopped_by = fit(trainer, display)
     if dist.is_main and any(isinstance(event, StepMetrics) for event in read_metrics(directory / METRICS_FILE)):
-        out.print(f"loss curve: {save_loss_curve([directory / METRICS_FILE], directory / 'loss_curve.png')}")
+        pictures = (directory / "loss_curve.png", directory / "loss_curve.svg")
+        out.print(f"loss curve: {save_loss_curve([directory / METRICS_FILE], *pictures)}")
     if stopped_by is not None:
         out.print(f"stopped at step {trainer.step}; --resume goes on exactly there")
     return trainer, stopped_by

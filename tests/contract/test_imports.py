@@ -33,9 +33,10 @@ LAW: dict[str, set[str]] = {
     **{room: {"config", "text"} | (DATA - {room}) for room in DATA},
     "shard_cache": {"config", "text"},
     "runtime": set(),
-    "plots": {"runtime.metrics"},
+    "history": {"runtime.metrics"},
+    "plots": {"history", "runtime.metrics"},
     **{room: LIBRARY - {room} for room in ABOVE_MODEL},
-    "playground": LIBRARY | {"plots"},
+    "playground": LIBRARY | {"history", "plots"},
     "__init__": LIBRARY,
 }
 
