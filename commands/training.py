@@ -18,6 +18,7 @@ from transformer.runtime.device import pick_device
 from transformer.runtime.distributed import Dist
 from transformer.runtime.metrics import METRICS_FILE, MetricsLog, StepMetrics, read_metrics
 from transformer.text import tokenizer_from_state
+from transformer.tracking import Tracking, check_installed
 from transformer.trainer import Trainer
 
 
@@ -50,6 +51,7 @@ def train_as(
             state, contents = load_state(resume_from, directory, out)
             config = replace(merged(contents, config, defaults, dist.world_size), checkpoint_dir=str(directory))
         tokenizer = tokenizer_from_state(contents["tokenizer"])
+    check_installed(config.trackers if dist.is_main else ())
     display = TrainingDisplay(out, config)
     with display.opening(f"reading {config.data.dataset}"):
         data = open_together(config, tokenizer, display.tell, dist)
@@ -58,7 +60,8 @@ def train_as(
         dist.wait()  # all have opened the text: now an earlier run may be moved
         if state is None and dist.is_main and (aside := checkpoint.set_aside(directory)):
             out.print(f"{directory} held an earlier run, which is now in {aside}", style="dim")
-        trainer = Trainer(config, data, [MetricsLog(directory), display] if dist.is_main else [], dist)
+        tracking = Tracking(config.trackers, directory, config.to_dict(), out.print)
+        trainer = Trainer(config, data, [MetricsLog(directory), display, tracking] if dist.is_main else [], dist)
         if state is not None:
             trainer.restore(contents, state)
             out.print(f"resuming from {state}, step {trainer.step}, with the settings stored there")

@@ -229,6 +229,8 @@ class TrainConfig(Config):
     """Where checkpoints, metrics and the loss curve go."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto takes CUDA, then MPS, then the CPU."""
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    """What keeps the curves, besides metrics.jsonl; the flag without a name: nothing."""
 
     @property
     def tokens_per_step(self) -> int:

@@ -104,6 +104,7 @@ def test_train_says_what_it_does_and_leaves_what_it_says(finished_run: tuple[Pat
         "loss_curve.png",
         "metrics.jsonl",
         "model_epoch_1_byte.pt",
+        "tensorboard",
         "training_state_byte.pt",
         "training_state_byte_previous.pt",
     ]
