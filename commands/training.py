@@ -19,6 +19,7 @@ from transformer.runtime.device import pick_device
 from transformer.runtime.distributed import Dist
 from transformer.runtime.metrics import METRICS_FILE, MetricsLog, StepMetrics, read_metrics
 from transformer.text import tokenizer_from_state
+from transformer.tracking import Tracking, check_installed
 from transformer.trainer import Trainer
 
 
@@ -53,6 +54,7 @@ def train_as(
         tokenizer = tokenizer_from_state(contents["tokenizer"])
     with told_once():
         device = pick_device(config.device)  # a device that is missing is told before any text is read
+        check_installed(config.trackers if dist.is_main else ())
     dist.own(device)
     if config.data.is_on_hub:
         with told_once():
@@ -68,7 +70,8 @@ def train_as(
         dist.wait()  # all have opened the text: now an earlier run may be moved
         if state is None and dist.is_main and (aside := checkpoint.set_aside(directory)):
             out.print(f"{directory} held an earlier run, which is now in {aside}", style="dim")
-        trainer = Trainer(config, data, [MetricsLog(directory), display] if dist.is_main else [], dist)
+        tracking = Tracking(config.trackers, directory, config.to_dict(), out.print)
+        trainer = Trainer(config, data, [MetricsLog(directory), display, tracking] if dist.is_main else [], dist)
         if state is not None:
             trainer.restore(contents, state)
             out.print(f"resuming from {state}, step {trainer.step}, with the settings stored there")

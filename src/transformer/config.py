@@ -239,6 +239,8 @@ class TrainConfig(Config):
     """Keeps only the input of each block and computes the rest again in backward: less memory, a third more work."""
     compile: bool = False
     """Translates the model for the device before the first step (torch.compile): a minute's wait, then faster steps."""
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    """What keeps the curves, besides metrics.jsonl; the flag without a name: nothing."""
 
     @property
     def tokens_per_step(self) -> int:
