@@ -19,7 +19,7 @@ from transformer.trainer import Trainer
 
 MAY_CHANGE = {
     "epochs", "max_steps", "eval_every", "log_every", "save_every_minutes", "checkpoint_dir", "device", "cache_dir",
-    "cache_shards", "cache_gb", "num_workers", "network_patience",
+    "cache_shards", "cache_gb", "num_workers", "network_patience", "save_every_steps", "keep_last",
 }  # fmt: skip
 """Settings that a resumed run may have others of; the rest would make it another run."""
 SHARE = {"batch_size", "accumulation_steps"}

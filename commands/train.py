@@ -30,11 +30,12 @@ and the only number that tells learning from remembering. trainer.py says how to
 **What it leaves** in --checkpoint-dir: model_epoch_N_ENCODING.pt after each epoch (for generate, evaluate, compare);
 training_state_ENCODING.pt and the one before it, with which --resume goes on where it stopped; metrics.jsonl, one
 event a line; loss_curve.png. A checkpoint carries its config and its encoding: no other command needs to be told them.
+--keep-last 3 leaves the last three epochs and the best one, by validation loss, that is `generate --checkpoint best`.
 
 **Stopping.** Ctrl-C, or SIGTERM from a batch system, ends the run after its step and saves the state; a second one
-stops at once. A run that was killed goes on from the state saved last, every --eval-every steps or so many minutes
-(--save-every-minutes), and on one machine gives the same weights, bit for bit, as one that never stopped. It keeps its
-settings: flags may change how long it runs and how often it looks, not what it learns.
+stops at once. A run that was killed goes on from the state saved last, every --eval-every steps or so many minutes or
+steps (--save-every-minutes, --save-every-steps), and on one machine gives the same weights, bit for bit, as one that
+never stopped. It keeps its settings: flags may change how long it runs and how often it looks, not what it learns.
 
 **Several GPUs or machines**: torchrun --nproc-per-node 4 main.py train ...; docs/several-machines.md says when it pays.
 

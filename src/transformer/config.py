@@ -223,6 +223,10 @@ class TrainConfig(Config):
     """Looks at validation after the lowest loss, at least 4, that end the run unless it surely falls; 0: never."""
     save_every_minutes: float = 10.0
     """Minutes after which the state to resume from is saved, if no validation has saved it before."""
+    save_every_steps: int = 0
+    """Optimizer steps after which the state is saved as well; 0: only after minutes and at validations."""
+    keep_last: int = 0
+    """Epoch checkpoints that stay, the best one besides; older ones are removed. 0: all stay."""
     seed: int = 1
     """Fixes the initial weights, dropout and the order of the data."""
     checkpoint_dir: str = "checkpoints"
@@ -238,7 +242,9 @@ class TrainConfig(Config):
     def problems(self) -> list[str]:
         found = self.model.problems() + self.data.problems() + self.optimizer.problems()
         found += positive(self, "epochs", "max_steps", "batch_size", "accumulation_steps", "eval_every", "log_every")
-        found += [f"patience={self.patience} must not be below 0"] if self.patience < 0 else []
+        for name in ("patience", "save_every_steps", "keep_last"):
+            if getattr(self, name) < 0:
+                found.append(f"{name}={getattr(self, name)} must not be below 0")
         found += positive(self, "save_every_minutes") + seed_problems(self.seed)
         if self.data.seq_length > self.model.max_seq_len:
             found.append(

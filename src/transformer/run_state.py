@@ -1,7 +1,8 @@
 """All that a run needs beside its weights to go on as if it had never stopped.
 
 The optimizers' averages, every process's random state, the position in the text, and what the run has counted so far:
-the losses of the epoch and of the steps since the last report, and the points that its verdicts rest on. The settings
+the losses of the epoch and of the steps since the last report, the points that its verdicts rest on, and the epochs
+whose checkpoints it has left. The settings
 and the encoding stand in every checkpoint already.
 """
 
@@ -33,6 +34,7 @@ def run_state(trainer: Trainer) -> dict[str, Any]:
         "looks_next": trainer.looks_next,
         "train_points": trainer.train_points,
         "validation_points": trainer.validation_points,
+        "epochs_saved": trainer.epochs_saved,
     }
 
 
@@ -55,6 +57,8 @@ def restore(trainer: Trainer, contents: dict[str, Any], path: Path) -> None:
     trainer.looks_next = contents.get("looks_next", False)
     trainer.train_points = list(map(tuple, contents.get("train_points", [])))
     trainer.validation_points = list(map(tuple, contents.get("validation_points", [])))
+    if path.parent.resolve() == trainer.directory.resolve():  # in another folder those names may be somebody else's
+        trainer.epochs_saved = list(map(tuple, contents.get("epochs_saved", [])))
     trainer.data_state = DataState(**contents["data"])
     states = contents["random"]
     if trainer.dist.rank < len(states):
