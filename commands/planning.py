@@ -16,17 +16,22 @@ from transformer.cost import Cost, cost, problems, readable
 from transformer.dataset import open_dataset
 from transformer.runtime.capacity import device_memory, device_peak_flops, free_disk
 from transformer.runtime.device import pick_device
-from transformer.text import load_tokenizer
+from transformer.text import Tokenizer, load_tokenizer
 from transformer.trainer import Trainer
 
 
-def dry_run(config: TrainConfig, out: Console) -> None:
-    """Shows what the run will cost and downloads nothing. Raises ConfigError where it cannot fit."""
+def dry_run(config: TrainConfig, out: Console, tokenizer: Tokenizer | None = None) -> None:
+    """Shows what the run will cost and downloads nothing; `tokenizer` is a checkpoint's that the run begins with.
+
+    Raises ConfigError where it cannot fit.
+    """
     device = pick_device(config.device)
     if config.data.is_on_hub:
-        config, tokens = with_vocabulary(config), None
+        config, tokens = (with_vocabulary(config) if tokenizer is None else config), None
     else:
-        with contextlib.closing(open_dataset(config.data)) as data:  # local: what there is counts, and it is quick
+        with contextlib.closing(
+            open_dataset(config.data, tokenizer)
+        ) as data:  # local: what there is counts, and it is quick
             config, tokens = as_opened(config, data), data.tokens_per_epoch
     plan = cost(config, tokens, device.type)
     out.print(plan_table(plan, device_peak_flops(device)))

@@ -49,9 +49,10 @@ class LoadedModel:
     def description(self) -> str:
         """One line: which file, encoding, size, and how far it was trained."""
         parameters = sum(self.model.parameter_counts().values())
+        begun = f"; begun from {before['path']}" if (before := self.contents.get("init_from")) else ""
         return (
             f"{self.path} ({self.tokenizer.name}, {parameters:,} parameters, step {self.contents['step']}, "
-            f"{self.contents['tokens']:,} tokens seen)"
+            f"{self.contents['tokens']:,} tokens seen{begun})"
         )
 
 

@@ -227,6 +227,8 @@ class TrainConfig(Config):
     """Optimizer steps after which the state is saved as well; 0: only after minutes and at validations."""
     keep_last: int = 0
     """Epoch checkpoints that stay, the best one besides; older ones are removed. 0: all stay."""
+    init_from: str | None = None
+    """A checkpoint whose weights, shape and encoding a new run begins with; None: fresh weights."""
     seed: int = 1
     """Fixes the initial weights, dropout and the order of the data."""
     checkpoint_dir: str = "checkpoints"

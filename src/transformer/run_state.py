@@ -29,6 +29,7 @@ def run_state(trainer: Trainer) -> dict[str, Any]:
         "random": trainer.dist.gather(random_state(trainer.device)),
         "data": trainer.data_state.to_dict(),
         "world_size": trainer.dist.world_size,
+        "job": trainer.dist.job,
         "epoch_loss": [trainer.epoch_nats, trainer.epoch_tokens],
         "window": trainer.sums.state(),
         "looks_next": trainer.looks_next,
@@ -53,6 +54,7 @@ def restore(trainer: Trainer, contents: dict[str, Any], path: Path) -> None:
     if len(set(trainer.dist.gather(trainer.step))) > 1:
         raise CheckpointError(f"{path} is another state on another machine: copy one of them to all")
     trainer.epoch_nats, trainer.epoch_tokens = contents["epoch_loss"]
+    trainer.init_from = contents.get("init_from")
     trainer.sums = StepSums.from_state(contents["window"])
     trainer.looks_next = contents.get("looks_next", False)
     trainer.train_points = list(map(tuple, contents.get("train_points", [])))
@@ -65,6 +67,20 @@ def restore(trainer: Trainer, contents: dict[str, Any], path: Path) -> None:
         set_random_state(states[trainer.dist.rank], trainer.device)
     else:  # fewer processes left this state
         trainer.seed_own_dropout()
+
+
+def begin_with(trainer: Trainer, contents: dict[str, Any], path: Path) -> None:
+    """Gives a new run the weights of a checkpoint, and notes where they come from; the rest of the state is fresh.
+
+    Raises CheckpointError where they do not fit.
+    """
+    try:
+        trainer.model.load_state_dict(contents["model"])
+    except (RuntimeError, TypeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{path} does not fit this configuration: {first}") from error
+    before = {name: contents.get(name) for name in ("step", "tokens", "init_from")}
+    trainer.init_from = {"path": str(path), "dataset": contents["config"]["data"]["dataset"], **before}
 
 
 def random_state(device: torch.device) -> dict[str, Tensor | None]:

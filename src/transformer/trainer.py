@@ -80,7 +80,7 @@ from transformer.dataset import DataState, PackedBatches, TextData
 from transformer.model import DecoderOnlyTransformer
 from transformer.optimizer import build_optimizers, set_learning_rate, skip_step_if
 from transformer.perplexity import Evaluation, Spread, calculate_perplexity_from_loss, evaluate_perplexity
-from transformer.run_state import restore, run_state
+from transformer.run_state import begin_with, restore, run_state
 from transformer.runtime.device import autocast, pick_device
 from transformer.runtime.distributed import Dist
 from transformer.runtime.metrics import EpochMetrics, EvalMetrics, Event, Observer, RunEnded, RunStarted, StepMetrics
@@ -127,6 +127,8 @@ class Trainer:
         self.validation_points: list[ValidationPoint] = []
         self.epochs_saved: list[tuple[int, float]] = []
         """The epochs whose checkpoints this run has left in its folder, in order, each with its validation loss."""
+        self.init_from: dict[str, Any] | None = None
+        """Which checkpoint the first weights come from, its step and tokens; None: they were drawn."""
         self.gave_up = False
         """Whether validation has surely stopped to improve, for as long as `patience` says."""
         self._asked_to_stop = self.stopping = False
@@ -365,9 +367,13 @@ class Trainer:
         restore(self, contents, path)
         self.batches = self.open_batches()
 
+    def begin_with(self, contents: dict[str, Any], path: Path) -> None:
+        """Takes over the weights of a checkpoint, loaded already, for a new run; raises CheckpointError."""
+        begin_with(self, contents, path)
+
     def _contents(self) -> dict[str, Any]:
         contents = checkpoint.model_contents(self.model, self.config, self.data.tokenizer)
-        return {**contents, "step": self.step, "epoch": self.epoch, "tokens": self.tokens}
+        return {**contents, "step": self.step, "epoch": self.epoch, "tokens": self.tokens, "init_from": self.init_from}
 
     def open_batches(self) -> Iterator[tuple[Tensor, Tensor, DataState]]:
         settings = self.config.data
