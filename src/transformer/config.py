@@ -227,6 +227,12 @@ class TrainConfig(Config):
     """Looks at validation after the lowest loss, at least 4, that end the run unless it surely falls; 0: never."""
     save_every_minutes: float = 10.0
     """Minutes after which the state to resume from is saved, if no validation has saved it before."""
+    save_every_steps: int = 0
+    """Optimizer steps after which the state is saved as well; 0: only after minutes and at validations."""
+    keep_last: int = 0
+    """Epoch checkpoints that stay, the best one besides; older ones are removed. 0: all stay."""
+    init_from: str | None = None
+    """A checkpoint whose weights, shape and encoding a new run begins with; None: fresh weights."""
     seed: int = 1
     """Fixes the initial weights, dropout and the order of the data."""
     checkpoint_dir: str = "checkpoints"
@@ -250,7 +256,7 @@ class TrainConfig(Config):
     def problems(self) -> list[str]:
         found = self.model.problems() + self.data.problems() + self.optimizer.problems()
         found += positive(self, "epochs", "max_steps", "batch_size", "accumulation_steps", "eval_every", "log_every")
-        for name in ("patience", "sample_tokens"):
+        for name in ("patience", "save_every_steps", "keep_last", "sample_tokens"):
             if getattr(self, name) < 0:
                 found.append(f"{name}={getattr(self, name)} must not be below 0")
         found += positive(self, "save_every_minutes") + seed_problems(self.seed)
