@@ -29,13 +29,15 @@ and the only number that tells learning from remembering. trainer.py says how to
 
 **What it leaves** in --checkpoint-dir: model_epoch_N_ENCODING.pt after each epoch (for generate, evaluate, compare);
 training_state_ENCODING.pt and the one before it, with which --resume goes on where it stopped; metrics.jsonl, one
-event a line; loss_curve.png; tensorboard/, for `tensorboard --logdir .`, with steps along the x-axis (--trackers wandb
-or trackio for those). A checkpoint carries its config and its encoding: no other command needs to be told them.
+event a line; loss_curve.png and .svg; tensorboard/, for `tensorboard --logdir .`, with steps along the x-axis
+(--trackers says who else gets the curves). A checkpoint carries its config and its encoding: no other command needs to
+be told them. `main.py plot RUN RUN` draws several runs into one picture.
 
 **Stopping.** Ctrl-C, or SIGTERM from a batch system, ends the run after its step and saves the state; a second one
 stops at once. A run that was killed goes on from the state saved last, every --eval-every steps or so many minutes
 (--save-every-minutes), and on one machine gives the same weights, bit for bit, as one that never stopped. It keeps its
-settings: flags may change how long it runs and how often it looks, not what it learns.
+settings: flags may change how long it runs and how often it looks, not what it learns. Of a preset only the folder
+counts, and not even that beside --resume PATH: such a run goes on in its own folder, or in --checkpoint-dir.
 
 **Several GPUs or machines**: torchrun --nproc-per-node 4 main.py train ...; docs/several-machines.md says when it pays.
 
@@ -53,7 +55,7 @@ from pathlib import Path
 
 from cli import console, flag_value, parse, run
 from planning import dry_run
-from resuming import less_typed, with_resume_path
+from resuming import typed_settings, with_resume_path
 from running import told_once
 from training import train
 from transformer.config import PRESETS, ConfigError, TrainConfig, near_miss
@@ -84,8 +86,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.dry_run:
         dry_run(options.config, console())
     else:
-        defaults = less_typed(PRESETS[options.preset], arguments)
-        train(options.config, options.resume, options.resume_from, defaults)
+        train(options.config, options.resume, options.resume_from, typed_settings(arguments))
 
 
 def read_options(arguments: Sequence[str]) -> TrainOptions:
@@ -99,7 +100,7 @@ def read_options(arguments: Sequence[str]) -> TrainOptions:
         raise ConfigError([f"--quick is the preset quick, and --preset {name} another: give one of them"])
     options = parse(TrainOptions, arguments, "train", TrainOptions(PRESETS[name], name))
     options = replace(options, preset=name)
-    if any(argument.split("=")[0].replace("_", "-") == "--vocab-size" for argument in arguments):
+    if "vocab_size" in typed_settings(arguments):
         raise ConfigError(["the vocabulary follows from the encoding: choose --encoding, for example bpe2048"])
     config = replace(options.config, device="mps") if options.mps else options.config
     return replace(options, config=config.check())

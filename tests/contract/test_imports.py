@@ -17,7 +17,7 @@ BELOW_MODEL = {"config", "generation"} | CONCEPTS
 TEACHING = {"optimizer", "scheduler"}
 DATA = {"dataset", "fineweb_dataset", "remote", "shard_cache"}
 PLANNING = {"cost", "verdict"}
-ABOVE_MODEL = {"perplexity", "training_utils", "trainer", "checkpoint", "interop", "interpret"}
+ABOVE_MODEL = {"perplexity", "training_utils", "trainer", "run_state", "checkpoint", "interop", "interpret"}
 LIBRARY = BELOW_MODEL | {"model", "text", "runtime"} | TEACHING | DATA | PLANNING | ABOVE_MODEL
 
 LAW: dict[str, set[str]] = {
@@ -33,10 +33,11 @@ LAW: dict[str, set[str]] = {
     **{room: {"config", "text"} | (DATA - {room}) for room in DATA},
     "shard_cache": {"config", "text"},
     "runtime": set(),
-    "plots": {"runtime.metrics"},
+    "history": {"runtime.metrics"},
+    "plots": {"history", "runtime.metrics"},
     "tracking": {"runtime.metrics"},
     **{room: LIBRARY - {room} for room in ABOVE_MODEL},
-    "playground": LIBRARY | {"plots", "tracking"},
+    "playground": LIBRARY | {"history", "plots", "tracking"},
     "__init__": LIBRARY,
 }
 
