@@ -30,8 +30,8 @@ and the only number that tells learning from remembering. trainer.py says how to
 **What it leaves** in --checkpoint-dir: model_epoch_N_ENCODING.pt after each epoch (for generate, evaluate, compare);
 training_state_ENCODING.pt and the one before it, with which --resume goes on where it stopped; metrics.jsonl, one
 event a line; loss_curve.png and .svg; tensorboard/, for `tensorboard --logdir .`, with steps along the x-axis
-(--trackers says who else gets the curves). A checkpoint carries its config and its encoding: no other command needs to
-be told them. `main.py plot RUN RUN` draws several runs into one picture.
+(--trackers wandb or trackio for those). A checkpoint carries its config and its encoding: no other command needs to be
+told them. `main.py plot RUN RUN` draws several runs into one picture.
 
 **Stopping.** Ctrl-C, or SIGTERM from a batch system, ends the run after its step and saves the state; a second one
 stops at once. A run that was killed goes on from the state saved last, every --eval-every steps or so many minutes
