@@ -1,17 +1,18 @@
-"""What a run will cost, on the terminal: a table before the first step, or alone with --dry-run."""
+"""What one or several runs will cost, on the terminal: before the first step, or alone with --dry-run."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from running import as_opened
-from transformer.config import ConfigError, TrainConfig
+from transformer.config import ConfigError, DataConfig, TrainConfig
 from transformer.cost import Cost, cost, problems, readable
 from transformer.dataset import open_dataset
 from transformer.runtime.capacity import device_memory, device_peak_flops, free_disk
@@ -19,20 +20,57 @@ from transformer.runtime.device import pick_device
 from transformer.text import load_tokenizer
 from transformer.trainer import Trainer
 
+Size = tuple[int, int | None]
+
 
 def dry_run(config: TrainConfig, out: Console) -> None:
     """Shows what the run will cost and downloads nothing. Raises ConfigError where it cannot fit."""
     device = pick_device(config.device)
-    if config.data.is_on_hub:
-        config, tokens = with_vocabulary(config), None
-    else:
-        with contextlib.closing(open_dataset(config.data)) as data:  # local: what there is counts, and it is quick
-            config, tokens = as_opened(config, data), data.tokens_per_epoch
-    plan = cost(config, tokens, device.type)
+    plan = planned(config, device.type)
     out.print(plan_table(plan, device_peak_flops(device)))
     if found := problems(plan, device_memory(device), free_disk(Path(config.checkpoint_dir))):
         raise ConfigError(found)
     out.print("nothing was trained: leave out --dry-run to begin", style="dim")
+
+
+def dry_run_all(configs: Mapping[str, TrainConfig], out: Console) -> None:
+    """Shows what runs by name will cost, each and together. Raises ConfigError where one, or all files, cannot fit."""
+    first = next(iter(configs.values()))
+    device = pick_device(first.device)
+    size_of = functools.cache(text_size)  # within this call: files may change
+    plans = {name: planned(config, device.type, size_of) for name, config in configs.items()}
+    text = max(plan.disk["text_cache"] for plan in plans.values())  # which they share
+    disk = text + sum(plan.disk_bytes - plan.disk["text_cache"] for plan in plans.values())
+    table = Table(title=f"{len(plans)} runs, one after another", title_justify="left", show_footer=True)
+    footers = {
+        "run": "all",
+        "parameters": "",
+        "steps": f"{sum(plan.steps for plan in plans.values()):,}",
+        "tokens": f"{sum(plan.tokens for plan in plans.values()):,}",
+        "operations": f"{sum(plan.tokens * plan.flops_per_token for plan in plans.values()):.1e}",
+        "memory": readable(max(plan.memory_bytes for plan in plans.values())),
+        "disk": readable(disk),
+    }
+    for heading, footer in footers.items():
+        table.add_column(heading, footer, justify="left" if heading == "run" else "right", overflow="fold")
+    for name, plan in plans.items():
+        size, work = f"{sum(plan.parameters.values()) / 1e6:.2f}M", f"{plan.tokens * plan.flops_per_token:.1e}"
+        needs = readable(plan.memory_bytes), readable(plan.disk_bytes)
+        table.add_row(name, size, f"{plan.steps:,}", f"{plan.tokens:,}", work, *needs)
+    out.print(table)
+    memory, free = device_memory(device), free_disk(Path(first.checkpoint_dir))
+    found = [f"{name}: {problem}" for name, plan in plans.items() for problem in problems(plan, memory, None)]
+    if disk > free:
+        found.append(f"the runs write about {readable(disk)} and the disk has {readable(free)} left")
+    if found:
+        raise ConfigError(found)
+    out.print("nothing was trained: leave out --dry-run to begin", style="dim")
+
+
+def planned(config: TrainConfig, device: str, size_of: Callable[[DataConfig], Size] | None = None) -> Cost:
+    """Returns what the run takes; `size_of` is text_size, or one that remembers."""
+    vocab_size, tokens_per_epoch = (size_of or text_size)(config.data)
+    return cost(replace(config, model=replace(config.model, vocab_size=vocab_size)), tokens_per_epoch, device)
 
 
 def warn(trainer: Trainer, out: Console) -> None:
@@ -43,11 +81,13 @@ def warn(trainer: Trainer, out: Console) -> None:
         out.print(f"warning: {problem}", style="yellow")
 
 
-def with_vocabulary(config: TrainConfig) -> TrainConfig:
-    """Returns the config with the vocabulary that its encoding has, or will have once it is trained."""
-    trained = re.fullmatch(r"bpe(\d+)", config.data.encoding)
-    size = int(trained[1]) if trained else load_tokenizer(config.data.encoding).vocab_size
-    return replace(config, model=replace(config.model, vocab_size=size))
+def text_size(data: DataConfig) -> Size:
+    """Returns the vocabulary's size and an epoch's tokens; None for text on the hub, which is not asked for."""
+    if not data.is_on_hub:
+        with contextlib.closing(open_dataset(data)) as text:  # what there is counts, and it is quick
+            return text.tokenizer.vocab_size, text.tokens_per_epoch
+    trained = re.fullmatch(r"bpe(\d+)", data.encoding)
+    return int(trained[1]) if trained else load_tokenizer(data.encoding).vocab_size, None
 
 
 def plan_table(plan: Cost, peak: float | None = None) -> Table:

@@ -27,6 +27,13 @@ and the only number that tells learning from remembering. trainer.py says how to
 5. --batch-size fills the memory, --accumulation-steps makes the effective batch: batch_size * accumulation_steps rows.
 6. --dropout 0 where the text is seen only once, 0.1 to 0.2 where it is seen many times.
 
+**What a change does** shows side by side: --set NAME=VALUE,VALUE trains once with each value, and given again, with
+every combination. All is checked before the first run; each has a folder in --checkpoint-dir. At the end, or after
+Ctrl-C, come a table, best first, and comparison.png. The same line with --resume does what is left; with --dry-run it
+shows the cost.
+
+    uv run python main.py train --preset demo --set learning_rate=3e-3,1e-2 --set num_layers=2,4
+
 **What it leaves** in --checkpoint-dir: model_epoch_N_ENCODING.pt after each epoch (for generate, evaluate, compare);
 training_state_ENCODING.pt and the one before it, with which --resume goes on where it stopped; metrics.jsonl, one
 event a line; loss_curve.png and .svg. A checkpoint carries its config and its encoding: no other command needs to be
@@ -51,10 +58,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tyro.conf import UseAppendAction
+
 from cli import console, flag_value, parse, run
-from planning import dry_run
+from grid import variants
+from planning import dry_run, dry_run_all
 from resuming import less_typed, with_resume_path
 from running import told_once
+from sweep import Sweep
 from training import train
 from transformer.config import PRESETS, ConfigError, TrainConfig, near_miss
 
@@ -76,15 +87,22 @@ class TrainOptions:
     """Goes on from the newest state in the run's folder, or from the one whose path follows, with its own settings."""
     resume_from: Path | None = None
     """The state to go on from, if not the newest."""
+    set: UseAppendAction[tuple[str, ...]] = ()
+    """NAME=VALUE,VALUE: trains once with each value of a setting; again: with every combination (default: none)."""
 
 
 def main(arguments: Sequence[str]) -> None:
     with told_once():
         options = read_options(arguments)
-    if options.dry_run:
+        grid = variants(options.config, options.set) if options.set else []
+    defaults = less_typed(PRESETS[options.preset], arguments)
+    if grid and options.dry_run:
+        dry_run_all({variant.name: variant.config for variant in grid}, console())
+    elif grid:
+        Sweep(grid).train(options.resume, defaults, console())
+    elif options.dry_run:
         dry_run(options.config, console())
     else:
-        defaults = less_typed(PRESETS[options.preset], arguments)
         train(options.config, options.resume, options.resume_from, defaults)
 
 
@@ -102,7 +120,9 @@ def read_options(arguments: Sequence[str]) -> TrainOptions:
     if any(argument.split("=")[0].replace("_", "-") == "--vocab-size" for argument in arguments):
         raise ConfigError(["the vocabulary follows from the encoding: choose --encoding, for example bpe2048"])
     config = replace(options.config, device="mps") if options.mps else options.config
-    return replace(options, config=config.check())
+    if options.set and options.resume_from is not None:
+        raise ConfigError(["--set trains several runs: --resume goes on with all of them, and takes no path"])
+    return replace(options, config=config if options.set else config.check())  # a sweep checks every run of it
 
 
 if __name__ == "__main__":
