@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ from rich.status import Status
 from rich.text import Text
 
 from transformer.config import TrainConfig
-from transformer.dataset import FetchProgress
+from transformer.dataset import FetchProgress, Tell
 from transformer.runtime.metrics import EpochMetrics, EvalMetrics, Event, RunEnded, RunStarted, StepMetrics
 
 
@@ -41,6 +41,8 @@ class TrainingDisplay:
         self.lock = threading.Lock()
         self.status: Status | None = None
         self.lines_every = 0
+        self.tell = teller(console, self._fetched)
+        """Shows news of the data: a lasting line, or how far fetching is. May be called from any thread."""
 
     @contextlib.contextmanager
     def opening(self, what: str) -> Iterator[None]:
@@ -49,11 +51,7 @@ class TrainingDisplay:
             yield
         self.status = None
 
-    def tell(self, news: str | FetchProgress) -> None:
-        """Shows news of the data: a lasting line, or how far fetching is. May be called from any thread."""
-        if isinstance(news, str):
-            self.console.print(news, style="dim")
-            return
+    def _fetched(self, news: FetchProgress) -> None:
         numbers = fetch_numbers(news)
         if self.status is not None:
             self.status.update(Text(f"fetching {numbers}, {news.fetched_units} of {news.units} row groups"))
@@ -114,6 +112,18 @@ class TrainingDisplay:
         log_every = self.config.log_every
         self.lines_every = max(1, event.total_steps // 20 // log_every) * log_every
         self.progress.update(self.task, total=event.total_steps, completed=event.step)
+
+
+def teller(console: Console, show: Callable[[FetchProgress], object]) -> Tell:
+    """Returns what prints a line of news about the data so that it lasts, and gives numbers of fetching to `show`."""
+
+    def tell(news: str | FetchProgress) -> None:
+        if isinstance(news, str):
+            console.print(news, style="dim")
+        else:
+            show(news)
+
+    return tell
 
 
 def step_numbers(event: StepMetrics) -> str:

@@ -29,6 +29,8 @@ class Variant:
     name: str
     """What it has of its own, as its folder is called: learning_rate=0.001,num_layers=2."""
     config: TrainConfig
+    swept: frozenset[str]
+    """The settings of which the sweep has several values."""
 
     @property
     def directory(self) -> Path:
@@ -51,7 +53,7 @@ def variants(base: TrainConfig, given: Sequence[str]) -> list[Variant]:
         chosen = dict(zip(choices, values, strict=True))
         name = free_name(chosen, {variant.name.casefold() for variant in found})
         config = replace(with_settings(base, chosen, homes), checkpoint_dir=str(Path(base.checkpoint_dir) / name))
-        found.append(Variant(name, config))
+        found.append(Variant(name, config, frozenset(choices)))
         try:
             config.check()
         except ConfigError as error:

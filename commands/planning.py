@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,6 +18,7 @@ from transformer.cost import Cost, cost, problems, readable
 from transformer.dataset import open_dataset
 from transformer.runtime.capacity import device_memory, device_peak_flops, free_disk
 from transformer.runtime.device import pick_device
+from transformer.runtime.precision import Precision
 from transformer.text import load_tokenizer
 from transformer.trainer import Trainer
 
@@ -24,10 +26,15 @@ Size = tuple[int, int | None]
 
 
 def dry_run(config: TrainConfig, out: Console) -> None:
-    """Shows what the run will cost and downloads nothing. Raises ConfigError where it cannot fit."""
+    """Shows what the run will cost and downloads nothing. Raises ConfigError where it cannot fit.
+
+    Under torchrun it counts all processes, and the first one speaks.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
     device = pick_device(config.device)
-    plan = planned(config, device.type)
-    out.print(plan_table(plan, device_peak_flops(device)))
+    plan = planned(config, device.type, world_size=int(os.environ.get("WORLD_SIZE", 1)))
+    out.print(plan_table(plan, device_peak_flops(device, Precision(device, config.precision).dtype)))
     if found := problems(plan, device_memory(device), free_disk(Path(config.checkpoint_dir))):
         raise ConfigError(found)
     out.print("nothing was trained: leave out --dry-run to begin", style="dim")
@@ -67,10 +74,13 @@ def dry_run_all(configs: Mapping[str, TrainConfig], out: Console) -> None:
     out.print("nothing was trained: leave out --dry-run to begin", style="dim")
 
 
-def planned(config: TrainConfig, device: str, size_of: Callable[[DataConfig], Size] | None = None) -> Cost:
+def planned(
+    config: TrainConfig, device: str, size_of: Callable[[DataConfig], Size] | None = None, world_size: int = 1
+) -> Cost:
     """Returns what the run takes; `size_of` is text_size, or one that remembers."""
     vocab_size, tokens_per_epoch = (size_of or text_size)(config.data)
-    return cost(replace(config, model=replace(config.model, vocab_size=vocab_size)), tokens_per_epoch, device)
+    model = replace(config.model, vocab_size=vocab_size)
+    return cost(replace(config, model=model), tokens_per_epoch, device, world_size)
 
 
 def warn(trainer: Trainer, out: Console) -> None:
@@ -97,6 +107,9 @@ def plan_table(plan: Cost, peak: float | None = None) -> Table:
     head = work["head"] / plan.flops_per_token
     scores = work["scores"] / plan.flops_per_token
     total = plan.flops_per_token * plan.tokens
+    alone = plan.world_size == 1
+    hours = total / peak / plan.world_size / 3600 if peak else None
+    whose_peak = "the device's peak" if alone else f"the peak of {plan.world_size} devices"
     rows = {
         "parameters": (
             f"{sum(plan.parameters.values()) / 1e6:.2f}M",
@@ -110,12 +123,13 @@ def plan_table(plan: Cost, peak: float | None = None) -> Table:
         "work": (
             f"{plan.flops_per_token / 1e6:,.1f}M operations a token",
             f"{head:.0%} to score the vocabulary, {scores:.0%} to compare tokens; {total:.1e} in all"
-            + (f", {total / peak / 3600:.1f} hours at the device's peak, which no run reaches" if peak else ""),
+            + (f", {hours:.1f} hours at {whose_peak}, which no run reaches" if hours else ""),
         ),
         "memory": (
             f"about {readable(plan.memory_bytes)}",
             f"{readable(memory['weights'])} weights, as much gradient, {readable(memory['optimizer'])} optimizer; "
-            f"{readable(memory['activations'])} activations of a micro-batch, {readable(memory['working'])} to work in",
+            f"{readable(memory['activations'])} activations of a micro-batch, {readable(memory['working'])} to work in"
+            + ("" if alone else f"; each of {plan.world_size} processes needs as much"),
         ),
         "disk": (
             f"up to {readable(plan.disk_bytes)}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -15,10 +15,10 @@ from resuming import load_state, merged
 from run_table import run_table
 from training import train
 from transformer.checkpoint import CheckpointError
-from transformer.config import ConfigError, TrainConfig
+from transformer.config import ConfigError
 from transformer.history import History, read_histories
 from transformer.plots import save_loss_curve
-from transformer.remote.hub import HubError
+from transformer.remote.answers import HubError
 from transformer.runtime.metrics import METRICS_FILE, EpochMetrics, RunEnded, read_metrics
 
 
@@ -31,14 +31,15 @@ class Sweep:
     notes: dict[str, str] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
 
-    def train(self, resume: bool, defaults: TrainConfig, out: Console) -> None:
+    def train(self, resume: bool, typed: Set[str], out: Console) -> None:
         """Trains one run after another; with `resume` only what is left. A run that fails does not end the others.
 
-        Raises ConfigError, before the first run, where flags contradict what a run to be resumed has stored; SystemExit
-        after a signal; ValueError where every run has failed.
+        `typed` are the settings given by flags of their own. Raises ConfigError, before the first run, where they or
+        the sweep's contradict what a run to be resumed has stored; SystemExit after a signal; ValueError where every
+        run has failed.
         """
         if resume:
-            check_stored(self.variants, defaults)
+            check_stored(self.variants, typed)
         try:
             for variant in self.variants:
                 self.begun.append(variant)
@@ -48,7 +49,7 @@ class Sweep:
                         out.print("is finished, and stays as it is")
                     else:
                         has_state = any(variant.directory.glob("training_state_*.pt"))
-                        train(variant.config, resume and has_state, None, defaults)
+                        train(variant.config, resume and has_state, None, typed | variant.swept)
         finally:
             self.show(out)
         if len(self.notes) == len(self.variants):
@@ -87,14 +88,14 @@ class Sweep:
             out.print(f"all in one picture: {picture}")
 
 
-def check_stored(variants: Sequence[Variant], defaults: TrainConfig) -> None:
+def check_stored(variants: Sequence[Variant], typed: Set[str]) -> None:
     """Raises ConfigError where settings of one of the runs contradict those that it was begun with."""
     found = []
     for variant in variants:
         with contextlib.suppress(CheckpointError):  # none yet, or damaged: the run says so in its turn
             _, contents = load_state(None, variant.directory, Console(quiet=True))
             try:
-                merged(contents, variant.config, defaults)
+                merged(contents, variant.config, typed | variant.swept)
             except ConfigError as error:
                 found += [f"{variant.name}: {problem}" for problem in error.problems]
     if found:

@@ -42,7 +42,8 @@ told them. `main.py plot RUN RUN` draws several runs into one picture.
 **Stopping.** Ctrl-C, or SIGTERM from a batch system, ends the run after its step and saves the state; a second one
 stops at once. A run that was killed goes on from the state saved last, every --eval-every steps or so many minutes
 (--save-every-minutes), and on one machine gives the same weights, bit for bit, as one that never stopped. It keeps its
-settings: flags may change how long it runs and how often it looks, not what it learns.
+settings: flags may change how long it runs and how often it looks, not what it learns. Of a preset only the folder
+counts, and not even that beside --resume PATH: such a run goes on in its own folder, or in --checkpoint-dir.
 
 **Several GPUs or machines**: torchrun --nproc-per-node 4 main.py train ...; docs/several-machines.md says when it pays.
 
@@ -63,7 +64,7 @@ from tyro.conf import UseAppendAction
 from cli import console, flag_value, parse, run
 from grid import variants
 from planning import dry_run, dry_run_all
-from resuming import less_typed, with_resume_path
+from resuming import typed_settings, with_resume_path
 from running import told_once
 from sweep import Sweep
 from training import train
@@ -95,15 +96,15 @@ def main(arguments: Sequence[str]) -> None:
     with told_once():
         options = read_options(arguments)
         grid = variants(options.config, options.set) if options.set else []
-    defaults = less_typed(PRESETS[options.preset], arguments)
+    typed = typed_settings(arguments)
     if grid and options.dry_run:
         dry_run_all({variant.name: variant.config for variant in grid}, console())
     elif grid:
-        Sweep(grid).train(options.resume, defaults, console())
+        Sweep(grid).train(options.resume, typed, console())
     elif options.dry_run:
         dry_run(options.config, console())
     else:
-        train(options.config, options.resume, options.resume_from, defaults)
+        train(options.config, options.resume, options.resume_from, typed)
 
 
 def read_options(arguments: Sequence[str]) -> TrainOptions:
@@ -117,7 +118,7 @@ def read_options(arguments: Sequence[str]) -> TrainOptions:
         raise ConfigError([f"--quick is the preset quick, and --preset {name} another: give one of them"])
     options = parse(TrainOptions, arguments, "train", TrainOptions(PRESETS[name], name))
     options = replace(options, preset=name)
-    if any(argument.split("=")[0].replace("_", "-") == "--vocab-size" for argument in arguments):
+    if "vocab_size" in typed_settings(arguments):
         raise ConfigError(["the vocabulary follows from the encoding: choose --encoding, for example bpe2048"])
     config = replace(options.config, device="mps") if options.mps else options.config
     if options.set and options.resume_from is not None:

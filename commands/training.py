@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,34 +23,37 @@ from transformer.trainer import Trainer
 
 
 def train(
-    config: TrainConfig, resume: bool = False, resume_from: Path | None = None, defaults: TrainConfig | None = None
+    config: TrainConfig, resume: bool = False, resume_from: Path | None = None, typed: Set[str] = frozenset()
 ) -> Trainer:
     """Trains as the config says, with the display, the metrics file and the loss curve; returns the trainer.
 
-    A run that is resumed has its stored settings, and of the config those that differ from `defaults`.
+    A run that is resumed has its stored settings, and of the config those whose names are in `typed`.
     """
     with Dist.from_environment() as dist:
-        trainer, stopped_by = train_as(dist, config, resume, resume_from, defaults or config)
+        trainer, stopped_by = train_as(dist, config, resume, resume_from, typed)
     if stopped_by is not None:
         raise SystemExit(128 + stopped_by)  # as shells count it: 130 for Ctrl-C, 143 for SIGTERM
     return trainer
 
 
 def train_as(
-    dist: Dist, config: TrainConfig, resume: bool, resume_from: Path | None, defaults: TrainConfig
+    dist: Dist, config: TrainConfig, resume: bool, resume_from: Path | None, typed: Set[str]
 ) -> tuple[Trainer, int | None]:
     """Trains as one of the processes, of which rank 0 speaks; returns the trainer, and the signal that stopped it."""
-    with told_once():
-        device = pick_device(config.device)  # a device that is missing is told before any text is read
-    dist.own(device)
     directory = Path(config.checkpoint_dir)
     out = console()
     tokenizer = state = None
     if resume or resume_from is not None:
         with told_once():
             state, contents = load_state(resume_from, directory, out)
-            config = replace(merged(contents, config, defaults, dist.world_size), checkpoint_dir=str(directory))
+            config = merged(contents, config, typed, dist.world_size)
+            if resume_from is None:  # the run's folder may have been moved
+                config = replace(config, checkpoint_dir=str(directory))
+            directory = Path(config.checkpoint_dir)
         tokenizer = tokenizer_from_state(contents["tokenizer"])
+    with told_once():
+        device = pick_device(config.device)  # a device that is missing is told before any text is read
+    dist.own(device)
     display = TrainingDisplay(out, config)
     with display.opening(f"reading {config.data.dataset}"):
         data = open_together(config, tokenizer, display.tell, dist)

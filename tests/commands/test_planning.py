@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import transformer.cost
 from transformer.config import PRESETS
@@ -43,6 +45,24 @@ def test_a_dry_run_counts_a_local_text_and_a_vocabulary_still_to_be_trained(comm
     assert f"{blocks / 1e6:.2f}M in the blocks" in rows["parameters"]
     assert f"{4096 * 128 / 1e6:.2f}M in the vocabulary" in rows["parameters"]
     assert rows["length"].startswith("600 steps 1.2M tokens, 2,048 a step")
+
+
+def test_a_dry_run_counts_all_processes_and_the_first_one_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    import planning
+
+    def told(rank: str, peak: float | None = None) -> str:
+        monkeypatch.setenv("RANK", rank)
+        out = Console(file=io.StringIO(), width=200)
+        monkeypatch.setattr(planning, "device_peak_flops", lambda device, dtype: peak)
+        planning.dry_run(PRESETS["quick"], out)
+        return out.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    rows = lines_of(told("0", peak=1e12))
+    assert rows["length"].startswith("1,520 steps 99.6M tokens, 65,536 a step")
+    assert "hours at the peak of 4 devices" in rows["work"]
+    assert "each of 4 processes needs as much" in rows["memory"]
+    assert told("1") == ""
 
 
 def test_a_run_that_cannot_fit_is_refused_in_one_line_by_a_dry_run(

@@ -67,9 +67,9 @@ def peak_flops(device_name: str, dtype: torch.dtype = torch.bfloat16) -> float |
     return None
 
 
-def device_peak_flops(device: torch.device) -> float | None:
-    """Returns the peak of a device in the numbers that training uses on it; None where it is not known."""
-    return peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+def device_peak_flops(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> float | None:
+    """Returns the peak of a device for products of that type; None where it is not known."""
+    return peak_flops(torch.cuda.get_device_name(device), dtype) if device.type == "cuda" else None
 
 
 def utilisation(tokens_per_second: float, flops_per_token: float, peak: float | None) -> float | None:
