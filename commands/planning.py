@@ -1,116 +1,106 @@
-"""What one or several runs will cost, on the terminal: before the first step, or alone with --dry-run."""
+"""What a run will cost, on the terminal: a table before the first step, or alone with --dry-run."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
-from transformer.config import ConfigError, DataConfig, TrainConfig
-from transformer.cost import Cost, cost, problems, readable
+from forecast import step_seconds
+from phrases import duration
+from running import as_opened
+from transformer.config import ConfigError, TrainConfig
+from transformer.cost import Cost, cost, problems, readable, seconds
 from transformer.dataset import open_dataset
-from transformer.runtime.capacity import device_memory, device_peak_flops, free_disk
+from transformer.runtime.capacity import device_memory, device_peak, free_disk
 from transformer.runtime.device import pick_device
+from transformer.runtime.distributed import Dist
 from transformer.runtime.precision import Precision
 from transformer.text import load_tokenizer
-from transformer.trainer import Trainer
 
-Size = tuple[int, int | None]
+FAR_BEYOND = 1.25
+"""A run that needs so many times the device's memory is not begun."""
 
 
 def dry_run(config: TrainConfig, out: Console) -> None:
-    """Shows what the run will cost and downloads nothing. Raises ConfigError where it cannot fit.
+    """Shows what the run will cost, times a few steps, and downloads nothing. Raises ConfigError where it cannot fit.
 
     Under torchrun it counts all processes, and the first one speaks.
     """
     if os.environ.get("RANK", "0") != "0":
         return
     device = pick_device(config.device)
-    plan = planned(config, device.type, world_size=int(os.environ.get("WORLD_SIZE", 1)))
-    out.print(plan_table(plan, device_peak_flops(device, Precision(device, config.precision).dtype)))
+    if config.data.is_on_hub:
+        config, tokens = with_vocabulary(config), None
+    else:
+        with contextlib.closing(open_dataset(config.data)) as data:  # local: what there is counts, and it is quick
+            config, tokens = as_opened(config, data), data.tokens_per_epoch
+    plan = cost(config, tokens, device.type, int(os.environ.get("WORLD_SIZE", 1)))
+    show_rows(plan_rows(plan, peak_row(plan, device)), out)
     if found := problems(plan, device_memory(device), free_disk(Path(config.checkpoint_dir))):
         raise ConfigError(found)
+    with out.status("timing a few steps"):
+        step = step_seconds(config)
+    apart = "" if plan.world_size == 1 else ", without what travels between the processes"
+    out.print(f"time        about {duration(seconds(plan, step))}, {duration(step)} a step on this machine now{apart}")
     out.print("nothing was trained: leave out --dry-run to begin", style="dim")
 
 
-def dry_run_all(configs: Mapping[str, TrainConfig], out: Console) -> None:
-    """Shows what runs by name will cost, each and together. Raises ConfigError where one, or all files, cannot fit."""
-    first = next(iter(configs.values()))
-    device = pick_device(first.device)
-    size_of = functools.cache(text_size)  # within this call: files may change
-    plans = {name: planned(config, device.type, size_of) for name, config in configs.items()}
-    text = max(plan.disk["text_cache"] for plan in plans.values())  # which they share
-    disk = text + sum(plan.disk_bytes - plan.disk["text_cache"] for plan in plans.values())
-    table = Table(title=f"{len(plans)} runs, one after another", title_justify="left", show_footer=True)
-    footers = {
-        "run": "all",
-        "parameters": "",
-        "steps": f"{sum(plan.steps for plan in plans.values()):,}",
-        "tokens": f"{sum(plan.tokens for plan in plans.values()):,}",
-        "operations": f"{sum(plan.tokens * plan.flops_per_token for plan in plans.values()):.1e}",
-        "memory": readable(max(plan.memory_bytes for plan in plans.values())),
-        "disk": readable(disk),
-    }
-    for heading, footer in footers.items():
-        table.add_column(heading, footer, justify="left" if heading == "run" else "right", overflow="fold")
-    for name, plan in plans.items():
-        size, work = f"{sum(plan.parameters.values()) / 1e6:.2f}M", f"{plan.tokens * plan.flops_per_token:.1e}"
-        needs = readable(plan.memory_bytes), readable(plan.disk_bytes)
-        table.add_row(name, size, f"{plan.steps:,}", f"{plan.tokens:,}", work, *needs)
-    out.print(table)
-    memory, free = device_memory(device), free_disk(Path(first.checkpoint_dir))
-    found = [f"{name}: {problem}" for name, plan in plans.items() for problem in problems(plan, memory, None)]
-    if disk > free:
-        found.append(f"the runs write about {readable(disk)} and the disk has {readable(free)} left")
-    if found:
+def show_plan(
+    config: TrainConfig, tokens_per_epoch: int | None, device: torch.device, dist: Dist, out: Console
+) -> None:
+    """Shows before the first step what the run will cost, and warns of what will hardly fit: that is an estimate.
+
+    Raises ConfigError for what is far beyond the device's memory.
+    """
+    plan = cost(config, tokens_per_epoch, device.type, dist.world_size)
+    show_rows(plan_rows(plan, peak_row(plan, device)), out)
+    memory = device_memory(device)
+    found = problems(plan, memory, free_disk(Path(config.checkpoint_dir)))
+    if memory is not None and plan.memory_bytes > FAR_BEYOND * memory:
         raise ConfigError(found)
-    out.print("nothing was trained: leave out --dry-run to begin", style="dim")
-
-
-def planned(
-    config: TrainConfig, device: str, size_of: Callable[[DataConfig], Size] | None = None, world_size: int = 1
-) -> Cost:
-    """Returns what the run takes; `size_of` is text_size, or one that remembers."""
-    vocab_size, tokens_per_epoch = (size_of or text_size)(config.data)
-    model = replace(config.model, vocab_size=vocab_size)
-    return cost(replace(config, model=model), tokens_per_epoch, device, world_size)
-
-
-def warn(trainer: Trainer, out: Console) -> None:
-    """Says, before the first step, what will probably not fit. An estimate: the run goes on."""
-    world_size = trainer.dist.world_size
-    plan = cost(trainer.config, trainer.data.tokens_per_epoch, trainer.device.type, world_size)
-    for problem in problems(plan, device_memory(trainer.device), free_disk(trainer.directory)):
+    for problem in found:
         out.print(f"warning: {problem}", style="yellow")
 
 
-def text_size(data: DataConfig) -> Size:
-    """Returns the vocabulary's size and an epoch's tokens; None for text on the hub, which is not asked for."""
-    if not data.is_on_hub:
-        with contextlib.closing(open_dataset(data)) as text:  # what there is counts, and it is quick
-            return text.tokenizer.vocab_size, text.tokens_per_epoch
-    trained = re.fullmatch(r"bpe(\d+)", data.encoding)
-    return int(trained[1]) if trained else load_tokenizer(data.encoding).vocab_size, None
+def peak_row(plan: Cost, device: torch.device) -> tuple[str, str] | None:
+    """Returns what is known of the device's peak: the number and its source, and what the shown share of it means."""
+    precision = Precision(device, plan.config.precision)
+    known = device_peak(device, precision.dtype)
+    if known is None:
+        return None
+    peak, source = known
+    numbers = str(precision.dtype).removeprefix("torch.")
+    hours = plan.flops_per_token * plan.tokens / peak / plan.world_size / 3600
+    return (
+        f"{peak / 1e12:,.0f} TFLOP/s",
+        f"in {numbers}, says the {source}: {hours:.1f} hours, which no run reaches; "
+        "MFU is tokens a second x operations a token / peak",
+    )
 
 
-def plan_table(plan: Cost, peak: float | None = None) -> Table:
-    """Returns the plan in a few rows; `peak` is the device's, in operations a second."""
+def with_vocabulary(config: TrainConfig) -> TrainConfig:
+    """Returns the config with the vocabulary that its encoding has, or will have once it is trained."""
+    trained = re.fullmatch(r"bpe(\d+)", config.data.encoding)
+    size = int(trained[1]) if trained else load_tokenizer(config.data.encoding).vocab_size
+    return replace(config, model=replace(config.model, vocab_size=size))
+
+
+def plan_rows(plan: Cost, peak: tuple[str, str] | None = None) -> dict[str, tuple[str, str]]:
+    """Returns the plan in a few rows, each a number and what it is made of; `peak` is peak_row's."""
     memory, disk, work = plan.memory, plan.disk, plan.flops
     parts = {"blocks": plan.parameters["blocks"], "vocabulary": plan.parameters["embeddings"] + plan.parameters["head"]}
     head = work["head"] / plan.flops_per_token
     scores = work["scores"] / plan.flops_per_token
     total = plan.flops_per_token * plan.tokens
     alone = plan.world_size == 1
-    hours = total / peak / plan.world_size / 3600 if peak else None
-    whose_peak = "the device's peak" if alone else f"the peak of {plan.world_size} devices"
-    rows = {
+    return {
         "parameters": (
             f"{sum(plan.parameters.values()) / 1e6:.2f}M",
             ", ".join(f"{count / 1e6:.2f}M in the {name}" for name, count in parts.items()),
@@ -122,14 +112,14 @@ def plan_table(plan: Cost, peak: float | None = None) -> Table:
         ),
         "work": (
             f"{plan.flops_per_token / 1e6:,.1f}M operations a token",
-            f"{head:.0%} to score the vocabulary, {scores:.0%} to compare tokens; {total:.1e} in all"
-            + (f", {hours:.1f} hours at {whose_peak}, which no run reaches" if hours else ""),
+            f"{head:.0%} to score the vocabulary, {scores:.0%} to compare tokens; {total:.1e} in all",
         ),
+        **({"peak": peak} if peak else {}),
         "memory": (
             f"about {readable(plan.memory_bytes)}",
             f"{readable(memory['weights'])} weights, as much gradient, {readable(memory['optimizer'])} optimizer; "
-            f"{readable(memory['activations'])} activations of a micro-batch, {readable(memory['working'])} to work in"
-            + ("" if alone else f"; each of {plan.world_size} processes needs as much"),
+            f"{readable(memory['activations'])} activations of a micro-batch, {readable(memory['working'])} to work; "
+            f"PyTorch itself comes on top{'' if alone else f'; each of {plan.world_size} processes needs as much'}",
         ),
         "disk": (
             f"up to {readable(plan.disk_bytes)}",
@@ -137,7 +127,14 @@ def plan_table(plan: Cost, peak: float | None = None) -> Table:
             + (f", {readable(disk['text_cache'])} of text" if disk["text_cache"] else ""),
         ),
     }
+
+
+def show_rows(rows: dict[str, tuple[str, str]], out: Console) -> None:
+    """Prints rows as a table; where that is no terminal, each as one line, however long."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, (number, meaning) in rows.items():
         table.add_row(name, number, meaning)
-    return table
+        if not out.is_terminal:
+            out.print(f"{name:<12}{number}  {meaning}", soft_wrap=True)
+    if out.is_terminal:
+        out.print(table)

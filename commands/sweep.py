@@ -60,7 +60,7 @@ class Sweep:
         """Around a run: keeps in mind why it failed, where the next one may go well all the same."""
         try:
             yield
-        except (HubError, ConfigError):
+        except HubError:  # the next one would want the same text
             raise
         except (ValueError, RuntimeError) as error:
             if not isinstance(error, ValueError) and not re.search("out of memory|can't allocate memory", str(error)):

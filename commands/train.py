@@ -63,10 +63,11 @@ from tyro.conf import UseAppendAction
 
 from cli import console, flag_value, parse, run
 from grid import variants
-from planning import dry_run, dry_run_all
+from planning import dry_run
 from resuming import typed_settings, with_resume_path
 from running import told_once
 from sweep import Sweep
+from sweep_plan import dry_run_all
 from training import train
 from transformer.config import PRESETS, ConfigError, TrainConfig, near_miss
 
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str]) -> None:
         grid = variants(options.config, options.set) if options.set else []
     typed = typed_settings(arguments)
     if grid and options.dry_run:
-        dry_run_all({variant.name: variant.config for variant in grid}, console())
+        dry_run_all(grid, console())
     elif grid:
         Sweep(grid).train(options.resume, typed, console())
     elif options.dry_run:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cli import console
 from display import TrainingDisplay
-from planning import warn
+from planning import show_plan, with_vocabulary
 from resuming import batch_change, load_state, merged
 from running import as_opened, fit, open_together, told_once
 from transformer import checkpoint
@@ -54,11 +54,17 @@ def train_as(
     with told_once():
         device = pick_device(config.device)  # a device that is missing is told before any text is read
     dist.own(device)
+    if config.data.is_on_hub:
+        with told_once():
+            show_plan(with_vocabulary(config), None, device, dist, out)  # before anything is downloaded
     display = TrainingDisplay(out, config)
     with display.opening(f"reading {config.data.dataset}"):
         data = open_together(config, tokenizer, display.tell, dist)
     with contextlib.closing(data):
         config = display.config = as_opened(config, data)
+        if not config.data.is_on_hub:
+            with told_once():
+                show_plan(config, data.tokens_per_epoch, device, dist, out)
         dist.wait()  # all have opened the text: now an earlier run may be moved
         if state is None and dist.is_main and (aside := checkpoint.set_aside(directory)):
             out.print(f"{directory} held an earlier run, which is now in {aside}", style="dim")
@@ -68,7 +74,6 @@ def train_as(
             out.print(f"resuming from {state}, step {trainer.step}, with the settings stored there")
             if change := batch_change(contents, trainer):
                 out.print(change)
-        warn(trainer, out)
         stopped_by = fit(trainer, display)
     if dist.is_main and any(isinstance(event, StepMetrics) for event in read_metrics(directory / METRICS_FILE)):
         pictures = (directory / "loss_curve.png", directory / "loss_curve.svg")

@@ -83,7 +83,7 @@ from transformer.model import DecoderOnlyTransformer
 from transformer.optimizer import build_optimizers, set_learning_rate, skip_step_if
 from transformer.perplexity import Evaluation, Spread, calculate_perplexity_from_loss, evaluate_perplexity
 from transformer.run_state import restore, run_state
-from transformer.runtime.capacity import device_peak_flops, utilisation
+from transformer.runtime.capacity import device_peak, utilisation
 from transformer.runtime.device import peak_memory_bytes, pick_device
 from transformer.runtime.distributed import Dist
 from transformer.runtime.metrics import (
@@ -330,8 +330,8 @@ class Trainer:
     def _utilisation(self, tokens_per_second: float) -> float | None:
         """Returns the share of the devices' peak that reaches the model; None where the peak is not known."""
         work = sum(flops(self.config.model, self.config.data.seq_length).values())
-        peak = device_peak_flops(self.device, self.precision.dtype)
-        return utilisation(tokens_per_second / self.dist.world_size, work, peak)
+        peak = device_peak(self.device, self.precision.dtype)
+        return utilisation(tokens_per_second / self.dist.world_size, work, peak and peak[0])
 
     def evaluate(self) -> EvalMetrics:
         """Returns how the model does on the validation text; changes nothing about training."""
