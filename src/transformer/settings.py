@@ -6,6 +6,7 @@ says which one was probably meant. The settings themselves are in config.py. Onl
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -111,6 +112,24 @@ def _fits(value: object, option: Any) -> bool:
     if option is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, option)
+
+
+def from_text(hint: Any, text: str) -> Any:
+    """Returns what a typed word means for a setting of this type; the word itself where it means nothing.
+
+    check() then says what was wanted.
+
+    >>> from_text(float, "1e-3"), from_text(int | None, "none"), from_text(bool, "true"), from_text(int, "many")
+    (0.001, None, True, 'many')
+    """
+    words: dict[Any, dict[str, bool | None]] = {bool: {"true": True, "false": False}, types.NoneType: {"none": None}}
+    for option in get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,):
+        with contextlib.suppress(ValueError, KeyError):
+            if option in words:
+                return words[option][text.lower()]
+            if option in (int, float):
+                return option(text)
+    return text
 
 
 def _type_names(options: Iterable[Any]) -> str:
