@@ -33,7 +33,7 @@ UV_BIN = $(eval UV_BIN := $(FIND_UV))$(UV_BIN)
 MAIN = $(UV_BIN) run python main.py
 
 .PHONY: help install test test-cov test-slow check format train train-quick download generate generate-prompt \
-	evaluate compare demo-sampling benchmark demo plot clean hooks constraints uv FORCE
+	evaluate compare demo-sampling benchmark demo plot gpu-check clean hooks constraints uv FORCE
 
 help: ## list the targets
 	@echo 'usage: make TARGET [ARGS="..."]'
@@ -93,6 +93,9 @@ check: $(READY) ## format, lint and types, changing nothing
 format: $(READY) ## format and fix what can be fixed
 	$(UV_BIN) run ruff format
 	$(UV_BIN) run ruff check --fix
+
+gpu-check: $(READY) ## on a machine with a GPU: correctness, then tokens a second and utilisation, as a file
+	$(UV_BIN) run python benchmarks/gpu_check.py $(ARGS)
 
 hooks: $(READY) ## run the checks before every commit
 	$(UV_BIN) run pre-commit install

@@ -143,3 +143,16 @@ def test_a_machine_that_cannot_compile_says_so_in_one_line(tmp_path: Path, monke
     monkeypatch.setattr(trainer.objective, "compile", without_a_compiler)
     with pytest.raises(TrainingError, match=r"^torch.compile fails on this machine: No working .* found; leave out --"):
         trainer.train_step()
+
+
+def test_a_model_of_no_finite_weight_ends_with_the_reason_and_not_in_its_sample(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path, max_steps=15, eval_every=1, log_every=1)
+    told = Told()
+    trainer = Trainer(config, tiny_text(config), [told])
+    torch.nn.init.constant_(trainer.model.final_norm.weight, torch.nan)
+    with pytest.raises(TrainingError, match="10 steps in a row"):
+        trainer.fit()
+    steps = [event for event in told if isinstance(event, StepMetrics)]
+    assert all(event.skipped == 1 and event.loss != event.loss for event in steps)  # nan: nothing was measured
+    assert trainer.train_points == []
+    assert not any(isinstance(event, Sample) for event in told)

@@ -63,6 +63,7 @@ Read before: training_utils.py, dataset.py. Next: commands/train.py, the guide t
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -205,7 +206,7 @@ class Trainer:
             return
         self.validation_points.append((self.step, score.loss, score.loss_error))
         self.tell(score)
-        if self.config.sample_tokens:
+        if self.config.sample_tokens and math.isfinite(score.loss):  # else there are no probabilities to draw from
             self.sample()
         patience = self.config.patience
         self.gave_up = patience > 0 and no_longer_improves(self.validation_points, patience)
@@ -317,8 +318,9 @@ class Trainer:
                 f"{seen.skipped_in_a_row} steps in a row, up to step {self.step}, had no finite gradient and changed "
                 f"nothing: begin again with a lower learning rate, or resume from {self.save_state()}"
             )
-        loss = seen.nats / max(1, seen.counted)
-        self.train_points.append((self.step, loss, seen.counted))
+        loss = seen.nats / seen.counted if seen.counted else math.nan  # nan: every step was skipped
+        if seen.counted:
+            self.train_points.append((self.step, loss, seen.counted))
         tokens_per_second = seen.tokens / seen.seconds if seen.seconds else 0.0
         return StepMetrics(
             step=self.step,

@@ -37,6 +37,7 @@ LINES = {
     "test-slow": "run pytest -m slow",
     "check": "run ruff check",
     "format": "run ruff format",
+    "gpu-check": "run python benchmarks/gpu_check.py",
     "hooks": "run pre-commit install",
 }
 

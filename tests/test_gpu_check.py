@@ -1,0 +1,41 @@
+"""`make gpu-check` on the device that is there: it runs, and it would notice."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+@pytest.mark.usefixtures("checks")
+def test_every_check_passes_on_a_cpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import gpu_check
+
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--device", "cpu", "--small"])
+    assert gpu_check.main() == 0
+    out = capsys.readouterr().out
+    assert "weights bit for bit" in out
+    assert "'tokens_per_s': " in out
+    assert "failed" not in out
+
+
+@pytest.mark.usefixtures("checks")
+def test_a_kernel_that_looks_ahead_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    import gpu_check
+
+    def sees_all(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+
+    monkeypatch.setattr(gpu_check, "fused_attention", sees_all)
+    outcome = gpu_check.outcome_of("attention", lambda: gpu_check.attention(torch.device("cpu")))
+    assert outcome.startswith("failed: AssertionError: float32 kernels differ by ")
