@@ -108,7 +108,9 @@ class TrainingDisplay:
                     f"{event.bits_per_byte:.3f} bits per byte"
                 )
             case Sample():
-                written = Text(f"step {event.step} writes: {printable(event.prompt + event.text)}", style="dim italic")
+                written = Text(
+                    f"step {event.step} writes: {printable(event.prompt + event.text) or 'nothing'}", style="dim italic"
+                )
                 self.console.print(written, no_wrap=True, overflow="ellipsis")
             case EpochMetrics():
                 self.console.print(

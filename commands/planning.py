@@ -22,24 +22,24 @@ from transformer.runtime.capacity import device_memory, device_peak, free_disk
 from transformer.runtime.device import pick_device
 from transformer.runtime.distributed import Dist
 from transformer.runtime.precision import Precision
-from transformer.text import load_tokenizer
+from transformer.text import Tokenizer, load_tokenizer
 
 FAR_BEYOND = 1.25
 """A run that needs so many times the device's memory is not begun."""
 
 
-def dry_run(config: TrainConfig, out: Console) -> None:
+def dry_run(config: TrainConfig, out: Console, tokenizer: Tokenizer | None = None) -> None:
     """Shows what the run will cost, times a few steps, and downloads nothing. Raises ConfigError where it cannot fit.
 
-    Under torchrun it counts all processes, and the first one speaks.
+    `tokenizer` is that of a checkpoint the run begins with. Under torchrun all processes count, and the first speaks.
     """
     if os.environ.get("RANK", "0") != "0":
         return
     device = pick_device(config.device)
     if config.data.is_on_hub:
-        config, tokens = with_vocabulary(config), None
+        config, tokens = with_vocabulary(config, tokenizer), None
     else:
-        with contextlib.closing(open_dataset(config.data)) as data:  # local: what there is counts, and it is quick
+        with contextlib.closing(open_dataset(config.data, tokenizer)) as data:  # local: what there is counts
             config, tokens = as_opened(config, data), data.tokens_per_epoch
     plan = cost(config, tokens, device.type, int(os.environ.get("WORLD_SIZE", 1)))
     show_rows(plan_rows(plan, peak_row(plan, device)), out)
@@ -85,10 +85,13 @@ def peak_row(plan: Cost, device: torch.device) -> tuple[str, str] | None:
     )
 
 
-def with_vocabulary(config: TrainConfig) -> TrainConfig:
-    """Returns the config with the vocabulary that its encoding has, or will have once it is trained."""
+def with_vocabulary(config: TrainConfig, tokenizer: Tokenizer | None = None) -> TrainConfig:
+    """Returns the config with the vocabulary of the tokenizer, or that its encoding has or will have once trained."""
     trained = re.fullmatch(r"bpe(\d+)", config.data.encoding)
-    size = int(trained[1]) if trained else load_tokenizer(config.data.encoding).vocab_size
+    if tokenizer is None and trained:
+        size = int(trained[1])
+    else:
+        size = (tokenizer or load_tokenizer(config.data.encoding)).vocab_size
     return replace(config, model=replace(config.model, vocab_size=size))
 
 

@@ -28,22 +28,29 @@ and the only number that tells learning from remembering. trainer.py says how to
 6. --dropout 0 where the text is seen only once, 0.1 to 0.2 where it is seen many times.
 
 **What a change does** shows side by side: --set NAME=VALUE,VALUE trains once with each value, and given again, with
-every combination. All is checked before the first run; each has a folder in --checkpoint-dir. At the end, or after
-Ctrl-C, come a table, best first, and comparison.png. The same line with --resume does what is left; with --dry-run it
-shows the cost.
+every combination, each in a folder of its own. At the end, or after Ctrl-C, come a table, best first, and
+comparison.png. The same line with --resume does what is left; with --dry-run it shows the cost.
 
     uv run python main.py train --preset demo --set learning_rate=3e-3,1e-2 --set num_layers=2,4
 
 **What it leaves** in --checkpoint-dir: model_epoch_N_ENCODING.pt after each epoch (for generate, evaluate, compare);
 training_state_ENCODING.pt and the one before it, with which --resume goes on where it stopped; metrics.jsonl, one
-event a line; loss_curve.png and .svg. A checkpoint carries its config and its encoding: no other command needs to be
+event a line; loss_curve.png and .svg; tensorboard/, for `tensorboard --logdir .`, with steps along the x-axis
+(--trackers wandb or trackio for those). A checkpoint carries its config and its encoding: no other command needs to be
 told them. `main.py plot RUN RUN` draws several runs into one picture.
+--keep-last 3 leaves the last three epochs and the best one, by validation loss, that is `generate --checkpoint best`.
+
+**Fine-tuning.** --init-from CHECKPOINT begins a new run with a trained model, on other text: its weights, shape, row
+length and encoding; the optimizer and everything else are the new run's, and a lower --learning-rate than the first
+run's is a good beginning. It goes to checkpoints_finetuned where no --checkpoint-dir is given. The first line says how
+the checkpoint does on the new text before it has learnt any of it.
 
 **Stopping.** Ctrl-C, or SIGTERM from a batch system, ends the run after its step and saves the state; a second one
-stops at once. A run that was killed goes on from the state saved last, every --eval-every steps or so many minutes
-(--save-every-minutes), and on one machine gives the same weights, bit for bit, as one that never stopped. It keeps its
-settings: flags may change how long it runs and how often it looks, not what it learns. Of a preset only the folder
-counts, and not even that beside --resume PATH: such a run goes on in its own folder, or in --checkpoint-dir.
+stops at once. A run that was killed goes on from the state saved last, every --eval-every steps or so many minutes or
+steps (--save-every-minutes, --save-every-steps), and on one machine gives the same weights, bit for bit, as one that
+never stopped. It keeps its settings: flags may change how long it runs and how often it looks, not what it learns. Of a
+preset only the folder counts, and not even that beside --resume PATH: such a run goes on in its own folder, or in
+--checkpoint-dir.
 
 **Several GPUs or machines**: torchrun --nproc-per-node 4 main.py train ...; docs/several-machines.md says when it pays.
 
@@ -66,10 +73,14 @@ from grid import variants
 from planning import dry_run
 from resuming import typed_settings, with_resume_path
 from running import told_once
+from starting import Start, from_checkpoint
 from sweep import Sweep
 from sweep_plan import dry_run_all
 from training import train
 from transformer.config import PRESETS, ConfigError, TrainConfig, near_miss
+
+FINETUNED = "checkpoints_finetuned"
+"""The folder of a run that begins with a checkpoint, where none is named: not the preset's, which may hold that one."""
 
 
 @dataclass(frozen=True)
@@ -94,18 +105,19 @@ class TrainOptions:
 
 
 def main(arguments: Sequence[str]) -> None:
+    typed = typed_settings(arguments)
     with told_once():
         options = read_options(arguments)
-        grid = variants(options.config, options.set) if options.set else []
-    typed = typed_settings(arguments)
+        config, grid = options.config, variants(options.config, options.set, typed) if options.set else []
     if grid and options.dry_run:
         dry_run_all(grid, console())
     elif grid:
-        Sweep(grid).train(options.resume, typed, console())
+        Sweep(grid).train(options.resume, console())
     elif options.dry_run:
-        dry_run(options.config, console())
+        start = Start(config) if config.init_from is None else from_checkpoint(config, typed)
+        dry_run(start.config, console(), start.tokenizer)
     else:
-        train(options.config, options.resume, options.resume_from, typed)
+        train(config, options.resume, options.resume_from, typed)
 
 
 def read_options(arguments: Sequence[str]) -> TrainOptions:
@@ -124,7 +136,13 @@ def read_options(arguments: Sequence[str]) -> TrainOptions:
     config = replace(options.config, device="mps") if options.mps else options.config
     if options.set and options.resume_from is not None:
         raise ConfigError(["--set trains several runs: --resume goes on with all of them, and takes no path"])
-    return replace(options, config=config if options.set else config.check())  # a sweep checks every run of it
+    if config.init_from is None:
+        return replace(options, config=config if options.set else config.check())  # a sweep checks every run of it
+    if options.resume or options.resume_from is not None:
+        raise ConfigError(["--init-from begins a new run, --resume goes on with one: give one of them"])
+    if "checkpoint_dir" not in typed_settings(arguments):
+        config = replace(config, checkpoint_dir=FINETUNED)
+    return replace(options, config=config)  # checked with the checkpoint's shape
 
 
 if __name__ == "__main__":

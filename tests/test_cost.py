@@ -331,6 +331,13 @@ def test_the_disk_holds_a_checkpoint_an_epoch_two_states_and_text_from_the_hub()
     assert cost(PRESETS["tiny"]).disk["text_cache"] == 0
 
 
+def test_keep_last_bounds_the_room_of_the_checkpoints(tmp_path: Path) -> None:
+    """Those that stay, the best one, and a new one that is written before an old one goes."""
+    for epochs, keep_last, most in [(30, 0, 30), (30, 1, 3), (30, 5, 7), (3, 5, 3)]:
+        plan = cost(tiny_run(tmp_path, epochs=epochs, keep_last=keep_last))
+        assert plan.disk["checkpoints"] == most * plan.checkpoint_bytes
+
+
 # Length
 
 

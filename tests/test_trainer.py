@@ -400,6 +400,61 @@ def test_every_epoch_leaves_its_own_checkpoint(tmp_path: Path) -> None:
     assert others == ["training_state_byte.pt", "training_state_byte_previous.pt"]
 
 
+def scored(trainer: Trainer, *losses: float) -> list[int]:
+    """Lets the trainer end one epoch after another with these validation losses; returns the epochs that are left."""
+    for loss in losses:
+        trainer.step += trainer.steps_per_epoch
+        trainer.save(EvalMetrics(trainer.step, trainer.epoch, loss, math.exp(loss), loss, 100, 0.0))
+    return [int(path.name.split("_")[2]) for path in checkpoint.epochs(trainer.directory)]
+
+
+def test_keep_last_leaves_the_last_epochs_and_the_best_one(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path, keep_last=2, epochs=9)
+    trainer = Trainer(config, tiny_text(config))
+    assert scored(trainer, 3.0, 2.0, math.nan, 2.5) == [2, 3, 4]
+    assert scored(trainer, 2.0, 2.4) == [2, 5, 6]  # of two equal ones the earlier
+    assert scored(trainer, 1.9, 2.2, 2.1) == [7, 8, 9]
+    assert checkpoint.best(tmp_path).name == "model_epoch_7_byte.pt"
+
+
+def test_a_resumed_run_knows_which_epochs_are_its_own_and_which_is_the_best(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path, keep_last=1, epochs=9)
+    first = Trainer(config, tiny_text(config))
+    assert scored(first, 2.0, 2.5) == [1, 2]
+    foreign = ["model_epoch_0_byte.pt", "model_epoch_1_p50k.pt", "model_epoch_2_byte.pt.bak", "notes.pt"]
+    for name in foreign:
+        (tmp_path / name).write_bytes(b"mine")
+    second = Trainer(config, tiny_text(config))
+    second.resume(first.save_state())
+    assert scored(second, 2.4, 2.3)[-2:] == [1, 4]
+    assert scored(second, 1.0)[-1:] == [5]
+    assert not (tmp_path / "model_epoch_1_byte.pt").exists()
+    assert all((tmp_path / name).read_bytes() == b"mine" for name in foreign)
+
+
+def test_a_run_resumed_into_another_folder_removes_nothing_that_it_found_there(tmp_path: Path) -> None:
+    """Another run's epochs have the same names."""
+    config = tiny_run(tmp_path / "one", keep_last=1, epochs=9)
+    first = Trainer(config, tiny_text(config))
+    scored(first, 2.0, 2.5)
+    other = dataclasses.replace(config, checkpoint_dir=str(tmp_path / "other"))
+    scored(Trainer(dataclasses.replace(other, keep_last=0), tiny_text(other)), 1.0, 1.5)
+    second = Trainer(other, tiny_text(other))
+    second.resume(first.save_state())
+    assert scored(second, 2.4, 2.3, 2.2) == [1, 2, 5]
+
+
+def test_an_epoch_that_cannot_be_saved_costs_no_other(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path, keep_last=1, epochs=9)
+    trainer = Trainer(config, tiny_text(config))
+    scored(trainer, 2.0, 2.5)
+    (tmp_path / "model_epoch_3_byte.pt").mkdir()  # in the way
+    with pytest.raises(OSError, match="model_epoch_3_byte"):
+        scored(trainer, 1.0)
+    assert (tmp_path / "model_epoch_1_byte.pt").is_file()
+    assert (tmp_path / "model_epoch_2_byte.pt").is_file()
+
+
 # The verdict
 
 
@@ -564,6 +619,16 @@ def test_the_state_is_saved_every_so_many_minutes(tmp_path: Path) -> None:
     trainer.save_state = lambda: saved.append(trainer.step) or save_state()  # type: ignore[method-assign,func-returns-value]
     trainer.fit()
     assert saved == [*range(1, 16), 15]
+
+
+def test_the_state_is_saved_every_so_many_steps(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path, save_every_steps=4, eval_every=1000)
+    saved: list[int] = []
+    trainer = Trainer(config, tiny_text(config))
+    save_state = trainer.save_state
+    trainer.save_state = lambda: saved.append(trainer.step) or save_state()  # type: ignore[method-assign,func-returns-value]
+    trainer.fit()
+    assert saved == [4, 5, 8, 10, 12, 15, 15]  # at the ends of epochs as well
 
 
 def test_the_state_before_the_last_one_stays_too(tmp_path: Path) -> None:

@@ -227,6 +227,12 @@ class TrainConfig(Config):
     """Looks at validation after the lowest loss, at least 4, that end the run unless it surely falls; 0: never."""
     save_every_minutes: float = 10.0
     """Minutes after which the state to resume from is saved, if no validation has saved it before."""
+    save_every_steps: int = 0
+    """Optimizer steps after which the state is saved as well; 0: only after minutes and at validations."""
+    keep_last: int = 0
+    """Epoch checkpoints that stay, the best one besides; older ones are removed. 0: all stay."""
+    init_from: str | None = None
+    """A checkpoint whose weights, shape and encoding a new run begins with; None: fresh weights."""
     seed: int = 1
     """Fixes the initial weights, dropout and the order of the data."""
     checkpoint_dir: str = "checkpoints"
@@ -239,6 +245,8 @@ class TrainConfig(Config):
     """Keeps only the input of each block and computes the rest again in backward: less memory, a third more work."""
     compile: bool = False
     """Translates the model for the device before the first step (torch.compile): a minute's wait, then faster steps."""
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    """What keeps the curves, besides metrics.jsonl; the flag without a name: nothing."""
 
     @property
     def tokens_per_step(self) -> int:
@@ -248,7 +256,7 @@ class TrainConfig(Config):
     def problems(self) -> list[str]:
         found = self.model.problems() + self.data.problems() + self.optimizer.problems()
         found += positive(self, "epochs", "max_steps", "batch_size", "accumulation_steps", "eval_every", "log_every")
-        for name in ("patience", "sample_tokens"):
+        for name in ("patience", "save_every_steps", "keep_last", "sample_tokens"):
             if getattr(self, name) < 0:
                 found.append(f"{name}={getattr(self, name)} must not be below 0")
         found += positive(self, "save_every_minutes") + seed_problems(self.seed)

@@ -142,6 +142,7 @@ def cost(config: TrainConfig, tokens_per_epoch: int | None = None, device: str =
     steps_per_epoch = max(1, (tokens_per_epoch or config.data.tokens_per_epoch) // tokens_per_step)
     steps = min(config.epochs * steps_per_epoch, config.max_steps or config.epochs * steps_per_epoch)
     epoch_ends = [min(end, steps) for end in range(steps_per_epoch, steps + steps_per_epoch, steps_per_epoch)]
+    most_checkpoints = config.keep_last + 2 if config.keep_last else len(epoch_ends)  # the best one, and a new one
     checkpoint_bytes, state_bytes = _file_bytes(config, shapes, memory)
     is_remote = config.data.dataset == "fineweb" or config.data.dataset.startswith("hf:")
     return Cost(
@@ -155,7 +156,7 @@ def cost(config: TrainConfig, tokens_per_epoch: int | None = None, device: str =
         checkpoint_bytes=checkpoint_bytes,
         state_bytes=state_bytes,
         disk={
-            "checkpoints": len(epoch_ends) * checkpoint_bytes,
+            "checkpoints": min(len(epoch_ends), most_checkpoints) * checkpoint_bytes,
             "states": 2 * state_bytes,  # the new one is written beside the old one, which goes when it is whole
             "text_cache": round(config.data.cache_gb * 1e9) if is_remote else 0,
         },
@@ -217,8 +218,8 @@ def problems(plan: Cost, memory_bytes: int | None, disk_bytes: int | None) -> li
         text = f", and up to {readable(plan.disk['text_cache'])} of text (--cache-gb)" * (plan.disk["text_cache"] > 0)
         found.append(
             f"the run writes about {readable(plan.disk_bytes)} and the disk has {readable(disk_bytes)} left: "
-            f"a checkpoint of {readable(plan.checkpoint_bytes)} after each epoch (--epochs), twice a training state of "
-            f"{readable(plan.state_bytes)}{text}; --checkpoint-dir may name another disk"
+            f"a checkpoint of {readable(plan.checkpoint_bytes)} after each epoch (--epochs, --keep-last), twice a "
+            f"training state of {readable(plan.state_bytes)}{text}; --checkpoint-dir may name another disk"
         )
     return found
 

@@ -82,7 +82,7 @@ from transformer.generation import generate
 from transformer.model import DecoderOnlyTransformer
 from transformer.optimizer import build_optimizers, set_learning_rate, skip_step_if
 from transformer.perplexity import Evaluation, Spread, calculate_perplexity_from_loss, evaluate_perplexity
-from transformer.run_state import restore, run_state
+from transformer.run_state import begin_with, restore, run_state
 from transformer.runtime.capacity import device_peak, utilisation
 from transformer.runtime.device import peak_memory_bytes, pick_device
 from transformer.runtime.distributed import Dist
@@ -145,6 +145,10 @@ class Trainer:
         self.looks_next = False
         self.train_points: list[TrainPoint] = []
         self.validation_points: list[ValidationPoint] = []
+        self.epochs_saved: list[tuple[int, float]] = []
+        """The epochs whose checkpoints this run has left in its folder, in order, each with its validation loss."""
+        self.init_from: dict[str, Any] | None = None
+        """Which checkpoint the first weights come from, its step and tokens; None: they were drawn."""
         self.gave_up = False
         """Whether validation has surely stopped to improve, for as long as `patience` says."""
         self._asked_to_stop = self.stopping = False
@@ -172,7 +176,7 @@ class Trainer:
             if self.looks_next:
                 self.save_state()  # before anything else can go wrong
                 self.look()
-            elif self._save_is_due:
+            elif self._save_is_due or self._steps_are_due():
                 self.save_state()
         if not is_over:
             self.save_state()
@@ -188,6 +192,10 @@ class Trainer:
         asked, due = self.dist.sum(torch.tensor([self._asked_to_stop, due], dtype=torch.int64)).tolist()
         self.stopping, self._save_is_due = bool(asked), bool(due)
         return self.stopping
+
+    def _steps_are_due(self) -> bool:
+        every = self.config.save_every_steps
+        return every > 0 and self.step % every == 0
 
     def look(self) -> None:
         """Measures the model on the validation text; at an epoch's end leaves its checkpoint and tells how it went."""
@@ -409,11 +417,18 @@ class Trainer:
             observer(event)
 
     def save(self, score: EvalMetrics) -> Path:
-        """Writes the epoch's checkpoint, the weights and what they scored; returns its path."""
-        path = checkpoint.epoch_path(self.directory, self.epoch, self.data.tokenizer.short_name)
+        """Writes the epoch's checkpoint, the weights and what they scored; returns its path.
+
+        With keep_last, earlier ones of this run are removed then.
+        """
+        encoding = self.data.tokenizer.short_name
+        path = checkpoint.epoch_path(self.directory, self.epoch, encoding)
         metrics = {"validation_loss": score.loss, "bits_per_byte": score.bits_per_byte}
+        others = [(epoch, loss) for epoch, loss in self.epochs_saved if epoch != self.epoch]
+        self.epochs_saved = [*others, (self.epoch, score.loss)]
         if self.dist.is_main:
             checkpoint.save(path, {**self._contents(), "metrics": metrics})
+            checkpoint.remove_epochs(self.directory, encoding, self.epochs_saved, self.config.keep_last)
         return path
 
     def save_state(self) -> Path:
@@ -435,9 +450,13 @@ class Trainer:
         restore(self, contents, path)
         self.batches = self.open_batches()
 
+    def begin_with(self, contents: dict[str, Any], path: Path) -> None:
+        """Takes over the weights of a checkpoint, loaded already, for a new run; raises CheckpointError."""
+        begin_with(self, contents, path)
+
     def _contents(self) -> dict[str, Any]:
         contents = checkpoint.model_contents(self.model, self.config, self.data.tokenizer)
-        return {**contents, "step": self.step, "epoch": self.epoch, "tokens": self.tokens}
+        return {**contents, "step": self.step, "epoch": self.epoch, "tokens": self.tokens, "init_from": self.init_from}
 
     def open_batches(self) -> Iterator[tuple[Tensor, Tensor, DataState]]:
         settings = self.config.data
