@@ -109,10 +109,11 @@ def main(arguments: Sequence[str]) -> None:
     with told_once():
         options = read_options(arguments)
         config, grid = options.config, variants(options.config, options.set, typed) if options.set else []
-    if grid and options.dry_run:
-        dry_run_all(grid, console())
-    elif grid:
-        Sweep(grid).train(options.resume, console())
+    if grid:
+        if options.dry_run:
+            dry_run_all(grid, console())
+        else:
+            Sweep(grid).train(options.resume, console())
     elif options.dry_run:
         start = Start(config) if config.init_from is None else from_checkpoint(config, typed)
         dry_run(start.config, console(), start.tokenizer)
@@ -136,13 +137,14 @@ def read_options(arguments: Sequence[str]) -> TrainOptions:
     config = replace(options.config, device="mps") if options.mps else options.config
     if options.set and options.resume_from is not None:
         raise ConfigError(["--set trains several runs: --resume goes on with all of them, and takes no path"])
-    if config.init_from is None:
-        return replace(options, config=config if options.set else config.check())  # a sweep checks every run of it
-    if options.resume or options.resume_from is not None:
-        raise ConfigError(["--init-from begins a new run, --resume goes on with one: give one of them"])
-    if "checkpoint_dir" not in typed_settings(arguments):
-        config = replace(config, checkpoint_dir=FINETUNED)
-    return replace(options, config=config)  # checked with the checkpoint's shape
+    if config.init_from is not None:
+        if options.resume or options.resume_from is not None:
+            raise ConfigError(["--init-from begins a new run, --resume goes on with one: give one of them"])
+        if "checkpoint_dir" not in typed_settings(arguments):
+            config = replace(config, checkpoint_dir=FINETUNED)
+    elif not options.set:  # else each run is checked, with its values or with its checkpoint's shape
+        config.check()
+    return replace(options, config=config)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -14,31 +14,24 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from transformer.config import TrainConfig
-from transformer.runtime.metrics import EpochMetrics, EvalMetrics, Event, RunEnded, RunStarted, StepMetrics
+from transformer.runtime.metrics import (
+    EpochMetrics,
+    EvalMetrics,
+    Event,
+    Phase,
+    RunEnded,
+    RunStarted,
+    Sample,
+    StepMetrics,
+)
 from transformer.tracking import TRACKERS, Tracking, check_installed, remembered_id
 
 START = RunStarted("checkpoints", 0, 20, 5, 32, 1000, "cpu")
-STEP = StepMetrics(1, 1, 5.5, 244.7, 1e-4, 1.25, 32, 1000.0, 0.1, skipped=2)
+STEP = StepMetrics(1, 1, 5.5, 244.7, 1e-4, 1.25, 32, 1000.0, 0.1, skipped=2, memory_bytes=64)
 LOOK = EvalMetrics(5, 1, 5.25, 190.6, 7.5, 100, 0.05)
 EPOCH = EpochMetrics(1, 5, 5.1, 164.0, 5.2, 181.3, "m.pt", "learning", "both fall")
 END = RunEnded(20, 640, 2.5)
 SETTINGS = {"epochs": 2, "max_steps": None, "model": {"d_model": 64, "bias": True, "norm": "layernorm"}}
-
-
-@dataclass(frozen=True)
-class Sample:
-    """An event of text that the model writes."""
-
-    step: int
-    prompt: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Unheard:
-    """An event that no tracker knows."""
-
-    step: int
 
 
 class Recorder:
@@ -85,12 +78,12 @@ def curve(folder: Path, name: str) -> list[tuple[int, float]]:
 def test_each_event_becomes_numbers_or_text_at_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TRACKERS, "recorder", Recorder)
     tracking = Tracking(["recorder"], tmp_path, SETTINGS)
-    tell(tracking, START, STEP, LOOK, Sample(5, "Once ", "upon"), Unheard(5), EPOCH, END)
+    tell(tracking, START, STEP, LOOK, Sample(5, "Once ", "upon"), Phase(5, "saving"), EPOCH, END)
     recorder = tracking.trackers["recorder"]
     assert isinstance(recorder, Recorder)
     numbers = {
         "loss/train": 5.5, "perplexity/train": 244.7, "learning_rate": 1e-4, "gradient_norm": 1.25,
-        "tokens_per_second": 1000.0, "skipped": 2,
+        "tokens_per_second": 1000.0, "skipped": 2, "memory_bytes": 64,
     }  # fmt: skip
     assert recorder.told == [
         ("start", "checkpoints", 0, SETTINGS),

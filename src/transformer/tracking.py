@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from transformer.runtime.metrics import EpochMetrics, EvalMetrics, Event, RunEnded, RunStarted, StepMetrics
+from transformer.runtime.metrics import EpochMetrics, EvalMetrics, Event, RunEnded, RunStarted, Sample, StepMetrics
 
 PROJECT = "transformer"
 """What Weights & Biases and trackio file the runs under."""
@@ -67,11 +67,10 @@ class Tracking:
                 tracker.log(numbers(event), event.step)
             case EpochMetrics():
                 tracker.text("verdict", f"epoch {event.epoch}: {event.verdict}: {event.reason}", event.step)
+            case Sample():
+                tracker.text("sample", event.prompt + event.text, event.step)
             case RunEnded():
                 tracker.finish()
-        values = vars(event)
-        if {"prompt", "text"} <= values.keys():  # what the model writes at this step
-            tracker.text("sample", values["prompt"] + values["text"], event.step)
 
 
 def numbers(event: StepMetrics | EvalMetrics) -> dict[str, float]:
@@ -82,6 +81,7 @@ def numbers(event: StepMetrics | EvalMetrics) -> dict[str, float]:
             "perplexity/validation": event.perplexity,
             "bits_per_byte": event.bits_per_byte,
         }
+    on_the_device = {"memory_bytes": event.memory_bytes, "utilisation": event.utilisation}
     return {
         "loss/train": event.loss,
         "perplexity/train": event.perplexity,
@@ -89,6 +89,7 @@ def numbers(event: StepMetrics | EvalMetrics) -> dict[str, float]:
         "gradient_norm": event.grad_norm,
         "tokens_per_second": event.tokens_per_second,
         "skipped": event.skipped,
+        **{name: value for name, value in on_the_device.items() if value},  # 0: not known
     }
 
 
