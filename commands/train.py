@@ -109,11 +109,10 @@ def main(arguments: Sequence[str]) -> None:
     with told_once():
         options = read_options(arguments)
         config, grid = options.config, variants(options.config, options.set, typed) if options.set else []
-    if grid:
-        if options.dry_run:
-            dry_run_all(grid, console())
-        else:
-            Sweep(grid).train(options.resume, console())
+    if grid and options.dry_run:
+        dry_run_all(grid, console())
+    elif grid:
+        Sweep(grid).train(options.resume, console())
     elif options.dry_run:
         start = Start(config) if config.init_from is None else from_checkpoint(config, typed)
         dry_run(start.config, console(), start.tokenizer)
