@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from cli import whose
 from resuming import leaves
+from starting import Start, from_checkpoint
 from transformer.config import ConfigError, TrainConfig, near_miss
 from transformer.settings import from_text
 
@@ -29,19 +30,26 @@ class Variant:
     name: str
     """What it has of its own, as its folder is called: learning_rate=0.001,num_layers=2."""
     config: TrainConfig
-    swept: frozenset[str]
-    """The settings of which the sweep has several values."""
+    typed: frozenset[str]
+    """The settings that somebody gave, in the sweep or by a flag."""
 
     @property
     def directory(self) -> Path:
         return Path(self.config.checkpoint_dir)
 
+    @property
+    def start(self) -> Start:
+        """What a new run of it begins with. Raises ConfigError for settings that cannot be."""
+        if self.config.init_from is None:
+            return Start(self.config.check())
+        return from_checkpoint(self.config, self.typed)
 
-def variants(base: TrainConfig, given: Sequence[str]) -> list[Variant]:
+
+def variants(base: TrainConfig, given: Sequence[str], typed: Set[str] = frozenset()) -> list[Variant]:
     """Returns `base` with every combination of the values, the last setting changing first.
 
-    `given` are texts such as "learning_rate=1e-3,3e-3". Raises ConfigError that names all that is wrong with any of the
-    runs, and ValueError under torchrun.
+    `given` are texts such as "learning_rate=1e-3,3e-3", `typed` the settings that flags gave. Raises ConfigError that
+    names all that is wrong with any of the runs, and ValueError under torchrun.
     """
     if whose():
         raise ValueError("--set trains one run after another in one process: leave it out, or start without torchrun")
@@ -53,9 +61,9 @@ def variants(base: TrainConfig, given: Sequence[str]) -> list[Variant]:
         chosen = dict(zip(choices, values, strict=True))
         name = free_name(chosen, {variant.name.casefold() for variant in found})
         config = replace(with_settings(base, chosen, homes), checkpoint_dir=str(Path(base.checkpoint_dir) / name))
-        found.append(Variant(name, config, frozenset(choices)))
+        found.append(Variant(name, config, frozenset({*typed, *choices})))
         try:
-            config.check()
+            _ = found[-1].start
         except ConfigError as error:
             problems += error.problems
     if problems:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -31,15 +31,14 @@ class Sweep:
     notes: dict[str, str] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
 
-    def train(self, resume: bool, typed: Set[str], out: Console) -> None:
+    def train(self, resume: bool, out: Console) -> None:
         """Trains one run after another; with `resume` only what is left. A run that fails does not end the others.
 
-        `typed` are the settings given by flags of their own. Raises ConfigError, before the first run, where they or
-        the sweep's contradict what a run to be resumed has stored; SystemExit after a signal; ValueError where every
-        run has failed.
+        Raises ConfigError, before the first run, where settings contradict what a run to be resumed has stored;
+        SystemExit after a signal; ValueError where every run has failed.
         """
         if resume:
-            check_stored(self.variants, typed)
+            check_stored(self.variants)
         try:
             for variant in self.variants:
                 self.begun.append(variant)
@@ -49,7 +48,7 @@ class Sweep:
                         out.print("is finished, and stays as it is")
                     else:
                         has_state = any(variant.directory.glob("training_state_*.pt"))
-                        train(variant.config, resume and has_state, None, typed | variant.swept)
+                        train(variant.config, resume and has_state, None, variant.typed)
         finally:
             self.show(out)
         if len(self.notes) == len(self.variants):
@@ -88,14 +87,14 @@ class Sweep:
             out.print(f"all in one picture: {picture}")
 
 
-def check_stored(variants: Sequence[Variant], typed: Set[str]) -> None:
+def check_stored(variants: Sequence[Variant]) -> None:
     """Raises ConfigError where settings of one of the runs contradict those that it was begun with."""
     found = []
     for variant in variants:
         with contextlib.suppress(CheckpointError):  # none yet, or damaged: the run says so in its turn
             _, contents = load_state(None, variant.directory, Console(quiet=True))
             try:
-                merged(contents, variant.config, typed | variant.swept)
+                merged(contents, variant.config, variant.typed)
             except ConfigError as error:
                 found += [f"{variant.name}: {problem}" for problem in error.problems]
     if found:

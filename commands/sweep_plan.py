@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -14,7 +13,8 @@ from forecast import step_seconds
 from grid import Variant
 from phrases import duration
 from planning import with_vocabulary
-from transformer.config import ConfigError, DataConfig, TrainConfig
+from starting import Start
+from transformer.config import ConfigError, DataConfig
 from transformer.cost import Cost, cost, problems, readable, seconds
 from transformer.dataset import open_dataset
 from transformer.runtime.capacity import device_memory, free_disk
@@ -30,14 +30,16 @@ def dry_run_all(variants: Sequence[Variant], out: Console) -> None:
     """
     first = variants[0]
     device = pick_device(first.config.device)
-    size_of = functools.cache(text_size)  # many variants share a text
+    sizes: dict[tuple[DataConfig, str | None], tuple[int, int | None]] = {}  # many variants share a text
     plans: dict[str, Cost] = {}
     for variant in variants:
-        vocab_size, tokens = size_of(variant.config.data)
-        model = replace(variant.config.model, vocab_size=vocab_size)
-        plans[variant.name] = cost(replace(variant.config, model=model), tokens, device.type)
-    text = max(plan.disk["text_cache"] for plan in plans.values())  # which they share
-    disk = text + sum(plan.disk_bytes - plan.disk["text_cache"] for plan in plans.values())
+        start = variant.start
+        text = (start.config.data, start.config.init_from)
+        vocab_size, tokens = sizes[text] = sizes.get(text) or text_size(start)
+        model = replace(start.config.model, vocab_size=vocab_size)
+        plans[variant.name] = cost(replace(start.config, model=model), tokens, device.type)
+    shared = max(plan.disk["text_cache"] for plan in plans.values())  # the text's cache
+    disk = shared + sum(plan.disk_bytes - plan.disk["text_cache"] for plan in plans.values())
     memory, free = device_memory(device), free_disk(first.directory)
     found = [f"{name}: {problem}" for name, plan in plans.items() for problem in problems(plan, memory, None)]
     if disk > free:
@@ -52,11 +54,11 @@ def dry_run_all(variants: Sequence[Variant], out: Console) -> None:
     out.print("nothing was trained: leave out --dry-run to begin", style="dim")
 
 
-def text_size(data: DataConfig) -> tuple[int, int | None]:
+def text_size(start: Start) -> tuple[int, int | None]:
     """Returns the vocabulary's size and an epoch's tokens, None for text on the hub, which is not asked for."""
-    if data.is_on_hub:
-        return with_vocabulary(TrainConfig(data=data)).model.vocab_size, None
-    with contextlib.closing(open_dataset(data)) as text:
+    if start.config.data.is_on_hub:
+        return with_vocabulary(start.config, start.tokenizer).model.vocab_size, None
+    with contextlib.closing(open_dataset(start.config.data, start.tokenizer)) as text:
         return text.tokenizer.vocab_size, text.tokens_per_epoch
 
 

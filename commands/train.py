@@ -28,9 +28,8 @@ and the only number that tells learning from remembering. trainer.py says how to
 6. --dropout 0 where the text is seen only once, 0.1 to 0.2 where it is seen many times.
 
 **What a change does** shows side by side: --set NAME=VALUE,VALUE trains once with each value, and given again, with
-every combination. All is checked before the first run; each has a folder in --checkpoint-dir. At the end, or after
-Ctrl-C, come a table, best first, and comparison.png. The same line with --resume does what is left; with --dry-run it
-shows the cost.
+every combination, each in a folder of its own. At the end, or after Ctrl-C, come a table, best first, and
+comparison.png. The same line with --resume does what is left; with --dry-run it shows the cost.
 
     uv run python main.py train --preset demo --set learning_rate=3e-3,1e-2 --set num_layers=2,4
 
@@ -106,15 +105,14 @@ class TrainOptions:
 
 
 def main(arguments: Sequence[str]) -> None:
+    typed = typed_settings(arguments)
     with told_once():
         options = read_options(arguments)
-        grid = variants(options.config, options.set) if options.set else []
-    config, typed = options.config, typed_settings(arguments)
-    if grid:
-        if options.dry_run:
-            dry_run_all(grid, console())
-        else:
-            Sweep(grid).train(options.resume, typed, console())
+        config, grid = options.config, variants(options.config, options.set, typed) if options.set else []
+    if grid and options.dry_run:
+        dry_run_all(grid, console())
+    elif grid:
+        Sweep(grid).train(options.resume, console())
     elif options.dry_run:
         start = Start(config) if config.init_from is None else from_checkpoint(config, typed)
         dry_run(start.config, console(), start.tokenizer)

@@ -199,3 +199,17 @@ def test_ctrl_c_stops_the_whole_sweep_with_its_table_and_resume_goes_on(command:
     assert {row[0]: row[1] for row in rows(outcome.out)} == {f"max_steps={n}": str(n) for n in (300, 3)}
     starts = [event.step for event in read_metrics(metrics) if isinstance(event, RunStarted)]
     assert starts == [0, events[-1].step]
+
+
+def test_a_sweep_may_begin_with_a_trained_model(command: Command, tmp_path: Path) -> None:
+    assert command(*SHORT, "--max-steps", "2").status == 0
+    begin = ("train", "--preset", "tiny", "--init-from", str(checkpoint.epochs(HERE)[-1]), "--dataset", "story.txt")
+    outcome = command(*begin, "--max-steps", "2", "--set", "learning_rate=1e-3,1e-4", "--dry-run")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert [row[2] for row in rows(outcome.out)] == ["2", "2", "4"]
+    outcome = command(*begin, "--max-steps", "2", "--set", "learning_rate=1e-3", "--set", "d_model=64")
+    assert outcome.status == 2
+    assert "--d-model 64: it has 32" in outcome.err
+    outcome = command(*begin, "--max-steps", "2", "--set", "learning_rate=1e-3")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert (Path("checkpoints_finetuned") / "learning_rate=0.001" / METRICS_FILE).exists()
