@@ -72,7 +72,9 @@ def batch_of(config: TrainConfig) -> tuple[Tensor, Tensor]:
 
 def objective_of(config: TrainConfig) -> Objective:
     """Returns the model as it is trained."""
-    return Objective(DecoderOnlyTransformer(config.model).train(), 0 if config.data.mask_documents else None)
+    model = DecoderOnlyTransformer(config.model).train()
+    model.activation_checkpointing = config.activation_checkpointing
+    return Objective(model, 0 if config.data.mask_documents else None)
 
 
 # Parameters
@@ -248,6 +250,9 @@ REAL_SHAPES = {
     "wide encoding, one short row": run_of(ModelConfig(50_000, 128, 4, 1, 256, 16), 16, batch_size=1),
     "bytes, long rows": run_of(ModelConfig(257, 64, 4, 2, 256, 256, dropout=0.1), 256, batch_size=4),
     "modern, narrow": run_of(dataclasses.replace(PRESETS["modern"].model, d_model=128, d_ff=352, num_layers=3), 128),
+    "activation checkpointing": run_of(
+        ModelConfig(257, 64, 4, 6, 256, 256, dropout=0.1), 256, batch_size=4, activation_checkpointing=True
+    ),
     "one micro-batch a step": run_of(ModelConfig(8_000, 128, 4, 4, 512, 128), 128, accumulation_steps=1),
 }
 

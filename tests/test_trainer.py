@@ -28,8 +28,10 @@ from transformer.runtime.metrics import (
     EvalMetrics,
     Event,
     MetricsLog,
+    Phase,
     RunEnded,
     RunStarted,
+    Sample,
     StepMetrics,
     read_metrics,
 )
@@ -37,7 +39,7 @@ from transformer.text import ByteTokenizer
 from transformer.trainer import Trainer, TrainingError
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "two", "red", "hens", "run", "up", "the", "hill"]
-TIMES = {"seconds", "tokens_per_second", "checkpoint"}
+TIMES = {"seconds", "tokens_per_second", "memory_bytes", "checkpoint"}
 """What may differ between two equal runs."""
 
 
@@ -74,10 +76,18 @@ def tiny_text(config: TrainConfig) -> TextData:
     return text_data(config.data, tokenizer, train, config.data.tokens_per_epoch, iter(held_out))
 
 
+class Told(list[Event]):
+    """An observer that keeps all that is told, but for phases."""
+
+    def __call__(self, event: Event) -> None:
+        if not isinstance(event, Phase):
+            self.append(event)
+
+
 def trained(config: TrainConfig) -> tuple[Trainer, list[Event]]:
     """Returns the trainer after fit(), and all that it told."""
-    events: list[Event] = []
-    trainer = Trainer(config, tiny_text(config), [events.append])
+    events = Told()
+    trainer = Trainer(config, tiny_text(config), [events])
     trainer.fit()
     return trainer, events
 
@@ -250,11 +260,16 @@ def test_fit_tells_events_in_order(tmp_path: Path) -> None:
     assert evaluations == [
         (RunStarted, 0),
         (EvalMetrics, 3),
+        (Sample, 3),
         (EvalMetrics, 5),
+        (Sample, 5),
         (EpochMetrics, 5),
         (EvalMetrics, 6),
+        (Sample, 6),
         (EvalMetrics, 9),
+        (Sample, 9),
         (EvalMetrics, 10),
+        (Sample, 10),
         (EpochMetrics, 10),
         (RunEnded, 10),
     ]
@@ -366,8 +381,8 @@ def test_more_processes_take_fewer_steps_for_the_same_text(tmp_path: Path) -> No
 def test_max_steps_ends_a_run_in_mid_epoch_with_a_checkpoint(tmp_path: Path) -> None:
     trainer, events = trained(tiny_run(tmp_path, max_steps=7))
     assert trainer.step == 7
-    assert [type(event) for event in events[-4:]] == [StepMetrics, EvalMetrics, EpochMetrics, RunEnded]
-    assert {event.step for event in events[-4:]} == {7}
+    assert [type(event) for event in events[-5:]] == [StepMetrics, EvalMetrics, Sample, EpochMetrics, RunEnded]
+    assert {event.step for event in events[-5:]} == {7}
     assert [path.name for path in checkpoint.epochs(tmp_path)] == ["model_epoch_1_byte.pt", "model_epoch_2_byte.pt"]
     assert checkpoint.load(tmp_path / "model_epoch_2_byte.pt")["step"] == 7
     assert checkpoint.load(tmp_path / "training_state_byte.pt")["step"] == 7
@@ -500,8 +515,8 @@ def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(tmp_path: Path,
         Trainer(config, tiny_text(config), [stop_at(when)]).fit()
 
     torch.manual_seed(12345)  # a new process has another random state
-    events: list[Event] = []
-    resumed = Trainer(config, tiny_text(config), [events.append])
+    events = Told()
+    resumed = Trainer(config, tiny_text(config), [events])
     resumed.resume(tmp_path / "stopped" / "training_state_byte.pt")
     assert resumed.step == saved_step
     resumed.fit()
@@ -583,8 +598,8 @@ def test_a_run_that_is_asked_to_stop_ends_after_its_step_and_goes_on_exactly_the
     whole = tiny_run(tmp_path / "whole", dropout=0.2)
     uninterrupted, _ = trained(whole)
     config = dataclasses.replace(whole, checkpoint_dir=str(tmp_path / "stopped"))
-    events: list[Event] = []
-    first = Trainer(config, tiny_text(config), [events.append])
+    events = Told()
+    first = Trainer(config, tiny_text(config), [events])
     first.objective.register_forward_hook(lambda *_: first.stop() if first.step == asked_at - 1 else None)
     first.fit()
     assert first.step == asked_at
@@ -677,8 +692,8 @@ def test_a_few_of_them_apart_do_not(tmp_path: Path) -> None:
 def test_a_finished_run_has_nothing_left_to_do_when_resumed(tmp_path: Path) -> None:
     config = tiny_run(tmp_path, max_steps=4)
     finished, _ = trained(config)
-    events: list[Event] = []
-    again = Trainer(config, tiny_text(config), [events.append])
+    events = Told()
+    again = Trainer(config, tiny_text(config), [events])
     again.resume(tmp_path / "training_state_byte.pt")
     again.fit()
     assert_same(weights(finished), weights(again))

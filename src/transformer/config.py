@@ -219,6 +219,10 @@ class TrainConfig(Config):
     """Optimizer steps between validations; one more follows every epoch."""
     log_every: int = 10
     """Optimizer steps between metric lines."""
+    sample_tokens: int = 60
+    """Tokens that the model writes at each validation, to be looked at; 0: none."""
+    sample_prompt: str = ""
+    """What it continues then; empty: it begins a text."""
     patience: int = 0
     """Looks at validation after the lowest loss, at least 4, that end the run unless it surely falls; 0: never."""
     save_every_minutes: float = 10.0
@@ -235,6 +239,14 @@ class TrainConfig(Config):
     """Where checkpoints, metrics and the loss curve go."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto takes CUDA, then MPS, then the CPU."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Numbers that matrix products read; auto: bfloat16 on CUDA, float16 where it lacks that, float32 elsewhere."""
+    activation_checkpointing: bool = False
+    """Keeps only the input of each block and computes the rest again in backward: less memory, a third more work."""
+    compile: bool = False
+    """Translates the model for the device before the first step (torch.compile): a minute's wait, then faster steps."""
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    """What keeps the curves, besides metrics.jsonl; the flag without a name: nothing."""
 
     @property
     def tokens_per_step(self) -> int:
@@ -244,7 +256,7 @@ class TrainConfig(Config):
     def problems(self) -> list[str]:
         found = self.model.problems() + self.data.problems() + self.optimizer.problems()
         found += positive(self, "epochs", "max_steps", "batch_size", "accumulation_steps", "eval_every", "log_every")
-        for name in ("patience", "save_every_steps", "keep_last"):
+        for name in ("patience", "save_every_steps", "keep_last", "sample_tokens"):
             if getattr(self, name) < 0:
                 found.append(f"{name}={getattr(self, name)} must not be below 0")
         found += positive(self, "save_every_minutes") + seed_problems(self.seed)

@@ -32,6 +32,7 @@ def run_state(trainer: Trainer) -> dict[str, Any]:
         "job": trainer.dist.job,
         "epoch_loss": [trainer.epoch_nats, trainer.epoch_tokens],
         "window": trainer.sums.state(),
+        "loss_scale": trainer.precision.state(),
         "looks_next": trainer.looks_next,
         "train_points": trainer.train_points,
         "validation_points": trainer.validation_points,
@@ -56,6 +57,7 @@ def restore(trainer: Trainer, contents: dict[str, Any], path: Path) -> None:
     trainer.epoch_nats, trainer.epoch_tokens = contents["epoch_loss"]
     trainer.init_from = contents.get("init_from")
     trainer.sums = StepSums.from_state(contents["window"])
+    trainer.precision.restore(contents.get("loss_scale", []))
     trainer.looks_next = contents.get("looks_next", False)
     trainer.train_points = list(map(tuple, contents.get("train_points", [])))
     trainer.validation_points = list(map(tuple, contents.get("validation_points", [])))
