@@ -48,14 +48,15 @@ def starting_point(
         if resume_from is None:  # the run's folder may have been moved
             config = replace(config, checkpoint_dir=directory)
         start = Start(config, state, contents, resumes=True)
-    if dist.restarts and (own := left_by_this_job(dist, Path(config.checkpoint_dir), out)):
+    restarts = max(dist.gather(dist.restarts))  # a machine that has joined later has counted fewer
+    if restarts and (own := left_by_this_job(dist, restarts, Path(config.checkpoint_dir), out)):
         contents = checkpoint.load(own)
         stored = TrainConfig.from_dict(contents["config"])  # which came from the same command line
         return Start(replace(stored, checkpoint_dir=config.checkpoint_dir), own, contents, resumes=True)
     return from_checkpoint(config, typed) if start.path is None and config.init_from is not None else start
 
 
-def left_by_this_job(dist: Dist, directory: Path, out: Console) -> Path | None:
+def left_by_this_job(dist: Dist, restarts: int, directory: Path, out: Console) -> Path | None:
     """Returns the state that this job saved before torchrun restarted it, where rank 0 finds one; tells which."""
     own = None
     if dist.is_main and any(directory.glob("training_state_*.pt")):
@@ -63,7 +64,7 @@ def left_by_this_job(dist: Dist, directory: Path, out: Console) -> Path | None:
         own = state if contents.get("job") == dist.job else None  # else an earlier run's, which is not to go on
     (own,) = dist.from_main((own,))
     found = f"goes on from {own}" if own else "had saved no state yet"
-    out.print(f"torchrun has restarted this job, restart {dist.restarts}: it {found}", style="yellow")
+    out.print(f"torchrun has restarted this job, restart {restarts}: it {found}", style="yellow")
     return own
 
 

@@ -1,4 +1,4 @@
-"""--init-from: a new run that begins with a checkpoint's weights and encoding, on other text."""
+"""Where a run begins: --init-from, with a checkpoint's weights on other text; and jobs that torchrun has restarted."""
 
 from __future__ import annotations
 
@@ -55,6 +55,15 @@ def here(origin: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def stopped_at(command: Command, step: int, *arguments: str) -> None:
+    """Runs a command whose training stops after this step."""
+    with pytest.MonkeyPatch.context() as patch:
+        take = Trainer.train_step
+        patch.setattr(Trainer, "train_step", lambda self: (take(self), self.stop() if self.step == step else None))
+        with pytest.raises(SystemExit):
+            command(*arguments)
+
+
 def losses(folder: Path) -> list[float]:
     return [event.loss for event in read_metrics(folder / METRICS_FILE) if isinstance(event, StepMetrics)]
 
@@ -102,11 +111,7 @@ def test_a_training_state_will_do_too_and_a_stopped_run_goes_on(command: Command
     state = str(Path("checkpoints_tiny") / "training_state_bpe270.pt")
     init = (*SECOND, "--init-from", state, "--dropout", "0.2")
     assert command(*init, "--checkpoint-dir", "whole").status == 0
-    with pytest.MonkeyPatch.context() as patch:
-        take = Trainer.train_step
-        patch.setattr(Trainer, "train_step", lambda self: (take(self), self.stop() if self.step == 5 else None))
-        with pytest.raises(SystemExit):
-            command(*init, "--checkpoint-dir", "stopped")
+    stopped_at(command, 5, *init, "--checkpoint-dir", "stopped")
     (here / state).unlink()  # no longer needed
     outcome = command("train", "--resume", "--checkpoint-dir", "stopped")
     assert outcome.status == 0, outcome.err
@@ -180,3 +185,59 @@ def test_a_dry_run_shows_the_checkpoints_size_whatever_the_preset(command: Comma
     assert f"{parameters / 1e6:.2f}M" in outcome.out
     assert f"{PRESETS['default'].batch_size * PRESETS['default'].accumulation_steps * 32:,} a step" in outcome.out
     assert not (here / "checkpoints_finetuned").exists()
+
+
+# Restarted by torchrun, with the same command line
+
+
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
+    """job("a", 1) lets the following commands be of the job a, restarted once."""
+
+    def be(name: str, restarts: int) -> None:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", name)
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(restarts))
+
+    return be
+
+
+def test_a_restarted_job_goes_on_from_its_own_state(command: Command, here: Path, job: Callable[..., None]) -> None:
+    line = (*SECOND, "--init-from", str(ORIGIN), "--revision", "main")
+    job("a", 0)
+    stopped_at(command, 5, *line)
+    (here / ORIGIN).unlink()  # a restart needs it no more
+    job("a", 1)
+    outcome = command(*line)
+    assert outcome.status == 0, outcome.err
+    state = Path("checkpoints_finetuned") / "training_state_bpe270.pt"
+    assert f"torchrun has restarted this job, restart 1: it goes on from {state}\n" in outcome.out
+    assert f"resuming from {state}, step 5," in outcome.out
+    assert [event.step for event in read_metrics(state.parent / METRICS_FILE) if isinstance(event, StepMetrics)] == [
+        1, 2, 3, 4, 5, 6, 7, 8
+    ]  # fmt: skip
+
+
+def test_a_job_restarted_before_it_had_saved_a_state_begins_anew(
+    command: Command, here: Path, job: Callable[..., None]
+) -> None:
+    """The state in the folder is an earlier job's, which is over."""
+    job("b", 1)
+    outcome = command(*SECOND)
+    assert outcome.status == 0, outcome.err
+    assert "restart 1: it had saved no state yet" in outcome.out
+    assert "checkpoints_tiny held an earlier run, which is now in checkpoints_tiny_earlier_1" in outcome.out
+    assert (here / "checkpoints_tiny_earlier_1" / ORIGIN.name).exists()
+
+
+def test_a_restarted_job_that_was_resumed_does_not_take_its_first_steps_again(
+    command: Command, here: Path, job: Callable[..., None]
+) -> None:
+    shutil.copy(here / "checkpoints_tiny" / "training_state_bpe270.pt", here / "kept.pt")
+    line = ("train", "--resume", "kept.pt", "--max-steps", "16", "--epochs", "3")
+    job("c", 0)
+    stopped_at(command, 11, *line)
+    job("c", 2)
+    outcome = command(*line)
+    assert outcome.status == 0, outcome.err
+    assert f"resuming from {Path('checkpoints_tiny') / 'training_state_bpe270.pt'}, step 11," in outcome.out
+    assert checkpoint.load(here / "checkpoints_tiny" / "training_state_bpe270.pt")["step"] == 16

@@ -123,6 +123,53 @@ def test_sigterm_stops_all_after_one_step_and_one_process_goes_on_exactly_there(
     assert checkpoint.load(tmp_path / "stopped" / "training_state_byte.pt")["tokens"] == end.tokens + 2 * 512
 
 
+def process_of_rank(rank: int, agent: int) -> int:
+    """Returns the id of the process that this torchrun has given the rank."""
+    for child in Path(f"/proc/{agent}/task/{agent}/children").read_text().split():
+        if f"\0RANK={rank}\0".encode() in Path(f"/proc/{child}/environ").read_bytes():
+            return int(child)
+    raise AssertionError(f"there is no process of rank {rank}")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks its processes up in /proc")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_job_that_loses_a_process_is_restarted_and_ends_with_the_same_weights(tmp_path: Path, rank: int) -> None:
+    steps = ("--max-steps", "60", "--log-every", "5", "--eval-every", "30", "--save-every-steps", "5")
+    line = torchrun(2, "train", "--preset", "tiny", "--device", "cpu", "--batch-size", "4", *steps, "--checkpoint-dir")
+    line.insert(line.index("--standalone"), "--max-restarts=2")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*line, "whole"], cwd=tmp_path, capture_output=True, timeout=300, check=True, env=environment)
+    with subprocess.Popen(
+        [*line, "killed"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as running:
+        metrics = tmp_path / "killed" / METRICS_FILE
+        while not (metrics.exists() and '"step": 25' in metrics.read_text()):
+            assert running.poll() is None, running.communicate()
+            time.sleep(0.01)
+        os.kill(process_of_rank(rank, running.pid), signal.SIGKILL)
+        out, err = running.communicate(timeout=300)
+    assert running.returncode == 0, err
+    assert out.count("torchrun has restarted this job, restart 1: it goes on from killed") == 1
+    again = re.search(r"resuming from killed.*, step (\d+),", out)
+    assert again is not None
+    assert 20 <= int(again[1]) < 60, "the run was over before its process was killed: give it more steps"
+    assert not (tmp_path / "killed_earlier_1").exists()
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    ours, theirs = (checkpoint.load(tmp_path / name / "model_epoch_1_byte.pt")["model"] for name in ("whole", "killed"))
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())  # dropout's draws too
+
+
+@pytest.mark.slow
+def test_several_processes_begin_with_a_checkpoint_as_one_does(command: Command, alone: Path, tmp_path: Path) -> None:
+    init = ("--init-from", str(Path("alone") / "best"))
+    assert command(*RUN, *LOOKS, *init, "--batch-size", "8", "--checkpoint-dir", "one").status == 0
+    done = run_together(tmp_path, 2, *RUN, *LOOKS, *init, "--batch-size", "4", "--checkpoint-dir", "two")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("beginning with the weights of ") == 1
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+
+
 def test_a_misspelt_flag_is_one_line(tmp_path: Path) -> None:
     done = run_together(tmp_path, 2, *RUN, "--batch-sise", "4")
     assert done.returncode != 0

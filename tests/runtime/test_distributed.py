@@ -67,6 +67,8 @@ def test_a_process_without_torchrun_is_alone_and_communicates_with_nobody() -> N
 def test_one_process_of_torchrun_is_alone_too() -> None:
     environment = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}
     assert Dist.from_environment(environment) == Dist()
+    restarted = {**environment, "TORCHELASTIC_RUN_ID": "a", "TORCHELASTIC_RESTART_COUNT": "2"}
+    assert Dist.from_environment(restarted) == Dist(job="a", restarts=2)
     assert not torch.distributed.is_initialized()
 
 

@@ -54,8 +54,13 @@ class Dist:
                 "unset WORLD_SIZE to train with one"
             )
         has_nccl = torch.cuda.is_available() and torch.distributed.is_nccl_available()
-        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if has_nccl else "gloo")
-        return cls(int(environment["RANK"]), world_size, int(environment["LOCAL_RANK"]), job, restarts)
+        backend, rank = "cpu:gloo,cuda:nccl" if has_nccl else "gloo", int(environment["RANK"])
+        store = _clean_store(environment, restarts) if restarts else None
+        if store is None:
+            torch.distributed.init_process_group(backend)
+        else:
+            torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+        return cls(rank, world_size, int(environment["LOCAL_RANK"]), job, restarts)
 
     def __enter__(self) -> Self:
         return self
@@ -119,3 +124,17 @@ class Dist:
     def wait(self) -> None:
         """Returns when all processes are here."""
         self.sum(torch.zeros(1))
+
+
+def _clean_store(environment: Mapping[str, str], restarts: int) -> Any:
+    """Returns a corner of torchrun's store that holds no address of a process that has ended; None: not known where.
+
+    torchrun keeps one store over all restarts, in which a process may find where another one used to listen
+    (PyTorch's issue 135712). Several machines may count restarts differently, so this helps on one.
+    """
+    is_shared = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if not is_shared or environment.get("GROUP_WORLD_SIZE") != "1":
+        return None
+    own: Any = torch.distributed  # which does not say to mypy that it has stores
+    store = own.TCPStore(environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), is_master=False)
+    return own.PrefixStore(f"restart_{restarts}", store)
