@@ -1,16 +1,19 @@
-"""Pictures of training runs, drawn with matplotlib from their metrics files."""
+"""Pictures of training runs, drawn with matplotlib from their metrics files.
+
+matplotlib takes half a second to import: it is imported by who draws, not by every command that may.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from typing import TYPE_CHECKING
 
 from transformer.runtime.metrics import EvalMetrics, StepMetrics, read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def save_loss_curve(metrics: Sequence[Path], picture: Path) -> Path:
@@ -19,6 +22,9 @@ def save_loss_curve(metrics: Sequence[Path], picture: Path) -> Path:
     The picture's kind follows from its ending (.png, .svg, .pdf). Raises FileNotFoundError for a missing metrics file,
     and ValueError where none holds a step.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
     figure = Figure(figsize=(9, 6), layout="constrained")
     loss, rate = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     drawn = [draw_run(path, loss, rate, f"C{number}") for number, path in enumerate(metrics)]
