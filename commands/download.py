@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cli import console, parse, run
-from display import fetch_numbers, teller
+from fetching import fetch_numbers, teller
 from transformer.config import ConfigError, DataConfig, TrainConfig, seed_problems
 from transformer.dataset import Place, Walk, open_dataset
 from transformer.fineweb_dataset import HubSource

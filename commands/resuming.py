@@ -17,8 +17,9 @@ from transformer.settings import Config
 from transformer.trainer import Trainer
 
 MAY_CHANGE = {
-    "epochs", "max_steps", "eval_every", "log_every", "patience", "save_every_minutes", "checkpoint_dir", "device",
-    "cache_dir", "cache_shards", "cache_gb", "num_workers", "network_patience",
+    "epochs", "max_steps", "eval_every", "log_every", "patience", "save_every_minutes", "save_every_steps", "keep_last",
+    "checkpoint_dir", "device", "cache_dir", "cache_shards", "cache_gb", "num_workers", "network_patience", "trackers",
+    "compile", "activation_checkpointing", "sample_tokens", "sample_prompt",
 }  # fmt: skip
 """Settings that a resumed run may have others of; the rest would make it another run."""
 SHARE = {"batch_size", "accumulation_steps"}

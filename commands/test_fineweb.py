@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cli import console, parse, run
-from display import fetch_numbers, teller
+from fetching import fetch_numbers, teller
 from fineweb_report import Look, cached, hub, split, timing
 from transformer.config import DataConfig, TrainConfig
 from transformer.dataset import PackedBatches, TextData, Walk, open_dataset

@@ -27,15 +27,31 @@ and the only number that tells learning from remembering. trainer.py says how to
 5. --batch-size fills the memory, --accumulation-steps makes the effective batch: batch_size * accumulation_steps rows.
 6. --dropout 0 where the text is seen only once, 0.1 to 0.2 where it is seen many times.
 
+**What a change does** shows side by side: --set NAME=VALUE,VALUE trains once with each value, and given again, with
+every combination. All is checked before the first run; each has a folder in --checkpoint-dir. At the end, or after
+Ctrl-C, come a table, best first, and comparison.png. The same line with --resume does what is left; with --dry-run it
+shows the cost.
+
+    uv run python main.py train --preset demo --set learning_rate=3e-3,1e-2 --set num_layers=2,4
+
 **What it leaves** in --checkpoint-dir: model_epoch_N_ENCODING.pt after each epoch (for generate, evaluate, compare);
 training_state_ENCODING.pt and the one before it, with which --resume goes on where it stopped; metrics.jsonl, one
-event a line; loss_curve.png. A checkpoint carries its config and its encoding: no other command needs to be told them.
+event a line; loss_curve.png and .svg; tensorboard/, for `tensorboard --logdir .`, with steps along the x-axis
+(--trackers wandb or trackio for those). A checkpoint carries its config and its encoding: no other command needs to be
+told them. `main.py plot RUN RUN` draws several runs into one picture.
+--keep-last 3 leaves the last three epochs and the best one, by validation loss, that is `generate --checkpoint best`.
+
+**Fine-tuning.** --init-from CHECKPOINT begins a new run with a trained model, on other text: its weights, shape, row
+length and encoding; the optimizer and everything else are the new run's, and a lower --learning-rate than the first
+run's is a good beginning. It goes to checkpoints_finetuned where no --checkpoint-dir is given. The first line says how
+the checkpoint does on the new text before it has learnt any of it.
 
 **Stopping.** Ctrl-C, or SIGTERM from a batch system, ends the run after its step and saves the state; a second one
-stops at once. A run that was killed goes on from the state saved last, every --eval-every steps or so many minutes
-(--save-every-minutes), and on one machine gives the same weights, bit for bit, as one that never stopped. It keeps its
-settings: flags may change how long it runs and how often it looks, not what it learns. Of a preset only the folder
-counts, and not even that beside --resume PATH: such a run goes on in its own folder, or in --checkpoint-dir.
+stops at once. A run that was killed goes on from the state saved last, every --eval-every steps or so many minutes or
+steps (--save-every-minutes, --save-every-steps), and on one machine gives the same weights, bit for bit, as one that
+never stopped. It keeps its settings: flags may change how long it runs and how often it looks, not what it learns. Of a
+preset only the folder counts, and not even that beside --resume PATH: such a run goes on in its own folder, or in
+--checkpoint-dir.
 
 **Several GPUs or machines**: torchrun --nproc-per-node 4 main.py train ...; docs/several-machines.md says when it pays.
 
@@ -51,12 +67,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tyro.conf import UseAppendAction
+
 from cli import console, flag_value, parse, run
+from grid import variants
 from planning import dry_run
 from resuming import typed_settings, with_resume_path
 from running import told_once
+from starting import Start, from_checkpoint
+from sweep import Sweep
+from sweep_plan import dry_run_all
 from training import train
 from transformer.config import PRESETS, ConfigError, TrainConfig, near_miss
+
+FINETUNED = "checkpoints_finetuned"
+"""The folder of a run that begins with a checkpoint, where none is named: not the preset's, which may hold that one."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +101,25 @@ class TrainOptions:
     """Goes on from the newest state in the run's folder, or from the one whose path follows, with its own settings."""
     resume_from: Path | None = None
     """The state to go on from, if not the newest."""
+    set: UseAppendAction[tuple[str, ...]] = ()
+    """NAME=VALUE,VALUE: trains once with each value of a setting; again: with every combination (default: none)."""
 
 
 def main(arguments: Sequence[str]) -> None:
     with told_once():
         options = read_options(arguments)
-    if options.dry_run:
-        dry_run(options.config, console())
+        grid = variants(options.config, options.set) if options.set else []
+    config, typed = options.config, typed_settings(arguments)
+    if grid:
+        if options.dry_run:
+            dry_run_all(grid, console())
+        else:
+            Sweep(grid).train(options.resume, typed, console())
+    elif options.dry_run:
+        start = Start(config) if config.init_from is None else from_checkpoint(config, typed)
+        dry_run(start.config, console(), start.tokenizer)
     else:
-        train(options.config, options.resume, options.resume_from, typed_settings(arguments))
+        train(config, options.resume, options.resume_from, typed)
 
 
 def read_options(arguments: Sequence[str]) -> TrainOptions:
@@ -101,7 +136,16 @@ def read_options(arguments: Sequence[str]) -> TrainOptions:
     if "vocab_size" in typed_settings(arguments):
         raise ConfigError(["the vocabulary follows from the encoding: choose --encoding, for example bpe2048"])
     config = replace(options.config, device="mps") if options.mps else options.config
-    return replace(options, config=config.check())
+    if options.set and options.resume_from is not None:
+        raise ConfigError(["--set trains several runs: --resume goes on with all of them, and takes no path"])
+    if config.init_from is not None:
+        if options.resume or options.resume_from is not None:
+            raise ConfigError(["--init-from begins a new run, --resume goes on with one: give one of them"])
+        if "checkpoint_dir" not in typed_settings(arguments):
+            config = replace(config, checkpoint_dir=FINETUNED)
+    elif not options.set:  # else each run is checked, with its values or with its checkpoint's shape
+        config.check()
+    return replace(options, config=config)
 
 
 if __name__ == "__main__":

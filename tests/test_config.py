@@ -170,6 +170,20 @@ def test_a_nested_group_that_is_no_group_says_so() -> None:
     assert "not None" not in str(raised.value)
 
 
+def test_a_setting_that_takes_several_names_takes_only_known_ones() -> None:
+    assert TrainConfig(trackers=()).check().trackers == ()
+    assert TrainConfig.from_dict({"trackers": ["wandb", "tensorboard"]}).trackers == ("wandb", "tensorboard")
+    for wrong in (("tensorboard", "wandbb"), "wandb", (1,), None):
+        with pytest.raises(ConfigError, match=r"trackers=.* is not one of tensorboard, wandb, trackio"):
+            TrainConfig.from_dict({"trackers": wrong})
+
+
+def test_a_checkpoint_without_a_setting_that_came_later_has_its_default() -> None:
+    stored = TrainConfig(epochs=3).to_dict()
+    del stored["trackers"]
+    assert TrainConfig.from_dict(stored) == TrainConfig(epochs=3)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_valid(name: str) -> None:
     assert PRESETS[name].check() is PRESETS[name]

@@ -95,14 +95,14 @@ def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_exactly_there(
 
 
 def test_flags_that_contradict_the_run_are_listed_all_at_once(command: Command, whole: Path) -> None:
-    before = {path: path.read_bytes() for path in whole.iterdir()}
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
     outcome = command("train", "--resume", "--checkpoint-dir", "whole", "--seed", "9", "--d-model", "64")
     assert outcome.status == 2
     assert outcome.err == (
         "error: a resumed run keeps its settings (--d-model 64: the run has 32; --seed 9: the run has 1): "
         "leave these flags out\n"
     )
-    assert {path: path.read_bytes() for path in whole.iterdir()} == before
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
 
 
 SPELLINGS = {

@@ -17,7 +17,7 @@ BELOW_MODEL = {"config", "generation"} | CONCEPTS
 TEACHING = {"optimizer", "scheduler"}
 DATA = {"dataset", "fineweb_dataset", "remote", "shard_cache"}
 PLANNING = {"cost", "verdict"}
-ABOVE_MODEL = {"perplexity", "training_utils", "trainer", "checkpoint", "interop", "interpret"}
+ABOVE_MODEL = {"perplexity", "training_utils", "trainer", "run_state", "checkpoint", "interop", "interpret"}
 LIBRARY = BELOW_MODEL | {"model", "text", "runtime"} | TEACHING | DATA | PLANNING | ABOVE_MODEL
 
 LAW: dict[str, set[str]] = {
@@ -33,9 +33,11 @@ LAW: dict[str, set[str]] = {
     **{room: {"config", "text"} | (DATA - {room}) for room in DATA},
     "shard_cache": {"config", "text"},
     "runtime": set(),
-    "plots": {"runtime.metrics"},
+    "history": {"runtime.metrics"},
+    "plots": {"history", "runtime.metrics"},
+    "tracking": {"runtime.metrics"},
     **{room: LIBRARY - {room} for room in ABOVE_MODEL},
-    "playground": LIBRARY | {"plots"},
+    "playground": LIBRARY | {"history", "plots", "tracking"},
     "__init__": LIBRARY,
 }
 
@@ -157,7 +159,8 @@ before = (dict(os.environ), random.getstate(), torch.get_rng_state().tolist(), t
 import transformer
 after = (dict(os.environ), random.getstate(), torch.get_rng_state().tolist(), torch.get_default_dtype(),
          torch.get_num_threads(), torch.is_grad_enabled())
-heavy = {"tokenizers", "tiktoken", "matplotlib", "pyarrow", "huggingface_hub", "transformers", "rich", "tyro"}
+heavy = {"tokenizers", "tiktoken", "matplotlib", "pyarrow", "huggingface_hub", "transformers", "rich", "tyro",
+         "tensorboard"}
 print(json.dumps({"heavy": sorted(heavy & set(sys.modules)), "threads": threading.active_count(),
                   "changed": before != after}))
 """
@@ -172,7 +175,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Imported:
     modules = [".".join(["transformer", *path.relative_to(PACKAGE).with_suffix("").parts]) for path in FILES]
     names = [name.removesuffix(".__init__") for name in modules if not name.endswith("__main__")]
     every = "\n".join(f"import {name}" for name in names)
-    last = 'print(json.dumps(sorted({"huggingface_hub", "matplotlib", "transformers", "rich"} & set(sys.modules))))'
+    last = 'print(json.dumps(sorted({"huggingface_hub", "transformers", "rich"} & set(sys.modules))))'
     folder = tmp_path_factory.mktemp("empty")
     code = f"{QUIET}\n{every}\n{last}"
     return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120), folder

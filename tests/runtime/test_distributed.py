@@ -106,7 +106,7 @@ def test_every_token_weighs_the_same_whichever_process_has_it(seen: Seen, folder
     trainer = Trainer(config, tiny_text(config))
     micro_batches = []
     for _ in range(2):
-        tokens, targets, _ = next(trainer._batches)
+        tokens, targets, _ = next(trainer.batches)
         targets = targets.clone()
         targets[1, :5] = -100  # row 1 is the other process's
         micro_batches.append((tokens, targets))
@@ -123,7 +123,7 @@ def test_every_token_weighs_the_same_whichever_process_has_it(seen: Seen, folder
 def test_all_processes_have_the_same_weights_and_the_same_numbers(seen: Seen) -> None:
     first, second = (own["dropout"] for own in seen)
     assert_same(first["weights"], second["weights"])
-    assert first["events"] == second["events"]
+    assert [event for event in first["events"] if event["kind"] != "Sample"] == second["events"]  # rank 0 alone writes
     assert first["validation"] == second["validation"]
 
 

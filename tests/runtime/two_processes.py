@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from test_trainer import numbers, tiny_run, tiny_text, weights
+from test_trainer import Told, numbers, tiny_run, tiny_text, weights
 from transformer.config import TrainConfig
 from transformer.runtime.distributed import Dist
 from transformer.runtime.metrics import Event
@@ -23,8 +23,8 @@ LATER = {"epochs": 3, "max_steps": 9, "eval_every": 4}
 
 
 def new(config: TrainConfig, dist: Dist) -> tuple[Trainer, list[Event]]:
-    events: list[Event] = []
-    return Trainer(config, tiny_text(config), [events.append], dist), events
+    events = Told()
+    return Trainer(config, tiny_text(config), [events], dist), events
 
 
 def told(events: list[Event]) -> list[dict[str, Any]]:
@@ -44,13 +44,13 @@ def uneven_targets(folder: Path, dist: Dist) -> dict[str, Any]:
     """One step in which the processes have unequally many targets, and the step's gradient."""
     config = tiny_run(folder / "uneven", batch_size=1, grad_clip=0.0)
     trainer, _ = new(config, dist)
-    batches = trainer._batches
+    batches = trainer.batches
 
     def ignoring() -> Iterator[Any]:
         for tokens, targets, state in batches:
             yield tokens, targets.masked_fill(torch.arange(8) < 5 * dist.rank, -100), state
 
-    trainer._batches = ignoring()
+    trainer.batches = ignoring()
     trainer.train_step()
     return {"report": numbers(trainer.report())}
 
@@ -103,7 +103,7 @@ def failing_text(folder: Path, dist: Dist) -> dict[str, Any]:
     trainer.train_step()
     state = trainer.data_state
     if dist.rank == dist.world_size - 1:
-        trainer._batches = iter([])
+        trainer.batches = iter([])
     error = None
     try:
         trainer.train_step()
