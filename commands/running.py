@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from types import FrameType
@@ -28,13 +29,21 @@ def as_opened(config: TrainConfig, data: TextData) -> TrainConfig:
     )
 
 
+PATIENCE = 30.0  # seconds that a process which has nothing to say leaves to the one that has
+
+
 @contextlib.contextmanager
 def told_once(kind: type[Exception] = ValueError) -> Iterator[None]:
-    """Around what fails on all processes alike, such as a misspelt flag: one on each machine says how."""
+    """Around what fails on all processes alike, such as a misspelt flag: one on each machine says how.
+
+    torchrun ends all processes as soon as one has ended, so the others wait for that.
+    """
     try:
         yield
     except kind:
         if os.environ.get("LOCAL_RANK", "0") != "0":
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            time.sleep(PATIENCE)
             raise SystemExit(2) from None
         raise
 

@@ -1,9 +1,10 @@
-"""What every test may use: small seeded models, and hypothesis without deadlines."""
+"""What every test may use: small seeded models, hypothesis without deadlines, and how many processes run the suite."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from hypothesis import settings
 from transformer import DecoderOnlyTransformer, ModelConfig
 
 torch.set_num_threads(1)  # the tensors are tiny: a second thread only costs its start
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+MOST_PROCESSES = 8  # each imports PyTorch
 
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
@@ -27,6 +30,14 @@ TINY = {
     "max_seq_len": 12,
     "dropout": 0.0,
 }
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Whole folders run on all cores; single files, and the slow tests, in this process, one after another."""
+    is_quick = config.option.markexpr == "not slow"
+    if not is_quick or not all(Path(argument).is_dir() for argument in config.args):
+        return 0
+    return min(os.cpu_count() or 1, MOST_PROCESSES)
 
 
 def pytest_runtest_setup() -> None:

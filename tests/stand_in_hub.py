@@ -193,6 +193,7 @@ class StandInHub:
         self._blobs: dict[str, Contents] = {}  # by sha256
         self._servers: list[_Server] = []
         self._ports = [0, 0]
+        self._kept: list[socket.socket] = []  # the ports while nobody serves, so that no other server takes them
 
     def __enter__(self) -> StandInHub:
         self.start_serving()
@@ -200,6 +201,7 @@ class StandInHub:
 
     def __exit__(self, *_: object) -> None:
         self.stop_serving()
+        self._let_go()
 
     @property
     def url(self) -> str:
@@ -213,6 +215,7 @@ class StandInHub:
     def start_serving(self) -> None:
         """Begins to serve, on the ports of the last time if there was one."""
         if not self._servers:
+            self._let_go()
             self._servers = [_Server(self, port) for port in self._ports]
             self._ports = [server.server_port for server in self._servers]
 
@@ -220,7 +223,14 @@ class StandInHub:
         """The network goes away: open connections end, new ones are refused."""
         for server in self._servers:
             server.close()
+        if self._servers:
+            self._kept = [_kept(port) for port in self._ports]
         self._servers = []
+
+    def _let_go(self) -> None:
+        for place in self._kept:
+            place.close()
+        self._kept = []
 
     def add(self, repo: str, files: Mapping[str, bytes | Path], *, card: dict[str, Any] | None = None) -> str:
         """Publishes a commit that holds these files and no others. Returns its hash, which the contents decide."""
@@ -282,6 +292,14 @@ class StandInHub:
         with self.lock:
             self._blobs[file.sha256] = file
         return file
+
+
+def _kept(port: int) -> socket.socket:
+    """A socket that holds the port and refuses connections, since it never listens."""
+    place = socket.socket()
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    place.bind(("127.0.0.1", port))
+    return place
 
 
 class _Server(ThreadingHTTPServer):

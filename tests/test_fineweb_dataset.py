@@ -27,7 +27,7 @@ from stand_in_hub import FINEWEB, StandInHub, fineweb_files, fineweb_rows, parqu
 from transformer.config import DataConfig
 from transformer.dataset import Batch, DataState, FetchProgress, PackedBatches, TextData, Walk, open_dataset
 from transformer.fineweb_dataset import MOST_AHEAD, HubSource, encode_unit, encoding_id
-from transformer.remote import remote_text
+from transformer.remote import hub, remote_text
 from transformer.remote.answers import HubError
 from transformer.text import ByteTokenizer, is_validation, load_tokenizer, train_bpe
 
@@ -52,6 +52,7 @@ def server(served: StandInHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.delenv("HF_TOKEN", raising=False)
     served.start_serving()
     monkeypatch.setattr(remote_text, "PAUSE_SECONDS", (0.05, 0.2))
+    monkeypatch.setattr(hub, "LONGEST_WAIT", 0.1)
     served.faults, served.latency = [], 0.0
     served.reset_counts()
     yield served

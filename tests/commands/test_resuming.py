@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,12 +42,24 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert curves[0] == curves[1]
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 120 steps that nobody stopped, in whole/ of some folder."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("THP_MEM_ALLOC_ENABLE", "1")
+        patch.setattr(sys, "path", list(sys.path))
+        from main import main
+
+        assert main([*RUN, "--checkpoint-dir", "whole"]) == 0
+    return folder / "whole"
+
+
 @pytest.fixture
-def whole(command: Command, tmp_path: Path) -> Path:
-    """A run of 120 steps that nobody stopped."""
-    outcome = command(*RUN, "--checkpoint-dir", "whole")
-    assert outcome.status == 0, outcome.err
-    return tmp_path / "whole"
+def whole(finished: Path, tmp_path: Path) -> Path:
+    """A copy of that run in tmp_path/whole, to read or to spoil."""
+    return Path(shutil.copytree(finished, tmp_path / "whole"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send to a process")

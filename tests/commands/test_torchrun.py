@@ -29,10 +29,10 @@ def torchrun(processes: int, *arguments: str) -> list[str]:
     return [sys.executable, *start, str(ROOT / "main.py"), *arguments]
 
 
-def run_together(folder: Path, processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_together(folder: Path, processes: int, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         torchrun(processes, *arguments), cwd=folder, capture_output=True, text=True, timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )  # fmt: skip
 
 
@@ -170,8 +170,12 @@ def test_several_processes_begin_with_a_checkpoint_as_one_does(command: Command,
     assert_same_run(tmp_path / "one", tmp_path / "two")
 
 
-def test_a_misspelt_flag_is_one_line(tmp_path: Path) -> None:
-    done = run_together(tmp_path, 2, *RUN, "--batch-sise", "4")
+def test_a_misspelt_flag_is_one_line(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The process that says it is late: the other one must not end the job before it has spoken."""
+    late = tmp_path_factory.mktemp("late")
+    (late / "sitecustomize.py").write_text("import os, time\ntime.sleep(4 * (os.environ.get('LOCAL_RANK') == '0'))\n")
+    search = os.pathsep.join([str(late), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = run_together(tmp_path, 2, *RUN, "--batch-sise", "4", PYTHONPATH=search)
     assert done.returncode != 0
     assert len(told_by_us(done)) == 1, done.stderr
     assert "did you mean --batch-size?" in told_by_us(done)[0]

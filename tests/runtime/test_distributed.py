@@ -29,11 +29,12 @@ def run_together(folder: Path, processes: int) -> Seen:
     for _ in range(3):
         alone.train_step()
     alone.save_state()
+    search = [HERE.parent, *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
          str(HERE / "two_processes.py"), str(folder)],
         capture_output=True, text=True, timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, search))},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     assert "Warning" not in done.stderr, done.stderr
