@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import itertools
 import re
 import threading
@@ -13,17 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from huggingface_hub import constants
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stand_in_hub import FINEWEB, StandInHub, fineweb_files, fineweb_rows, parquet_bytes
+from stand_in_hub import FINEWEB, StandInHub, fineweb_files, fineweb_rows, parquet_bytes, taken_for_the_hub
 from transformer.config import DataConfig
 from transformer.dataset import Batch, DataState, FetchProgress, PackedBatches, TextData, Walk, open_dataset
 from transformer.fineweb_dataset import MOST_AHEAD, HubSource, encode_unit, encoding_id
@@ -45,18 +42,10 @@ def served() -> Iterator[StandInHub]:
 
 
 @pytest.fixture
-def server(served: StandInHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandInHub]:
-    """The hub that this process's hub library takes for the real one, without faults and with its counts at 0."""
-    monkeypatch.setattr(constants, "ENDPOINT", served.url)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    served.start_serving()
+def server(served: StandInHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
     monkeypatch.setattr(remote_text, "PAUSE_SECONDS", (0.05, 0.2))
-    served.faults, served.latency = [], 0.0
-    served.reset_counts()
-    yield served
-    huggingface_hub.close_session()
-    gc.collect()  # connections of threads that have ended
+    with taken_for_the_hub(served, monkeypatch) as server:
+        yield server
 
 
 def config(folder: Path, **changes: Any) -> DataConfig:
