@@ -48,9 +48,10 @@ the checkpoint does on the new text before it has learnt any of it.
 **Stopping.** Ctrl-C, or SIGTERM from a batch system, ends the run after its step and saves the state; a second one
 stops at once. A run that was killed goes on from the state saved last, every --eval-every steps or so many minutes or
 steps (--save-every-minutes, --save-every-steps), and on one machine gives the same weights, bit for bit, as one that
-never stopped. It keeps its settings: flags may change how long it runs and how often it looks, not what it learns. Of a
-preset only the folder counts, and not even that beside --resume PATH: such a run goes on in its own folder, or in
---checkpoint-dir.
+never stopped. So does one whose disk was full, when there is room. A damaged state is renamed to *.damaged, and the one
+before it used. A run that goes on keeps its settings: flags may change how long it runs and how often it looks, not
+what it learns. Of a preset only the folder counts, and not even that beside --resume PATH: such a run goes on in its
+own folder, or in --checkpoint-dir.
 
 **Several GPUs or machines**: torchrun --nproc-per-node 4 main.py train ...; docs/several-machines.md says when it pays.
 With --max-restarts 3 a job that loses a process goes on by itself from the state that it saved last.

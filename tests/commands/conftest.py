@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +16,7 @@ import torch
 
 from transformer import DecoderOnlyTransformer, checkpoint
 from transformer.config import DataConfig, ModelConfig, TrainConfig
+from transformer.runtime.metrics import METRICS_FILE
 from transformer.text import load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +48,26 @@ def command(
         capsys.readouterr()
         status = main(list(arguments))
         return Outcome(status, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def signalled(tmp_path: Path) -> Callable[[Sequence[str], str, signal.Signals], Outcome]:
+    """signalled(line, "run", SIGINT) sends the signal when the run in tmp_path/run has told of a step."""
+
+    def call(line: Sequence[str], folder: str, number: signal.Signals) -> Outcome:
+        with subprocess.Popen(
+            line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        ) as running:  # fmt: skip
+            metrics = tmp_path / folder / METRICS_FILE
+            while not (metrics.exists() and '"event": "step"' in metrics.read_text()):
+                assert running.poll() is None, running.communicate()
+                time.sleep(0.01)
+            running.send_signal(number)
+            out, err = running.communicate(timeout=60)
+        return Outcome(running.returncode, out, err)
 
     return call
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 import signal
@@ -14,11 +13,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import huggingface_hub
 import pytest
-from huggingface_hub import constants
 
-from stand_in_hub import FINEWEB, StandInHub, fineweb_files
+from stand_in_hub import FINEWEB, StandInHub, fineweb_files, taken_for_the_hub
 from transformer.runtime.metrics import METRICS_FILE, EvalMetrics, StepMetrics, read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,17 +37,9 @@ def served() -> Iterator[StandInHub]:
 
 
 @pytest.fixture
-def hub(served: StandInHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandInHub]:
-    """The hub that commands take for the real one, as fast as it can be, with its counts at 0."""
-    monkeypatch.setattr(constants, "ENDPOINT", served.url)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    served.start_serving()
-    served.bytes_per_second, served.latency = float("inf"), 0.0
-    served.reset_counts()
-    yield served
-    huggingface_hub.close_session()
-    gc.collect()  # connections of threads that have ended
+def hub(served: StandInHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
+    with taken_for_the_hub(served, monkeypatch) as server:
+        yield server
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 import subprocess
@@ -12,12 +11,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import huggingface_hub
 import numpy as np
 import pytest
-from huggingface_hub import constants
 
-from stand_in_hub import FINEWEB, StandInHub, fineweb_files
+from stand_in_hub import FINEWEB, StandInHub, fineweb_files, taken_for_the_hub
 from transformer.text import is_validation
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,17 +33,9 @@ def served() -> Iterator[StandInHub]:
 
 
 @pytest.fixture
-def hub(served: StandInHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandInHub]:
-    """The hub that commands take for the real one, with its counts at 0."""
-    monkeypatch.setattr(constants, "ENDPOINT", served.url)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    served.start_serving()
-    served.latency = 0.0
-    served.reset_counts()
-    yield served
-    huggingface_hub.close_session()
-    gc.collect()  # connections of threads that have ended
+def hub(served: StandInHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
+    with taken_for_the_hub(served, monkeypatch) as server:
+        yield server
 
 
 def units_read(seed: int = 1) -> list[list[str]]:

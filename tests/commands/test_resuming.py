@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -65,25 +63,16 @@ def whole(finished: Path, tmp_path: Path) -> Path:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send to a process")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_exactly_there(
-    command: Command, whole: Path, tmp_path: Path, number: signal.Signals, status: int
+    command: Command, signalled: Command, whole: Path, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     # So many steps that it cannot end before it is asked to; --resume says how many there shall be in the end.
     line = [sys.executable, str(ROOT / "main.py"), *RUN, "--checkpoint-dir", "stopped"]
-    with subprocess.Popen(
-        line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as running:  # fmt: skip
-        metrics = tmp_path / "stopped" / METRICS_FILE
-        while not (metrics.exists() and '"step"' in metrics.read_text()):
-            assert running.poll() is None, running.communicate()
-            time.sleep(0.01)
-        running.send_signal(number)
-        out, err = running.communicate(timeout=60)
-    if running.returncode == 0:
+    ended, out, err = signalled(line, "stopped", number)
+    if ended == 0:
         pytest.fail("the run was over before the signal came: give it more steps")
-    assert (running.returncode, err) == (status, "")
+    assert (ended, err) == (status, "")
     assert "stopping after this step" in out
-    events = read_metrics(metrics)
+    events = read_metrics(tmp_path / "stopped" / METRICS_FILE)
     assert isinstance(events[-1], RunEnded)
     assert events[-1].stopped
     assert f"stopped at step {events[-1].step}; --resume goes on exactly there" in out

@@ -86,23 +86,14 @@ def test_several_processes_learn_what_one_learns_and_one_of_them_speaks(
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send to a process")
 def test_sigterm_stops_all_after_one_step_and_one_process_goes_on_exactly_there(
-    command: Command, alone: Path, tmp_path: Path
+    command: Command, signalled: Command, alone: Path, tmp_path: Path
 ) -> None:
     more = ("--max-steps", "100000", "--checkpoint-dir", "stopped", "--batch-size", "4")
     line = torchrun(2, *RUN, *LOOKS, *more)
-    with subprocess.Popen(
-        line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as running:  # fmt: skip
-        metrics = tmp_path / "stopped" / METRICS_FILE
-        while not (metrics.exists() and '"event": "step"' in metrics.read_text()):
-            assert running.poll() is None, running.communicate()
-            time.sleep(0.05)
-        running.send_signal(signal.SIGTERM)
-        out, err = running.communicate(timeout=60)
-    assert running.returncode != 0
+    status, out, err = signalled(line, "stopped", signal.SIGTERM)
+    assert status != 0
     assert not re.search("^error", err, re.MULTILINE), err
-    end = read_metrics(metrics)[-1]
+    end = read_metrics(tmp_path / "stopped" / METRICS_FILE)[-1]
     assert isinstance(end, RunEnded)
     assert end.stopped
     assert out.count(f"stopped at step {end.step}; --resume goes on exactly there") == 1

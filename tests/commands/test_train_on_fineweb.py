@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import re
@@ -17,11 +16,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import huggingface_hub
 import pytest
-from huggingface_hub import constants
 
-from stand_in_hub import FINEWEB, StandInHub, fineweb_files
+from stand_in_hub import FINEWEB, StandInHub, fineweb_files, taken_for_the_hub
 from transformer import checkpoint
 from transformer.runtime.metrics import METRICS_FILE, EvalMetrics, StepMetrics, read_metrics
 from transformer.trainer import Trainer
@@ -51,16 +48,10 @@ SMALL = (*QUICK, "--encoding", "byte", "--d-model", "32", "--d-ff", "64", "--num
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandInHub]:
-    """A hub that commands take for the real one."""
-    with StandInHub() as server:
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
+    with StandInHub() as server, taken_for_the_hub(server, monkeypatch):
         server.add(FINEWEB, FILES)
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
-        monkeypatch.delenv("HF_TOKEN", raising=False)
         yield server
-        huggingface_hub.close_session()
-        gc.collect()  # connections of threads that have ended
 
 
 def process(hub: StandInHub, folder: Path, *arguments: str, **settings: Any) -> subprocess.Popen[str]:

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from pathlib import Path
 from socketserver import StreamRequestHandler, TCPServer
 from typing import Any
 
@@ -20,7 +19,7 @@ from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stand_in_hub import FINEWEB, Request, StandInHub, fineweb_files
+from stand_in_hub import FINEWEB, Request, StandInHub, fineweb_files, taken_for_the_hub
 from transformer.remote.answers import Changed, Closed, HubError, HubFile, Unreachable, wait_asked
 from transformer.remote.hub import Hub
 
@@ -30,15 +29,11 @@ FIRST, SECOND = "data/train-00000-of-00002.parquet", "data/train-00001-of-00002.
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandInHub]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
     """A hub with REPO, which the hub library in this process takes for the real one."""
-    with StandInHub() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
-        monkeypatch.delenv("HF_TOKEN", raising=False)
+    with StandInHub() as server, taken_for_the_hub(server, monkeypatch):
         server.add(REPO, {FIRST: DATA, SECOND: DATA[::-1], "README.md": b"# Texts\n" * 100})
         yield server
-        huggingface_hub.close_session()
 
 
 def quick(tell: Any = lambda line: None, **settings: Any) -> Hub:
