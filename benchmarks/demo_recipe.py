@@ -1,15 +1,15 @@
-"""The demo's recipe against the well-known one for a CPU, on the same text: bits per byte and what they cost.
+"""The demo's recipe, changed: what another setting does to bits per byte on the held-out scenes, and what it costs.
 
-The baseline reads characters: 4 layers of width 128, context 64, 2000 steps of 12 rows from random offsets, AdamW at
-1e-3 with a cosine to a tenth. The demo is PRESETS["demo"]. Both train our own model class on the training part of the
-bundled plays and are scored on the held-out scenes, in rows of their own context, every token and the mark after each
-scene counted. Bits are divided by the scenes' UTF-8 bytes.
+    python benchmarks/demo_recipe.py --set model.position=rotary max_steps=300          a trial: prints a result
+    python benchmarks/demo_recipe.py                                                    the demo as it is
 
-    python benchmarks/demo_recipe.py --runs 3                              baseline and demo in turn, three times each
-    python benchmarks/demo_recipe.py --set model.position=rotary max_steps=300       the demo, changed: prints a result
+Trains PRESETS["demo"] with the changes on the training part of the bundled plays. Scored are the held-out scenes, in
+rows of the model's context, every token and the mark after each scene; bits are divided by the scenes' UTF-8 bytes.
+results/demo_experiments.md is made of such trials. Writes no file. accumulation.py and time_to_quality.py train with
+the same functions.
 
 Time is measured over the training loop alone: wall seconds, and half the process's CPU seconds: the same on two quiet
-cores, and less disturbed by other programs, above all with --threads 1. The second form writes no file.
+cores, and less disturbed by other programs, above all with --threads 1.
 """
 
 from __future__ import annotations
@@ -22,21 +22,16 @@ import argparse
 import itertools
 import json
 import resource
-import shlex
-import statistics
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from machine import machine
 from torch import Tensor
 
-from transformer.config import PRESETS, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from transformer.config import PRESETS, TrainConfig
 from transformer.dataset import PackedBatches, TokenDocuments, Tokens, validation_rows
 from transformer.model import DecoderOnlyTransformer
 from transformer.optimizer import build_optimizers, set_learning_rate
@@ -44,14 +39,6 @@ from transformer.perplexity import evaluate_perplexity
 from transformer.scheduler import lr_scale
 from transformer.text import load_shakespeare, split_documents, train_bpe
 from transformer.training_utils import Objective, accumulate_gradients, clip_gradients
-
-RESULT = Path(__file__).parent / "results" / "demo_recipe.json"
-BASELINE = TrainConfig(
-    model=ModelConfig(d_model=128, num_heads=4, num_layers=4, d_ff=512, max_seq_len=64, dropout=0.0, bias=False),
-    data=DataConfig("shakespeare", "characters", seq_length=64),
-    optimizer=OptimizerConfig(learning_rate=1e-3, beta2=0.99, warmup_fraction=0.05),
-    batch_size=12, accumulation_steps=1, max_steps=2000,
-)  # fmt: skip
 
 
 class Corpus(NamedTuple):
@@ -83,43 +70,51 @@ def stream(source: TokenDocuments) -> Tokens:
     return np.concatenate(list(source))
 
 
-def random_offsets(tokens: Tokens, seq_length: int, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The baseline's batches: rows that start anywhere; inputs and targets (B, T) int64."""
-    ids = torch.from_numpy(tokens.astype(np.int64))
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        starts = torch.randint(len(ids) - seq_length, (batch_size, 1), generator=generator)  # (B, 1)
-        rows = ids[starts + torch.arange(seq_length + 1)]  # (B, T + 1)
-        yield rows[:, :-1], rows[:, 1:]
-
-
-def batches_for(config: TrainConfig, corpus: Corpus) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless micro-batches: random offsets for characters, packed and shuffled rows for the library's encodings."""
-    length, batch = config.data.seq_length, config.batch_size
-    if config.data.encoding == "characters":
-        yield from random_offsets(stream(corpus.train), length, batch, config.seed)
-    for inputs, targets, _ in PackedBatches(corpus.train, length, batch, config.seed):
-        yield inputs, targets
-
-
-def train(config: TrainConfig, corpus: Corpus) -> tuple[DecoderOnlyTransformer, dict[str, float]]:
-    """Trains a fresh model for max_steps; returns it and the loop's wall_s and cpu_s (all threads' time / 2)."""
+def new_model(config: TrainConfig, corpus: Corpus) -> DecoderOnlyTransformer:
+    """A fresh model for the corpus's vocabulary; sets the seed that dropout draws from, too."""
     torch.manual_seed(config.seed)
-    model = DecoderOnlyTransformer(replace(config.model, vocab_size=corpus.vocab_size))
+    return DecoderOnlyTransformer(replace(config.model, vocab_size=corpus.vocab_size))
+
+
+def steps(
+    model: DecoderOnlyTransformer, config: TrainConfig, corpus: Corpus, batches: Iterator[tuple[Tensor, Tensor]]
+) -> Iterator[int]:
+    """Trains on the micro-batches for max_steps; after each step yields how many there were."""
     objective = Objective(model, end_to_mask(config, corpus))
     optimizers = build_optimizers(model, config.optimizer)
-    batches, steps = batches_for(config, corpus), config.max_steps or 1
-    batches = itertools.chain([next(batches)], batches)  # cutting the rows is preparation, not training
-    wall, cpu = time.perf_counter(), cpu_seconds()
-    for step in range(steps):
-        micro = list(itertools.islice(batches, config.accumulation_steps))
-        set_learning_rate(optimizers, lr_scale(step, steps, config.optimizer))
-        accumulate_gradients(objective, micro, config.tokens_per_step)
-        clip_gradients(model.parameters(), config.optimizer.grad_clip)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-    return model, {"wall_s": time.perf_counter() - wall, "cpu_s": (cpu_seconds() - cpu) / 2}
+    total = config.max_steps or 1
+    for step in range(total):
+        set_learning_rate(optimizers, lr_scale(step, total, config.optimizer))
+        update(objective, config, optimizers, batches)
+        yield step + 1
+
+
+def update(
+    objective: Objective,
+    config: TrainConfig,
+    optimizers: list[torch.optim.Optimizer],
+    batches: Iterator[tuple[Tensor, Tensor]],
+) -> None:
+    """Takes one optimizer step, at the learning rates that are set."""
+    accumulate_gradients(objective, itertools.islice(batches, config.accumulation_steps), config.tokens_per_step)
+    clip_gradients(objective.parameters(), config.optimizer.grad_clip)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+def packed(config: TrainConfig, corpus: Corpus) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless micro-batches as a run has them, packed and shuffled; the first is cut already."""
+    rows = PackedBatches(corpus.train, config.data.seq_length, config.batch_size, config.seed)
+    batches = ((inputs, targets) for inputs, targets, _ in rows)
+    return itertools.chain([next(batches)], batches)
+
+
+def bits_per_byte(model: DecoderOnlyTransformer, config: TrainConfig, corpus: Corpus) -> float:
+    """What the model makes of the held-out scenes."""
+    cut = validation_rows(stream(corpus.held_out), config.data.seq_length, corpus.held_out.end_of_text)
+    end = end_to_mask(config, corpus)
+    return evaluate_perplexity(model, *cut, corpus.held_out_bytes, batch_size=64, end_of_text=end).bits_per_byte
 
 
 def end_to_mask(config: TrainConfig, corpus: Corpus) -> int | None:
@@ -132,16 +127,17 @@ def cpu_seconds() -> float:
     return sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
 
 
-def measure(name: str, config: TrainConfig, corpus: Corpus) -> dict[str, Any]:
-    """Trains and scores once; returns and prints one row of the result."""
-    model, spent = train(config, corpus)
-    cut = validation_rows(stream(corpus.held_out), config.data.seq_length, corpus.held_out.end_of_text)
-    end = end_to_mask(config, corpus)
-    score = evaluate_perplexity(model, *cut, corpus.held_out_bytes, batch_size=64, end_of_text=end)
-    row = {"recipe": name, "seed": config.seed, "steps": config.max_steps, **spent}
-    row |= {"bits_per_byte": score.bits_per_byte, "parameters": sum(p.numel() for p in model.parameters())}
-    print(json.dumps(row), flush=True)
-    return row
+def measure(config: TrainConfig) -> dict[str, Any]:
+    """Trains and scores once; returns what it cost, cpu_s being all threads' time / 2, and what came out."""
+    corpus = read_corpus(config.data.encoding)
+    model, batches = new_model(config, corpus), packed(config, corpus)
+    wall, cpu = time.perf_counter(), cpu_seconds()
+    for _ in steps(model, config, corpus, batches):
+        pass
+    spent = {"wall_s": time.perf_counter() - wall, "cpu_s": (cpu_seconds() - cpu) / 2}
+    score = {"bits_per_byte": bits_per_byte(model, config, corpus)}
+    parameters = sum(p.numel() for p in model.parameters())
+    return {"seed": config.seed, "steps": config.max_steps, **spent, **score, "parameters": parameters}
 
 
 def changed(config: TrainConfig, settings: Mapping[str, str]) -> TrainConfig:
@@ -154,44 +150,19 @@ def changed(config: TrainConfig, settings: Mapping[str, str]) -> TrainConfig:
     return TrainConfig.from_dict(values)
 
 
-def write(out: Path, rows: list[dict[str, Any]], configs: Mapping[str, TrainConfig]) -> None:
-    """Writes everything as JSON, and medians as a table in a .md file beside it."""
-    fields = ("wall_s", "cpu_s", "bits_per_byte")
-    medians = {n: {f: statistics.median(r[f] for r in rows if r["recipe"] == n) for f in fields} for n in configs}
-    command = shlex.join(["python", "benchmarks/demo_recipe.py", *sys.argv[1:]])
-    values = {"command": command, "machine": machine(), "medians": medians, "runs": rows}
-    values["configs"] = {name: config.to_dict() for name, config in configs.items()}
-    out.write_text(json.dumps(values, indent=2) + "\n")
-    lines = ["# The demo's recipe and the baseline, the same held-out text", "", f"`{command}`", ""]
-    lines += ["| recipe | wall s | CPU s / 2 | bits per byte |", "|---|---|---|---|"]
-    lines += [f"| {n} | {m['wall_s']:.1f} | {m['cpu_s']:.1f} | {m['bits_per_byte']:.3f} |" for n, m in medians.items()]
-    gain = medians["baseline"]["bits_per_byte"] - medians["demo"]["bits_per_byte"]
-    where = ", ".join(f"{key} {value}" for key, value in machine().items())
-    lines += ["", f"Medians of {len(rows) // len(configs)} run(s); the demo is {gain:.3f} better. {where}.", ""]
-    out.with_suffix(".md").write_text("\n".join(lines))
-
-
 def main() -> None:
-    """Reads the flags and runs one of the two forms."""
+    """Reads the flags and runs one trial."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=1, help="runs of each recipe (default 1)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the first run; it grows by 1 (default 1)")
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2, help="torch's threads (default 2)")
-    parser.add_argument("--set", nargs="+", metavar="KEY=VALUE", help="changes to the demo preset; runs nothing else")
-    parser.add_argument("--out", type=Path, default=RESULT, help="result file (default benchmarks/results/...)")
+    parser.add_argument("--set", nargs="+", metavar="KEY=VALUE", default=[], help="changes to the demo preset")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    configs = {"baseline": BASELINE, "demo": PRESETS["demo"]}
-    if args.set:
-        try:
-            configs = {"trial": changed(PRESETS["demo"], dict(item.split("=", 1) for item in args.set))}
-        except ValueError as error:  # ConfigError is one
-            parser.error(str(error))
-    corpora = {name: read_corpus(config.data.encoding) for name, config in configs.items()}
-    turns = [(name, replace(c, seed=args.seed + run)) for run in range(args.runs) for name, c in configs.items()]
-    rows = [measure(name, config, corpora[name]) for name, config in turns]
-    if not args.set:
-        write(args.out, rows, configs)
+    try:
+        config = changed(PRESETS["demo"], dict(item.split("=", 1) for item in args.set))
+    except ValueError as error:  # ConfigError is one
+        parser.error(str(error))
+    print(json.dumps({"set": args.set, **measure(replace(config, seed=args.seed))}))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,125 @@
+"""Two parts of training_end_to_end.py that need torch in their process, and so may not be in its own.
+
+    python benchmarks/end_to_end_helper.py prepare FOLDER MICRO_BATCHES STEPS
+    python benchmarks/end_to_end_helper.py overhead --preset quick --max-steps 3 ...        flags of `main.py train`
+
+prepare writes FOLDER/rows.npy, the rows of the first micro-batches of our run, and prints the peers' settings.
+overhead runs `main.py train` in this process, with a stop-watch on forward, backward and the optimizers' steps, and
+prints how much of a step is something else: reading rows, the sum of gradients' lengths, numbers, display, file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+PRESETS_MEASURED = ("default", "quick")
+
+
+def prepare(folder: str, micro_batches: str, steps: str) -> dict[str, Any]:
+    """Writes the rows (rows, T + 1) int64; returns machine and settings by preset, each step's learning rate too."""
+    from machine import machine
+
+    from transformer.config import PRESETS, DataConfig
+    from transformer.dataset import PackedBatches, open_dataset
+    from transformer.scheduler import lr_scale
+
+    config = PRESETS["default"]
+    with contextlib.closing(open_dataset(DataConfig("shakespeare"))) as data:
+        length = config.data.seq_length
+        window = min(config.data.shuffle_rows, data.tokens_per_epoch // length)
+        batches = iter(PackedBatches(data.train, length, config.batch_size, config.seed, window_rows=window))
+        drawn = [next(batches) for _ in range(int(micro_batches))]
+    rows = [np.concatenate([inputs.numpy(), targets[:, -1:].numpy()], axis=1) for inputs, targets, _ in drawn]
+    np.save(Path(folder) / "rows.npy", np.concatenate(rows))
+    settings = {}
+    for name in PRESETS_MEASURED:
+        preset = PRESETS[name]
+        rates = [preset.optimizer.learning_rate * lr_scale(n, int(steps), preset.optimizer) for n in range(int(steps))]
+        settings[name] = {
+            "shape": asdict(preset.model), "optimizer": asdict(preset.optimizer), "seed": preset.seed, "rates": rates,
+            "batch_size": preset.batch_size, "seq_length": preset.data.seq_length,
+        }  # fmt: skip
+    return {"machine": machine("transformers"), "presets": settings}
+
+
+def overhead(*flags: str) -> dict[str, Any]:
+    """Runs `main.py train` with these flags; returns the share of the steps after the first that is overhead."""
+    sys.path.insert(0, str(ROOT))
+    import main
+
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as main.py does, which would come too late here
+    watch = StopWatch()
+    watch.instrument()
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        status = main.main(["train", *flags])
+    if status:
+        raise SystemExit(shown.getvalue())
+    return watch.result()
+
+
+class StopWatch:
+    """Seconds spent in forward, backward and the optimizers' steps, and the time at which each step ended."""
+
+    def __init__(self) -> None:
+        self.spent = {"forward": 0.0, "backward": 0.0, "optimizer": 0.0}
+        self.ends: list[tuple[float, dict[str, float]]] = []
+
+    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, its time added to `part`."""
+
+        def wrapper(*arguments: Any, **settings: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return function(*arguments, **settings)
+            finally:
+                self.spent[part] += time.perf_counter() - started
+
+        return wrapper
+
+    def instrument(self) -> None:
+        """Puts a subclass of Trainer with timed parts in its place; to be called before the commands import it."""
+        import torch
+
+        from transformer import trainer
+
+        watch = self
+
+        class TimedTrainer(trainer.Trainer):
+            def __init__(self, *arguments: Any, **settings: Any) -> None:
+                super().__init__(*arguments, **settings)
+                self.objective.forward = watch.timed("forward", self.objective.forward)  # type: ignore[method-assign]
+                for optimizer in self.optimizers:
+                    optimizer.step = watch.timed("optimizer", optimizer.step)  # type: ignore[method-assign]
+
+            def train_step(self) -> None:
+                super().train_step()
+                watch.ends.append((time.perf_counter(), dict(watch.spent)))
+
+        torch.Tensor.backward = watch.timed("backward", torch.Tensor.backward)  # type: ignore[method-assign]
+        trainer.Trainer = TimedTrainer  # type: ignore[misc]
+
+    def result(self) -> dict[str, Any]:
+        """Returns seconds by part between the ends of the first step and of the last, and the share of the rest."""
+        (started, before), (ended, after) = self.ends[0], self.ends[-1]
+        wall = ended - started
+        parts = {part: after[part] - before[part] for part in after}
+        rest = wall - sum(parts.values())
+        rounded = {f"{part}_s": round(seconds, 4) for part, seconds in {**parts, "other": rest, "wall": wall}.items()}
+        return {"overhead": round(rest / wall, 5), "steps": len(self.ends) - 1, **rounded}
+
+
+if __name__ == "__main__":
+    result = {"prepare": prepare, "overhead": overhead}[sys.argv[1]](*sys.argv[2:])
+    print(json.dumps(result))
