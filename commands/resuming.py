@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -48,18 +49,31 @@ def load_state(path: Path | None, directory: Path, out: Console) -> tuple[Path, 
     """
     if path is not None:
         return path, checkpoint.load(path)
-    states = sorted(directory.glob("training_state_*.pt"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    states = sorted(directory.glob("training_state_*.pt"), key=_newest_first)
     if not states:
         others = ", ".join(sorted({str(path.parent) for path in Path().glob("checkpoints*/training_state_*.pt")}))
         hint = f"; --checkpoint-dir chooses another folder, and there is one in {others}" if others else ""
         raise CheckpointError(f"there is no training_state_*.pt in {directory}: nothing to resume{hint}")
     *newer, oldest = states
+    damaged = []
     for state in newer:
         try:
-            return state, checkpoint.load(state)
+            contents = checkpoint.load(state)
+            break
         except CheckpointError as error:
             out.print(f"{error}; trying the state before it")
-    return oldest, checkpoint.load(oldest)
+            damaged.append(state)
+    else:
+        state, contents = oldest, checkpoint.load(oldest)
+    for path in damaged:  # else the next save would put it in the place of the one that is whole
+        with contextlib.suppress(OSError):
+            path.replace(f"{path}.damaged")
+    return state, contents
+
+
+def _newest_first(state: Path) -> tuple[bool, int]:
+    """Sorts states. A clock may jump, so that the one before the last seems newer; its name tells which it is."""
+    return state.stem.endswith("_previous"), -state.stat().st_mtime_ns
 
 
 def merged(contents: dict[str, Any], given: TrainConfig, defaults: TrainConfig, world_size: int = 1) -> TrainConfig:

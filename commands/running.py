@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from transformer.remote.hub import HubError
 from transformer.runtime.distributed import Dist
 from transformer.text import Tokenizer, tokenizer_from_state
 from transformer.trainer import OtherProcessError, Trainer, TrainingError
+
+NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+"""What the system says where a disk is full, a file too large for it, or a quota used up."""
 
 
 def as_opened(config: TrainConfig, data: TextData) -> TrainConfig:
@@ -75,6 +79,13 @@ def fit(trainer: Trainer, display: TrainingDisplay) -> int | None:
         path = trainer.save_state()
         display.console.print(f"stopped at step {trainer.step} for want of text; --resume goes on from {path}")
         raise
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise ValueError(
+            f"stopped at step {trainer.step}: no room in {trainer.directory} for what is to be saved "
+            f"({error.strerror}): make room on the disk, then --resume goes on from the state last saved"
+        ) from error
     except KeyboardInterrupt:
         if any(trainer.directory.glob("training_state_*.pt")):
             where = f"the state last saved in {trainer.directory}"

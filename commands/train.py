@@ -33,8 +33,9 @@ event a line; loss_curve.png. A checkpoint carries its config and its encoding: 
 
 **Stopping.** Ctrl-C, or SIGTERM from a batch system, ends the run after its step and saves the state; a second one
 stops at once. A run that was killed goes on from the state saved last, every --eval-every steps or so many minutes
-(--save-every-minutes), and on one machine gives the same weights, bit for bit, as one that never stopped. It keeps its
-settings: flags may change how long it runs and how often it looks, not what it learns.
+(--save-every-minutes), and on one machine gives the same weights, bit for bit, as one that never stopped. So does one
+whose disk was full, when there is room. A damaged state is renamed to *.damaged, and the one before it used. A run
+that goes on keeps its settings: flags may change how long it runs and how often it looks, not what it learns.
 
 **Several GPUs or machines**: torchrun --nproc-per-node 4 main.py train ...; docs/several-machines.md says when it pays.
 

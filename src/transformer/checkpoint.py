@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -86,10 +86,12 @@ def save(path: Path, contents: Mapping[str, Any], keep_previous: bool = False) -
     With `keep_previous` the old file stays too, at previous_path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a process that was killed while it saved
+        left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            torch.save(dict(contents), file)
+            _write(contents, file)
             file.flush()
             os.fsync(file.fileno())
         if keep_previous and path.exists():
@@ -99,6 +101,16 @@ def save(path: Path, contents: Mapping[str, Any], keep_previous: bool = False) -
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        raise
+
+
+def _write(contents: Mapping[str, Any], file: BinaryIO) -> None:
+    """Writes a file of PyTorch's. Raises OSError where the disk is full, which PyTorch may hide."""
+    try:
+        torch.save(dict(contents), file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
         raise
 
 
@@ -117,7 +129,10 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}{_suggestion(path)}")
     try:
-        with zipfile.ZipFile(path) as archive:  # PyTorch writes checksums, and does not look at them
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                raise ValueError("it unpacks to more than its size")
+            # PyTorch writes checksums, and does not look at them.
             if damaged := archive.testzip():
                 raise ValueError(f"{damaged} has another checksum")
         contents = torch.load(path, map_location=device, weights_only=True)

@@ -116,7 +116,12 @@ class MetricsLog:
     def __call__(self, event: Event) -> None:
         if isinstance(event, RunStarted):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text("".join(self._lines_until(event)), encoding="utf-8")
+            kept = self.path.with_name(f".{METRICS_FILE}.tmp")
+            try:
+                kept.write_text("".join(self._lines_until(event)), encoding="utf-8")
+                kept.replace(self.path)  # a crash before this leaves the old file whole
+            finally:
+                kept.unlink(missing_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(to_line(event))
 
