@@ -1,31 +1,26 @@
 """Readers of one cache, killed at any moment or working side by side: the text is right, and nothing is left over.
 
-Readers are forked from one process that has loaded everything, so that a kill costs milliseconds and not the seconds
-that loading PyTorch takes. That process is this file, called as a script.
+Readers are forked from a process that is this file, called as a script (forks.py).
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import itertools
 import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
+from forks import Forks, command, serve, wait_for
 from stand_in_hub import FINEWEB, StandInHub, fineweb_files
 from transformer.config import DataConfig
 from transformer.dataset import DataState, PackedBatches, open_dataset
@@ -38,8 +33,6 @@ BATCHES = 1_000
 """Batches of the undisturbed streams: more than one pass over the text."""
 SHARDS = 3
 """Shards that the cache may hold, of 9."""
-PATIENCE = 60.0
-"""Seconds after which something that should happen has not."""
 
 
 # What is forked
@@ -57,98 +50,6 @@ def read(job: dict[str, Any]) -> None:
                 os.write(out, f"{digest} {json.dumps(state.to_dict())}\n".encode())  # in one piece, whatever happens
 
 
-def command(job: dict[str, Any]) -> None:
-    """Calls main.py in the folder job["folder"], with its output in job["out"]."""
-    from main import main
-
-    os.chdir(job["folder"])
-    os.dup2(os.open(job["out"], os.O_WRONLY | os.O_CREAT), 1)
-    if status := main(job["arguments"]):
-        raise SystemExit(status)
-
-
-def fork(job: dict[str, Any]) -> int:
-    """Returns the id of a child that waits job["delay"] seconds and then does the job; its errors are in .err."""
-    if pid := os.fork():
-        return pid
-    status = 1
-    try:
-        os.dup2(os.open(job["out"] + ".err", os.O_WRONLY | os.O_CREAT), 2)
-        time.sleep(job.get("delay", 0.0))
-        command(job) if "arguments" in job else read(job)
-        sys.stdout.flush()
-        status = 0
-    except BaseException:
-        os.write(2, traceback.format_exc().encode())
-    finally:
-        os._exit(status)
-
-
-def serve() -> None:
-    """Forks the jobs of each line of standard input; answers with a line of their ids and one of their statuses."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "commands")]
-    for name in (
-        "huggingface_hub.errors",
-        "huggingface_hub.hf_api",
-        "matplotlib.figure",
-        "torch._dynamo",
-        "main",
-        "train",
-    ):
-        importlib.import_module(name)  # torch._dynamo: the first optimizer loads it, for seconds
-    with contextlib.suppress(ValueError):  # a file is no folder for a cache: this only loads what the hub needs
-        open_dataset(DataConfig(cache_dir=__file__))
-    assert threading.active_count() == 1, "a process with threads cannot be forked"
-    print(json.dumps("ready"), flush=True)
-    for line in sys.stdin:
-        pids = [fork(job) for job in json.loads(line)]
-        print(json.dumps(pids), flush=True)
-        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
-
-
-class Forks:
-    """The process that forks. Jobs of one call run at the same time."""
-
-    def __init__(self, endpoint: str) -> None:
-        environment = {**os.environ, "HF_ENDPOINT": endpoint, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, __file__],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        assert self._answer() == "ready"
-
-    def start(self, *jobs: dict[str, Any]) -> list[int]:
-        """Returns the ids of the processes."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(jobs) + "\n")
-        self.process.stdin.flush()
-        pids: list[int] = self._answer()
-        return pids
-
-    def statuses(self) -> list[int]:
-        """Waits for the jobs started last; a process that was killed has the signal's negative number."""
-        statuses: list[int] = self._answer()
-        return statuses
-
-    def run(self, *jobs: dict[str, Any]) -> None:
-        """Does the jobs, which must end well."""
-        self.start(*jobs)
-        assert self.statuses() == [0] * len(jobs), [Path(job["out"] + ".err").read_text() for job in jobs]
-
-    def close(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)  # readers too, where a test failed in between
-        self.process.communicate()
-
-    def _answer(self) -> Any:
-        assert self.process.stdout is not None
-        return json.loads(self.process.stdout.readline())
-
-
 # What is read
 
 
@@ -164,7 +65,7 @@ def hub() -> Iterator[StandInHub]:
 
 @pytest.fixture(scope="module")
 def forks(hub: StandInHub) -> Iterator[Forks]:
-    with contextlib.closing(Forks(hub.url)) as process:
+    with contextlib.closing(Forks(__file__, hub.url)) as process:
         yield process
 
 
@@ -195,20 +96,6 @@ def lines(job: dict[str, Any]) -> list[str]:
 
 def told(job: dict[str, Any]) -> str:
     return Path(job["out"] + ".told").read_text() if Path(job["out"] + ".told").exists() else ""
-
-
-def wait_for(happens: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not happens():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.005)
-
-
-def kill(forks: Forks, pids: Sequence[int]) -> None:
-    """Kills what was started last, and waits until it is dead."""
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    assert forks.statuses() == [-signal.SIGKILL] * len(pids)
 
 
 def shards_on_disk(cache: Path) -> set[str]:
@@ -252,7 +139,7 @@ def test_readers_killed_at_random_moments_leave_the_text_right_and_nothing_else(
         count = chance.choice([0, 1, chance.randrange(100), chance.randrange(400)])
         wait_for(lambda reader=reader, count=count: len(lines(reader)) >= count)  # type: ignore[misc]
         time.sleep(chance.uniform(0, 0.25))
-        kill(forks, [pid])
+        forks.kill([pid])
         found = lines(reader)[: BATCHES - start]
         assert found == whole[start : start + len(found)], f"kill {number}"
         assert "damaged" not in told(reader)
@@ -325,4 +212,4 @@ def test_two_processes_train_on_one_cache_at_once(forks: Forks, hub: StandInHub,
 
 
 if __name__ == "__main__":
-    serve()
+    serve(lambda job: command(job) if "arguments" in job else read(job))
