@@ -21,12 +21,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stand_in_hub import FINEWEB, StandInHub, fineweb_files, fineweb_rows, parquet_bytes, taken_for_the_hub
-from transformer.config import DataConfig
+from transformer.config import DataConfig, ModelConfig, TrainConfig
 from transformer.dataset import Batch, DataState, FetchProgress, PackedBatches, TextData, Walk, open_dataset
 from transformer.fineweb_dataset import MOST_AHEAD, HubSource, encode_unit, encoding_id
 from transformer.remote import remote_text
 from transformer.remote.hub import HubError
 from transformer.text import ByteTokenizer, is_validation, load_tokenizer, train_bpe
+from transformer.trainer import Trainer
 
 BYTE = ByteTokenizer()
 FILES, GROUP = 3, 7
@@ -189,6 +190,26 @@ def test_a_state_gives_exactly_the_remaining_batches(
     state = whole[done - 1][2] if done else None
     with opened(config(folders[fresh], num_workers=workers[1])) as (_, source):
         assert_same(first(source, 6, state), whole[done:])
+
+
+def test_neither_workers_nor_the_cache_nor_what_watches_a_run_change_its_weights(
+    server: StandInHub, tmp_path: Path
+) -> None:
+    found = []
+    for number, (stream, cadence) in enumerate([
+        ({"num_workers": 1}, {"eval_every": 1000, "log_every": 1000}),
+        ({"num_workers": 3, "cache_shards": 2}, {"eval_every": 2, "log_every": 1, "save_every_minutes": 1e-9}),
+    ]):  # fmt: skip
+        run = TrainConfig(
+            ModelConfig(257, 8, 1, 1, 16, 16, dropout=0.2), config(tmp_path / f"cache_{number}", **stream),
+            batch_size=4, accumulation_steps=2, max_steps=9, device="cpu", checkpoint_dir=str(tmp_path / f"{number}"),
+            **cadence,
+        )  # fmt: skip
+        with contextlib.closing(open_dataset(run.data)) as data:
+            trainer = Trainer(run, data)
+            trainer.fit()
+            found.append(trainer.model.state_dict())
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
 def test_validation_is_the_same_for_every_seed_epoch_and_run(server: StandInHub, tmp_path: Path) -> None:

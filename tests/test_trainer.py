@@ -314,13 +314,19 @@ def test_an_epochs_evaluation_is_the_checkpoints_score(tmp_path: Path) -> None:
     assert (contents["step"], contents["epoch"], contents["tokens"]) == (15, 3, 480)
 
 
-def test_cadence_of_evaluating_and_logging_changes_nothing_about_the_weights(tmp_path: Path) -> None:
-    runs = [
-        trained(tiny_run(tmp_path / f"{looks}_{logs}", dropout=0.2, eval_every=looks, log_every=logs))[0]
-        for looks, logs in [(1, 1), (4, 3), (1000, 1000)]
-    ]
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_cadence_of_evaluating_logging_and_saving_changes_nothing_about_the_weights(
+    tmp_path: Path, optimizer: str
+) -> None:
+    runs = []
+    for number, (looks, logs, minutes) in enumerate([(1, 1, 10.0), (4, 3, 1e-9), (1000, 1000, 10.0)]):
+        cadence = {"eval_every": looks, "log_every": logs, "save_every_minutes": minutes}
+        config = tiny_run(tmp_path / str(number), optimizer=optimizer, dropout=0.2, **cadence)
+        runs.append(trained(config)[0])
     for other in runs[1:]:
         assert_same(weights(runs[0]), weights(other))
+        for ours, theirs in zip(runs[0].optimizers, other.optimizers, strict=True):
+            assert_same(ours.state_dict(), theirs.state_dict())
 
 
 def test_evaluating_changes_nothing_about_training(tmp_path: Path) -> None:
