@@ -190,12 +190,12 @@ def test_a_damaged_state_never_takes_the_place_of_the_one_that_is_whole(command:
 def test_where_both_states_are_damaged_nothing_is_changed(command: Command, whole: Path) -> None:
     for name in (STATE, PREVIOUS):
         flip_a_bit(whole / name)
-    before = {path.name: path.read_bytes() for path in whole.iterdir()}
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
     outcome = command("train", "--resume", "--checkpoint-dir", "whole")
     assert outcome.status == 2
     assert re.fullmatch(rf"error: \S+{PREVIOUS} is damaged or not a checkpoint: .*\n", outcome.err)
     assert f"{STATE} is damaged" in outcome.out
-    assert {path.name: path.read_bytes() for path in whole.iterdir()} == before
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
 
 
 class Hostile:

@@ -27,7 +27,7 @@ import torch
 from forks import ROOT, Forks, command, serve, wait_for
 from stand_in_hub import FINEWEB, StandInHub, fineweb_files
 from transformer import checkpoint
-from transformer.runtime.metrics import METRICS_FILE, EvalMetrics, RunStarted, StepMetrics, read_metrics
+from transformer.runtime.metrics import METRICS_FILE, EpochMetrics, RunStarted, StepMetrics, read_metrics
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")]
 
@@ -52,6 +52,8 @@ DELICATE = [
 """Moments that a poll would hardly ever meet: Python is about to call this, with files of these names."""
 
 
+MACHINE = {"seconds", "tokens_per_second", "memory_bytes", "utilisation"}
+"""What the machine decides, and not the run."""
 PHASES = {
     "starting", "stepping", "saving a state", "between the two renames", "looking", "after a look", "saving an epoch",
     "after an epoch",
@@ -147,7 +149,7 @@ class Run:
         last = events[-1] if events else None
         if isinstance(last, RunStarted | StepMetrics):
             return "looking" if self.is_looking() else "stepping"
-        return "after a look" if isinstance(last, EvalMetrics) else "after an epoch"
+        return "after an epoch" if isinstance(last, EpochMetrics) else "after a look"
 
 
 def equal(one: object, other: object) -> bool:
@@ -162,12 +164,12 @@ def equal(one: object, other: object) -> bool:
 
 
 def story(run: Run) -> list[dict[str, Any]]:
-    """All that the metrics say, but for time and the starts, of which each life has one."""
+    """All that the metrics say, but for MACHINE and the starts, of which each life has one."""
     events = [event for event in read_metrics(run.run / METRICS_FILE) if not isinstance(event, RunStarted)]
     return [
         {
             "kind": type(event).__name__,
-            **{name: value for name, value in dataclasses.asdict(event).items() if "second" not in name},
+            **{name: value for name, value in dataclasses.asdict(event).items() if name not in MACHINE},
         }
         for event in events
     ]
