@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,19 +17,22 @@ from transformer.cost import Cost, cost, problems, readable
 from transformer.dataset import open_dataset
 from transformer.runtime.capacity import device_memory, device_peak_flops, free_disk
 from transformer.runtime.device import pick_device
+from transformer.runtime.distributed import Dist
 from transformer.text import load_tokenizer
 from transformer.trainer import Trainer
 
 
 def dry_run(config: TrainConfig, out: Console) -> None:
     """Shows what the run will cost and downloads nothing. Raises ConfigError where it cannot fit."""
-    device = pick_device(config.device)
+    device, world_size = pick_device(config.device), int(os.environ.get("WORLD_SIZE", 1))  # torchrun's, not joined
+    if config.shard:
+        Dist(world_size=world_size).check_shard()
     if config.data.is_on_hub:
         config, tokens = with_vocabulary(config), None
     else:
         with contextlib.closing(open_dataset(config.data)) as data:  # local: what there is counts, and it is quick
             config, tokens = as_opened(config, data), data.tokens_per_epoch
-    plan = cost(config, tokens, device.type)
+    plan = cost(config, tokens, device.type, world_size)
     out.print(plan_table(plan, device_peak_flops(device)))
     if found := problems(plan, device_memory(device), free_disk(Path(config.checkpoint_dir))):
         raise ConfigError(found)
@@ -57,6 +61,10 @@ def plan_table(plan: Cost, peak: float | None = None) -> Table:
     head = work["head"] / plan.flops_per_token
     scores = work["scores"] / plan.flops_per_token
     total = plan.flops_per_token * plan.tokens
+    lasting = ", as much gradient"
+    if plan.config.shard:
+        gathered, gradients = readable(memory["gathered"]), readable(memory["gradients"])
+        lasting = f" (1/{plan.world_size} of all; {gathered} gathered for a while), {gradients} gradient"
     rows = {
         "parameters": (
             f"{sum(plan.parameters.values()) / 1e6:.2f}M",
@@ -74,7 +82,7 @@ def plan_table(plan: Cost, peak: float | None = None) -> Table:
         ),
         "memory": (
             f"about {readable(plan.memory_bytes)}",
-            f"{readable(memory['weights'])} weights, as much gradient, {readable(memory['optimizer'])} optimizer; "
+            f"{readable(memory['weights'])} weights{lasting}, {readable(memory['optimizer'])} optimizer; "
             f"{readable(memory['activations'])} activations of a micro-batch, {readable(memory['working'])} to work in",
         ),
         "disk": (

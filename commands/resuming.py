@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from cli import flag_value
-from transformer import checkpoint
+from transformer import sharded_state
 from transformer.checkpoint import CheckpointError
 from transformer.config import ConfigError, TrainConfig
 from transformer.settings import Config
@@ -19,7 +19,7 @@ from transformer.trainer import Trainer
 
 MAY_CHANGE = {
     "epochs", "max_steps", "eval_every", "log_every", "save_every_minutes", "checkpoint_dir", "device", "cache_dir",
-    "cache_shards", "cache_gb", "num_workers", "network_patience",
+    "cache_shards", "cache_gb", "num_workers", "network_patience", "shard",
 }  # fmt: skip
 """Settings that a resumed run may have others of; the rest would make it another run."""
 SHARE = {"batch_size", "accumulation_steps"}
@@ -47,26 +47,26 @@ def load_state(path: Path | None, directory: Path, out: Console) -> tuple[Path, 
     Raises CheckpointError where there is none.
     """
     if path is not None:
-        return path, checkpoint.load(path)
-    states = sorted(directory.glob("training_state_*.pt"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        return path, sharded_state.load(path)
+    states = sharded_state.newest_first(directory)
     if not states:
-        others = ", ".join(sorted({str(path.parent) for path in Path().glob("checkpoints*/training_state_*.pt")}))
+        others = ", ".join(sorted({str(path.parent) for path in Path().glob("checkpoints*/training_state_*")}))
         hint = f"; --checkpoint-dir chooses another folder, and there is one in {others}" if others else ""
-        raise CheckpointError(f"there is no training_state_*.pt in {directory}: nothing to resume{hint}")
+        raise CheckpointError(f"there is no training_state_* in {directory}: nothing to resume{hint}")
     *newer, oldest = states
     for state in newer:
         try:
-            return state, checkpoint.load(state)
+            return state, sharded_state.load(state)
         except CheckpointError as error:
             out.print(f"{error}; trying the state before it")
-    return oldest, checkpoint.load(oldest)
+    return oldest, sharded_state.load(oldest)
 
 
 def merged(contents: dict[str, Any], given: TrainConfig, defaults: TrainConfig, world_size: int = 1) -> TrainConfig:
     """Returns a state's settings with the flags that may change: those of `given` that differ from `defaults`.
 
-    With another number of processes the share of each may change. Raises ConfigError that lists every other flag that
-    contradicts what is stored.
+    With another number of processes the share of each may change. Whether the model is sharded is never stored: that
+    belongs to how this run is started. Raises ConfigError that lists every other flag that contradicts what is stored.
     """
     stored = TrainConfig.from_dict(contents["config"])
     may_change = MAY_CHANGE if world_size == contents.get("world_size", 1) else MAY_CHANGE | SHARE
@@ -83,7 +83,7 @@ def merged(contents: dict[str, Any], given: TrainConfig, defaults: TrainConfig, 
     if problems:
         raise ConfigError([f"a resumed run keeps its settings ({'; '.join(problems)}): leave these flags out"])
     groups = {group: replace(getattr(stored, group), **values) for group, values in changes.items() if group}
-    return replace(stored, **groups, **changes.get("", {}))
+    return replace(stored, **groups, **{**changes.get("", {}), "shard": given.shard})
 
 
 def batch_change(contents: dict[str, Any], trainer: Trainer) -> str | None:

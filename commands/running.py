@@ -10,6 +10,8 @@ from dataclasses import replace
 from types import FrameType
 
 from display import TrainingDisplay
+from transformer import checkpoint
+from transformer.checkpoint import CheckpointError
 from transformer.config import TrainConfig
 from transformer.dataset import Tell, TextData, open_dataset
 from transformer.remote.hub import HubError
@@ -29,11 +31,11 @@ def as_opened(config: TrainConfig, data: TextData) -> TrainConfig:
 
 
 @contextlib.contextmanager
-def told_once(kind: type[Exception] = ValueError) -> Iterator[None]:
+def told_once(kinds: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
     """Around what fails on all processes alike, such as a misspelt flag: one on each machine says how."""
     try:
         yield
-    except kind:
+    except kinds:
         if os.environ.get("LOCAL_RANK", "0") != "0":
             raise SystemExit(2) from None
         raise
@@ -69,14 +71,14 @@ def fit(trainer: Trainer, display: TrainingDisplay) -> int | None:
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with display, told_once(TrainingError):
+        with display, told_once((TrainingError, CheckpointError)):
             trainer.fit()
     except (HubError, OtherProcessError):  # between two steps, so the state is whole
         path = trainer.save_state()
         display.console.print(f"stopped at step {trainer.step} for want of text; --resume goes on from {path}")
         raise
     except KeyboardInterrupt:
-        if any(trainer.directory.glob("training_state_*.pt")):
+        if checkpoint.states(trainer.directory):
             where = f"the state last saved in {trainer.directory}"
             display.console.print(f"stopped at step {trainer.step}; --resume goes on from {where}")
         raise

@@ -37,6 +37,7 @@ stops at once. A run that was killed goes on from the state saved last, every --
 settings: flags may change how long it runs and how often it looks, not what it learns.
 
 **Several GPUs or machines**: torchrun --nproc-per-node 4 main.py train ...; docs/several-machines.md says when it pays.
+A model too large for one of them: the same with --shard, and each keeps only its part.
 
 **When it goes wrong.** Out of memory: a smaller --batch-size with more --accumulation-steps gives the same result.
 Loss is nan: a lower --learning-rate. Validation rises while train falls: more text, or fewer epochs. Nothing learnt on

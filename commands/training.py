@@ -41,6 +41,8 @@ def train_as(
     """Trains as one of the processes, of which rank 0 speaks; returns the trainer, and the signal that stopped it."""
     with told_once():
         device = pick_device(config.device)  # a device that is missing is told before any text is read
+        if config.shard:
+            dist.check_shard()
     dist.own(device)
     directory = Path(config.checkpoint_dir)
     out = console()

@@ -229,6 +229,8 @@ class TrainConfig(Config):
     """Where checkpoints, metrics and the loss curve go."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto takes CUDA, then MPS, then the CPU."""
+    shard: bool = False
+    """Spreads the model over the processes that torchrun starts, each keeping its part; else each keeps all of it."""
 
     @property
     def tokens_per_step(self) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformer.checkpoint import CheckpointError
 from transformer.dataset import DataState
 from transformer.runtime.step_sums import StepSums
+from transformer.sharded_state import complete
 
 if TYPE_CHECKING:
     from transformer.trainer import Trainer
@@ -41,6 +42,7 @@ def restore(trainer: Trainer, contents: dict[str, Any], path: Path) -> None:
     if "optimizers" not in contents:
         raise CheckpointError(f"{path} holds a model, but not the state of a run: see training_state_*")
     try:
+        contents = complete(contents, trainer.model)
         trainer.model.load_state_dict(contents["model"])
         for optimizer, state in zip(trainer.optimizers, contents["optimizers"], strict=True):
             optimizer.load_state_dict(state)

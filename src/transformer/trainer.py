@@ -49,7 +49,8 @@ bit on one kind of machine with one number of threads; a test compares them.
 
 **Several processes** (torchrun) split each step's rows and take the same step: gradients, losses and token counts are
 sums over all of them, so they agree on everything, a skipped step and the moment to stop included. Rank 0 tells and
-saves. docs/several-machines.md says how to start them and when that pays.
+saves. With `shard` each keeps only its part of the model. docs/several-machines.md says how to start them, and when
+which pays.
 
 **Cost.** A step costs what forward and backward of its tokens cost, three forward passes' work (loss.py says why the
 last layer dominates small models), and the optimizer's pass over the weights. Numbers are fetched from the device only
@@ -74,8 +75,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from transformer import checkpoint
-from transformer.config import TrainConfig
+from transformer import checkpoint, sharded_state
+from transformer.config import IGNORE, TrainConfig
 from transformer.dataset import DataState, PackedBatches, TextData
 from transformer.model import DecoderOnlyTransformer
 from transformer.optimizer import build_optimizers, set_learning_rate, skip_step_if
@@ -107,14 +108,15 @@ class Trainer:
     def __init__(
         self, config: TrainConfig, data: TextData, observers: Sequence[Observer] = (), dist: Dist | None = None
     ) -> None:
-        """Raises ConfigError for impossible settings, ValueError where the device is missing."""
+        """Raises ConfigError for impossible settings, ValueError where the device or other processes are missing."""
         self.config = config.check()
         self.data = data
         self.observers = observers
         self.dist = dist or Dist()
         self.device = self.dist.own(pick_device(config.device))
         torch.manual_seed(config.seed)
-        self.model = DecoderOnlyTransformer(config.model).to(self.device)
+        model = DecoderOnlyTransformer(config.model)
+        self.model = self.dist.place(model, self.device, model.layers if config.shard else None)
         self.objective = Objective(self.model, data.tokenizer.eot_id if config.data.mask_documents else None)
         self.optimizers = build_optimizers(self.model, config.optimizer)
         self.steps_per_epoch = max(1, data.tokens_per_epoch // (config.tokens_per_step * self.dist.world_size))
@@ -280,8 +282,9 @@ class Trainer:
         """Returns how the model does on the validation text; changes nothing about training."""
         started = time.perf_counter()
         with autocast(self.device):
-            share = slice(self.dist.rank, None, self.dist.world_size)
-            inputs, targets = (rows[share] for rows in self.data.validation)
+            inputs, targets = (
+                self.dist.share(rows, padding) for rows, padding in zip(self.data.validation, (0, IGNORE), strict=True)
+            )
             spread = Spread()
             end_of_text = self.objective.end_of_text
             own = evaluate_perplexity(self.model, inputs, targets, end_of_text=end_of_text, spread=spread)
@@ -330,22 +333,21 @@ class Trainer:
         """Writes the epoch's checkpoint, the weights and what they scored; returns its path."""
         path = checkpoint.epoch_path(self.directory, self.epoch, self.data.tokenizer.short_name)
         metrics = {"validation_loss": score.loss, "bits_per_byte": score.bits_per_byte}
+        weights = self.dist.whole_weights(self.model)  # all processes have a part in it
         if self.dist.is_main:
-            checkpoint.save(path, {**self._contents(), "metrics": metrics})
+            checkpoint.save(path, {**self._contents(), "model": weights, "metrics": metrics})
         return path
 
     def save_state(self) -> Path:
         """Writes all that resume() needs; the one before stays beside it. Returns its path."""
         path = checkpoint.state_path(self.directory, self.data.tokenizer.short_name)
-        state = run_state(self)  # all processes have a part in it
-        if self.dist.is_main:
-            checkpoint.save(path, {**self._contents(), **state}, keep_previous=True)
+        path = sharded_state.save(path, {**self._contents(), **run_state(self)}, self.dist)  # all have a part in it
         self._saved_at = time.monotonic()
         return path
 
     def resume(self, path: Path) -> None:
         """Goes on from what save_state() wrote. Raises CheckpointError where that cannot be read or does not fit."""
-        self.restore(checkpoint.load(path), path)
+        self.restore(sharded_state.load(path), path)
 
     def restore(self, contents: dict[str, Any], path: Path) -> None:
         """Goes on from a state that is loaded already; `path` is only named in errors, which are resume()'s."""
