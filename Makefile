@@ -66,7 +66,7 @@ evaluate: $(READY) ## perplexity of the latest checkpoint
 compare: $(READY) ## rank all checkpoints by perplexity
 	$(MAIN) compare $(ARGS)
 
-plot: $(READY) ## draw the loss curves of the latest run
+plot: $(READY) ## draw the curves of the latest run, or of those in ARGS
 	$(MAIN) plot $(ARGS)
 
 demo-sampling: $(READY) ## the sampling strategies side by side

@@ -14,7 +14,7 @@ COMMANDS = {
     "generate": ("generate", "write with a trained model"),
     "evaluate": ("evaluate_perplexity", "perplexity and bits per byte of a checkpoint"),
     "compare": ("compare", "all checkpoints, ranked"),
-    "plot": ("plot", "the loss curves of one or more runs, as a picture"),
+    "plot": ("plot", "the curves of one or more runs, as a picture and a table"),
     "demo-sampling": ("sampling_comparison", "the sampling strategies side by side"),
     "test-fineweb": ("test_fineweb", "a look at FineWeb-Edu on the hub: what is there, how fast, a sample"),
     "benchmark": ("benchmark_generation", "tokens per second with and without the key-value cache"),

@@ -79,30 +79,33 @@ def run_worker(name: str, folder: str, url: str, repeat: int) -> dict[str, float
 
 
 def ours(folder: Path, repeat: int) -> dict[str, float]:
-    """The project's own stream, through the cache in the folder."""
+    """The project's own stream, with nearly all documents for training: what the other contenders tokenize."""
+    steps = int(TOKENS_A_COPY * repeat) // (SEQ_LENGTH * BATCH_SIZE)
+    return read(folder / "cache", steps, validation_fraction=0.001, validation_tokens=1_000)
+
+
+def first_batch(folder: Path, repeat: int) -> dict[str, float]:
+    """The first batch as a training run has it, with the default validation text."""
+    return read(folder / "cache_first", 0)
+
+
+def read(cache: Path, more_batches: int, **settings: Any) -> dict[str, float]:
+    """Reads a first batch, and more, through the cache."""
     import torch  # noqa: F401  not part of what is timed
 
     from transformer.config import DataConfig
     from transformer.dataset import PackedBatches, open_dataset
 
     started = time.perf_counter()
-    # Nearly all documents for training, so that all contenders tokenize the same text.
-    few: dict[str, Any] = {} if repeat == 0 else {"validation_fraction": 0.001, "validation_tokens": 1_000}
-    config = DataConfig(cache_dir=str(folder / f"cache{repeat}"), shard_mb=8, cache_shards=50, **few)
-    steps = int(TOKENS_A_COPY * repeat) // (SEQ_LENGTH * BATCH_SIZE)
+    config = DataConfig(cache_dir=str(cache), shard_mb=8, cache_shards=50, **settings)
     with contextlib.closing(open_dataset(config)) as data:
         opened = time.perf_counter() - started
         batches = iter(PackedBatches(data.train, SEQ_LENGTH, BATCH_SIZE, seed=1))
         next(batches)
         first = time.perf_counter() - started
-        tokens = sum(inputs.numel() for inputs, _, _ in islice(batches, steps)) + SEQ_LENGTH * BATCH_SIZE
+        tokens = sum(inputs.numel() for inputs, _, _ in islice(batches, more_batches)) + SEQ_LENGTH * BATCH_SIZE
         seconds = time.perf_counter() - started
     return figures(tokens, seconds, opened, first)
-
-
-def first_batch(folder: Path, repeat: int) -> dict[str, float]:
-    """The first batch as a training run has it, with the default validation text."""
-    return ours(folder, 0)
 
 
 def plain_loop(folder: Path, repeat: int) -> dict[str, float]:

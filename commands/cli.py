@@ -144,5 +144,5 @@ def console() -> Console:
 
 
 def open_model(path: Path | None, device: str = "auto") -> LoadedModel:
-    """Loads a checkpoint, or the latest one where none is named. Raises CheckpointError, a ValueError."""
-    return checkpoint.load_model(path or checkpoint.latest(Path()), pick_device(device))
+    """Loads a checkpoint, "best" or where none is named the latest one. Raises CheckpointError, a ValueError."""
+    return checkpoint.load_model(checkpoint.named(path) if path else checkpoint.latest(Path()), pick_device(device))

@@ -1,6 +1,6 @@
 """The training run on the terminal: a live line of numbers under a progress bar, and a lasting line where it matters.
 
-While text is fetched from the hub, a second line shows the shard that is coming, the speed and the cache. Where
+While text is fetched from the hub or the validation text is measured, a second line shows how far that is. Where
 standard output is not a terminal, only the lasting lines are printed, a step line now and then among them.
 """
 
@@ -17,9 +17,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.status import Status
 from rich.text import Text
 
+from fetching import fetch_numbers, teller
+from forecast import Forecast
+from phrases import duration, printable, step_numbers
 from transformer.config import TrainConfig
+from transformer.cost import readable
 from transformer.dataset import FetchProgress
-from transformer.runtime.metrics import EpochMetrics, EvalMetrics, Event, RunEnded, RunStarted, StepMetrics
+from transformer.runtime.metrics import (
+    EpochMetrics,
+    EvalMetrics,
+    Event,
+    Phase,
+    RunEnded,
+    RunStarted,
+    Sample,
+    StepMetrics,
+)
 
 
 class TrainingDisplay:
@@ -37,10 +50,14 @@ class TrainingDisplay:
             disable=not console.is_terminal,
         )
         self.task = self.progress.add_task("training", total=None, numbers="")
-        self.fetching: TaskID | None = None
+        self.beside: dict[str, TaskID] = {}
         self.lock = threading.Lock()
         self.status: Status | None = None
         self.lines_every = 0
+        self.forecast: Forecast | None = None
+        self.memory_bytes, self.utilisations = 0, [0.0]
+        self.tell = teller(console, self._fetched)
+        """Shows news of the data: a lasting line, or how far fetching is. May be called from any thread."""
 
     @contextlib.contextmanager
     def opening(self, what: str) -> Iterator[None]:
@@ -49,20 +66,20 @@ class TrainingDisplay:
             yield
         self.status = None
 
-    def tell(self, news: str | FetchProgress) -> None:
-        """Shows news of the data: a lasting line, or how far fetching is. May be called from any thread."""
-        if isinstance(news, str):
-            self.console.print(news, style="dim")
-            return
+    def _fetched(self, news: FetchProgress) -> None:
         numbers = fetch_numbers(news)
         if self.status is not None:
             self.status.update(Text(f"fetching {numbers}, {news.fetched_units} of {news.units} row groups"))
             return
-        shown: dict[str, Any] = {"total": news.units, "completed": news.fetched_units, "numbers": numbers}
+        self._beside("fetching", news.fetched_units, news.units, numbers)
+
+    def _beside(self, name: str, done: int, total: int, numbers: str) -> None:
+        """Shows a second bar for as long as it is not full."""
+        shown: dict[str, Any] = {"total": total, "completed": done, "numbers": numbers}
         with self.lock:
-            if self.fetching is None:
-                self.fetching = self.progress.add_task("fetching", **shown)
-        self.progress.update(self.fetching, **shown, visible=news.fetched_units < news.units)
+            if name not in self.beside:
+                self.beside[name] = self.progress.add_task(name, **shown)
+        self.progress.update(self.beside[name], **shown, visible=done < total)
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -77,16 +94,24 @@ class TrainingDisplay:
         match event:
             case RunStarted():
                 self._started(event)
+            case Phase():
+                self._busy(event)
             case StepMetrics():
-                numbers = step_numbers(event)
-                self.progress.update(self.task, completed=event.step, numbers=numbers)
+                self.memory_bytes = event.memory_bytes
+                self.utilisations.append(event.utilisation)
+                self.progress.update(self.task, completed=event.step, numbers=step_numbers(event))
                 if not self.console.is_terminal and event.step % self.lines_every == 0:
-                    self.console.print(f"step {event.step}: {numbers}, gradient norm {event.grad_norm:.2f}")
+                    self.console.print(f"step {event.step}: {step_numbers(event)}, gradient norm {event.grad_norm:.2f}")
             case EvalMetrics():
                 self.console.print(
                     f"step {event.step}: validation loss {event.loss:.4f}, perplexity {event.perplexity:.2f}, "
                     f"{event.bits_per_byte:.3f} bits per byte"
                 )
+            case Sample():
+                written = Text(
+                    f"step {event.step} writes: {printable(event.prompt + event.text) or 'nothing'}", style="dim italic"
+                )
+                self.console.print(written, no_wrap=True, overflow="ellipsis")
             case EpochMetrics():
                 self.console.print(
                     f"epoch {event.epoch}: "
@@ -99,7 +124,11 @@ class TrainingDisplay:
                 if event.gave_up:
                     self.console.print(f"validation no longer improves: ended at step {event.step}, as --patience asks")
                 rate = event.tokens / event.seconds if event.seconds else 0.0
-                self.console.print(f"trained on {event.tokens:,} tokens in {event.seconds:.0f} s, {rate:,.0f} tokens/s")
+                self.console.print(
+                    f"trained on {event.tokens:,} tokens in {duration(event.seconds)}, {rate:,.0f} tokens/s"
+                    + (f", {readable(self.memory_bytes)} of memory at most" if self.memory_bytes else "")
+                    + (f", up to {max(self.utilisations):.0%} of the device's peak" if max(self.utilisations) else "")
+                )
 
     def _started(self, event: RunStarted) -> None:
         model, data = self.config.model, self.config.data
@@ -114,16 +143,15 @@ class TrainingDisplay:
         log_every = self.config.log_every
         self.lines_every = max(1, event.total_steps // 20 // log_every) * log_every
         self.progress.update(self.task, total=event.total_steps, completed=event.step)
+        self.forecast = Forecast(self.config, event)
 
-
-def step_numbers(event: StepMetrics) -> str:
-    """Returns the numbers of a step in one line."""
-    return (
-        f"loss {event.loss:.3f}  ppl {event.perplexity:.1f}  lr {event.learning_rate:.1e}  "
-        f"{event.tokens_per_second:,.0f} tok/s"
-    )
-
-
-def fetch_numbers(news: FetchProgress) -> str:
-    """Returns how the fetching goes in a few words."""
-    return f"shard {news.shard}  {news.bytes_per_second / 1e6:.1f} MB/s  cache {news.cache_bytes / 1e9:.2f} GB"
+    def _busy(self, phase: Phase) -> None:
+        """Moves the bars; after a few steps says how long the run will take."""
+        if phase.doing == "validating":
+            self._beside("validating", phase.done, phase.total, "rows of validation text")
+        elif phase.doing != "training":
+            self.progress.update(self.task, numbers=phase.doing)
+        else:
+            self.progress.update(self.task, completed=phase.step + phase.done / phase.total)
+            if self.forecast is not None and (line := self.forecast.at(phase)):
+                self.console.print(line)

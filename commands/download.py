@@ -21,11 +21,11 @@ from dataclasses import dataclass, field
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cli import console, parse, run
-from display import fetch_numbers
+from fetching import fetch_numbers, teller
 from transformer.config import ConfigError, DataConfig, TrainConfig, seed_problems
-from transformer.dataset import FetchProgress, Place, Walk, open_dataset
+from transformer.dataset import Place, Walk, open_dataset
 from transformer.fineweb_dataset import HubSource
-from transformer.remote.hub import HubError
+from transformer.remote.answers import HubError
 from transformer.remote.remote_text import CONNECTIONS, Pins
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
@@ -56,13 +56,7 @@ def main(arguments: Sequence[str]) -> None:
         disable=not out.is_terminal,
     )
     task = progress.add_task("tokens", total=wanted, tokens="", numbers="")
-
-    def tell(news: str | FetchProgress) -> None:
-        if isinstance(news, str):
-            progress.console.print(news, style="dim")
-        else:
-            progress.update(task, numbers=fetch_numbers(news))
-
+    tell = teller(progress.console, lambda news: progress.update(task, numbers=fetch_numbers(news)))
     with progress, contextlib.closing(open_dataset(config, tell=tell)) as data:
         source = data.train
         assert isinstance(source, HubSource)

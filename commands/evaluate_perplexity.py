@@ -26,7 +26,7 @@ class EvaluateOptions:
     """Perplexity and bits per byte of a checkpoint on held-out text."""
 
     checkpoint: Path | None = None
-    """Which checkpoint to measure; None: the latest."""
+    """Which checkpoint to measure; best, or FOLDER/best: of the lowest validation loss. None: the latest."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
 

@@ -34,7 +34,7 @@ class GenerateOptions:
     prompt: str | None = None
     """The text to continue; "" starts a new text."""
     checkpoint: Path | None = None
-    """Which checkpoint to use; None: the latest."""
+    """Which checkpoint to use; best, or FOLDER/best: of the lowest validation loss. None: the latest."""
     preset: str = "balanced"
     """Named sampling settings: greedy, precise, balanced, creative or very-creative."""
     list_presets: bool = False

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from cli import flag_value
 from transformer import sharded_state
 from transformer.checkpoint import CheckpointError
 from transformer.config import ConfigError, TrainConfig
@@ -18,8 +17,9 @@ from transformer.settings import Config
 from transformer.trainer import Trainer
 
 MAY_CHANGE = {
-    "epochs", "max_steps", "eval_every", "log_every", "save_every_minutes", "checkpoint_dir", "device", "cache_dir",
-    "cache_shards", "cache_gb", "num_workers", "network_patience", "shard",
+    "epochs", "max_steps", "eval_every", "log_every", "patience", "save_every_minutes", "save_every_steps", "keep_last",
+    "checkpoint_dir", "device", "cache_dir", "cache_shards", "cache_gb", "num_workers", "network_patience", "trackers",
+    "compile", "activation_checkpointing", "sample_tokens", "sample_prompt", "shard",
 }  # fmt: skip
 """Settings that a resumed run may have others of; the rest would make it another run."""
 SHARE = {"batch_size", "accumulation_steps"}
@@ -35,10 +35,14 @@ def with_resume_path(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def less_typed(defaults: TrainConfig, arguments: Sequence[str]) -> TrainConfig:
-    """Returns the defaults with 0 for a process's share where that was typed: it then differs, whatever was typed."""
-    typed = {name: 0 for name in SHARE if flag_value(arguments, f"--{name.replace('_', '-')}", "")}
-    return replace(defaults, **typed)  # type: ignore[arg-type]
+def typed_settings(arguments: Sequence[str]) -> set[str]:
+    """Returns the names of the settings whose flags are among the arguments: bias for --no-bias.
+
+    A value never begins with two dashes, unless it follows "=".
+    """
+    flags = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
+    names = {flag.removeprefix("--").replace("-", "_") for flag in flags}
+    return names | {name.removeprefix("no_") for name in names} | ({"device"} if "mps" in names else set())
 
 
 def load_state(path: Path | None, directory: Path, out: Console) -> tuple[Path, dict[str, Any]]:
@@ -62,23 +66,23 @@ def load_state(path: Path | None, directory: Path, out: Console) -> tuple[Path, 
     return oldest, sharded_state.load(oldest)
 
 
-def merged(contents: dict[str, Any], given: TrainConfig, defaults: TrainConfig, world_size: int = 1) -> TrainConfig:
-    """Returns a state's settings with the flags that may change: those of `given` that differ from `defaults`.
+def merged(contents: dict[str, Any], given: TrainConfig, typed: Set[str], world_size: int = 1) -> TrainConfig:
+    """Returns a state's settings with those of `given` that were typed and may change.
 
     With another number of processes the share of each may change. Whether the model is sharded is never stored: that
-    belongs to how this run is started. Raises ConfigError that lists every other flag that contradicts what is stored.
+    belongs to how this run is started. Raises ConfigError that lists every other typed setting that contradicts what is
+    stored.
     """
     stored = TrainConfig.from_dict(contents["config"])
     may_change = MAY_CHANGE if world_size == contents.get("world_size", 1) else MAY_CHANGE | SHARE
     problems: list[str] = []
     changes: dict[str, dict[str, Any]] = {}
-    pairs = zip(leaves(stored), leaves(given), leaves(defaults), strict=True)
-    for (group, name, old), (_, _, new), (_, _, default) in pairs:
-        if new in (default, old):
+    for (group, name, old), (_, _, new) in zip(leaves(stored), leaves(given), strict=True):
+        if name not in typed or new == old:
             continue
         if name in may_change:
             changes.setdefault(group, {})[name] = new
-        elif (group, name) != ("model", "vocab_size"):
+        else:
             problems.append(f"--{name.replace('_', '-')} {new}: the run has {old}")
     if problems:
         raise ConfigError([f"a resumed run keeps its settings ({'; '.join(problems)}): leave these flags out"])

@@ -14,7 +14,7 @@ from transformer import checkpoint
 from transformer.checkpoint import CheckpointError
 from transformer.config import TrainConfig
 from transformer.dataset import Tell, TextData, open_dataset
-from transformer.remote.hub import HubError
+from transformer.remote.answers import HubError
 from transformer.runtime.distributed import Dist
 from transformer.text import Tokenizer, tokenizer_from_state
 from transformer.trainer import OtherProcessError, Trainer, TrainingError

@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.text import Text
 
 from cli import console, parse, run
-from display import fetch_numbers
+from fetching import fetch_numbers, teller
 from fineweb_report import Look, cached, hub, split, timing
-from transformer.config import DataConfig
-from transformer.dataset import FetchProgress, PackedBatches, TextData, Walk, open_dataset
+from transformer.config import DataConfig, TrainConfig
+from transformer.dataset import PackedBatches, TextData, Walk, open_dataset
 from transformer.fineweb_dataset import LOADERS, HubSource
 from transformer.remote.remote_text import Pins
 
@@ -40,7 +40,7 @@ class FineWebOptions:
     """Row groups to read."""
     sample_tokens: int = 120
     """Tokens of training text to decode and show."""
-    seed: int = 1
+    seed: int = TrainConfig.seed
     """Which text is read first follows from it, as in a run."""
 
 
@@ -65,13 +65,7 @@ def main(arguments: Sequence[str]) -> None:
 def opened(config: DataConfig, out: Console) -> Iterator[tuple[TextData, HubSource, float]]:
     """Opens the dataset and tells how many seconds that took."""
     with out.status(Text(f"opening {config.dataset}")) as status:
-
-        def tell(news: str | FetchProgress) -> None:
-            if isinstance(news, str):
-                out.print(news, style="dim")
-            else:
-                status.update(Text(f"fetching {fetch_numbers(news)}"))
-
+        tell = teller(out, lambda news: status.update(Text(f"fetching {fetch_numbers(news)}")))
         started = time.perf_counter()
         with contextlib.closing(open_dataset(config, tell=tell)) as data:
             if not isinstance(data.train, HubSource):

@@ -29,12 +29,22 @@ and the only number that tells learning from remembering. trainer.py says how to
 
 **What it leaves** in --checkpoint-dir: model_epoch_N_ENCODING.pt after each epoch (for generate, evaluate, compare);
 training_state_ENCODING.pt and the one before it, with which --resume goes on where it stopped; metrics.jsonl, one
-event a line; loss_curve.png. A checkpoint carries its config and its encoding: no other command needs to be told them.
+event a line; loss_curve.png and .svg; tensorboard/, for `tensorboard --logdir .`, with steps along the x-axis
+(--trackers wandb or trackio for those). A checkpoint carries its config and its encoding: no other command needs to be
+told them. `main.py plot RUN RUN` draws several runs into one picture.
+--keep-last 3 leaves the last three epochs and the best one, by validation loss, that is `generate --checkpoint best`.
+
+**Fine-tuning.** --init-from CHECKPOINT begins a new run with a trained model, on other text: its weights, shape, row
+length and encoding; the optimizer and everything else are the new run's, and a lower --learning-rate than the first
+run's is a good beginning. It goes to checkpoints_finetuned where no --checkpoint-dir is given. The first line says how
+the checkpoint does on the new text before it has learnt any of it.
 
 **Stopping.** Ctrl-C, or SIGTERM from a batch system, ends the run after its step and saves the state; a second one
-stops at once. A run that was killed goes on from the state saved last, every --eval-every steps or so many minutes
-(--save-every-minutes), and on one machine gives the same weights, bit for bit, as one that never stopped. It keeps its
-settings: flags may change how long it runs and how often it looks, not what it learns.
+stops at once. A run that was killed goes on from the state saved last, every --eval-every steps or so many minutes or
+steps (--save-every-minutes, --save-every-steps), and on one machine gives the same weights, bit for bit, as one that
+never stopped. It keeps its settings: flags may change how long it runs and how often it looks, not what it learns. Of a
+preset only the folder counts, and not even that beside --resume PATH: such a run goes on in its own folder, or in
+--checkpoint-dir.
 
 **Several GPUs or machines**: torchrun --nproc-per-node 4 main.py train ...; docs/several-machines.md says when it pays.
 A model too large for one of them: the same with --shard, and each keeps only its part.
@@ -53,10 +63,14 @@ from pathlib import Path
 
 from cli import console, flag_value, parse, run
 from planning import dry_run
-from resuming import less_typed, with_resume_path
+from resuming import typed_settings, with_resume_path
 from running import told_once
+from starting import Start, from_checkpoint
 from training import train
 from transformer.config import PRESETS, ConfigError, TrainConfig, near_miss
+
+FINETUNED = "checkpoints_finetuned"
+"""The folder of a run that begins with a checkpoint, where none is named: not the preset's, which may hold that one."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +95,12 @@ class TrainOptions:
 def main(arguments: Sequence[str]) -> None:
     with told_once():
         options = read_options(arguments)
+    config, typed = options.config, typed_settings(arguments)
     if options.dry_run:
-        dry_run(options.config, console())
+        start = Start(config) if config.init_from is None else from_checkpoint(config, typed)
+        dry_run(start.config, console(), start.tokenizer)
     else:
-        defaults = less_typed(PRESETS[options.preset], arguments)
-        train(options.config, options.resume, options.resume_from, defaults)
+        train(config, options.resume, options.resume_from, typed)
 
 
 def read_options(arguments: Sequence[str]) -> TrainOptions:
@@ -99,10 +114,16 @@ def read_options(arguments: Sequence[str]) -> TrainOptions:
         raise ConfigError([f"--quick is the preset quick, and --preset {name} another: give one of them"])
     options = parse(TrainOptions, arguments, "train", TrainOptions(PRESETS[name], name))
     options = replace(options, preset=name)
-    if any(argument.split("=")[0].replace("_", "-") == "--vocab-size" for argument in arguments):
+    if "vocab_size" in typed_settings(arguments):
         raise ConfigError(["the vocabulary follows from the encoding: choose --encoding, for example bpe2048"])
     config = replace(options.config, device="mps") if options.mps else options.config
-    return replace(options, config=config.check())
+    if config.init_from is None:
+        return replace(options, config=config.check())
+    if options.resume or options.resume_from is not None:
+        raise ConfigError(["--init-from begins a new run, --resume goes on with one: give one of them"])
+    if "checkpoint_dir" not in typed_settings(arguments):
+        config = replace(config, checkpoint_dir=FINETUNED)
+    return replace(options, config=config)  # checked with the checkpoint's shape
 
 
 if __name__ == "__main__":

@@ -197,9 +197,31 @@ def test_a_folder_of_checkpoints_can_be_named_itself(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path / "mine") == path
 
 
+def test_the_best_checkpoint_is_the_one_that_says_it_scored_best(tmp_path: Path) -> None:
+    tokenizer = ByteTokenizer()
+    model, config = tiny(tokenizer)
+    contents = {**checkpoint.model_contents(model, config, tokenizer), "step": 7, "epoch": 2, "tokens": 1234}
+    for epoch, loss in enumerate([2.5, 2.0, float("nan"), 2.2], start=1):
+        path = checkpoint.epoch_path(tmp_path / "checkpoints", epoch, "byte")
+        checkpoint.save(path, {**contents, "metrics": {"validation_loss": loss}})
+    checkpoint.save(checkpoint.epoch_path(tmp_path / "checkpoints", 5, "byte"), contents)  # says nothing
+    checkpoint.epoch_path(tmp_path / "checkpoints", 6, "byte").write_bytes(b"damaged")
+    best = tmp_path / "checkpoints" / "model_epoch_2_byte.pt"
+    assert checkpoint.best(tmp_path) == checkpoint.named(tmp_path / "best") == best
+    assert checkpoint.named(tmp_path / "checkpoints" / "best") == best
+    assert checkpoint.named(path) == path
+    (tmp_path / "best").touch()
+    assert checkpoint.named(tmp_path / "best") == tmp_path / "best"
+    with pytest.raises(CheckpointError, match="no checkpoint found"):
+        checkpoint.named(tmp_path / "elsewhere" / "best")
+
+
 def test_no_checkpoint_at_all_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint found: train one first"):
         checkpoint.latest(tmp_path)
+    touch(tmp_path / "model_epoch_3_byte.pt", 1)
+    with pytest.raises(CheckpointError, match="says what it scored: name one"):
+        checkpoint.best(tmp_path)
 
 
 # Damaged and foreign files

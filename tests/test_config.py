@@ -170,6 +170,20 @@ def test_a_nested_group_that_is_no_group_says_so() -> None:
     assert "not None" not in str(raised.value)
 
 
+def test_a_setting_that_takes_several_names_takes_only_known_ones() -> None:
+    assert TrainConfig(trackers=()).check().trackers == ()
+    assert TrainConfig.from_dict({"trackers": ["wandb", "tensorboard"]}).trackers == ("wandb", "tensorboard")
+    for wrong in (("tensorboard", "wandbb"), "wandb", (1,), None):
+        with pytest.raises(ConfigError, match=r"trackers=.* is not one of tensorboard, wandb, trackio"):
+            TrainConfig.from_dict({"trackers": wrong})
+
+
+def test_a_checkpoint_without_a_setting_that_came_later_has_its_default() -> None:
+    stored = TrainConfig(epochs=3).to_dict()
+    del stored["trackers"]
+    assert TrainConfig.from_dict(stored) == TrainConfig(epochs=3)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_valid(name: str) -> None:
     assert PRESETS[name].check() is PRESETS[name]
@@ -230,3 +244,8 @@ def test_the_quick_run_is_the_documented_one() -> None:
     assert quick.data.tokens_per_epoch == 10_000_000
     assert quick.checkpoint_dir == "checkpoints_quick"
     assert dataclasses.replace(quick, model=run.model, data=run.data, checkpoint_dir=run.checkpoint_dir) == run
+
+
+def test_a_model_is_compiled_or_sharded_not_both() -> None:
+    with pytest.raises(ConfigError, match="compile translates the model as one piece, and shard takes it apart"):
+        TrainConfig(compile=True, shard=True).check()

@@ -72,7 +72,9 @@ def batch_of(config: TrainConfig) -> tuple[Tensor, Tensor]:
 
 def objective_of(config: TrainConfig) -> Objective:
     """Returns the model as it is trained."""
-    return Objective(DecoderOnlyTransformer(config.model).train(), 0 if config.data.mask_documents else None)
+    model = DecoderOnlyTransformer(config.model).train()
+    model.activation_checkpointing = config.activation_checkpointing
+    return Objective(model, 0 if config.data.mask_documents else None)
 
 
 # Parameters
@@ -248,6 +250,9 @@ REAL_SHAPES = {
     "wide encoding, one short row": run_of(ModelConfig(50_000, 128, 4, 1, 256, 16), 16, batch_size=1),
     "bytes, long rows": run_of(ModelConfig(257, 64, 4, 2, 256, 256, dropout=0.1), 256, batch_size=4),
     "modern, narrow": run_of(dataclasses.replace(PRESETS["modern"].model, d_model=128, d_ff=352, num_layers=3), 128),
+    "activation checkpointing": run_of(
+        ModelConfig(257, 64, 4, 6, 256, 256, dropout=0.1), 256, batch_size=4, activation_checkpointing=True
+    ),
     "one micro-batch a step": run_of(ModelConfig(8_000, 128, 4, 4, 512, 128), 128, accumulation_steps=1),
 }
 
@@ -324,6 +329,13 @@ def test_the_disk_holds_a_checkpoint_an_epoch_two_states_and_text_from_the_hub()
     }
     assert plan.disk_bytes == sum(plan.disk.values())
     assert cost(PRESETS["tiny"]).disk["text_cache"] == 0
+
+
+def test_keep_last_bounds_the_room_of_the_checkpoints(tmp_path: Path) -> None:
+    """Those that stay, the best one, and a new one that is written before an old one goes."""
+    for epochs, keep_last, most in [(30, 0, 30), (30, 1, 3), (30, 5, 7), (3, 5, 3)]:
+        plan = cost(tiny_run(tmp_path, epochs=epochs, keep_last=keep_last))
+        assert plan.disk["checkpoints"] == most * plan.checkpoint_bytes
 
 
 # Length

@@ -28,7 +28,7 @@ from transformer.config import DataConfig
 from transformer.dataset import Batch, DataState, FetchProgress, PackedBatches, TextData, Walk, open_dataset
 from transformer.fineweb_dataset import MOST_AHEAD, HubSource, encode_unit, encoding_id
 from transformer.remote import remote_text
-from transformer.remote.hub import HubError
+from transformer.remote.answers import HubError
 from transformer.text import ByteTokenizer, is_validation, load_tokenizer, train_bpe
 
 BYTE = ByteTokenizer()

@@ -28,8 +28,10 @@ from transformer.runtime.metrics import (
     EvalMetrics,
     Event,
     MetricsLog,
+    Phase,
     RunEnded,
     RunStarted,
+    Sample,
     StepMetrics,
     read_metrics,
 )
@@ -37,7 +39,7 @@ from transformer.text import ByteTokenizer
 from transformer.trainer import Trainer, TrainingError
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "two", "red", "hens", "run", "up", "the", "hill"]
-TIMES = {"seconds", "tokens_per_second", "checkpoint"}
+TIMES = {"seconds", "tokens_per_second", "memory_bytes", "checkpoint"}
 """What may differ between two equal runs."""
 
 
@@ -74,10 +76,18 @@ def tiny_text(config: TrainConfig) -> TextData:
     return text_data(config.data, tokenizer, train, config.data.tokens_per_epoch, iter(held_out))
 
 
+class Told(list[Event]):
+    """An observer that keeps all that is told, but for phases."""
+
+    def __call__(self, event: Event) -> None:
+        if not isinstance(event, Phase):
+            self.append(event)
+
+
 def trained(config: TrainConfig) -> tuple[Trainer, list[Event]]:
     """Returns the trainer after fit(), and all that it told."""
-    events: list[Event] = []
-    trainer = Trainer(config, tiny_text(config), [events.append])
+    events = Told()
+    trainer = Trainer(config, tiny_text(config), [events])
     trainer.fit()
     return trainer, events
 
@@ -206,7 +216,7 @@ def test_every_token_of_the_step_weighs_the_same(tmp_path: Path) -> None:
     """The gradient of a step is that of the mean over all its tokens, by plain autograd on all rows at once."""
     config = tiny_run(tmp_path, grad_clip=0.0)
     trainer, other = (Trainer(config, tiny_text(config)) for _ in range(2))
-    rows = [next(other._batches)[:2] for _ in range(2)]
+    rows = [next(other.batches)[:2] for _ in range(2)]
     tokens, targets = (torch.cat(parts) for parts in zip(*rows, strict=True))
     logits = other.model(tokens)
     torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
@@ -250,11 +260,16 @@ def test_fit_tells_events_in_order(tmp_path: Path) -> None:
     assert evaluations == [
         (RunStarted, 0),
         (EvalMetrics, 3),
+        (Sample, 3),
         (EvalMetrics, 5),
+        (Sample, 5),
         (EpochMetrics, 5),
         (EvalMetrics, 6),
+        (Sample, 6),
         (EvalMetrics, 9),
+        (Sample, 9),
         (EvalMetrics, 10),
+        (Sample, 10),
         (EpochMetrics, 10),
         (RunEnded, 10),
     ]
@@ -366,8 +381,8 @@ def test_more_processes_take_fewer_steps_for_the_same_text(tmp_path: Path) -> No
 def test_max_steps_ends_a_run_in_mid_epoch_with_a_checkpoint(tmp_path: Path) -> None:
     trainer, events = trained(tiny_run(tmp_path, max_steps=7))
     assert trainer.step == 7
-    assert [type(event) for event in events[-4:]] == [StepMetrics, EvalMetrics, EpochMetrics, RunEnded]
-    assert {event.step for event in events[-4:]} == {7}
+    assert [type(event) for event in events[-5:]] == [StepMetrics, EvalMetrics, Sample, EpochMetrics, RunEnded]
+    assert {event.step for event in events[-5:]} == {7}
     assert [path.name for path in checkpoint.epochs(tmp_path)] == ["model_epoch_1_byte.pt", "model_epoch_2_byte.pt"]
     assert checkpoint.load(tmp_path / "model_epoch_2_byte.pt")["step"] == 7
     assert checkpoint.load(tmp_path / "training_state_byte.pt")["step"] == 7
@@ -383,6 +398,61 @@ def test_every_epoch_leaves_its_own_checkpoint(tmp_path: Path) -> None:
     assert [path.name for path in checkpoint.epochs(tmp_path)] == [f"model_epoch_{n}_byte.pt" for n in (1, 2, 3)]
     others = sorted(path.name for path in tmp_path.iterdir() if "model" not in path.name)
     assert others == ["training_state_byte.pt", "training_state_byte_previous.pt"]
+
+
+def scored(trainer: Trainer, *losses: float) -> list[int]:
+    """Lets the trainer end one epoch after another with these validation losses; returns the epochs that are left."""
+    for loss in losses:
+        trainer.step += trainer.steps_per_epoch
+        trainer.save(EvalMetrics(trainer.step, trainer.epoch, loss, math.exp(loss), loss, 100, 0.0))
+    return [int(path.name.split("_")[2]) for path in checkpoint.epochs(trainer.directory)]
+
+
+def test_keep_last_leaves_the_last_epochs_and_the_best_one(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path, keep_last=2, epochs=9)
+    trainer = Trainer(config, tiny_text(config))
+    assert scored(trainer, 3.0, 2.0, math.nan, 2.5) == [2, 3, 4]
+    assert scored(trainer, 2.0, 2.4) == [2, 5, 6]  # of two equal ones the earlier
+    assert scored(trainer, 1.9, 2.2, 2.1) == [7, 8, 9]
+    assert checkpoint.best(tmp_path).name == "model_epoch_7_byte.pt"
+
+
+def test_a_resumed_run_knows_which_epochs_are_its_own_and_which_is_the_best(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path, keep_last=1, epochs=9)
+    first = Trainer(config, tiny_text(config))
+    assert scored(first, 2.0, 2.5) == [1, 2]
+    foreign = ["model_epoch_0_byte.pt", "model_epoch_1_p50k.pt", "model_epoch_2_byte.pt.bak", "notes.pt"]
+    for name in foreign:
+        (tmp_path / name).write_bytes(b"mine")
+    second = Trainer(config, tiny_text(config))
+    second.resume(first.save_state())
+    assert scored(second, 2.4, 2.3)[-2:] == [1, 4]
+    assert scored(second, 1.0)[-1:] == [5]
+    assert not (tmp_path / "model_epoch_1_byte.pt").exists()
+    assert all((tmp_path / name).read_bytes() == b"mine" for name in foreign)
+
+
+def test_a_run_resumed_into_another_folder_removes_nothing_that_it_found_there(tmp_path: Path) -> None:
+    """Another run's epochs have the same names."""
+    config = tiny_run(tmp_path / "one", keep_last=1, epochs=9)
+    first = Trainer(config, tiny_text(config))
+    scored(first, 2.0, 2.5)
+    other = dataclasses.replace(config, checkpoint_dir=str(tmp_path / "other"))
+    scored(Trainer(dataclasses.replace(other, keep_last=0), tiny_text(other)), 1.0, 1.5)
+    second = Trainer(other, tiny_text(other))
+    second.resume(first.save_state())
+    assert scored(second, 2.4, 2.3, 2.2) == [1, 2, 5]
+
+
+def test_an_epoch_that_cannot_be_saved_costs_no_other(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path, keep_last=1, epochs=9)
+    trainer = Trainer(config, tiny_text(config))
+    scored(trainer, 2.0, 2.5)
+    (tmp_path / "model_epoch_3_byte.pt").mkdir()  # in the way
+    with pytest.raises(OSError, match="model_epoch_3_byte"):
+        scored(trainer, 1.0)
+    assert (tmp_path / "model_epoch_1_byte.pt").is_file()
+    assert (tmp_path / "model_epoch_2_byte.pt").is_file()
 
 
 # The verdict
@@ -445,8 +515,8 @@ def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(tmp_path: Path,
         Trainer(config, tiny_text(config), [stop_at(when)]).fit()
 
     torch.manual_seed(12345)  # a new process has another random state
-    events: list[Event] = []
-    resumed = Trainer(config, tiny_text(config), [events.append])
+    events = Told()
+    resumed = Trainer(config, tiny_text(config), [events])
     resumed.resume(tmp_path / "stopped" / "training_state_byte.pt")
     assert resumed.step == saved_step
     resumed.fit()
@@ -528,8 +598,8 @@ def test_a_run_that_is_asked_to_stop_ends_after_its_step_and_goes_on_exactly_the
     whole = tiny_run(tmp_path / "whole", dropout=0.2)
     uninterrupted, _ = trained(whole)
     config = dataclasses.replace(whole, checkpoint_dir=str(tmp_path / "stopped"))
-    events: list[Event] = []
-    first = Trainer(config, tiny_text(config), [events.append])
+    events = Told()
+    first = Trainer(config, tiny_text(config), [events])
     first.objective.register_forward_hook(lambda *_: first.stop() if first.step == asked_at - 1 else None)
     first.fit()
     assert first.step == asked_at
@@ -549,6 +619,16 @@ def test_the_state_is_saved_every_so_many_minutes(tmp_path: Path) -> None:
     trainer.save_state = lambda: saved.append(trainer.step) or save_state()  # type: ignore[method-assign,func-returns-value]
     trainer.fit()
     assert saved == [*range(1, 16), 15]
+
+
+def test_the_state_is_saved_every_so_many_steps(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path, save_every_steps=4, eval_every=1000)
+    saved: list[int] = []
+    trainer = Trainer(config, tiny_text(config))
+    save_state = trainer.save_state
+    trainer.save_state = lambda: saved.append(trainer.step) or save_state()  # type: ignore[method-assign,func-returns-value]
+    trainer.fit()
+    assert saved == [4, 5, 8, 10, 12, 15, 15]  # at the ends of epochs as well
 
 
 def test_the_state_before_the_last_one_stays_too(tmp_path: Path) -> None:
@@ -612,8 +692,8 @@ def test_a_few_of_them_apart_do_not(tmp_path: Path) -> None:
 def test_a_finished_run_has_nothing_left_to_do_when_resumed(tmp_path: Path) -> None:
     config = tiny_run(tmp_path, max_steps=4)
     finished, _ = trained(config)
-    events: list[Event] = []
-    again = Trainer(config, tiny_text(config), [events.append])
+    events = Told()
+    again = Trainer(config, tiny_text(config), [events])
     again.resume(tmp_path / "training_state_byte.pt")
     again.fit()
     assert_same(weights(finished), weights(again))

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import platform
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,10 @@ class LoadedModel:
     def description(self) -> str:
         """One line: which file, encoding, size, and how far it was trained."""
         parameters = sum(self.model.parameter_counts().values())
+        begun = f"; begun from {before['path']}" if (before := self.contents.get("init_from")) else ""
         return (
             f"{self.path} ({self.tokenizer.name}, {parameters:,} parameters, step {self.contents['step']}, "
-            f"{self.contents['tokens']:,} tokens seen)"
+            f"{self.contents['tokens']:,} tokens seen{begun})"
         )
 
 
@@ -188,6 +190,41 @@ def latest(root: Path) -> Path:
 
     Within a folder the highest epoch of the encoding last written wins. Raises CheckpointError where there is none.
     """
+    return _last_run(root)[-1]
+
+
+def best(root: Path) -> Path:
+    """Returns the checkpoint of the lowest validation loss among those that latest() chooses from.
+
+    What each scored is read from the file itself. Raises CheckpointError where none says.
+    """
+    found = [(loss, path) for path in _last_run(root) if (loss := _validation_loss(path)) is not None]
+    if not found:
+        raise CheckpointError(f"no checkpoint in {root} says what it scored: name one, or leave it out for the latest")
+    return min(found, key=lambda pair: pair[0])[1]
+
+
+def named(path: Path) -> Path:
+    """Returns the path itself, and for the name "best", alone or in a folder, the best checkpoint there."""
+    return best(path.parent) if path.name == "best" and not path.exists() else path
+
+
+def remove_epochs(directory: Path, encoding: str, saved: Sequence[tuple[int, float]], keep_last: int) -> None:
+    """Removes a run's epoch checkpoints but for the last `keep_last` and the best one; 0 keeps all.
+
+    `saved` are the run's epochs with their validation losses, in order. Whatever else is in the folder stays.
+    """
+    if not keep_last:
+        return
+    lowest = min(saved, key=lambda pair: math.inf if math.isnan(pair[1]) else pair[1])
+    for pair in saved[:-keep_last]:
+        if pair != lowest:
+            with contextlib.suppress(OSError):  # in use, on Windows: the next epoch tries again
+                epoch_path(directory, pair[0], encoding).unlink(missing_ok=True)
+
+
+def _last_run(root: Path) -> list[Path]:
+    """The epoch checkpoints, earliest first, of the folder and the encoding last written."""
     directory = root if epochs(root) else next(reversed(folders(root)), None)
     if directory is None:
         raise CheckpointError("no checkpoint found: train one first, with `make demo` or `uv run python main.py train`")
@@ -195,7 +232,16 @@ def latest(root: Path) -> Path:
     newest = max(found, key=lambda path: path.stat().st_mtime)
     encoding = _EPOCH_FILE.fullmatch(newest.name)
     assert encoding is not None
-    return [path for path in found if path.name.endswith(f"_{encoding[2]}.pt")][-1]
+    return [path for path in found if path.name.endswith(f"_{encoding[2]}.pt")]
+
+
+def _validation_loss(path: Path) -> float | None:
+    """What the checkpoint says that it scored, without reading its weights; None where it does not."""
+    try:
+        loss = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["metrics"]["validation_loss"]
+    except Exception:  # a damaged file can raise nearly anything
+        return None
+    return loss if isinstance(loss, float) and math.isfinite(loss) else None
 
 
 def _suggestion(path: Path) -> str:

@@ -219,16 +219,34 @@ class TrainConfig(Config):
     """Optimizer steps between validations; one more follows every epoch."""
     log_every: int = 10
     """Optimizer steps between metric lines."""
+    sample_tokens: int = 60
+    """Tokens that the model writes at each validation, to be looked at; 0: none."""
+    sample_prompt: str = ""
+    """What it continues then; empty: it begins a text."""
     patience: int = 0
     """Looks at validation after the lowest loss, at least 4, that end the run unless it surely falls; 0: never."""
     save_every_minutes: float = 10.0
     """Minutes after which the state to resume from is saved, if no validation has saved it before."""
+    save_every_steps: int = 0
+    """Optimizer steps after which the state is saved as well; 0: only after minutes and at validations."""
+    keep_last: int = 0
+    """Epoch checkpoints that stay, the best one besides; older ones are removed. 0: all stay."""
+    init_from: str | None = None
+    """A checkpoint whose weights, shape and encoding a new run begins with; None: fresh weights."""
     seed: int = 1
     """Fixes the initial weights, dropout and the order of the data."""
     checkpoint_dir: str = "checkpoints"
     """Where checkpoints, metrics and the loss curve go."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto takes CUDA, then MPS, then the CPU."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Numbers that matrix products read; auto: bfloat16 on CUDA, float16 where it lacks that, float32 elsewhere."""
+    activation_checkpointing: bool = False
+    """Keeps only the input of each block and computes the rest again in backward: less memory, a third more work."""
+    compile: bool = False
+    """Translates the model for the device before the first step (torch.compile): a minute's wait, then faster steps."""
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    """What keeps the curves, besides metrics.jsonl; the flag without a name: nothing."""
     shard: bool = False
     """Spreads the model over the processes that torchrun starts, each keeping its part; else each keeps all of it."""
 
@@ -240,8 +258,12 @@ class TrainConfig(Config):
     def problems(self) -> list[str]:
         found = self.model.problems() + self.data.problems() + self.optimizer.problems()
         found += positive(self, "epochs", "max_steps", "batch_size", "accumulation_steps", "eval_every", "log_every")
-        found += [f"patience={self.patience} must not be below 0"] if self.patience < 0 else []
+        for name in ("patience", "save_every_steps", "keep_last", "sample_tokens"):
+            if getattr(self, name) < 0:
+                found.append(f"{name}={getattr(self, name)} must not be below 0")
         found += positive(self, "save_every_minutes") + seed_problems(self.seed)
+        if self.shard and self.compile:
+            found.append("compile translates the model as one piece, and shard takes it apart: choose one of them")
         if self.data.seq_length > self.model.max_seq_len:
             found.append(
                 f"seq_length={self.data.seq_length} is longer than max_seq_len={self.model.max_seq_len}: "

@@ -46,7 +46,7 @@ tokens of one micro-batch. A block keeps, in numbers a token:
 The last is the surprise: attention with dropout on a CPU, and any on Apple's GPU, keeps tables of all scores.
 *Working* memory is what one place needs for itself, mostly the loss: it comes when all activations are there, with its
 tiles and the gradient of the vocabulary's table. Autocast (CUDA) halves what stands inside a block and adds copies of
-its weights.
+its weights. With activation checkpointing only the inputs of blocks are kept, C a token, and one block in full.
 
 **How exact.** Parameters, operations, gradients and averages to the number; activations and the greatest memory on a
 CPU to a few percent, as tests measure. For GPUs only autocast's halving is measured, on a CPU. PyTorch itself,
@@ -142,6 +142,7 @@ def cost(config: TrainConfig, tokens_per_epoch: int | None = None, device: str =
     steps_per_epoch = max(1, (tokens_per_epoch or config.data.tokens_per_epoch) // tokens_per_step)
     steps = min(config.epochs * steps_per_epoch, config.max_steps or config.epochs * steps_per_epoch)
     epoch_ends = [min(end, steps) for end in range(steps_per_epoch, steps + steps_per_epoch, steps_per_epoch)]
+    most_checkpoints = config.keep_last + 2 if config.keep_last else len(epoch_ends)  # the best one, and a new one
     checkpoint_bytes, state_bytes = _file_bytes(config, shapes, memory)
     if config.shard:
         memory = _shared_out(config, shapes, memory, world_size)
@@ -157,7 +158,7 @@ def cost(config: TrainConfig, tokens_per_epoch: int | None = None, device: str =
         checkpoint_bytes=checkpoint_bytes,
         state_bytes=state_bytes,
         disk={
-            "checkpoints": len(epoch_ends) * checkpoint_bytes,
+            "checkpoints": min(len(epoch_ends), most_checkpoints) * checkpoint_bytes,
             "states": 2 * state_bytes,  # the new one is written beside the old one, which goes when it is whole
             "text_cache": round(config.data.cache_gb * 1e9) if is_remote else 0,
         },
@@ -219,8 +220,8 @@ def problems(plan: Cost, memory_bytes: int | None, disk_bytes: int | None) -> li
         text = f", and up to {readable(plan.disk['text_cache'])} of text (--cache-gb)" * (plan.disk["text_cache"] > 0)
         found.append(
             f"the run writes about {readable(plan.disk_bytes)} and the disk has {readable(disk_bytes)} left: "
-            f"a checkpoint of {readable(plan.checkpoint_bytes)} after each epoch (--epochs), twice a training state of "
-            f"{readable(plan.state_bytes)}{text}; --checkpoint-dir may name another disk"
+            f"a checkpoint of {readable(plan.checkpoint_bytes)} after each epoch (--epochs, --keep-last), twice a "
+            f"training state of {readable(plan.state_bytes)}{text}; --checkpoint-dir may name another disk"
         )
     return found
 
@@ -283,7 +284,8 @@ def _memory(config: TrainConfig, shapes: Shapes, device: str) -> dict[str, int]:
         "activations": _activations(config, device),
         "working": max(_loss_bytes(config, device), _block_bytes(config, device)),
     }
-    return memory | ({"autocast_copies": 2 * _numbers(shapes["blocks"])} if device == "cuda" else {})
+    is_narrow = _inner_bytes(config, device) < FLOAT
+    return memory | ({"autocast_copies": 2 * _numbers(shapes["blocks"])} if is_narrow else {})
 
 
 def _shared_out(config: TrainConfig, shapes: Shapes, memory: dict[str, int], world_size: int) -> dict[str, int]:
@@ -322,9 +324,10 @@ def _file_bytes(config: TrainConfig, shapes: Shapes, memory: dict[str, int]) -> 
     return checkpoint_bytes, checkpoint_bytes + averages + RANDOM_BYTES
 
 
-def _inner_bytes(device: str) -> int:
-    """Bytes of a number inside a block: autocast makes it bfloat16 on CUDA."""
-    return 2 if device == "cuda" else FLOAT
+def _inner_bytes(config: TrainConfig, device: str) -> int:
+    """Bytes of a number inside a block, which autocast makes a narrow one; by itself it does so on CUDA."""
+    is_wide = config.precision == "float32" or (config.precision == "auto" and device != "cuda")
+    return FLOAT if is_wide else 2
 
 
 def _keeps_scores(config: TrainConfig, device: str) -> bool:
@@ -334,7 +337,7 @@ def _keeps_scores(config: TrainConfig, device: str) -> bool:
 
 def _activations(config: TrainConfig, device: str) -> int:
     """Bytes that forward keeps for backward, for one micro-batch; what the loss keeps counts as working memory."""
-    model, T, inner = config.model, config.data.seq_length, _inner_bytes(device)
+    model, T, inner = config.model, config.data.seq_length, _inner_bytes(config, device)
     C, H, kv = model.d_model, model.num_heads, model.kv_heads * model.head_dim
     norm = FLOAT * (C + (2 if model.norm == "layernorm" else 1))  # its input, and by what it was shifted and divided
     if model.norm == "rmsnorm" and device != "cuda":
@@ -348,7 +351,9 @@ def _activations(config: TrainConfig, device: str) -> int:
     dropped = (1 if device == "cuda" else FLOAT) * C * (model.dropout > 0)
     block = 2 * norm + 2 * inner * C + attention + inner * C + inner * hidden + 2 * dropped
     head = inner * C * (model.vocab_size < TILED_FROM_VOCAB)
-    token = model.num_layers * block + dropped + norm + head
+    # With activation checkpointing, every block's input, and the rest of one block while backward is in it.
+    blocks = (model.num_layers - 1) * FLOAT * C + block if config.activation_checkpointing else model.num_layers * block
+    token = blocks + dropped + norm + head
     return config.batch_size * T * token + _mask_bytes(config, device)
 
 
@@ -360,12 +365,12 @@ def _mask_bytes(config: TrainConfig, device: str) -> int:
         return 0 if model.position == "alibi" else model.num_layers * rows * T * T
     if model.position == "alibi":  # one for all layers, but each layer makes its own in bfloat16
         return model.num_heads * rows * T * T * (2 * model.num_layers if device == "cuda" else FLOAT)
-    return model.num_layers * rows * T * T * _inner_bytes(device) if config.data.mask_documents else 0
+    return model.num_layers * rows * T * T * _inner_bytes(config, device) if config.data.mask_documents else 0
 
 
 def _loss_bytes(config: TrainConfig, device: str) -> int:
     """Bytes that the loss needs while all activations are there."""
-    V, C, inner = config.model.vocab_size, config.model.d_model, _inner_bytes(device)
+    V, C, inner = config.model.vocab_size, config.model.d_model, _inner_bytes(config, device)
     tokens = config.batch_size * config.data.seq_length
     if V < TILED_FROM_VOCAB:
         return tokens * V * (3 * FLOAT + inner * (inner < FLOAT))  # logarithms, and gradients before and after softmax
@@ -375,7 +380,7 @@ def _loss_bytes(config: TrainConfig, device: str) -> int:
 
 def _block_bytes(config: TrainConfig, device: str) -> int:
     """Bytes that backward needs for itself in the last block, when nearly all activations are still there."""
-    model, inner = config.model, _inner_bytes(device)
+    model, inner = config.model, _inner_bytes(config, device)
     scores = model.num_heads * config.data.seq_length if _keeps_scores(config, device) else 0
     hidden = (1 if model.activation.startswith("gelu") else 2) * model.d_ff
     return config.batch_size * config.data.seq_length * (FLOAT * model.d_model + inner * max(scores, hidden))

@@ -67,8 +67,8 @@ import numpy as np
 
 from transformer.config import DataConfig
 from transformer.dataset import Place, Tell, TextData, Walk, make_tokenizer, say_nothing, text_data
+from transformer.remote.answers import HubError
 from transformer.remote.held_out import HeldOut, first_units
-from transformer.remote.hub import HubError
 from transformer.remote.remote_text import CONNECTIONS, FetchAhead, Pins, RemoteText, open_remote_text
 from transformer.shard_cache.token_files import UnitTokens
 from transformer.text import Tokenizer, Tokens, is_validation, text_digest

@@ -97,7 +97,10 @@ def plain_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor,
 def tiled_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The loss tile by tile, never holding (N, V). Same arguments and result, equal to rounding."""
     wants_gradient = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    nats: Tensor = _TiledLoss.apply(hidden, weight, targets, wants_gradient)
+    if torch.compiler.is_compiling():
+        nats = _compiled_head(hidden.to(_product_dtype(hidden)), weight, targets, wants_gradient)[0]
+    else:
+        nats = _TiledLoss.apply(hidden, weight, targets, wants_gradient)
     return nats, (targets != IGNORE).sum()
 
 
@@ -122,6 +125,35 @@ class _TiledLoss(torch.autograd.Function):
             None,
         )  # handed over, not copied: the weight's is large
         return d_hidden.mul_(d_nats.to(d_hidden.dtype)), d_weight.mul_(d_nats.to(d_weight.dtype)), None, None
+
+
+@torch.library.custom_op("transformer::tiled_head", mutates_args=())
+def _compiled_head(
+    hidden: Tensor, weight: Tensor, targets: Tensor, wants_gradient: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """tiled_head as a single operation, into which torch.compile does not look: it may walk a second time."""
+    with torch.autocast(hidden.device.type, enabled=False):
+        return tiled_head(hidden, weight, targets, wants_gradient)
+
+
+@_compiled_head.register_fake
+def _shapes(hidden: Tensor, weight: Tensor, targets: Tensor, wants_gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
+    nats = hidden.new_empty((), dtype=torch.promote_types(hidden.dtype, torch.float32))
+    if not wants_gradient:
+        return nats, hidden.new_empty(0), weight.new_empty(0)
+    return nats, torch.empty_like(hidden), torch.empty_like(weight)
+
+
+def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*output[1:])
+
+
+def _scale_gradients(ctx: Any, d_nats: Tensor, *unused: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    d_hidden, d_weight = ctx.saved_tensors
+    return d_hidden * d_nats.to(d_hidden.dtype), d_weight * d_nats.to(d_weight.dtype), None, None
+
+
+_compiled_head.register_autograd(_scale_gradients, setup_context=_keep_gradients)
 
 
 def _product_dtype(hidden: Tensor) -> torch.dtype:

@@ -37,6 +37,9 @@ What to do at the limit is up to whoever generates; generation.py slides the win
 **Cost** of a forward pass: about 2 floating-point operations a token for each parameter in a matrix, plus attention's
 4 S C a layer; training takes three times that, backward being two more products for each.
 
+With *activation checkpointing* training keeps only what enters each block and computes the block again when backward
+comes to it, dropout's decisions included: a fourth pass's work for the memory of about one block (arXiv 1604.06174).
+
 **Chosen.** forward() always returns logits, one type. The loss is a method of its own, since it must not build all the
 logits (loss.py). The cache is an argument (kv_cache.py).
 **Is it working?** Before training, loss near ln V. Then it must be able to learn one batch by heart, down to nearly 0:
@@ -54,6 +57,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from transformer.attention import causal_mask, document_mask
 from transformer.block import Block, norm
@@ -91,6 +95,8 @@ class DecoderOnlyTransformer(nn.Module):
             rotary = config.position == "rotary"
             table = rotary_table(config.max_seq_len, config.head_dim, config.rope_theta) if rotary else None
             slopes = alibi_slopes(config.num_heads) if config.position == "alibi" else None
+        self.activation_checkpointing = False
+        """Whether training keeps only the blocks' inputs and computes the rest again in backward."""
         self.register_buffer("rotary", table, persistent=False)
         self.register_buffer("slopes", slopes, persistent=False)
         self.initialise()
@@ -137,8 +143,12 @@ class DecoderOnlyTransformer(nn.Module):
         elif mask is None and 1 < new < end:
             mask = causal_mask(new, end, tokens.device)  # (T, S), made once for all layers
         x = self.embeddings(tokens, past)  # (B, T, C)
+        recompute = self.activation_checkpointing and self.training and torch.is_grad_enabled()
         for block in self.blocks:
-            x = block(x, rotary, mask, cache)  # (B, T, C)
+            if recompute:
+                x = checkpoint(block, x, rotary, mask, use_reentrant=False)
+            else:
+                x = block(x, rotary, mask, cache)  # (B, T, C)
         if cache is not None:
             cache.advance(new)
         return self.final_norm(x)  # type: ignore[no-any-return]

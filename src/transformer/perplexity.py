@@ -46,6 +46,7 @@ Read before: loss.py. Next: scheduler.py.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -114,22 +115,26 @@ def evaluate_perplexity(
     batch_size: int = 16,
     end_of_text: int | None = None,
     spread: Spread | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Evaluation:
     """Scores a text that dataset.validation_rows cut: inputs and targets (rows, T) int64 on any device.
 
     Targets of IGNORE do not count. `text_bytes` is the size of the text that the targets spell. Given the id of
     end-of-text, attention stays within documents, as it should for a model that was trained so. `spread` collects how
-    much the batches differ. Dropout is off; the model's mode is restored.
+    much the batches differ; `progress` is told the rows that are done. Dropout is off; the model's mode is restored.
     """
     nats, tokens = torch.zeros((), dtype=torch.float64), 0
     device = model.head.weight.device
     with torch.no_grad(), evaluating(model):
-        for rows, wanted in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
+        batches = zip(inputs.split(batch_size), targets.split(batch_size), strict=True)
+        for number, (rows, wanted) in enumerate(batches, start=1):
             batch_nats, count = model.loss(rows.to(device), wanted.to(device), end_of_text)
             nats += batch_nats.double().cpu()
             tokens += int(count)
             if spread is not None and count:
                 spread.add(float(batch_nats), int(count))
+            if progress is not None:
+                progress(min(len(inputs), number * batch_size))
     return Evaluation(float(nats), tokens, text_bytes)
 
 

@@ -1,7 +1,8 @@
 """All that a run needs beside its weights to go on as if it had never stopped.
 
 The optimizers' averages, every process's random state, the position in the text, and what the run has counted so far:
-the losses of the epoch and of the steps since the last report, and the points that its verdicts rest on. The settings
+the losses of the epoch and of the steps since the last report, the points that its verdicts rest on, and the epochs
+whose checkpoints it has left. The settings
 and the encoding stand in every checkpoint already.
 """
 
@@ -29,11 +30,14 @@ def run_state(trainer: Trainer) -> dict[str, Any]:
         "random": trainer.dist.gather(random_state(trainer.device)),
         "data": trainer.data_state.to_dict(),
         "world_size": trainer.dist.world_size,
+        "job": trainer.dist.job,
         "epoch_loss": [trainer.epoch_nats, trainer.epoch_tokens],
         "window": trainer.sums.state(),
+        "loss_scale": trainer.precision.state(),
         "looks_next": trainer.looks_next,
         "train_points": trainer.train_points,
         "validation_points": trainer.validation_points,
+        "epochs_saved": trainer.epochs_saved,
     }
 
 
@@ -53,16 +57,34 @@ def restore(trainer: Trainer, contents: dict[str, Any], path: Path) -> None:
     if len(set(trainer.dist.gather(trainer.step))) > 1:
         raise CheckpointError(f"{path} is another state on another machine: copy one of them to all")
     trainer.epoch_nats, trainer.epoch_tokens = contents["epoch_loss"]
+    trainer.init_from = contents.get("init_from")
     trainer.sums = StepSums.from_state(contents["window"])
+    trainer.precision.restore(contents.get("loss_scale", []))
     trainer.looks_next = contents.get("looks_next", False)
     trainer.train_points = list(map(tuple, contents.get("train_points", [])))
     trainer.validation_points = list(map(tuple, contents.get("validation_points", [])))
+    if path.parent.resolve() == trainer.directory.resolve():  # in another folder those names may be somebody else's
+        trainer.epochs_saved = list(map(tuple, contents.get("epochs_saved", [])))
     trainer.data_state = DataState(**contents["data"])
     states = contents["random"]
     if trainer.dist.rank < len(states):
         set_random_state(states[trainer.dist.rank], trainer.device)
     else:  # fewer processes left this state
         trainer.seed_own_dropout()
+
+
+def begin_with(trainer: Trainer, contents: dict[str, Any], path: Path) -> None:
+    """Gives a new run the weights of a checkpoint, and notes where they come from; the rest of the state is fresh.
+
+    Raises CheckpointError where they do not fit.
+    """
+    try:
+        trainer.model.load_state_dict(complete(contents, trainer.model)["model"])
+    except (RuntimeError, TypeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{path} does not fit this configuration: {first}") from error
+    before = {name: contents.get(name) for name in ("step", "tokens", "init_from")}
+    trainer.init_from = {"path": str(path), "dataset": contents["config"]["data"]["dataset"], **before}
 
 
 def random_state(device: torch.device) -> dict[str, Tensor | None]:

@@ -73,6 +73,8 @@ def build(cls: type[C], values: Mapping[str, Any]) -> tuple[C, list[str]]:
         elif isinstance(hints[name], type) and issubclass(hints[name], Config) and isinstance(value, Mapping):
             known[name], inner = build(hints[name], value)
             found += inner
+        elif get_origin(hints[name]) is tuple and isinstance(value, list):  # JSON knows no tuples
+            known[name] = tuple(value)
         else:
             known[name] = value
     return cls(**known), found
@@ -88,14 +90,20 @@ def type_problems(config: Config) -> list[str]:
             continue
         options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
         if not any(_fits(value, option) for option in options):
-            choices = [choice for option in options for choice in get_args(option)]
+            choices = [choice for option in options for choice in _choices(option)]
             wanted = f"one of {', '.join(map(str, choices))}" if choices else _type_names(options)
             close = near_miss(str(value), map(str, choices))
             found.append(f"{name}={value!r} is not {wanted}{close}")
     return found
 
 
+def _choices(option: Any) -> tuple[Any, ...]:
+    return _choices(get_args(option)[0]) if get_origin(option) is tuple else get_args(option)
+
+
 def _fits(value: object, option: Any) -> bool:
+    if get_origin(option) is tuple:  # of any length
+        return isinstance(value, tuple) and all(_fits(item, get_args(option)[0]) for item in value)
     if get_origin(option) is Literal:
         return value in get_args(option)
     if option is float:

@@ -65,7 +65,7 @@ def load(path: Path) -> dict[str, Any]:
 
     Raises CheckpointError where it is missing, damaged or foreign.
     """
-    if not path.is_dir():
+    if not any((path / name).exists() for name in (MANIFEST, REST)):
         return checkpoint.load(path)
     try:
         listed: Sums = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
@@ -94,7 +94,8 @@ def complete(contents: dict[str, Any], model: nn.Module) -> dict[str, Any]:
         return {**contents, **{key: _map(contents[key], str, lambda name: tensors[name]) for key in TENSORS}}
     if mesh is None:
         return contents
-    return {**contents, **{key: _map(contents[key], Tensor, lambda t: place(t) if t.ndim else t) for key in TENSORS}}
+    there = [key for key in TENSORS if key in contents]  # an epoch's checkpoint has no optimizers
+    return {**contents, **{key: _map(contents[key], Tensor, lambda t: place(t) if t.ndim else t) for key in there}}
 
 
 def newest_first(directory: Path) -> list[Path]:

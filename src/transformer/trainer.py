@@ -76,15 +76,29 @@ import torch
 from torch import Tensor, nn
 
 from transformer import checkpoint, sharded_state
-from transformer.config import IGNORE, TrainConfig
+from transformer.config import IGNORE, SAMPLING_PRESETS, TrainConfig
+from transformer.cost import flops
 from transformer.dataset import DataState, PackedBatches, TextData
+from transformer.generation import generate
 from transformer.model import DecoderOnlyTransformer
 from transformer.optimizer import build_optimizers, set_learning_rate, skip_step_if
 from transformer.perplexity import Evaluation, Spread, calculate_perplexity_from_loss, evaluate_perplexity
-from transformer.run_state import restore, run_state
-from transformer.runtime.device import autocast, pick_device
+from transformer.run_state import begin_with, restore, run_state
+from transformer.runtime.capacity import device_peak, utilisation
+from transformer.runtime.device import peak_memory_bytes, pick_device
 from transformer.runtime.distributed import Dist
-from transformer.runtime.metrics import EpochMetrics, EvalMetrics, Event, Observer, RunEnded, RunStarted, StepMetrics
+from transformer.runtime.metrics import (
+    EpochMetrics,
+    EvalMetrics,
+    Event,
+    Observer,
+    Phase,
+    RunEnded,
+    RunStarted,
+    Sample,
+    StepMetrics,
+)
+from transformer.runtime.precision import Precision
 from transformer.runtime.step_sums import StepSums
 from transformer.scheduler import lr_scale
 from transformer.training_utils import Objective, accumulate_gradients, clip_gradients, count_targets
@@ -96,6 +110,10 @@ MOST_BAD_STEPS = 10
 
 class TrainingError(ValueError):
     """A run that cannot go on as it is; the message says what to change."""
+
+
+class LookGivenUpError(Exception):
+    """A look at the validation text is given up, since the run shall stop; a resumed run takes it again."""
 
 
 class OtherProcessError(ValueError):
@@ -114,8 +132,10 @@ class Trainer:
         self.observers = observers
         self.dist = dist or Dist()
         self.device = self.dist.own(pick_device(config.device))
+        self.precision = Precision(self.device, config.precision, config.shard)
         torch.manual_seed(config.seed)
         model = DecoderOnlyTransformer(config.model)
+        model.activation_checkpointing = config.activation_checkpointing
         self.model = self.dist.place(model, self.device, model.layers if config.shard else None)
         self.objective = Objective(self.model, data.tokenizer.eot_id if config.data.mask_documents else None)
         self.optimizers = build_optimizers(self.model, config.optimizer)
@@ -127,6 +147,10 @@ class Trainer:
         self.looks_next = False
         self.train_points: list[TrainPoint] = []
         self.validation_points: list[ValidationPoint] = []
+        self.epochs_saved: list[tuple[int, float]] = []
+        """The epochs whose checkpoints this run has left in its folder, in order, each with its validation loss."""
+        self.init_from: dict[str, Any] | None = None
+        """Which checkpoint the first weights come from, its step and tokens; None: they were drawn."""
         self.gave_up = False
         """Whether validation has surely stopped to improve, for as long as `patience` says."""
         self._asked_to_stop = self.stopping = False
@@ -154,7 +178,7 @@ class Trainer:
             if self.looks_next:
                 self.save_state()  # before anything else can go wrong
                 self.look()
-            elif self._save_is_due:
+            elif self._save_is_due or self._steps_are_due():
                 self.save_state()
         if not is_over:
             self.save_state()
@@ -171,11 +195,20 @@ class Trainer:
         self.stopping, self._save_is_due = bool(asked), bool(due)
         return self.stopping
 
+    def _steps_are_due(self) -> bool:
+        every = self.config.save_every_steps
+        return every > 0 and self.step % every == 0
+
     def look(self) -> None:
         """Measures the model on the validation text; at an epoch's end leaves its checkpoint and tells how it went."""
-        score = self.evaluate()
+        try:
+            score = self.evaluate()
+        except LookGivenUpError:
+            return
         self.validation_points.append((self.step, score.loss, score.loss_error))
         self.tell(score)
+        if self.config.sample_tokens:
+            self.sample()
         patience = self.config.patience
         self.gave_up = patience > 0 and no_longer_improves(self.validation_points, patience)
         if self._epoch_ends() or self.gave_up:
@@ -190,20 +223,29 @@ class Trainer:
         started = time.perf_counter()
         objective = self._parallel
         micro_batches, token_count = self._draw()
-        on_device = ((tokens.to(self.device), targets.to(self.device)) for tokens, targets in micro_batches)
-        with autocast(self.device):
-            sums = accumulate_gradients(objective, on_device, token_count, self.dist.world_size)
-        nats, counted = self._total(*sums)
-        grad_norm = clip_gradients(self.model.parameters(), self.config.optimizer.grad_clip)
-        bad = ~(grad_norm.isfinite() & nats.isfinite())
-        skip_step_if(self.optimizers, bad)
-        set_learning_rate(self.optimizers, lr_scale(self.step, self.total_steps, self.config.optimizer))
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        on_device = self._on_device(micro_batches)
+        with self.precision.tf32():
+            with self.precision.autocast():
+                scale = 1.0 if self.precision.scale is None else self.precision.scale
+                sums = accumulate_gradients(objective, on_device, token_count, self.dist.world_size, scale)
+            nats, counted = self._total(*sums)
+            self.precision.unscale(self.model.parameters())
+            grad_norm = clip_gradients(self.model.parameters(), self.config.optimizer.grad_clip)
+            bad = ~(grad_norm.isfinite() & nats.isfinite())
+            skip_step_if(self.optimizers, bad)
+            self.precision.adapt(bad)
+            set_learning_rate(self.optimizers, lr_scale(self.step, self.total_steps, self.config.optimizer))
+            for optimizer in self.optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.tokens += token_count
         self.sums.add(nats, counted, grad_norm, bad, token_count, time.perf_counter() - started)
+
+    def _on_device(self, micro_batches: list[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        for number, (tokens, targets) in enumerate(micro_batches):
+            self.tell(Phase(self.step, "training", number, len(micro_batches)))
+            yield tokens.to(self.device), targets.to(self.device)
 
     def _draw(self) -> tuple[list[tuple[Tensor, Tensor]], int]:
         """Returns this process's micro-batches of the next step, and how many targets all processes have in it.
@@ -237,16 +279,30 @@ class Trainer:
     @cached_property
     def _parallel(self) -> nn.Module:
         """The objective, wrapped so that backward() brings the gradients of all processes together."""
+        if self.config.compile:
+            self.objective.compile(fullgraph=True, dynamic=False)
         parallel = self.dist.parallel(self.objective)
-        if self.dist.world_size > 1:
+        if self.config.compile:
+            self.tell(Phase(self.step, "compiling"))
+            try:
+                self._try(parallel)
+            except Exception as error:
+                first = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise TrainingError(f"torch.compile fails on this machine: {first}; leave out --compile") from error
+        elif self.dist.world_size > 1:
             # The first pass settles in which order gradients travel, and so how sums are rounded. An empty one, before
             # the first step and the first after resuming, lets both runs round alike.
-            gpus = [self.device] if self.device.type == "cuda" else []
-            nothing = torch.zeros(1, self.config.data.seq_length, dtype=torch.int64, device=self.device)
-            with torch.random.fork_rng(gpus), autocast(self.device):
-                parallel(nothing, nothing)[0].backward()
-            parallel.zero_grad(set_to_none=True)
+            self._try(parallel)
         return parallel
+
+    def _try(self, objective: nn.Module) -> None:
+        """Passes a micro-batch of nothing through, forward and backward, which leaves no trace."""
+        gpus = [self.device] if self.device.type == "cuda" else []
+        shape = (self.config.batch_size, self.config.data.seq_length)
+        nothing = torch.zeros(shape, dtype=torch.int64, device=self.device)
+        with torch.random.fork_rng(gpus), self.precision.tf32(), self.precision.autocast():
+            objective(nothing, nothing)[0].backward()
+        objective.zero_grad(set_to_none=True)
 
     def seed_own_dropout(self) -> None:
         """Lets every process but the first, which goes on from the initial weights, draw dropout of its own."""
@@ -265,6 +321,7 @@ class Trainer:
             )
         loss = seen.nats / max(1, seen.counted)
         self.train_points.append((self.step, loss, seen.counted))
+        tokens_per_second = seen.tokens / seen.seconds if seen.seconds else 0.0
         return StepMetrics(
             step=self.step,
             epoch=self.epoch,
@@ -273,21 +330,32 @@ class Trainer:
             learning_rate=self.optimizers[0].param_groups[0]["lr"],
             grad_norm=seen.grad_norm,
             tokens=self.tokens,
-            tokens_per_second=seen.tokens / seen.seconds if seen.seconds else 0.0,
+            tokens_per_second=tokens_per_second,
             seconds=self.sums.total_seconds(),
             skipped=seen.skipped,
+            memory_bytes=peak_memory_bytes(self.device),
+            utilisation=self._utilisation(tokens_per_second) or 0.0,
         )
+
+    def _utilisation(self, tokens_per_second: float) -> float | None:
+        """Returns the share of the devices' peak that reaches the model; None where the peak is not known."""
+        work = sum(flops(self.config.model, self.config.data.seq_length).values())
+        peak = device_peak(self.device, self.precision.dtype)
+        return utilisation(tokens_per_second / self.dist.world_size, work, peak and peak[0])
 
     def evaluate(self) -> EvalMetrics:
         """Returns how the model does on the validation text; changes nothing about training."""
         started = time.perf_counter()
-        with autocast(self.device):
+        with self.precision.tf32(), self.precision.autocast():
             inputs, targets = (
                 self.dist.share(rows, padding) for rows, padding in zip(self.data.validation, (0, IGNORE), strict=True)
             )
             spread = Spread()
             end_of_text = self.objective.end_of_text
-            own = evaluate_perplexity(self.model, inputs, targets, end_of_text=end_of_text, spread=spread)
+            own = evaluate_perplexity(
+                self.model, inputs, targets, end_of_text=end_of_text, spread=spread,
+                progress=lambda rows: self._looked_at(rows, len(inputs)),
+            )  # fmt: skip
         sums = torch.tensor([own.nats, own.tokens, *astuple(spread)], dtype=torch.float64)
         nats, tokens, *sums_of_squares = self.dist.sum(sums).tolist()
         score = Evaluation(nats, int(tokens), self.data.validation_bytes)
@@ -296,6 +364,32 @@ class Trainer:
             self.step, self.epoch, score.loss, score.perplexity, score.bits_per_byte, score.tokens, seconds,
             Spread(*sums_of_squares).loss_error(score),
         )  # fmt: skip
+
+    def _looked_at(self, rows: int, total: int) -> None:
+        if self._asked_to_stop and self.dist.world_size == 1:  # of several processes all must measure
+            raise LookGivenUpError
+        self.tell(Phase(self.step, "validating", rows, total))
+
+    def sample(self) -> None:
+        """Lets the model write a little and tells it; the draws of chance are always the same, and its own."""
+        self.tell(Phase(self.step, "writing"))
+        with self.dist.whole(self.model) as model:
+            if self.dist.is_main:
+                self.tell(self._written(model))
+
+    def _written(self, model: DecoderOnlyTransformer) -> Sample:
+        tokenizer, prompt = self.data.tokenizer, self.config.sample_prompt
+        start = tokenizer.encode(prompt) or [tokenizer.eot_id]
+        tokens = generate(
+            model,
+            torch.tensor([start], device=self.device),
+            self.config.sample_tokens,
+            SAMPLING_PRESETS["balanced"],
+            stop_ids=[tokenizer.eot_id],
+            generator=torch.Generator(self.device).manual_seed(self.config.seed),
+        )
+        new = [token for token in tokens[0, len(start) :].tolist() if token != tokenizer.eot_id]
+        return Sample(self.step, prompt, tokenizer.decode(new))
 
     def finish_epoch(self, score: EvalMetrics) -> None:
         """Leaves the epoch's checkpoint and tells how the epoch went."""
@@ -330,17 +424,25 @@ class Trainer:
             observer(event)
 
     def save(self, score: EvalMetrics) -> Path:
-        """Writes the epoch's checkpoint, the weights and what they scored; returns its path."""
-        path = checkpoint.epoch_path(self.directory, self.epoch, self.data.tokenizer.short_name)
+        """Writes the epoch's checkpoint, the weights and what they scored; returns its path.
+
+        With keep_last, earlier ones of this run are removed then.
+        """
+        encoding = self.data.tokenizer.short_name
+        path = checkpoint.epoch_path(self.directory, self.epoch, encoding)
         metrics = {"validation_loss": score.loss, "bits_per_byte": score.bits_per_byte}
+        others = [(epoch, loss) for epoch, loss in self.epochs_saved if epoch != self.epoch]
+        self.epochs_saved = [*others, (self.epoch, score.loss)]
         weights = self.dist.whole_weights(self.model)  # all processes have a part in it
         if self.dist.is_main:
             checkpoint.save(path, {**self._contents(), "model": weights, "metrics": metrics})
+            checkpoint.remove_epochs(self.directory, encoding, self.epochs_saved, self.config.keep_last)
         return path
 
     def save_state(self) -> Path:
         """Writes all that resume() needs; the one before stays beside it. Returns its path."""
         path = checkpoint.state_path(self.directory, self.data.tokenizer.short_name)
+        self.tell(Phase(self.step, "saving"))
         path = sharded_state.save(path, {**self._contents(), **run_state(self)}, self.dist)  # all have a part in it
         self._saved_at = time.monotonic()
         return path
@@ -354,9 +456,13 @@ class Trainer:
         restore(self, contents, path)
         self.batches = self.open_batches()
 
+    def begin_with(self, contents: dict[str, Any], path: Path) -> None:
+        """Takes over the weights of a checkpoint, loaded already, for a new run; raises CheckpointError."""
+        begin_with(self, contents, path)
+
     def _contents(self) -> dict[str, Any]:
         contents = checkpoint.model_contents(self.model, self.config, self.data.tokenizer)
-        return {**contents, "step": self.step, "epoch": self.epoch, "tokens": self.tokens}
+        return {**contents, "step": self.step, "epoch": self.epoch, "tokens": self.tokens, "init_from": self.init_from}
 
     def open_batches(self) -> Iterator[tuple[Tensor, Tensor, DataState]]:
         settings = self.config.data

@@ -84,13 +84,17 @@ def count_targets(micro_batches: Iterable[tuple[Tensor, Tensor]]) -> int:
 
 
 def accumulate_gradients(
-    objective: nn.Module, micro_batches: Iterable[tuple[Tensor, Tensor]], token_count: int, world_size: int = 1
+    objective: nn.Module,
+    micro_batches: Iterable[tuple[Tensor, Tensor]],
+    token_count: int,
+    world_size: int = 1,
+    scale: Tensor | float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Adds the gradient of (sum of nats) / token_count over all micro-batches to every parameter's .grad.
 
     Where Dist.parallel() has wrapped the objective, the sum is over the micro-batches of all `world_size` processes,
-    and so must `token_count` be. Returns the summed nats and the tokens counted, of this process, scalars on the
-    device, so that nothing waits for it here.
+    and so must `token_count` be. `scale` multiplies all gradients: float16 needs it (runtime/precision.py). Returns the
+    summed nats and the tokens counted, of this process, scalars on the device, so that nothing waits for it here.
     """
     totals: list[tuple[Tensor, Tensor]] = []
     upcoming = iter(micro_batches)
@@ -101,7 +105,7 @@ def accumulate_gradients(
         with nullcontext() if batch is None else gradients_stay(objective):
             nats, count = objective(tokens, targets)
             # The wrapper leaves the mean over the processes: world_size times that is the sum.
-            (nats / (max(1, token_count) / world_size)).backward()
+            (nats / (max(1, token_count) / world_size) * scale).backward()
         totals.append((nats.detach(), count))
     return torch.stack([nats for nats, _ in totals]).sum(), torch.stack([count for _, count in totals]).sum()
 

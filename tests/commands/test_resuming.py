@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from transformer import checkpoint
+from transformer.config import ConfigError, ModelConfig, TrainConfig
 from transformer.runtime.metrics import METRICS_FILE, EvalMetrics, RunEnded, StepMetrics, read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,14 +82,70 @@ def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_exactly_there(
 
 
 def test_flags_that_contradict_the_run_are_listed_all_at_once(command: Command, whole: Path) -> None:
-    before = {path: path.read_bytes() for path in whole.iterdir()}
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
     outcome = command("train", "--resume", "--checkpoint-dir", "whole", "--seed", "9", "--d-model", "64")
     assert outcome.status == 2
     assert outcome.err == (
         "error: a resumed run keeps its settings (--d-model 64: the run has 32; --seed 9: the run has 1): "
         "leave these flags out\n"
     )
-    assert {path: path.read_bytes() for path in whole.iterdir()} == before
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
+
+
+SPELLINGS = {
+    ("--learning-rate", "1e-3"): {"learning_rate"},
+    ("--learning_rate=1e-3", "--d-model", "-1"): {"learning_rate", "d_model"},
+    ("--checkpoint-dir=--seed", "--cache-dir", "epochs"): {"checkpoint_dir", "cache_dir"},
+    ("--no-bias", "--mask-documents"): {"bias", "mask_documents"},
+    ("--no_bias", "--bias"): {"bias"},
+    ("--mps", "--quick", "--resume", "--preset", "tiny", "x"): {"device"},
+}
+
+
+@pytest.mark.parametrize("arguments", SPELLINGS)
+def test_every_spelling_of_a_flag_says_which_setting_was_typed(arguments: tuple[str, ...]) -> None:
+    from resuming import leaves, typed_settings
+
+    names = {name for _, name, _ in leaves(TrainConfig())}
+    assert typed_settings(arguments) & names == SPELLINGS[arguments]
+
+
+def test_a_typed_default_counts_as_much_as_any_other_value() -> None:
+    from resuming import merged
+
+    default = TrainConfig()
+    run = replace(default, epochs=3, model=ModelConfig(dropout=0.2, bias=False))
+    contents = {"config": run.to_dict(), "world_size": 1}
+    assert merged(contents, default, set()) == run
+    assert merged(contents, default, {"epochs"}) == replace(run, epochs=default.epochs)
+    with pytest.raises(ConfigError) as caught:
+        merged(contents, default, {"dropout", "bias", "seed"})
+    assert str(caught.value) == (
+        "a resumed run keeps its settings (--dropout 0.1: the run has 0.2; --bias True: the run has False): "
+        "leave these flags out"
+    )
+
+
+def test_with_another_number_of_processes_the_share_of_each_may_change() -> None:
+    from resuming import merged
+
+    default = TrainConfig()
+    contents = {"config": replace(default, batch_size=4, accumulation_steps=32).to_dict(), "world_size": 2}
+    typed = {"batch_size", "accumulation_steps"}
+    assert merged(contents, default, typed, world_size=1) == default
+    with pytest.raises(ConfigError, match="--batch-size 8: the run has 4; --accumulation-steps 16: the run has 32"):
+        merged(contents, default, typed, world_size=2)
+
+
+def test_a_flag_with_the_presets_own_value_contradicts_a_run_with_another(command: Command, tmp_path: Path) -> None:
+    assert command(*RUN, "--max-steps", "2", "--dropout", "0.2").status == 0
+    outcome = command("train", "--preset", "tiny", "--resume", "--dropout", "0.1")
+    assert outcome.status == 2
+    assert "--dropout 0.1: the run has 0.2" in outcome.err
+    outcome = command("train", "--preset", "tiny", "--resume", "--max-steps", "3", "--patience", "4", "--dropout=0.2")
+    assert (outcome.status, outcome.err) == (0, "")
+    stored = checkpoint.load(tmp_path / "checkpoints_tiny" / "training_state_byte.pt")["config"]
+    assert (stored["patience"], stored["model"]["dropout"], stored["max_steps"]) == (4, 0.2, 3)
 
 
 def test_a_run_may_go_on_for_longer(command: Command, whole: Path, tmp_path: Path) -> None:
@@ -126,6 +184,10 @@ def test_a_state_can_be_named(command: Command, whole: Path, tmp_path: Path) -> 
     assert outcome.status == 0, outcome.err
     assert "resuming from kept.pt, step 120," in outcome.out
     assert (tmp_path / "other" / "model_epoch_1_byte.pt").exists()
+    outcome = command("train", "--resume", "kept.pt", "--preset", "tiny", "--max-steps", "124")
+    assert outcome.status == 0, outcome.err
+    assert checkpoint.load(whole / "training_state_byte.pt")["step"] == 124  # it goes on in its own folder
+    assert not (tmp_path / "checkpoints_tiny").exists()
     outcome = command("train", "--resume", "nowhere.pt", "--preset", "tiny")
     assert outcome.status == 2
     assert outcome.err.startswith("error: there is no checkpoint nowhere.pt")

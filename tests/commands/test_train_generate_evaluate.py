@@ -102,8 +102,10 @@ def test_train_says_what_it_does_and_leaves_what_it_says(finished_run: tuple[Pat
     left = sorted(path.name for path in (folder / "checkpoints_tiny").iterdir())
     assert left == [
         "loss_curve.png",
+        "loss_curve.svg",
         "metrics.jsonl",
         "model_epoch_1_byte.pt",
+        "tensorboard",
         "training_state_byte.pt",
         "training_state_byte_previous.pt",
     ]
@@ -124,10 +126,9 @@ def test_piped_output_has_no_control_codes_and_no_lines_broken_in_two(finished_r
     assert re.findall(r"[\x00-\x09\x0b-\x1f\x7f]", out) == []
     for line in out.splitlines():
         assert line == line.rstrip()
-        beginnings = (
-            r"\d\.\d\dM parameters|story\.txt:|step \d|epoch \d|\w+: validation .* train |trained on|loss curve:"
-        )
-        assert re.match(f"({beginnings})", line), line
+        table = r"(parameters|length|work|memory|disk) "
+        lines = r"\d\.\d\dM parameters|story\.txt:|step \d|epoch \d|\w+: validation .* train |trained on|loss curve:"
+        assert re.match(f"({table}|{lines})", line), line
 
 
 @pytest.mark.parametrize("kind", ["txt", "md", "jsonl", "parquet", "folder"])
@@ -429,17 +430,37 @@ def test_compare_leaves_out_a_checkpoint_whose_text_is_gone(command: Command, tr
 
 
 def test_plot_draws_the_latest_run_or_those_named(command: Command, trained: Path) -> None:
-    (trained / "checkpoints_tiny" / "loss_curve.png").unlink()
+    for picture in (trained / "checkpoints_tiny").glob("loss_curve.*"):
+        picture.unlink()
     outcome = command("plot")
     assert outcome.status == 0, outcome.err
-    assert outcome.out == f"{Path('checkpoints_tiny/loss_curve.png')}\n"
-    assert (trained / "checkpoints_tiny" / "loss_curve.png").stat().st_size > 20_000
+    pictures = [Path("checkpoints_tiny/loss_curve.png"), Path("checkpoints_tiny/loss_curve.svg")]
+    assert outcome.out.split() == [str(picture) for picture in pictures]
+    assert all((trained / picture).stat().st_size > 20_000 for picture in pictures)
     shutil.copytree(trained / "checkpoints_tiny", trained / "checkpoints_second")
     outcome = command("plot", "checkpoints_tiny", "checkpoints_second/metrics.jsonl", "--out", "both.svg")
     assert outcome.status == 0, outcome.err
     text = (trained / "both.svg").read_text(encoding="utf-8")
     assert "checkpoints_tiny: train" in text
     assert "checkpoints_second: train" in text
+
+
+def test_plot_of_several_runs_is_a_picture_beside_them_and_a_table(command: Command, trained: Path) -> None:
+    for name in ("first", "second"):
+        shutil.copytree(trained / "checkpoints_tiny", trained / "sweep" / name)
+    (trained / "sweep" / "first" / "loss_curve.png").unlink()
+    outcome = command("plot", "sweep", "--against", "steps")  # a folder of runs is all of them
+    assert outcome.status == 0, outcome.err
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in outcome.out.splitlines() if "│" in line]
+    assert sorted(row[0] for row in rows) == ["first", "second"]
+    look = [event for event in read_metrics(trained / "sweep/first/metrics.jsonl") if isinstance(event, EvalMetrics)]
+    best = min(look, key=lambda event: event.loss)
+    told = ["20", "1,280", f"{best.loss:.4f}", f"{look[-1].loss:.4f}", f"{best.bits_per_byte:.3f}"]
+    assert [rows[0][column] for column in (1, 2, 4, 5, 6)] == told
+    assert outcome.out.splitlines()[-2:] == [str(Path("sweep/comparison.png")), str(Path("sweep/comparison.svg"))]
+    assert "steps" in (trained / "sweep" / "comparison.svg").read_text(encoding="utf-8")
+    outcome = command("plot", "sweep/first", "checkpoints_tiny")  # in two folders
+    assert outcome.out.splitlines()[-2:] == ["comparison.png", "comparison.svg"]
 
 
 # Slips
@@ -490,6 +511,9 @@ SLIPS: dict[str, tuple[tuple[str, ...], str]] = {
     "nothing to compare there": (("compare", "--directory", "folder"), "no checkpoint found in folder"),
     "nothing to plot": (("plot",), "no run found here: train a model first"),
     "nothing to plot there": (("plot", "folder"), "there is no metrics file"),
+    "a picture of nothing": (("plot", "nowhere"), "there is no file or folder nowhere"),
+    "a picture of no kind": (("plot", "good.txt", "--out", "curve"), "end it in .png, .svg or .pdf"),
+    "a picture against what there is not": (("plot", "--against", "epochs"), "--against"),
     "a picture of a text": (("plot", "good.txt"), "good.txt, line 1: not a line of metrics"),
     "a picture of a picture": (("plot", "image.png"), "image.png"),
     "a checkpoint that is missing": (("generate", "--checkpoint", "gone.pt"), "there is no checkpoint gone.pt"),

@@ -35,9 +35,11 @@ LAW: dict[str, set[str]] = {
     **{room: {"config", "text"} | (DATA - {room}) for room in DATA},
     "shard_cache": {"config", "text"},
     "runtime": set(),
-    "plots": {"runtime.metrics"},
+    "history": {"runtime.metrics"},
+    "plots": {"history", "runtime.metrics"},
+    "tracking": {"runtime.metrics"},
     **{room: LIBRARY - {room} for room in ABOVE_MODEL},
-    "playground": LIBRARY | {"plots"},
+    "playground": LIBRARY | {"history", "plots", "tracking"},
     "__init__": LIBRARY,
 }
 
@@ -159,7 +161,8 @@ before = (dict(os.environ), random.getstate(), torch.get_rng_state().tolist(), t
 import transformer
 after = (dict(os.environ), random.getstate(), torch.get_rng_state().tolist(), torch.get_default_dtype(),
          torch.get_num_threads(), torch.is_grad_enabled())
-heavy = {"tokenizers", "tiktoken", "matplotlib", "pyarrow", "huggingface_hub", "transformers", "rich", "tyro"}
+heavy = {"tokenizers", "tiktoken", "matplotlib", "pyarrow", "huggingface_hub", "transformers", "rich", "tyro",
+         "tensorboard"}
 print(json.dumps({"heavy": sorted(heavy & set(sys.modules)), "threads": threading.active_count(),
                   "changed": before != after}))
 """

@@ -237,7 +237,8 @@ def test_m7_the_demo_trains_plots_evaluates_and_generates(
     assert places == sorted(places)
     left = {path.name for path in (here / "checkpoints_demo").iterdir()}
     states = {"training_state_bpe300.pt", "training_state_bpe300_previous.pt"}
-    assert left == {"loss_curve.png", "metrics.jsonl", "model_epoch_1_bpe300.pt"} | states
+    expected = {"loss_curve.png", "loss_curve.svg", "metrics.jsonl", "model_epoch_1_bpe300.pt", "tensorboard"}
+    assert left == expected | states
     assert (here / "checkpoints_demo" / "loss_curve.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -23,7 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stand_in_hub import FINEWEB, Request, StandInHub, fineweb_files
-from transformer.remote.hub import Changed, Closed, Hub, HubError, HubFile, Unreachable, _wait_asked
+from transformer.remote.answers import Changed, Closed, HubError, HubFile, Unreachable, wait_asked
+from transformer.remote.hub import Hub
 
 REPO = "someone/texts"
 DATA = random.Random(0).randbytes(200_000)
@@ -241,13 +242,13 @@ def test_the_hub_says_how_long_to_wait(server: StandInHub) -> None:
 
 def test_the_wait_asked_for_is_a_number_a_date_or_a_rate_limit() -> None:
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
-    assert _wait_asked({"Retry-After": "7"}) == 7
-    assert 95 < _wait_asked({"Retry-After": soon}) <= 100
-    assert _wait_asked({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
-    assert _wait_asked({"Retry-After": "later"}) == 0
-    assert _wait_asked({"ratelimit": '"api";r=0;t=55'}) == 55
-    assert _wait_asked({"ratelimit": '"api";r=10;t=55'}) == 0
-    assert _wait_asked({}) == 0
+    assert wait_asked({"Retry-After": "7"}) == 7
+    assert 95 < wait_asked({"Retry-After": soon}) <= 100
+    assert wait_asked({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
+    assert wait_asked({"Retry-After": "later"}) == 0
+    assert wait_asked({"ratelimit": '"api";r=0;t=55'}) == 55
+    assert wait_asked({"ratelimit": '"api";r=10;t=55'}) == 0
+    assert wait_asked({}) == 0
 
 
 def test_many_failing_threads_tell_one_line_a_second(server: StandInHub) -> None:

@@ -26,6 +26,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "muon": {
         "d_model": 8, "num_layers": 2, "optimizer": "muon", "position": "rotary", "norm": "rmsnorm",
         "activation": "swiglu", "bias": False, "tie_embeddings": False, "mask_documents": True,
+        "activation_checkpointing": True,
     },
 }  # fmt: skip
 ROWS = 4
@@ -127,6 +128,21 @@ def bad_gradient(folder: Path, dist: Dist) -> dict[str, Any]:
     return seen
 
 
+def rounding(folder: Path, dist: Dist) -> dict[str, Any]:
+    """Steps in narrower numbers, of two micro-batches each, sharded and not: their losses and gradients' lengths."""
+    seen = {}
+    for precision, again in (("bfloat16", False), ("float16", True)):
+        for shard in (True, False):
+            settings = {"precision": precision, "activation_checkpointing": again, "num_layers": 2, "shard": shard}
+            trainer, _ = new(tiny_run(folder / "narrow", batch_size=1, **settings), dist)
+            seen[precision, shard] = []
+            for _ in range(3):
+                trainer.train_step()
+                report = trainer.report()
+                seen[precision, shard] += [report.loss, report.grad_norm]
+    return seen
+
+
 def full_disk(folder: Path, dist: Dist) -> dict[str, Any]:
     """A state that the last process has no room for."""
     trainer, _ = new(tiny_run(folder / "full", batch_size=1, shard=True), dist)
@@ -161,16 +177,24 @@ def going_on(folder: Path, dist: Dist) -> dict[str, Any]:
     dist.wait()
     trainer.resume(sharded_state.newest_first(where)[0])
     dist.wait()
+    begun, _ = new(dataclasses.replace(config, seed=2), dist)
+    epoch = checkpoint.latest(folder / "muon_True")
+    begun.begin_with(checkpoint.load(epoch), epoch)
     for _ in range(3):
         trainer.train_step()
-    return {"path": str(trainer.save_state()), "weights": whole_weights(trainer), "step": trainer.step}
+    return {
+        "path": str(trainer.save_state()),
+        "weights": whole_weights(trainer),
+        "step": trainer.step,
+        "begun weights": whole_weights(begun),
+    }
 
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     with Dist.from_environment() as dist:
         seen: dict[str, Any] = {kind: learning(folder, dist, kind) for kind in SHAPES}
-        for job in (resuming, bad_gradient, full_disk, going_on):
+        for job in (resuming, bad_gradient, rounding, full_disk, going_on):
             seen[job.__name__] = job(folder, dist)
         assert checkpoint.states(folder / "adamw_False")
         torch.save(seen, folder / f"seen_{dist.rank}.pt")

@@ -11,7 +11,7 @@ from transformer.runtime import capacity
 from transformer.runtime.capacity import (
     PEAKS,
     device_memory,
-    device_peak_flops,
+    device_peak,
     free_disk,
     peak_flops,
     utilisation,
@@ -80,7 +80,7 @@ def test_utilisation_is_a_share_of_the_peak() -> None:
 
 
 def test_a_cpu_has_no_peak_and_some_memory() -> None:
-    assert device_peak_flops(torch.device("cpu")) is None
+    assert device_peak(torch.device("cpu")) is None
     memory = device_memory(torch.device("cpu"))
     assert memory is None or memory > 2**28
 

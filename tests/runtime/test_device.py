@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
-from transformer.runtime.device import autocast, peak_memory_bytes, pick_device
+from transformer.runtime.device import peak_memory_bytes, pick_device
 from transformer.runtime.distributed import Dist
 
 
@@ -55,25 +57,20 @@ def test_a_device_that_is_not_there_is_one_line(
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("device", ["cpu", "mps"])
-def test_off_cuda_products_are_in_full_precision(device: str) -> None:
-    with autocast(torch.device(device)):
-        assert not torch.is_autocast_enabled("cpu")
-        product = torch.ones(2, 2) @ torch.ones(2, 2)
-    assert product.dtype == torch.float32
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_cuda_products_are_in_bfloat16_and_memory_is_counted() -> None:
+def test_on_cuda_memory_is_counted() -> None:
     device = torch.device("cuda")
-    with autocast(device):
-        product = torch.ones(2, 2, device=device) @ torch.ones(2, 2, device=device)
-    assert product.dtype == torch.bfloat16
-    assert peak_memory_bytes(device) > 0
+    held = torch.ones(1 << 20, device=device)
+    assert peak_memory_bytes(device) >= held.nbytes
 
 
-def test_the_cpu_does_not_count_memory() -> None:
-    assert peak_memory_bytes(torch.device("cpu")) == 0
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell a process's greatest memory this way")
+def test_on_a_cpu_the_memory_of_the_process_is_counted() -> None:
+    before = peak_memory_bytes(torch.device("cpu"))
+    held = torch.ones(1 << 26)  # 256 MiB
+    after = peak_memory_bytes(torch.device("cpu"))
+    assert before >= 50e6  # PyTorch alone takes more
+    assert after >= held.nbytes
 
 
 def test_one_process_is_the_main_one_and_its_sums_are_its_own() -> None:

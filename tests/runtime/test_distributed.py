@@ -122,7 +122,7 @@ def test_every_token_weighs_the_same_whichever_process_has_it(seen: Seen, folder
 def test_all_processes_have_the_same_weights_and_the_same_numbers(seen: Seen) -> None:
     first, second = (own["dropout"] for own in seen)
     assert_same(first["weights"], second["weights"])
-    assert first["events"] == second["events"]
+    assert [event for event in first["events"] if event["kind"] != "Sample"] == second["events"]  # rank 0 alone writes
     assert first["validation"] == second["validation"]
 
 

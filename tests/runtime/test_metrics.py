@@ -19,8 +19,10 @@ from transformer.runtime.metrics import (
     EvalMetrics,
     Event,
     MetricsLog,
+    Phase,
     RunEnded,
     RunStarted,
+    Sample,
     StepMetrics,
     from_line,
     read_metrics,
@@ -32,7 +34,8 @@ STEP = StepMetrics(1, 1, 5.5, 244.7, 1e-4, 1.25, 32, 1000.0, 0.1)
 LOOK = EvalMetrics(1, 1, 5.25, 190.6, 7.5, 100, 0.05)
 EPOCH = EpochMetrics(1, 5, 5.1, 164.0, 5.2, 181.3, "checkpoints/model_epoch_1_byte.pt")
 END = RunEnded(20, 640, 2.5)
-ONE_OF_EACH: list[Event] = [START, STEP, LOOK, EPOCH, END]
+SAMPLE = Sample(1, "Once", " upon\na time é")
+ONE_OF_EACH: list[Event] = [START, STEP, LOOK, SAMPLE, EPOCH, END]
 
 
 def told(folder: Path, *events: Event) -> Path:
@@ -51,10 +54,14 @@ def test_every_kind_of_event_comes_back_equal(tmp_path: Path) -> None:
     assert read_metrics(told(tmp_path / "new" / "folder", *ONE_OF_EACH)) == ONE_OF_EACH
 
 
+def test_phases_are_for_those_who_watch_and_are_not_kept(tmp_path: Path) -> None:
+    assert read_metrics(told(tmp_path, START, Phase(0, "validating", 3, 10), STEP)) == [START, STEP]
+
+
 def test_each_line_is_an_object_with_its_kind_first(tmp_path: Path) -> None:
     lines = told(tmp_path, *ONE_OF_EACH).read_text(encoding="utf-8").splitlines()
     objects = [json.loads(line) for line in lines]
-    assert [values["event"] for values in objects] == ["start", "step", "evaluation", "epoch", "end"]
+    assert [values["event"] for values in objects] == ["start", "step", "evaluation", "sample", "epoch", "end"]
     assert all(line.startswith('{"event": ') for line in lines)
     assert {name: value for name, value in objects[1].items() if name != "event"} == asdict(STEP)
 

@@ -104,6 +104,11 @@ def test_an_epochs_checkpoint_is_one_file_of_whole_weights(seen: Seen, folder: P
     assert_same(dict(loaded.model.state_dict()), seen[0][kind]["True"]["weights"])
 
 
+def test_a_new_sharded_run_can_begin_with_the_weights_of_a_checkpoint(seen: Seen) -> None:
+    for own in seen:
+        assert_same(own["going_on"]["begun weights"], own["muon"]["True"]["weights"])
+
+
 @pytest.mark.parametrize("kind", SHAPES)
 def test_the_first_process_alone_can_use_the_whole_model(seen: Seen, folder: Path, kind: str) -> None:
     model = checkpoint.load_model(checkpoint.latest(folder / f"{kind}_True")).model
@@ -124,6 +129,13 @@ def test_processes_with_a_whole_model_each_go_on_with_what_sharded_ones_left(see
 def test_all_processes_skip_a_step_that_is_bad_on_one(seen: Seen) -> None:
     skipped = {"changed": False, "skipped": 1, "goes on": True}
     assert [own["bad_gradient"] for own in seen] == [dict.fromkeys(SHAPES, skipped)] * len(seen)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_autocast_loses_no_gradient_of_a_sharded_model(seen: Seen, precision: str) -> None:
+    """Its copies of the weights, kept from one micro-batch to the next, once lost the gradients of the later ones."""
+    for own in seen:
+        assert own["rounding"][precision, True] == pytest.approx(own["rounding"][precision, False], rel=1e-4)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot limit the size of a file")

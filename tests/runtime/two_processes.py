@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from test_trainer import numbers, tiny_run, tiny_text, weights
+from test_trainer import Told, numbers, tiny_run, tiny_text, weights
 from transformer.config import TrainConfig
 from transformer.runtime.distributed import Dist
 from transformer.runtime.metrics import Event
@@ -23,8 +23,8 @@ LATER = {"epochs": 3, "max_steps": 9, "eval_every": 4}
 
 
 def new(config: TrainConfig, dist: Dist) -> tuple[Trainer, list[Event]]:
-    events: list[Event] = []
-    return Trainer(config, tiny_text(config), [events.append], dist), events
+    events = Told()
+    return Trainer(config, tiny_text(config), [events], dist), events
 
 
 def told(events: list[Event]) -> list[dict[str, Any]]:

@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 
 from transformer.config import DataConfig
 from transformer.dataset import FetchProgress, Place, Tell, Walk, say_nothing
-from transformer.remote.hub import Closed, Hub, HubError, HubFile, Unreachable
+from transformer.remote.answers import Closed, HubError, HubFile, Unreachable
+from transformer.remote.hub import Hub
 from transformer.shard_cache import Shard, ShardCache
 
 CONNECTIONS = 4

@@ -53,23 +53,29 @@ PEAKS = (
 )
 
 
+def known_peak(device_name: str) -> Peak | None:
+    """Returns the device's line of PEAKS, where it has one; the name is PyTorch's."""
+    name = re.sub(r"^(NVIDIA|AMD|Tesla)\s+", "", device_name)
+    return next((peak for peak in PEAKS if re.fullmatch(peak.name, name)), None)
+
+
 def peak_flops(device_name: str, dtype: torch.dtype = torch.bfloat16) -> float | None:
     """Returns the device's peak in operations a second, or None where it is not known; the name is PyTorch's.
 
     >>> peak_flops("NVIDIA A100-SXM4-80GB"), peak_flops("Tesla T4"), peak_flops("NVIDIA A100-SXM4-40GB MIG 1g.5gb")
     (312000000000000.0, None, None)
     """
-    name = re.sub(r"^(NVIDIA|AMD|Tesla)\s+", "", device_name)
-    for peak in PEAKS:
-        if re.fullmatch(peak.name, name):
-            units = getattr(peak, str(dtype).removeprefix("torch."), None)
-            return None if units is None else units * 1e12
-    return None
+    units = getattr(known_peak(device_name), str(dtype).removeprefix("torch."), None)
+    return None if units is None else units * 1e12
 
 
-def device_peak_flops(device: torch.device) -> float | None:
-    """Returns the peak of a device in the numbers that training uses on it; None where it is not known."""
-    return peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+def device_peak(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> tuple[float, str] | None:
+    """Returns a device's peak for products of that type, and its source; None where it is not known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    known, flops = known_peak(name), peak_flops(name, dtype)
+    return None if known is None or flops is None else (flops, known.source)
 
 
 def utilisation(tokens_per_second: float, flops_per_token: float, peak: float | None) -> float | None:

@@ -1,8 +1,9 @@
-"""Choosing a device, and the precision that suits it."""
+"""Choosing a device, and how much of its memory is used."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import contextlib
+import sys
 
 import torch
 
@@ -24,15 +25,15 @@ def pick_device(wanted: str = "auto") -> torch.device:
     return torch.device(wanted)
 
 
-def autocast(device: torch.device) -> AbstractContextManager[object]:
-    """bfloat16 matrix products on CUDA; float32 elsewhere, where bfloat16 is slower or missing."""
-    return torch.autocast("cuda", dtype=torch.bfloat16) if device.type == "cuda" else nullcontext()
-
-
 def peak_memory_bytes(device: torch.device) -> int:
-    """Returns the most device memory that PyTorch has held, in bytes; 0 where it does not count (CPU)."""
+    """Returns the most memory held so far, in bytes: PyTorch's on the device; on a CPU the process's. 0: not known."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if device.type == "mps":
         return torch.mps.driver_allocated_memory()
+    with contextlib.suppress(ImportError):  # Windows has no such module
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return 0

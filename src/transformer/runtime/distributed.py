@@ -35,6 +35,10 @@ class Dist:
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
+    job: str | None = None
+    """The id that torchrun gave the job, the same after a restart."""
+    restarts: int = 0
+    """How often torchrun has restarted the job, because one of its processes had ended."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Dist:
@@ -43,8 +47,9 @@ class Dist:
         Raises ValueError where the environment names several processes, but not this one's place.
         """
         world_size = int(environment.get("WORLD_SIZE", 1))
+        job, restarts = environment.get("TORCHELASTIC_RUN_ID"), int(environment.get("TORCHELASTIC_RESTART_COUNT", 0))
         if world_size == 1:
-            return cls()
+            return cls(job=job, restarts=restarts)
         wanted = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
         if missing := [name for name in wanted if name not in environment]:
             raise ValueError(
@@ -53,7 +58,7 @@ class Dist:
             )
         has_nccl = torch.cuda.is_available() and torch.distributed.is_nccl_available()
         torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if has_nccl else "gloo")
-        return cls(int(environment["RANK"]), world_size, int(environment["LOCAL_RANK"]))
+        return cls(int(environment["RANK"]), world_size, int(environment["LOCAL_RANK"]), job, restarts)
 
     def __enter__(self) -> Self:
         return self

@@ -46,6 +46,10 @@ class StepMetrics:
     seconds: float
     skipped: int = 0
     """Steps among them whose gradient was not finite, and which changed nothing."""
+    memory_bytes: int = 0
+    """Most memory that the device has given the run so far, on a CPU that the process has taken; 0: not known."""
+    utilisation: float = 0.0
+    """Share of the device's peak operations that reach the model (runtime/capacity.py); 0: peak not known."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,16 @@ class EvalMetrics:
     seconds: float
     loss_error: float | None = None
     """Standard error of the loss as a level: how much another text of this size might differ."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the model writes at this step, always with the same draws of chance."""
+
+    step: int
+    prompt: str
+    text: str
+    """What follows the prompt."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +106,26 @@ class RunEnded:
     """Whether the validation loss had surely stopped to fall, for as long as `patience` says."""
 
 
-Event = RunStarted | StepMetrics | EvalMetrics | EpochMetrics | RunEnded
+@dataclass(frozen=True)
+class Phase:
+    """What the run is busy with, for whoever watches; the metrics file does not keep it."""
+
+    step: int
+    """Steps done so far."""
+    doing: str
+    """training, compiling, validating, writing or saving."""
+    done: int = 0
+    total: int = 0
+    """Parts of it, where it has parts: the micro-batches of a step, or rows of the validation text."""
+
+
+Event = RunStarted | StepMetrics | EvalMetrics | Sample | EpochMetrics | RunEnded | Phase
 Observer = Callable[[Event], None]
 KINDS: dict[str, type[Event]] = {
     "start": RunStarted,
     "step": StepMetrics,
     "evaluation": EvalMetrics,
+    "sample": Sample,
     "epoch": EpochMetrics,
     "end": RunEnded,
 }
@@ -105,7 +133,7 @@ _NAMES = {cls: kind for kind, cls in KINDS.items()}
 
 
 class MetricsLog:
-    """An observer that appends every event to `directory`/metrics.jsonl.
+    """An observer that appends every event but phases to `directory`/metrics.jsonl.
 
     A run that starts at step 0 begins a new file; one that goes on keeps the events up to its step.
     """
@@ -114,6 +142,8 @@ class MetricsLog:
         self.path = directory / METRICS_FILE
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, Phase):
+            return
         if isinstance(event, RunStarted):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text("".join(self._lines_until(event)), encoding="utf-8")
@@ -133,7 +163,7 @@ def _is_after(line: str, start: RunStarted) -> bool:
         event = from_line(line)
         if isinstance(event, RunEnded):
             return True  # it did not end there
-        looks = isinstance(event, EvalMetrics | EpochMetrics)
+        looks = isinstance(event, EvalMetrics | Sample | EpochMetrics)
         return event.step > start.step or (looks and event.step == start.step and start.looks_again)
     return False
 

@@ -1,0 +1,146 @@
+"""What the hub's answers mean: a failure that may pass, an error that a person can mend, or other contents than listed.
+
+The hub library's HTTP client is httpx or httpx2, by its version; neither is named here, since the bases of
+HfHubHTTPError cover both.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+PERMANENT = {"InvalidURL", "LocalProtocolError", "TooManyRedirects", "UnsupportedProtocol"}  # the HTTP client's own
+
+
+class HubError(ValueError):
+    """One line: what was wanted, what went wrong, what to do."""
+
+
+class Unreachable(HubError):  # noqa: N818
+    """The network failed for as long as patience lasts, or HF_HUB_OFFLINE is set; `reason` is a few words."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Changed(HubError):  # noqa: N818
+    """The file on the hub is not the one that was listed."""
+
+
+class Closed(Exception):  # noqa: N818
+    """The Hub was closed, perhaps by another thread."""
+
+
+class Fault(Exception):  # noqa: N818
+    """A failure that may pass; `wait`: the seconds that the hub asks for."""
+
+    def __init__(self, reason: str, wait: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of one commit."""
+
+    path: str
+    size: int
+    """Bytes."""
+    oid: str
+    """Identity of the contents: the LFS sha256 where there is one, else the git blob id."""
+
+
+@contextmanager
+def explained(what: str, repo: str) -> Iterator[None]:
+    """Turns what the hub library and its HTTP client raise into a Fault, which may pass, or a HubError."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except (HubError, Fault, Closed):
+        raise
+    except errors.OfflineModeIsEnabled as error:
+        reason = "HF_HUB_OFFLINE is set"
+        raise Unreachable(f"cannot read {what} from {host()}: {reason}; unset it to use the network", reason) from error
+    except errors.HfHubHTTPError as error:
+        raise _refusal(error, what, repo) from error
+    except Exception as error:
+        line = next(iter(str(error).strip().splitlines()), "")[:100] or type(error).__name__
+        if isinstance(error, errors.HFValidationError) or type(error).__name__ in PERMANENT:
+            message = f"cannot read {what} from {host()}: {line}; check the name, HF_ENDPOINT and HF_TOKEN"
+            raise HubError(message) from error
+        client_closed = isinstance(error, RuntimeError) and "closed" in line  # by the library, in some other thread
+        if client_closed or isinstance(error, errors.HfHubHTTPError.__bases__):
+            raise Fault(f"the connection failed ({line})") from error
+        if isinstance(error, json.JSONDecodeError):
+            raise Fault("something other than the hub answered") from error
+        raise
+
+
+def _refusal(error: Any, what: str, repo: str) -> Exception:
+    """What an answer of 400 and above means."""
+    from huggingface_hub import errors
+
+    status, site = error.response.status_code, host()
+    if status in (408, 429) or status >= 500:
+        return Fault(f"the hub answered {status}", wait_asked(error.response.headers))
+    if isinstance(error, errors.GatedRepoError):
+        return HubError(f"dataset {repo} is gated: accept its terms on {site}, then set HF_TOKEN to a token of yours")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return HubError(f"there is no dataset {repo} on {site}, or it is private: check the name, or set HF_TOKEN")
+    if isinstance(error, errors.RevisionNotFoundError):
+        return HubError(f"{site} has no such revision: {what}; check the branch, tag or commit")
+    if status in (401, 403):
+        return HubError(f"{site} refuses {what} ({status}): set HF_TOKEN to a token that may read it")
+    if status == 404:
+        return HubError(f"{site} does not have {what}: dataset {repo} may have been renamed or rewritten")
+    return HubError(f"{site} refuses {what} ({status}): check HF_ENDPOINT and proxies")
+
+
+def wait_asked(headers: Mapping[str, str]) -> float:
+    """The seconds to wait by Retry-After, a number or a date, or else by the hub's ratelimit header; 0: not said."""
+    after = headers.get("Retry-After", "").strip()
+    if after.isdigit():
+        return float(after)
+    with suppress(ValueError):
+        return max(0.0, parsedate_to_datetime(after).timestamp() - time.time())
+    limit = re.search(r"\br=0;\s*t=(\d+)", headers.get("ratelimit", ""))
+    return float(limit[1]) if limit else 0.0
+
+
+def check_identity(response: Any, file: HubFile) -> None:
+    """Raises Changed where the answer, or a redirect on the way to it, is about other contents than the file's."""
+    answers = [*response.history, response]
+    oids = [_oid(answer.headers["X-Linked-Etag"]) for answer in answers if "X-Linked-Etag" in answer.headers]
+    if not oids and response.is_success and urlsplit(str(response.url)).netloc == host():
+        oids = [oid for oid in [_oid(response.headers.get("ETag", ""))] if len(oid) == len(file.oid)]
+    total = response.headers.get("Content-Range", "").rpartition("/")[2]
+    other_size = response.status_code == 416 or (total.isdigit() and int(total) != file.size)
+    if other_size or any(oid != file.oid for oid in oids):
+        raise Changed(
+            f"{file.path} changed on the hub since it was listed: start a new run, or choose a commit that still has it"
+        )
+
+
+def _oid(tag: str) -> str:
+    return tag.strip().removeprefix("W/").strip('"')
+
+
+def endpoint() -> str:
+    """Where the hub is: https://..., as HF_ENDPOINT or the library says."""
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT
+
+
+def host() -> str:
+    """The name of that machine, for messages."""
+    return urlsplit(endpoint()).netloc or endpoint()
