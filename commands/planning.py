@@ -35,20 +35,25 @@ def dry_run(config: TrainConfig, out: Console, tokenizer: Tokenizer | None = Non
     """
     if os.environ.get("RANK", "0") != "0":
         return
-    device = pick_device(config.device)
+    device, world_size = pick_device(config.device), int(os.environ.get("WORLD_SIZE", 1))
+    if config.shard:
+        Dist(world_size=world_size).check_shard()
     if config.data.is_on_hub:
         config, tokens = with_vocabulary(config, tokenizer), None
     else:
         with contextlib.closing(open_dataset(config.data, tokenizer)) as data:  # local: what there is counts
             config, tokens = as_opened(config, data), data.tokens_per_epoch
-    plan = cost(config, tokens, device.type, int(os.environ.get("WORLD_SIZE", 1)))
+    plan = cost(config, tokens, device.type, world_size)
     show_rows(plan_rows(plan, peak_row(plan, device)), out)
     if found := problems(plan, device_memory(device), free_disk(Path(config.checkpoint_dir))):
         raise ConfigError(found)
-    with out.status("timing a few steps"):
-        step = step_seconds(config)
-    apart = "" if plan.world_size == 1 else ", without what travels between the processes"
-    out.print(f"time        about {duration(seconds(plan, step))}, {duration(step)} a step on this machine now{apart}")
+    if not config.shard:  # which one process cannot try, and the whole model may not fit
+        with out.status("timing a few steps"):
+            step = step_seconds(config)
+        apart = "" if plan.world_size == 1 else ", without what travels between the processes"
+        out.print(
+            f"time        about {duration(seconds(plan, step))}, {duration(step)} a step on this machine now{apart}"
+        )
     out.print("nothing was trained: leave out --dry-run to begin", style="dim")
 
 
@@ -103,6 +108,10 @@ def plan_rows(plan: Cost, peak: tuple[str, str] | None = None) -> dict[str, tupl
     scores = work["scores"] / plan.flops_per_token
     total = plan.flops_per_token * plan.tokens
     alone = plan.world_size == 1
+    lasting = ", as much gradient"
+    if plan.config.shard:
+        gathered, gradients = readable(memory["gathered"]), readable(memory["gradients"])
+        lasting = f" (1/{plan.world_size} of all; {gathered} gathered for a while), {gradients} gradient"
     return {
         "parameters": (
             f"{sum(plan.parameters.values()) / 1e6:.2f}M",
@@ -120,7 +129,7 @@ def plan_rows(plan: Cost, peak: tuple[str, str] | None = None) -> dict[str, tupl
         **({"peak": peak} if peak else {}),
         "memory": (
             f"about {readable(plan.memory_bytes)}",
-            f"{readable(memory['weights'])} weights, as much gradient, {readable(memory['optimizer'])} optimizer; "
+            f"{readable(memory['weights'])} weights{lasting}, {readable(memory['optimizer'])} optimizer; "
             f"{readable(memory['activations'])} activations of a micro-batch, {readable(memory['working'])} to work; "
             f"PyTorch itself comes on top{'' if alone else f'; each of {plan.world_size} processes needs as much'}",
         ),

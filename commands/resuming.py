@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from transformer import checkpoint
+from transformer import sharded_state
 from transformer.checkpoint import CheckpointError
 from transformer.config import ConfigError, TrainConfig
 from transformer.settings import Config
@@ -20,7 +20,7 @@ from transformer.trainer import Trainer
 MAY_CHANGE = {
     "epochs", "max_steps", "eval_every", "log_every", "patience", "save_every_minutes", "save_every_steps", "keep_last",
     "checkpoint_dir", "device", "cache_dir", "cache_shards", "cache_gb", "num_workers", "network_patience", "trackers",
-    "compile", "activation_checkpointing", "sample_tokens", "sample_prompt",
+    "compile", "activation_checkpointing", "sample_tokens", "sample_prompt", "shard",
 }  # fmt: skip
 """Settings that a resumed run may have others of; the rest would make it another run."""
 SHARE = {"batch_size", "accumulation_steps"}
@@ -52,39 +52,35 @@ def load_state(path: Path | None, directory: Path, out: Console) -> tuple[Path, 
     Raises CheckpointError where there is none.
     """
     if path is not None:
-        return path, checkpoint.load(path)
-    states = sorted(directory.glob("training_state_*.pt"), key=_newest_first)
+        return path, sharded_state.load(path)
+    states = sharded_state.newest_first(directory)
     if not states:
-        others = ", ".join(sorted({str(path.parent) for path in Path().glob("checkpoints*/training_state_*.pt")}))
+        others = ", ".join(sorted({str(path.parent) for path in Path().glob("checkpoints*/training_state_*")}))
         hint = f"; --checkpoint-dir chooses another folder, and there is one in {others}" if others else ""
-        raise CheckpointError(f"there is no training_state_*.pt in {directory}: nothing to resume{hint}")
+        raise CheckpointError(f"there is no training_state_* in {directory}: nothing to resume{hint}")
     *newer, oldest = states
     damaged = []
     for state in newer:
         try:
-            contents = checkpoint.load(state)
+            contents = sharded_state.load(state)
             break
         except CheckpointError as error:
             out.print(f"{error}; trying the state before it")
             damaged.append(state)
     else:
-        state, contents = oldest, checkpoint.load(oldest)
+        state, contents = oldest, sharded_state.load(oldest)
     for path in damaged:  # else the next save would put it in the place of the one that is whole
         with contextlib.suppress(OSError):
             path.replace(f"{path}.damaged")
     return state, contents
 
 
-def _newest_first(state: Path) -> tuple[bool, int]:
-    """Sorts states. A clock may jump, so that the one before the last seems newer; its name tells which it is."""
-    return state.stem.endswith("_previous"), -state.stat().st_mtime_ns
-
-
 def merged(contents: dict[str, Any], given: TrainConfig, typed: Set[str], world_size: int = 1) -> TrainConfig:
     """Returns a state's settings with those of `given` that were typed and may change.
 
-    With another number of processes the share of each may change. Raises ConfigError that lists every other typed
-    setting that contradicts what is stored.
+    With another number of processes the share of each may change. Whether the model is sharded is never stored: that
+    belongs to how this run is started. Raises ConfigError that lists every other typed setting that contradicts what is
+    stored.
     """
     stored = TrainConfig.from_dict(contents["config"])
     may_change = MAY_CHANGE if world_size == contents.get("world_size", 1) else MAY_CHANGE | SHARE
@@ -100,7 +96,7 @@ def merged(contents: dict[str, Any], given: TrainConfig, typed: Set[str], world_
     if problems:
         raise ConfigError([f"a resumed run keeps its settings ({'; '.join(problems)}): leave these flags out"])
     groups = {group: replace(getattr(stored, group), **values) for group, values in changes.items() if group}
-    return replace(stored, **groups, **changes.get("", {}))
+    return replace(stored, **groups, **{**changes.get("", {}), "shard": given.shard})
 
 
 def batch_change(contents: dict[str, Any], trainer: Trainer) -> str | None:

@@ -12,6 +12,8 @@ from dataclasses import replace
 from types import FrameType
 
 from display import TrainingDisplay
+from transformer import checkpoint
+from transformer.checkpoint import CheckpointError
 from transformer.config import TrainConfig
 from transformer.dataset import Tell, TextData, open_dataset
 from transformer.remote.answers import HubError
@@ -37,14 +39,14 @@ PATIENCE = 30.0  # seconds that a process which has nothing to say leaves to the
 
 
 @contextlib.contextmanager
-def told_once(kind: type[Exception] = ValueError) -> Iterator[None]:
+def told_once(kinds: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
     """Around what fails on all processes alike, such as a misspelt flag: one on each machine says how.
 
     torchrun ends all processes as soon as one has ended, so the others wait for that.
     """
     try:
         yield
-    except kind:
+    except kinds:
         if os.environ.get("LOCAL_RANK", "0") != "0":
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(PATIENCE)
@@ -82,7 +84,7 @@ def fit(trainer: Trainer, display: TrainingDisplay) -> int | None:
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with display, told_once(TrainingError):
+        with display, told_once((TrainingError, CheckpointError)):
             trainer.fit()
     except (HubError, OtherProcessError):  # between two steps, so the state is whole
         path = trainer.save_state()
@@ -96,7 +98,7 @@ def fit(trainer: Trainer, display: TrainingDisplay) -> int | None:
             f"({error.strerror}): make room on the disk, then --resume goes on from the state last saved"
         ) from error
     except KeyboardInterrupt:
-        if any(trainer.directory.glob("training_state_*.pt")):
+        if checkpoint.states(trainer.directory):
             where = f"the state last saved in {trainer.directory}"
             display.console.print(f"stopped at step {trainer.step}; --resume goes on from {where}")
         raise

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from resuming import batch_change, leaves, load_state, merged
-from transformer import checkpoint
+from transformer import checkpoint, sharded_state
 from transformer.config import ConfigError, TrainConfig
 from transformer.runtime.distributed import Dist
 from transformer.text import Tokenizer, tokenizer_from_state
@@ -50,7 +50,7 @@ def starting_point(
         start = Start(config, state, contents, resumes=True)
     restarts = max(dist.gather(dist.restarts))  # a machine that has joined later has counted fewer
     if restarts and (own := left_by_this_job(dist, restarts, Path(config.checkpoint_dir), out)):
-        contents = checkpoint.load(own)
+        contents = sharded_state.load(own)
         stored = TrainConfig.from_dict(contents["config"])  # which came from the same command line
         return Start(replace(stored, checkpoint_dir=config.checkpoint_dir), own, contents, resumes=True)
     return from_checkpoint(config, typed) if start.path is None and config.init_from is not None else start
@@ -59,7 +59,7 @@ def starting_point(
 def left_by_this_job(dist: Dist, restarts: int, directory: Path, out: Console) -> Path | None:
     """Returns the state that this job saved before torchrun restarted it, where rank 0 finds one; tells which."""
     own = None
-    if dist.is_main and any(directory.glob("training_state_*.pt")):
+    if dist.is_main and checkpoint.states(directory):
         state, contents = load_state(None, directory, out)
         own = state if contents.get("job") == dist.job else None  # else an earlier run's, which is not to go on
     (own,) = dist.from_main((own,))
@@ -91,7 +91,7 @@ def from_checkpoint(config: TrainConfig, typed: Set[str]) -> Start:
     ConfigError that lists every other typed setting that contradicts the checkpoint.
     """
     path = checkpoint.named(Path(config.init_from or ""))
-    contents = checkpoint.load(path)
+    contents = sharded_state.load(path)
     stored = TrainConfig.from_dict(contents["config"])
     encoding = tokenizer_from_state(contents["tokenizer"]).name
     is_learned = stored.model.position == "learned"

@@ -55,6 +55,7 @@ own folder, or in --checkpoint-dir.
 
 **Several GPUs or machines**: torchrun --nproc-per-node 4 main.py train ...; docs/several-machines.md says when it pays.
 With --max-restarts 3 a job that loses a process goes on by itself from the state that it saved last.
+A model too large for one of them: the same with --shard, and each keeps only its part.
 
 **When it goes wrong.** Out of memory: a smaller --batch-size with more --accumulation-steps gives the same result.
 Loss is nan: a lower --learning-rate. Validation rises while train falls: more text, or fewer epochs. Nothing learnt on

@@ -41,6 +41,8 @@ def train_as(
     """Trains as one of the processes, of which rank 0 speaks; returns the trainer, and the signal that stopped it."""
     out = console()
     with told_once():
+        if config.shard:
+            dist.check_shard()
         start = starting_point(dist, config, resume, resume_from, typed, out)
         config, directory = start.config, Path(start.config.checkpoint_dir)
         device = pick_device(config.device)  # a device that is missing is told before any text is read

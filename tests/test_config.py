@@ -244,3 +244,8 @@ def test_the_quick_run_is_the_documented_one() -> None:
     assert quick.data.tokens_per_epoch == 10_000_000
     assert quick.checkpoint_dir == "checkpoints_quick"
     assert dataclasses.replace(quick, model=run.model, data=run.data, checkpoint_dir=run.checkpoint_dir) == run
+
+
+def test_a_model_is_compiled_or_sharded_not_both() -> None:
+    with pytest.raises(ConfigError, match="compile translates the model as one piece, and shard takes it apart"):
+        TrainConfig(compile=True, shard=True).check()

@@ -365,6 +365,19 @@ def test_more_processes_take_fewer_larger_steps(tmp_path: Path) -> None:
     assert alone.memory == together.memory
 
 
+def test_processes_that_share_a_model_keep_a_part_each_and_leave_the_same_files(tmp_path: Path) -> None:
+    shape = {"num_layers": 3, "tie_embeddings": False, "accumulation_steps": 1}
+    whole, part = (cost(tiny_run(tmp_path, shard=shard, **shape), None, "cpu", 4) for shard in (False, True))
+    for use in ("weights", "optimizer"):
+        assert part.memory[use] == -(-whole.memory[use] // 4)
+    outside = 4 * (sum(whole.parameters.values()) - whole.parameters["blocks"])
+    assert part.memory["gathered"] == outside + 4 * whole.parameters["blocks"] * 2 // 3
+    assert part.memory["gradients"] == part.memory["weights"] + part.memory["gathered"]
+    assert (part.checkpoint_bytes, part.state_bytes) == (whole.checkpoint_bytes, whole.state_bytes)
+    accumulating = cost(tiny_run(tmp_path, shard=True, num_layers=3, tie_embeddings=False), None, "cpu", 4)
+    assert accumulating.memory["gradients"] == whole.memory["gradients"]
+
+
 def test_a_text_shorter_than_the_epoch_counts_as_what_it_has(tmp_path: Path) -> None:
     config = tiny_run(tmp_path, tokens_per_epoch=10**9)
     assert cost(config).steps_per_epoch == 10**9 // 32

@@ -2,8 +2,9 @@
 
 `model_epoch_N_ENCODING.pt` holds the weights, the whole config, the encoding (a trained vocabulary included) and what
 the model scored; `training_state_ENCODING.pt` holds the optimizer, the random state and the position in the data as
-well. Files are written beside their place and renamed into it, so that a crash leaves the old one whole, and are read
-with weights_only=True, so that no file can run code.
+well (a folder, if the model is spread over processes: sharded_state.py). Files are written beside their place and
+renamed into it, so that a crash leaves the old one whole, and are read with weights_only=True, so that no file can run
+code.
 """
 
 from __future__ import annotations
@@ -66,6 +67,11 @@ def state_path(directory: Path, encoding: str) -> Path:
     return directory / f"training_state_{encoding}.pt"
 
 
+def states(directory: Path) -> list[Path]:
+    """Returns what was left in a folder to resume from: files, and the folders of sharded runs."""
+    return [path for path in directory.glob("training_state_*") if path.suffix == ".pt" or path.is_dir()]
+
+
 def model_contents(model: DecoderOnlyTransformer, config: TrainConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     """Returns what every checkpoint holds, for the caller to add to: plain values and tensors only."""
     return {
@@ -99,7 +105,7 @@ def save(path: Path, contents: Mapping[str, Any], keep_previous: bool = False) -
         if keep_previous and path.exists():
             path.replace(previous_path(path))
         temporary.replace(path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -116,7 +122,7 @@ def _write(contents: Mapping[str, Any], file: BinaryIO) -> None:
         raise
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Makes the renaming last through a power cut, where the system has a way to."""
     with contextlib.suppress(OSError, AttributeError):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -150,6 +156,15 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     return contents
 
 
+def glance(path: Path) -> dict[str, Any]:
+    """Returns a checkpoint's contents with its tensors still on the disk, and nothing checked. Raises as load()."""
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        raise CheckpointError(f"{path} is damaged or not a checkpoint") from error
+    return contents if isinstance(contents, dict) else {}
+
+
 def load_model(path: Path, device: torch.device | str = "cpu") -> LoadedModel:
     """Returns the model of a checkpoint in eval mode on `device`, with its own encoding and config."""
     contents = load(path, device)
@@ -166,7 +181,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> LoadedModel:
 
 def set_aside(directory: Path) -> Path | None:
     """Renames a folder that holds an earlier run, so that a new one can have its name; returns the new path."""
-    if not epochs(directory) and not any(directory.glob("training_state_*.pt")):
+    if not epochs(directory) and not states(directory):
         return None
     names = (directory.with_name(f"{directory.name}_earlier_{number}") for number in itertools.count(1))
     aside = next(path for path in names if not path.exists())

@@ -247,6 +247,8 @@ class TrainConfig(Config):
     """Translates the model for the device before the first step (torch.compile): a minute's wait, then faster steps."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
     """What keeps the curves, besides metrics.jsonl; the flag without a name: nothing."""
+    shard: bool = False
+    """Spreads the model over the processes that torchrun starts, each keeping its part; else each keeps all of it."""
 
     @property
     def tokens_per_step(self) -> int:
@@ -260,6 +262,8 @@ class TrainConfig(Config):
             if getattr(self, name) < 0:
                 found.append(f"{name}={getattr(self, name)} must not be below 0")
         found += positive(self, "save_every_minutes") + seed_problems(self.seed)
+        if self.shard and self.compile:
+            found.append("compile translates the model as one piece, and shard takes it apart: choose one of them")
         if self.data.seq_length > self.model.max_seq_len:
             found.append(
                 f"seq_length={self.data.seq_length} is longer than max_seq_len={self.model.max_seq_len}: "

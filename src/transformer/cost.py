@@ -144,6 +144,8 @@ def cost(config: TrainConfig, tokens_per_epoch: int | None = None, device: str =
     epoch_ends = [min(end, steps) for end in range(steps_per_epoch, steps + steps_per_epoch, steps_per_epoch)]
     most_checkpoints = config.keep_last + 2 if config.keep_last else len(epoch_ends)  # the best one, and a new one
     checkpoint_bytes, state_bytes = _file_bytes(config, shapes, memory)
+    if config.shard:
+        memory = _shared_out(config, shapes, memory, world_size)
     is_remote = config.data.dataset == "fineweb" or config.data.dataset.startswith("hf:")
     return Cost(
         config,
@@ -286,6 +288,19 @@ def _memory(config: TrainConfig, shapes: Shapes, device: str) -> dict[str, int]:
     return memory | ({"autocast_copies": 2 * _numbers(shapes["blocks"])} if is_narrow else {})
 
 
+def _shared_out(config: TrainConfig, shapes: Shapes, memory: dict[str, int], world_size: int) -> dict[str, int]:
+    """The memory of one of the processes that share a model: its part of what lasts, and what is gathered for a while.
+
+    Gathered at once are what is in no block, a block, and the next one; their gradients too, before they are shared
+    out. With accumulation, all gradients stay whole until the last micro-batch.
+    """
+    blocks = FLOAT * _numbers(shapes["blocks"])
+    gathered = memory["weights"] - blocks + blocks * min(2, config.model.num_layers) // config.model.num_layers
+    parts = {use: -(-memory[use] // world_size) for use in ("weights", "gradients", "optimizer")}
+    parts["gradients"] = memory["gradients"] if config.accumulation_steps > 1 else parts["gradients"] + gathered
+    return {**memory, **parts, "gathered": gathered}
+
+
 def _most_at_once(config: TrainConfig, memory: dict[str, int]) -> int:
     """The larger of two moments: at the end of forward, all activations; at the end of backward, all gradients.
 
@@ -296,7 +311,8 @@ def _most_at_once(config: TrainConfig, memory: dict[str, int]) -> int:
     forward = memory["gradients"] * accumulates + memory["activations"] + memory["working"]
     table = FLOAT * config.model.vocab_size * config.model.d_model
     backward = memory["gradients"] + table * (config.model.tie_embeddings + accumulates)
-    return memory["weights"] + memory["optimizer"] + memory.get("autocast_copies", 0) + max(forward, backward)
+    lasting = memory["weights"] + memory["optimizer"] + memory.get("autocast_copies", 0) + memory.get("gathered", 0)
+    return lasting + max(forward, backward)
 
 
 def _file_bytes(config: TrainConfig, shapes: Shapes, memory: dict[str, int]) -> tuple[int, int]:

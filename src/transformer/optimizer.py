@@ -129,10 +129,25 @@ class Muon(torch.optim.Optimizer):
             length = length * (1 - self.found_inf)
         momentum: Tensor = state["momentum"]
         momentum.lerp_(gradient, 1 - group["momentum"])
-        update = orthogonalised(gradient.lerp(momentum, group["momentum"]))  # a look ahead, as Nesterov's
+        ahead = gradient.lerp(momentum, group["momentum"])  # a look ahead, as Nesterov's
+        update = _rows_like(matrix, orthogonalised(_whole(ahead)))
         rows, columns = matrix.shape
         matrix.mul_(1 - length * group["weight_decay"])
         matrix.sub_(update.mul_(length * max(1.0, rows / columns) ** 0.5))
+
+
+def _whole(matrix: Tensor) -> Tensor:
+    """Returns a sharded matrix as a whole one, which all processes ask for together; any other as it is."""
+    return matrix.full_tensor() if hasattr(matrix, "full_tensor") else matrix
+
+
+def _rows_like(matrix: Tensor, update: Tensor) -> Tensor:
+    """Returns of `update`, which all processes have, the rows that this one has of a sharded matrix."""
+    if not hasattr(matrix, "device_mesh"):
+        return update
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(update, matrix.device_mesh, matrix.placements, src_data_rank=None)  # type: ignore[attr-defined]
 
 
 def orthogonalised(matrix: Tensor, rounds: int = 5) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformer.checkpoint import CheckpointError
 from transformer.dataset import DataState
 from transformer.runtime.step_sums import StepSums
+from transformer.sharded_state import complete
 
 if TYPE_CHECKING:
     from transformer.trainer import Trainer
@@ -45,6 +46,7 @@ def restore(trainer: Trainer, contents: dict[str, Any], path: Path) -> None:
     if "optimizers" not in contents:
         raise CheckpointError(f"{path} holds a model, but not the state of a run: see training_state_*")
     try:
+        contents = complete(contents, trainer.model)
         trainer.model.load_state_dict(contents["model"])
         for optimizer, state in zip(trainer.optimizers, contents["optimizers"], strict=True):
             optimizer.load_state_dict(state)
@@ -77,7 +79,7 @@ def begin_with(trainer: Trainer, contents: dict[str, Any], path: Path) -> None:
     Raises CheckpointError where they do not fit.
     """
     try:
-        trainer.model.load_state_dict(contents["model"])
+        trainer.model.load_state_dict(complete(contents, trainer.model)["model"])
     except (RuntimeError, TypeError) as error:
         first = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{path} does not fit this configuration: {first}") from error

@@ -49,7 +49,8 @@ bit on one kind of machine with one number of threads; a test compares them.
 
 **Several processes** (torchrun) split each step's rows and take the same step: gradients, losses and token counts are
 sums over all of them, so they agree on everything, a skipped step and the moment to stop included. Rank 0 tells and
-saves. docs/several-machines.md says how to start them and when that pays.
+saves. With `shard` each keeps only its part of the model. docs/several-machines.md says how to start them, and when
+which pays.
 
 **Cost.** A step costs what forward and backward of its tokens cost, three forward passes' work (loss.py says why the
 last layer dominates small models), and the optimizer's pass over the weights. Numbers are fetched from the device only
@@ -75,8 +76,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from transformer import checkpoint
-from transformer.config import SAMPLING_PRESETS, TrainConfig
+from transformer import checkpoint, sharded_state
+from transformer.config import IGNORE, SAMPLING_PRESETS, TrainConfig
 from transformer.cost import flops
 from transformer.dataset import DataState, PackedBatches, TextData
 from transformer.generation import generate
@@ -126,16 +127,17 @@ class Trainer:
     def __init__(
         self, config: TrainConfig, data: TextData, observers: Sequence[Observer] = (), dist: Dist | None = None
     ) -> None:
-        """Raises ConfigError for impossible settings, ValueError where the device is missing."""
+        """Raises ConfigError for impossible settings, ValueError where the device or other processes are missing."""
         self.config = config.check()
         self.data = data
         self.observers = observers
         self.dist = dist or Dist()
         self.device = self.dist.own(pick_device(config.device))
-        self.precision = Precision(self.device, config.precision)
+        self.precision = Precision(self.device, config.precision, config.shard)
         torch.manual_seed(config.seed)
-        self.model = DecoderOnlyTransformer(config.model).to(self.device)
-        self.model.activation_checkpointing = config.activation_checkpointing
+        model = DecoderOnlyTransformer(config.model)
+        model.activation_checkpointing = config.activation_checkpointing
+        self.model = self.dist.place(model, self.device, model.layers if config.shard else None)
         self.objective = Objective(self.model, data.tokenizer.eot_id if config.data.mask_documents else None)
         self.optimizers = build_optimizers(self.model, config.optimizer)
         self.steps_per_epoch = max(1, data.tokens_per_epoch // (config.tokens_per_step * self.dist.world_size))
@@ -347,8 +349,9 @@ class Trainer:
         """Returns how the model does on the validation text; changes nothing about training."""
         started = time.perf_counter()
         with self.precision.tf32(), self.precision.autocast():
-            share = slice(self.dist.rank, None, self.dist.world_size)
-            inputs, targets = (rows[share] for rows in self.data.validation)
+            inputs, targets = (
+                self.dist.share(rows, padding) for rows, padding in zip(self.data.validation, (0, IGNORE), strict=True)
+            )
             spread = Spread()
             end_of_text = self.objective.end_of_text
             own = evaluate_perplexity(
@@ -372,19 +375,23 @@ class Trainer:
     def sample(self) -> None:
         """Lets the model write a little and tells it; the draws of chance are always the same, and its own."""
         self.tell(Phase(self.step, "writing"))
-        if self.dist.is_main:
-            tokenizer, prompt = self.data.tokenizer, self.config.sample_prompt
-            start = tokenizer.encode(prompt) or [tokenizer.eot_id]
-            tokens = generate(
-                self.model,
-                torch.tensor([start], device=self.device),
-                self.config.sample_tokens,
-                SAMPLING_PRESETS["balanced"],
-                stop_ids=[tokenizer.eot_id],
-                generator=torch.Generator(self.device).manual_seed(self.config.seed),
-            )
-            new = [token for token in tokens[0, len(start) :].tolist() if token != tokenizer.eot_id]
-            self.tell(Sample(self.step, prompt, tokenizer.decode(new)))
+        with self.dist.whole(self.model) as model:
+            if self.dist.is_main:
+                self.tell(self._written(model))
+
+    def _written(self, model: DecoderOnlyTransformer) -> Sample:
+        tokenizer, prompt = self.data.tokenizer, self.config.sample_prompt
+        start = tokenizer.encode(prompt) or [tokenizer.eot_id]
+        tokens = generate(
+            model,
+            torch.tensor([start], device=self.device),
+            self.config.sample_tokens,
+            SAMPLING_PRESETS["balanced"],
+            stop_ids=[tokenizer.eot_id],
+            generator=torch.Generator(self.device).manual_seed(self.config.seed),
+        )
+        new = [token for token in tokens[0, len(start) :].tolist() if token != tokenizer.eot_id]
+        return Sample(self.step, prompt, tokenizer.decode(new))
 
     def finish_epoch(self, score: EvalMetrics) -> None:
         """Leaves the epoch's checkpoint and tells how the epoch went."""
@@ -428,8 +435,9 @@ class Trainer:
         metrics = {"validation_loss": score.loss, "bits_per_byte": score.bits_per_byte}
         others = [(epoch, loss) for epoch, loss in self.epochs_saved if epoch != self.epoch]
         self.epochs_saved = [*others, (self.epoch, score.loss)]
+        weights = self.dist.whole_weights(self.model)  # all processes have a part in it
         if self.dist.is_main:
-            checkpoint.save(path, {**self._contents(), "metrics": metrics})
+            checkpoint.save(path, {**self._contents(), "model": weights, "metrics": metrics})
             checkpoint.remove_epochs(self.directory, encoding, self.epochs_saved, self.config.keep_last)
         return path
 
@@ -437,15 +445,13 @@ class Trainer:
         """Writes all that resume() needs; the one before stays beside it. Returns its path."""
         path = checkpoint.state_path(self.directory, self.data.tokenizer.short_name)
         self.tell(Phase(self.step, "saving"))
-        state = run_state(self)  # all processes have a part in it
-        if self.dist.is_main:
-            checkpoint.save(path, {**self._contents(), **state}, keep_previous=True)
+        path = sharded_state.save(path, {**self._contents(), **run_state(self)}, self.dist)  # all have a part in it
         self._saved_at = time.monotonic()
         return path
 
     def resume(self, path: Path) -> None:
         """Goes on from what save_state() wrote. Raises CheckpointError where that cannot be read or does not fit."""
-        self.restore(checkpoint.load(path), path)
+        self.restore(sharded_state.load(path), path)
 
     def restore(self, contents: dict[str, Any], path: Path) -> None:
         """Goes on from a state that is loaded already; `path` is only named in errors, which are resume()'s."""

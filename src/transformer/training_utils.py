@@ -54,14 +54,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import nullcontext
-from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from transformer.config import IGNORE
 from transformer.model import DecoderOnlyTransformer
+from transformer.runtime.distributed import gradients_stay
 
 
 class Objective(nn.Module):
@@ -93,7 +92,7 @@ def accumulate_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Adds the gradient of (sum of nats) / token_count over all micro-batches to every parameter's .grad.
 
-    Where DistributedDataParallel wraps the objective, the sum is over the micro-batches of all `world_size` processes,
+    Where Dist.parallel() has wrapped the objective, the sum is over the micro-batches of all `world_size` processes,
     and so must `token_count` be. `scale` multiplies all gradients: float16 needs it (runtime/precision.py). Returns the
     summed nats and the tokens counted, of this process, scalars on the device, so that nothing waits for it here.
     """
@@ -103,8 +102,7 @@ def accumulate_gradients(
     while batch is not None:
         (tokens, targets), batch = batch, next(upcoming, None)
         # Gradients travel between processes once a step, after the last micro-batch.
-        stays = batch is not None and isinstance(objective, DistributedDataParallel)
-        with cast(DistributedDataParallel, objective).no_sync() if stays else nullcontext():
+        with nullcontext() if batch is None else gradients_stay(objective):
             nats, count = objective(tokens, targets)
             # The wrapper leaves the mean over the processes: world_size times that is the sum.
             (nats / (max(1, token_count) / world_size) * scale).backward()
@@ -114,4 +112,5 @@ def accumulate_gradients(
 
 def clip_gradients(parameters: Iterable[nn.Parameter], longest: float) -> Tensor:
     """Scales all gradients so that their joint norm is at most `longest` (0: as they are); returns the norm before."""
-    return torch.nn.utils.clip_grad_norm_(parameters, longest if longest > 0 else torch.inf)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, longest if longest > 0 else torch.inf)
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of a sharded model: of all processes' rows

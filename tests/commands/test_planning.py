@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,21 @@ def test_a_dry_run_says_what_the_default_run_costs_and_touches_nothing(
         r"about 34 h 12 min, 2 s a step on this machine now$", rows["time"]
     )  # 61,030 steps of 2 s, and looks
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_of_processes_that_share_a_model_says_what_one_of_them_keeps(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ("train", "--preset", "demo", "--dry-run", "--device", "cpu", "--shard")
+    outcome = command(*line)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err.startswith("error: --shard spreads one model over several processes, and there is one: start")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(os, "_exit", lambda status: None)  # how one of several processes ends
+    outcome = command(*line)
+    assert outcome.err == ""
+    assert "918.1 kB weights (1/4 of all; 3.7 MB gathered for a while)" in lines_of(outcome.out)["memory"]
 
 
 def test_a_dry_run_counts_a_local_text_and_a_vocabulary_still_to_be_trained(command: Command) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -180,3 +181,35 @@ def test_an_error_of_the_first_process_is_the_only_line_and_ends_the_job(tmp_pat
     assert told_by_us(done)[0].startswith("error: rank 0: ")
     assert "nowhere.txt" in told_by_us(done)[0]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_model_and_one_goes_on_with_it_and_back(
+    command: Command, alone: Path, tmp_path: Path
+) -> None:
+    to = ("--checkpoint-dir", "shared")
+    done = run_together(tmp_path, 2, *RUN, *LOOKS, "--batch-size", "4", "--shard", *to, "--max-steps", "8")
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    folder = tmp_path / "shared"
+    assert {path.name for path in folder.glob("training_state_*")} == {
+        "training_state_byte", "training_state_byte_previous",
+    }  # fmt: skip
+    outcome = command("train", "--resume", *to, "--max-steps", "10", "--batch-size", "8")
+    assert outcome.status == 0, outcome.err
+    assert f"resuming from shared{os.sep}training_state_byte, step 8," in outcome.out
+    done = run_together(tmp_path, 2, "train", "--resume", *to, "--max-steps", "12", "--batch-size", "4", "--shard")
+    assert done.returncode == 0, done.stderr
+    assert f"resuming from shared{os.sep}training_state_byte.pt, step 10," in done.stdout
+    losses = [event.loss for event in read_metrics(folder / METRICS_FILE) if isinstance(event, StepMetrics)]
+    whole = [event.loss for event in read_metrics(alone / METRICS_FILE) if isinstance(event, StepMetrics)]
+    assert losses[0] == pytest.approx(whole[0], rel=1e-5)  # later ones follow another --max-steps, and so other rates
+    assert checkpoint.load_model(checkpoint.latest(folder)).contents["step"] == 12
+    (folder / "training_state_byte" / "rest.pt").write_bytes(b"")
+    shutil.rmtree(folder / "training_state_byte_previous")
+    for path in folder.glob("training_state_*.pt"):
+        path.unlink()
+    done = run_together(tmp_path, 2, "train", "--resume", *to, "--shard")
+    assert done.returncode != 0
+    assert len(told_by_us(done)) == 1, done.stderr
+    assert "training_state_byte is damaged or not a training state: rest.pt has another size" in told_by_us(done)[0]

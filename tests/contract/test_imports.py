@@ -17,7 +17,9 @@ BELOW_MODEL = {"config", "generation"} | CONCEPTS
 TEACHING = {"optimizer", "scheduler"}
 DATA = {"dataset", "fineweb_dataset", "remote", "shard_cache"}
 PLANNING = {"cost", "verdict"}
-ABOVE_MODEL = {"perplexity", "training_utils", "trainer", "run_state", "checkpoint", "interop", "interpret"}
+ABOVE_MODEL = {
+    "perplexity", "training_utils", "trainer", "run_state", "checkpoint", "sharded_state", "interop", "interpret",
+}  # fmt: skip
 LIBRARY = BELOW_MODEL | {"model", "text", "runtime"} | TEACHING | DATA | PLANNING | ABOVE_MODEL
 
 LAW: dict[str, set[str]] = {

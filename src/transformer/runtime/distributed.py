@@ -9,17 +9,20 @@ processes agree on then waits for no GPU. All processes must make the same calls
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
 import torch.distributed
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,63 @@ class Dist:
         torch.cuda.set_device(self.local_rank)
         return torch.device("cuda", self.local_rank)
 
-    def parallel(self, objective: nn.Module) -> nn.Module:
-        """Returns the module wrapped so that backward leaves the mean of all processes' gradients; alone, itself."""
+    def check_shard(self) -> None:
+        """Raises ValueError where there is nobody to share a model with."""
         if self.world_size == 1:
+            raise ValueError(
+                "--shard spreads one model over several processes, and there is one: start them with torchrun "
+                "--nproc-per-node N main.py train ... --shard, or leave --shard out"
+            )
+
+    def place(self, model: M, device: torch.device, blocks: Iterable[nn.Module] | None = None) -> M:
+        """Returns the model on the device; given its blocks, spread over all processes, who all have made the same.
+
+        Raises ValueError where there is one process only to spread it over.
+        """
+        if blocks is None:
+            return model.to(device)
+        self.check_shard()
+        from transformer.runtime.sharding import shard
+
+        shard(model, blocks, device, self.world_size)
+        return model
+
+    @contextlib.contextmanager
+    def whole(self, model: M) -> Iterator[M]:
+        """Inside the block the model can be used by rank 0 alone, without gradients; all enter and leave it together.
+
+        A sharded model takes its whole size there, in the memory of every process; any other stays as it is.
+        """
+        if not is_sharded(model):
+            yield model
+            return
+        from transformer.runtime import sharding
+
+        with sharding.whole(model):
+            yield model
+
+    def whole_weights(self, model: nn.Module) -> dict[str, Tensor]:
+        """Returns the model's state dict; of a sharded one whole tensors on rank 0, and an empty one elsewhere."""
+        if not is_sharded(model):
+            return model.state_dict()
+        from transformer.runtime import sharding
+
+        return sharding.whole_weights(model)
+
+    def parallel(self, objective: nn.Module) -> nn.Module:
+        """Returns the module wrapped so that backward leaves the mean of all processes' gradients.
+
+        Alone, or where a sharded model in it sees to that, it is returned as it is.
+        """
+        if self.world_size == 1 or is_sharded(objective):
             return objective
         return DistributedDataParallel(objective, forward_sync_buffers=False, gradient_as_bucket_view=True)
+
+    def share(self, rows: Tensor, padding: int) -> Tensor:
+        """Returns this process's of the rows, r::W, equally many for all: some get one more, made of `padding`."""
+        own = rows[self.rank :: self.world_size]
+        missing = -(-len(rows) // self.world_size) - len(own)
+        return F.pad(own, (0, 0, 0, missing), value=padding)
 
     def sum(self, values: Tensor) -> Tensor:
         """Returns the sum of `values` over all processes."""
@@ -138,3 +193,19 @@ def _clean_store(environment: Mapping[str, str], restarts: int) -> Any:
     own: Any = torch.distributed  # which does not say to mypy that it has stores
     store = own.TCPStore(environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), is_master=False)
     return own.PrefixStore(f"restart_{restarts}", store)
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether a model in the module is spread over several processes."""
+    return any(hasattr(part, "set_requires_gradient_sync") for part in module.modules())
+
+
+def gradients_stay(objective: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Inside the block backward leaves every process its own gradients; the next one brings all together."""
+    if isinstance(objective, DistributedDataParallel):
+        return objective.no_sync()
+    if not is_sharded(objective):
+        return contextlib.nullcontext()
+    from transformer.runtime import sharding
+
+    return sharding.gradients_stay(objective)

@@ -23,8 +23,12 @@ GROW_AFTER = 2_000
 class Precision:
     """The precision of a run on its device: "auto" is bfloat16 on CUDA, float16 where it lacks that, else float32."""
 
-    def __init__(self, device: torch.device, wanted: str = "auto") -> None:
+    def __init__(self, device: torch.device, wanted: str = "auto", is_sharded: bool = False) -> None:
         self.device = device
+        self.keeps_copies = not is_sharded
+        """Whether micro-batches share autocast's copies of the weights. A sharded model gathers its weights for each;
+        what came back through an older copy would reach the gradient after that has been sent, and be lost.
+        """
         self.dtype: torch.dtype = automatic_dtype(device) if wanted == "auto" else getattr(torch, wanted)
         self.may_round = device.type == "cuda" and wanted != "float32"
         self.scale: Tensor | None = None
@@ -34,7 +38,9 @@ class Precision:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Products of matrices in the chosen numbers, within."""
-        return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype, cache_enabled=self.keeps_copies)
 
     @contextlib.contextmanager
     def tf32(self) -> Iterator[None]:
