@@ -77,13 +77,13 @@ import torch
 from torch import Tensor, nn
 
 from transformer import checkpoint, sharded_state
-from transformer.config import IGNORE, SAMPLING_PRESETS, TrainConfig
+from transformer.config import TrainConfig
 from transformer.cost import flops
 from transformer.dataset import DataState, PackedBatches, TextData
-from transformer.generation import generate
+from transformer.looking import LookGivenUpError, measured, written
 from transformer.model import DecoderOnlyTransformer
 from transformer.optimizer import build_optimizers, set_learning_rate, skip_step_if
-from transformer.perplexity import Evaluation, Spread, calculate_perplexity_from_loss, evaluate_perplexity
+from transformer.perplexity import calculate_perplexity_from_loss
 from transformer.run_state import begin_with, restore, run_state
 from transformer.runtime.capacity import device_peak, utilisation
 from transformer.runtime.device import peak_memory_bytes, pick_device
@@ -96,7 +96,6 @@ from transformer.runtime.metrics import (
     Phase,
     RunEnded,
     RunStarted,
-    Sample,
     StepMetrics,
 )
 from transformer.runtime.precision import Precision
@@ -111,10 +110,6 @@ MOST_BAD_STEPS = 10
 
 class TrainingError(ValueError):
     """A run that cannot go on as it is; the message says what to change."""
-
-
-class LookGivenUpError(Exception):
-    """A look at the validation text is given up, since the run shall stop; a resumed run takes it again."""
 
 
 class OtherProcessError(ValueError):
@@ -347,25 +342,7 @@ class Trainer:
 
     def evaluate(self) -> EvalMetrics:
         """Returns how the model does on the validation text; changes nothing about training."""
-        started = time.perf_counter()
-        with self.precision.tf32(), self.precision.autocast():
-            inputs, targets = (
-                self.dist.share(rows, padding) for rows, padding in zip(self.data.validation, (0, IGNORE), strict=True)
-            )
-            spread = Spread()
-            end_of_text = self.objective.end_of_text
-            own = evaluate_perplexity(
-                self.model, inputs, targets, end_of_text=end_of_text, spread=spread,
-                progress=lambda rows: self._looked_at(rows, len(inputs)),
-            )  # fmt: skip
-        sums = torch.tensor([own.nats, own.tokens, *astuple(spread)], dtype=torch.float64)
-        nats, tokens, *sums_of_squares = self.dist.sum(sums).tolist()
-        score = Evaluation(nats, int(tokens), self.data.validation_bytes)
-        seconds = time.perf_counter() - started
-        return EvalMetrics(
-            self.step, self.epoch, score.loss, score.perplexity, score.bits_per_byte, score.tokens, seconds,
-            Spread(*sums_of_squares).loss_error(score),
-        )  # fmt: skip
+        return measured(self, self._looked_at)
 
     def _looked_at(self, rows: int, total: int) -> None:
         if self._asked_to_stop and self.dist.world_size == 1:  # of several processes all must measure
@@ -377,21 +354,7 @@ class Trainer:
         self.tell(Phase(self.step, "writing"))
         with self.dist.whole(self.model) as model:
             if self.dist.is_main:
-                self.tell(self._written(model))
-
-    def _written(self, model: DecoderOnlyTransformer) -> Sample:
-        tokenizer, prompt = self.data.tokenizer, self.config.sample_prompt
-        start = tokenizer.encode(prompt) or [tokenizer.eot_id]
-        tokens = generate(
-            model,
-            torch.tensor([start], device=self.device),
-            self.config.sample_tokens,
-            SAMPLING_PRESETS["balanced"],
-            stop_ids=[tokenizer.eot_id],
-            generator=torch.Generator(self.device).manual_seed(self.config.seed),
-        )
-        new = [token for token in tokens[0, len(start) :].tolist() if token != tokenizer.eot_id]
-        return Sample(self.step, prompt, tokenizer.decode(new))
+                self.tell(written(self, model))
 
     def finish_epoch(self, score: EvalMetrics) -> None:
         """Leaves the epoch's checkpoint and tells how the epoch went."""
