@@ -69,7 +69,7 @@ def state_path(directory: Path, encoding: str) -> Path:
 
 def states(directory: Path) -> list[Path]:
     """Returns what was left in a folder to resume from: files, and the folders of sharded runs."""
-    return [path for path in directory.glob("training_state_*") if path.suffix == ".pt" or path.is_dir()]
+    return [path for path in directory.glob("training_state_*") if path.suffix in (".pt", "")]  # not .damaged
 
 
 def model_contents(model: DecoderOnlyTransformer, config: TrainConfig, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -155,7 +155,8 @@ def _together(job: Callable[[], Any], dist: Dist, folder: Path, temporary: Path)
     if failures:
         if dist.is_main:
             shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(f"the state could not be written to {folder} ({failures[0]})") from failure
+        why = f"({failures[0]}); the one before stays, if there is one"
+        raise CheckpointError(f"the state could not be written to {folder} {why}") from failure
     return [result for result, _ in told]
 
 

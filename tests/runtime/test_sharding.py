@@ -243,6 +243,8 @@ def test_the_state_of_the_higher_step_is_tried_first_of_either_kind(state: Path)
     flip(state / "rest.pt")
     file.write_bytes(b"nothing")
     assert newest_first(state.parent) == [state, previous, file]
+    state.rename(state.with_name("training_state_byte.damaged"))  # as resuming does with a damaged one
+    assert newest_first(state.parent) == [previous, file]
 
 
 def test_a_crash_between_two_renamings_leaves_the_state_before(state: Path) -> None:
