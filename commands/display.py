@@ -7,16 +7,15 @@ standard output is not a terminal, only the lasting lines are printed, a step li
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.status import Status
 from rich.text import Text
 
+from bars import Bars
 from fetching import fetch_numbers, teller
 from forecast import Forecast
 from phrases import duration, printable, step_numbers
@@ -40,18 +39,7 @@ class TrainingDisplay:
 
     def __init__(self, console: Console, config: TrainConfig) -> None:
         self.console, self.config = console, config
-        self.progress = Progress(
-            MofNCompleteColumn(),
-            BarColumn(bar_width=8),
-            TextColumn("{task.fields[numbers]}"),  # all of it fits a terminal of 80 columns
-            TextColumn("left"),
-            TimeRemainingColumn(compact=True),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self.task = self.progress.add_task("training", total=None, numbers="")
-        self.beside: dict[str, TaskID] = {}
-        self.lock = threading.Lock()
+        self.bars = Bars(console)
         self.status: Status | None = None
         self.lines_every = 0
         self.forecast: Forecast | None = None
@@ -71,24 +59,16 @@ class TrainingDisplay:
         if self.status is not None:
             self.status.update(Text(f"fetching {numbers}, {news.fetched_units} of {news.units} row groups"))
             return
-        self._beside("fetching", news.fetched_units, news.units, numbers)
-
-    def _beside(self, name: str, done: int, total: int, numbers: str) -> None:
-        """Shows a second bar for as long as it is not full."""
-        shown: dict[str, Any] = {"total": total, "completed": done, "numbers": numbers}
-        with self.lock:
-            if name not in self.beside:
-                self.beside[name] = self.progress.add_task(name, **shown)
-        self.progress.update(self.beside[name], **shown, visible=done < total)
+        self.bars.beside("fetching", news.fetched_units, news.units, numbers)
 
     def __enter__(self) -> Self:
-        self.progress.start()
+        self.bars.progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.progress.stop()
+        self.bars.progress.stop()
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -99,7 +79,7 @@ class TrainingDisplay:
             case StepMetrics():
                 self.memory_bytes = event.memory_bytes
                 self.utilisations.append(event.utilisation)
-                self.progress.update(self.task, completed=event.step, numbers=step_numbers(event))
+                self.bars.steps(completed=event.step, numbers=step_numbers(event))
                 if not self.console.is_terminal and event.step % self.lines_every == 0:
                     self.console.print(f"step {event.step}: {step_numbers(event)}, gradient norm {event.grad_norm:.2f}")
             case EvalMetrics():
@@ -142,16 +122,16 @@ class TrainingDisplay:
         )
         log_every = self.config.log_every
         self.lines_every = max(1, event.total_steps // 20 // log_every) * log_every
-        self.progress.update(self.task, total=event.total_steps, completed=event.step)
+        self.bars.steps(total=event.total_steps, completed=event.step)
         self.forecast = Forecast(self.config, event)
 
     def _busy(self, phase: Phase) -> None:
         """Moves the bars; after a few steps says how long the run will take."""
         if phase.doing == "validating":
-            self._beside("validating", phase.done, phase.total, "rows of validation text")
+            self.bars.beside("validating", phase.done, phase.total, "rows of validation text")
         elif phase.doing != "training":
-            self.progress.update(self.task, numbers=phase.doing)
+            self.bars.steps(numbers=phase.doing)
         else:
-            self.progress.update(self.task, completed=phase.step + phase.done / phase.total)
+            self.bars.steps(completed=phase.step + phase.done / phase.total)
             if self.forecast is not None and (line := self.forecast.at(phase)):
                 self.console.print(line)

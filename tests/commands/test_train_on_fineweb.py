@@ -270,7 +270,7 @@ def test_the_live_display_shows_what_is_fetched_in_80_columns(hub: StandInHub, t
         return any(re.search(pattern, line) for line in lines()[begun:])
 
     fetching = r"\d+/\d+ .* shard \d  \d+\.\d MB/s  cache \d+\.\d\d GB"
-    training = r"\d+/2000 .* loss \d\.\d+  ppl \d+\.\d  lr \S+  [\d,]+ tok/s +left"
+    training = r"\d+/2000 .* loss \d\.\d+  lr \S+  [\d,]+ tok/s  [\d.]+ [MG]B +left"
     with process(hub, tmp_path, *SMALL, "--max-steps", "2000", "--network-patience", "5", **ends) as running:
         os.close(slave)
         end = time.monotonic() + PATIENCE
