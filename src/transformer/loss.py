@@ -51,7 +51,10 @@ the cache and plain_loss is faster: next_token_loss chooses. Gradients are made 
 when the tiles are hot; backward() only scales them.
 
 **Not chosen.** Sampling a part of the vocabulary (another loss), a hierarchical softmax (another model), recomputing
-the tiles in the second walk instead of keeping them (a third more work, for a buffer that is small already).
+the tiles in the second walk instead of keeping them (a third more work, for a buffer that is small already). Leaving
+out tiles whose probabilities are negligible (arXiv 2411.09009): after 100 steps no tile stayed below 2^-20, with the
+vocabulary in order of frequency or not. Below bfloat16's 2^-12 stayed 94% of them in that order, entry by entry, but
+none as a whole: what they hold together counts (benchmarks/results/gradient_filtering.json).
 **Is it working?** It equals plain_loss to rounding, in value and gradients; the loss begins near ln V and falls.
 
 Papers: perplexity and cross-entropy, Shannon 1951; the running sum over tiles, arXiv 1805.02867; losses in tiles,
@@ -70,8 +73,10 @@ from transformer.config import IGNORE
 
 TILED_FROM_VOCAB = 2_048
 """Vocabularies from this size on use tiles."""
-TILE = 2_048
-"""Vocabulary entries in a tile."""
+TILE = 768
+"""Vocabulary entries in a tile on a CPU: with the positions of a group, about what a core's second cache holds."""
+WIDE_TILE = 16_384
+"""Entries in a tile on a GPU, which likes few large products better than many small ones; chosen, not measured yet."""
 BUFFER_NUMBERS = 9 << 22
 """Most exponentials kept at once: 144 MiB in float32."""
 
@@ -168,7 +173,7 @@ def tiled_head(hidden: Tensor, weight: Tensor, targets: Tensor, wants_gradient: 
     vocab = weight.shape[0]
     groups = -(-len(hidden) // max(1, BUFFER_NUMBERS // vocab))  # so many that a group's exponentials fit the buffer
     group = max(1, -(-len(hidden) // max(1, groups)))  # positions in a group, the groups alike in size
-    buffer = hidden.new_empty(group * (vocab if wants_gradient else min(vocab, TILE)))
+    buffer = hidden.new_empty(group * (vocab if wants_gradient else min(vocab, _tile(hidden))))
     nats = torch.zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
     d_hidden = torch.empty_like(hidden) if wants_gradient else hidden.new_empty(0)
     d_weight = torch.empty_like(weight) if wants_gradient else weight.new_empty(0)
@@ -184,7 +189,7 @@ def tiled_head(hidden: Tensor, weight: Tensor, targets: Tensor, wants_gradient: 
         if wants_gradient:
             d_hidden[start : start + group] = (mix * inverse_sum - target_rows).masked_fill(ignored, 0)
             scaled = (x * inverse_sum).to(x.dtype)  # (n, C): x / s
-            for tile, d_rows in zip(tiles, d_weight.split(TILE), strict=True):
+            for tile, d_rows in zip(tiles, d_weight.split(_tile(d_weight)), strict=True):
                 _add_product(d_rows, tile.T, scaled, fresh=start == 0)
             d_weight.index_add_(0, y, x.to(weight.dtype), alpha=-1)
     if wants_gradient and len(hidden) == 0:
@@ -192,10 +197,16 @@ def tiled_head(hidden: Tensor, weight: Tensor, targets: Tensor, wants_gradient: 
     return nats, d_hidden, d_weight
 
 
+def _tile(tensor: Tensor) -> int:
+    """Returns the entries in a tile on the device of the tensor."""
+    return TILE if tensor.device.type == "cpu" else WIDE_TILE
+
+
 def _cut(buffer: Tensor, rows: int, vocab: int, keep: bool) -> list[Tensor]:
     """Returns a (rows, tile) view of the buffer for each tile; the same memory for all unless they must be kept."""
-    starts = range(0, vocab, TILE)
-    sizes = [min(TILE, vocab - start) for start in starts]
+    width = _tile(buffer)
+    starts = range(0, vocab, width)
+    sizes = [min(width, vocab - start) for start in starts]
     offsets = [start * rows * keep for start in starts]
     return [buffer[offset : offset + rows * size].view(rows, size) for offset, size in zip(offsets, sizes, strict=True)]
 
@@ -205,7 +216,7 @@ def _walk(x: Tensor, weight: Tensor, tiles: list[Tensor], wants_mix: bool) -> tu
     shift = None
     total, mix = _exponentials(x, weight, tiles, wants_mix, shift)
     if not bool(((total > 1e-25) & (total < 1e25)).all()):  # inf, nan and 0 included
-        shift = torch.stack([(x @ rows.to(x.dtype).T).amax(1) for rows in weight.split(TILE)]).amax(0)[:, None]
+        shift = torch.stack([(x @ rows.to(x.dtype).T).amax(1) for rows in weight.split(_tile(weight))]).amax(0)[:, None]
         total, mix = _exponentials(x, weight, tiles, wants_mix, shift)
     log_sum = total.log() if shift is None else total.log() + shift
     return log_sum, total.reciprocal(), mix
@@ -217,7 +228,7 @@ def _exponentials(
     wide = torch.promote_types(x.dtype, torch.float32)
     total = torch.zeros(len(x), 1, dtype=wide, device=x.device)
     mix = torch.zeros(x.shape, dtype=wide, device=x.device)
-    for tile, rows in zip(tiles, weight.split(TILE), strict=True):
+    for tile, rows in zip(tiles, weight.split(_tile(weight)), strict=True):
         rows = rows.to(x.dtype)  # (tile, C)
         torch.mm(x, rows.T, out=tile)  # (n, tile) logits
         if shift is not None:
