@@ -131,7 +131,8 @@ def plan_rows(plan: Cost, peak: tuple[str, str] | None = None) -> dict[str, tupl
             f"about {readable(plan.memory_bytes)}",
             f"{readable(memory['weights'])} weights{lasting}, {readable(memory['optimizer'])} optimizer; "
             f"{readable(memory['activations'])} activations of a micro-batch, {readable(memory['working'])} to work; "
-            f"PyTorch itself comes on top{'' if alone else f'; each of {plan.world_size} processes needs as much'}",
+            f"{readable(plan.generation_bytes)} of cache for a text that is written; PyTorch itself comes on top"
+            + ("" if alone else f"; each of {plan.world_size} processes needs as much"),
         ),
         "disk": (
             f"up to {readable(plan.disk_bytes)}",
