@@ -156,3 +156,15 @@ def test_a_model_of_no_finite_weight_ends_with_the_reason_and_not_in_its_sample(
     assert all(event.skipped == 1 and event.loss != event.loss for event in steps)  # nan: nothing was measured
     assert trainer.train_points == []
     assert not any(isinstance(event, Sample) for event in told)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_compiled_run_drops_in_its_own_way_and_learns_as_well(tmp_path: Path) -> None:
+    """The CPU's own draws of dropout cannot be compiled: a compiled run with dropout once ended at its first step."""
+    settings = {"dropout": 0.2, "position": "alibi", "mask_documents": True, "activation_checkpointing": True}
+    _, told = trained(tiny_run(tmp_path / "plain", max_steps=12, **settings))
+    _, told_too = trained(tiny_run(tmp_path / "compiled", max_steps=12, compile=True, **settings))
+    assert losses(told_too) == pytest.approx(losses(told), rel=0.05)
+    assert losses(told_too)[-1] < losses(told_too)[0]
