@@ -27,8 +27,6 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages, as main.py has
 
 import argparse
 import json
-import shlex
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +36,7 @@ import numpy as np
 import torch
 from demo_recipe import Corpus, bits_per_byte, new_model, packed, steps, stream
 from demo_recipe import read_corpus as read
-from machine import machine
+from machine import machine, typed_command
 from torch import Tensor
 
 from transformer.config import PRESETS, TrainConfig
@@ -64,7 +62,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     corpus = read(DEMO.data.encoding)
-    results: dict[str, Any] = {"command": shlex.join(["python", "benchmarks/accumulation.py", *sys.argv[1:]])}
+    results: dict[str, Any] = {"command": typed_command()}
     results |= {"machine": machine(), "noise": [], "equal_tokens": []}
     model = new_model(DEMO, corpus)
     for step in steps(model, DEMO, corpus, packed(DEMO, corpus)):

@@ -31,7 +31,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from machine import machine, peak_bytes
+from machine import machine, peak_bytes, typed_command
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "data.json"
@@ -60,7 +60,7 @@ def main() -> None:
                 runs[name].append(run_worker(name, folder, url, options.repeat))
                 print(f"round {number + 1}, {name}: {runs[name][-1]}", flush=True)
     results = {
-        "command": f"python benchmarks/data.py {' '.join(sys.argv[1:])}".strip(),
+        "command": typed_command(),
         "machine": machine("tiktoken", "pyarrow", "huggingface-hub", "datasets"),
         "contenders": summary(runs),
     }

@@ -17,15 +17,13 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages, as main.py has
 
 import argparse
 import json
-import shlex
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from machine import machine
+from machine import machine, typed_command
 from torch import Tensor
 
 from transformer.config import PRESETS
@@ -45,7 +43,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path, default=RESULTS, help="result file (default benchmarks/results/...)")
     options = parser.parse_args()
-    results: dict[str, Any] = {"command": shlex.join(["python", "benchmarks/document_mask.py", *sys.argv[1:]])}
+    results: dict[str, Any] = {"command": typed_command()}
     results |= {"machine": machine(), "presets": {}}
     for preset in options.presets:
         results["presets"][preset] = measure(preset, options.rounds)

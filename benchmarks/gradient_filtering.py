@@ -31,9 +31,7 @@ import argparse
 import contextlib
 import copy
 import json
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -42,7 +40,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from machine import machine
+from machine import machine, typed_command
 from torch import Tensor
 
 from transformer import loss
@@ -80,7 +78,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT, help="result file (default benchmarks/results/...)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    results: dict[str, Any] = {"command": shlex.join(["python", "benchmarks/gradient_filtering.py", *sys.argv[1:]])}
+    results: dict[str, Any] = {"command": typed_command()}
     results |= {"machine": machine(), "variants": {}, "after_more_steps": {}}
     batches, validation, ids = read()
     torch.manual_seed(QUICK.seed)

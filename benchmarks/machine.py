@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import shlex
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +28,12 @@ def machine(*packages: str) -> dict[str, Any]:
         "torch": torch.__version__,
         **{package: version(package) for package in packages},
     }
+
+
+def typed_command() -> str:
+    """Returns the line that was typed; of what is somewhere on this machine, only the name."""
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
 
 
 def peak_bytes() -> int:

@@ -22,7 +22,6 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for both; torch
 
 import argparse
 import json
-import shlex
 import statistics
 import subprocess
 import sys
@@ -36,7 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 from demo_recipe import bits_per_byte, new_model, read_corpus, stream, update
-from machine import machine
+from machine import machine, typed_command
 from torch import Tensor
 
 from transformer import checkpoint
@@ -67,7 +66,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT, help="result file (default benchmarks/results/...)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    results: dict[str, Any] = {"command": shlex.join(["python", "benchmarks/time_to_quality.py", *sys.argv[1:]])}
+    results: dict[str, Any] = {"command": typed_command()}
     results |= {"machine": machine(), "runs": []}
     for seed in range(options.seed, options.seed + options.rounds):
         ours = run_demo(seed, options.demo_steps, options.threads)

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from machine import machine, peak_bytes
+from machine import machine, peak_bytes, typed_command
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
 CONTENDERS = {
@@ -44,7 +44,7 @@ def main() -> None:
     if options.worker:
         print(json.dumps(measure(*options.worker, options.micro_batches)))
         return
-    results: dict[str, Any] = {"command": f"python benchmarks/training.py {' '.join(sys.argv[1:])}".strip()}
+    results: dict[str, Any] = {"command": typed_command()}
     results |= {"machine": machine("transformers"), "presets": {}}
     for preset in options.presets:
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}

@@ -34,6 +34,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from machine import typed_command
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "training_end_to_end.json"
 OURS = "main.py train"
@@ -65,7 +67,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     """Runs all contenders in turn; writes what there is to the result file after each run."""
     micro_batches = options.steps * options.accumulation_steps
     prepared = helper("prepare", str(folder), str(micro_batches), str(options.steps))
-    results: dict[str, Any] = {"command": command_line(options)}
+    results: dict[str, Any] = {"command": typed_command()}
     results |= {"machine": prepared["machine"], "peer_huge_pages": options.peer_huge_pages, "presets": {}}
     for preset in options.presets:
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in options.contenders}
@@ -79,12 +81,6 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
         overhead = helper("overhead", *train_flags(preset, options, folder), threads=options.threads)
         write(options.out, results, preset, {**summary(preset, runs), "overhead": overhead})
         print(table(preset, results["presets"][preset]), flush=True)
-
-
-def command_line(options: argparse.Namespace) -> str:
-    """Returns what was typed, but for where this machine keeps litgpt."""
-    words = ["PYTHON" if word == str(options.litgpt) else word for word in sys.argv[1:]]
-    return shlex.join(["python", "benchmarks/training_end_to_end.py", *words])
 
 
 def write(out: Path, results: dict[str, Any], preset: str, found: dict[str, Any]) -> None:

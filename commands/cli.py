@@ -63,7 +63,7 @@ def _status(command: Command, arguments: Sequence[str]) -> int:
                 why = one_line(str(error))[:200]
                 print(f"{whose()}another process has ended, and so does the run: {why}", file=sys.stderr)
             return 1
-        if not re.search("out of memory|can't allocate memory", str(error)):
+        if not is_out_of_memory(error):
             raise
         less = "a smaller --batch-size, --d-model or encoding needs less"
         print(f"error: {whose()}out of memory: {less}", file=sys.stderr)
@@ -124,6 +124,11 @@ def flag_value(arguments: Sequence[str], flag: str, default: str) -> str:
 def whose() -> str:
     """Returns "rank 3: " where torchrun started several processes, and nothing where there is one."""
     return "" if os.environ.get("WORLD_SIZE", "1") == "1" else f"rank {os.environ.get('RANK', '?')}: "
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether PyTorch says that the memory of a device, or of the machine, is not enough."""
+    return isinstance(error, RuntimeError) and bool(re.search("out of memory|can't allocate memory", str(error)))
 
 
 def one_line(text: str) -> str:

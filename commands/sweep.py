@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
 
-from cli import one_line
+from cli import is_out_of_memory, one_line
 from grid import Variant
 from resuming import load_state, merged
 from run_table import run_table
 from training import train
-from transformer.checkpoint import CheckpointError
+from transformer.checkpoint import CheckpointError, states
 from transformer.config import ConfigError
 from transformer.history import History, read_histories
 from transformer.plots import save_loss_curve
@@ -47,7 +46,7 @@ class Sweep:
                     if resume and is_finished(variant):
                         out.print("is finished, and stays as it is")
                     else:
-                        has_state = any(variant.directory.glob("training_state_*.pt"))
+                        has_state = bool(states(variant.directory))
                         train(variant.config, resume and has_state, None, variant.typed)
         finally:
             self.show(out)
@@ -62,7 +61,7 @@ class Sweep:
         except HubError:  # the next one would want the same text
             raise
         except (ValueError, RuntimeError) as error:
-            if not isinstance(error, ValueError) and not re.search("out of memory|can't allocate memory", str(error)):
+            if not isinstance(error, ValueError) and not is_out_of_memory(error):
                 raise
             self.notes[variant.name] = "failed"
             self.reasons.append(f"{variant.name} failed: {one_line(str(error))}")

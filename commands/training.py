@@ -49,10 +49,8 @@ def train_as(
         check_installed(config.trackers if dist.is_main else ())
     dist.own(device)
     if config.data.is_on_hub:
-        with told_once():
-            show_plan(
-                with_vocabulary(config, start.tokenizer), None, device, dist, out
-            )  # before anything is downloaded
+        with told_once():  # before anything is downloaded
+            show_plan(with_vocabulary(config, start.tokenizer), None, device, dist, out)
     display = TrainingDisplay(out, config)
     with display.opening(f"reading {config.data.dataset}"):
         data = open_together(config, start.tokenizer, display.tell, dist)

@@ -146,7 +146,6 @@ def cost(config: TrainConfig, tokens_per_epoch: int | None = None, device: str =
     checkpoint_bytes, state_bytes = _file_bytes(config, shapes, memory)
     if config.shard:
         memory = _shared_out(config, shapes, memory, world_size)
-    is_remote = config.data.dataset == "fineweb" or config.data.dataset.startswith("hf:")
     return Cost(
         config,
         device,
@@ -160,7 +159,7 @@ def cost(config: TrainConfig, tokens_per_epoch: int | None = None, device: str =
         disk={
             "checkpoints": min(len(epoch_ends), most_checkpoints) * checkpoint_bytes,
             "states": 2 * state_bytes,  # the new one is written beside the old one, which goes when it is whole
-            "text_cache": round(config.data.cache_gb * 1e9) if is_remote else 0,
+            "text_cache": round(config.data.cache_gb * 1e9) if config.data.is_on_hub else 0,
         },
         generation_bytes=2 * FLOAT * model.num_layers * model.kv_heads * model.head_dim * model.max_seq_len,
         steps_per_epoch=steps_per_epoch,

@@ -2,12 +2,13 @@
 
 The optimizers' averages, every process's random state, the position in the text, and what the run has counted so far:
 the losses of the epoch and of the steps since the last report, the points that its verdicts rest on, and the epochs
-whose checkpoints it has left. The settings
-and the encoding stand in every checkpoint already.
+whose checkpoints it has left. The settings and the encoding stand in every checkpoint already.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,14 +46,11 @@ def restore(trainer: Trainer, contents: dict[str, Any], path: Path) -> None:
     """Gives the trainer the weights and state of `contents`; raises CheckpointError where they do not fit."""
     if "optimizers" not in contents:
         raise CheckpointError(f"{path} holds a model, but not the state of a run: see training_state_*")
-    try:
+    with must_fit(path):
         contents = complete(contents, trainer.model)
         trainer.model.load_state_dict(contents["model"])
         for optimizer, state in zip(trainer.optimizers, contents["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-    except (RuntimeError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{path} does not fit this configuration: {first}") from error
     trainer.step, trainer.tokens = contents["step"], contents["tokens"]
     if len(set(trainer.dist.gather(trainer.step))) > 1:
         raise CheckpointError(f"{path} is another state on another machine: copy one of them to all")
@@ -78,13 +76,20 @@ def begin_with(trainer: Trainer, contents: dict[str, Any], path: Path) -> None:
 
     Raises CheckpointError where they do not fit.
     """
-    try:
+    with must_fit(path):
         trainer.model.load_state_dict(complete(contents, trainer.model)["model"])
-    except (RuntimeError, TypeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{path} does not fit this configuration: {first}") from error
     before = {name: contents.get(name) for name in ("step", "tokens", "init_from")}
     trainer.init_from = {"path": str(path), "dataset": contents["config"]["data"]["dataset"], **before}
+
+
+@contextlib.contextmanager
+def must_fit(path: Path) -> Iterator[None]:
+    """Around the loading of weights and averages: CheckpointError where their names or shapes are others."""
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{path} does not fit this configuration: {first}") from error
 
 
 def random_state(device: torch.device) -> dict[str, Tensor | None]:

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 import torch
 
+from same_runs import assert_same_run
 from transformer import checkpoint
-from transformer.runtime.metrics import METRICS_FILE, EvalMetrics, StepMetrics, read_metrics
+from transformer.runtime.metrics import METRICS_FILE, StepMetrics, read_metrics
 from transformer.trainer import Trainer
 
 resource = pytest.importorskip("resource", reason="Windows has no limit on the size of files")
@@ -29,16 +30,9 @@ RUN += ("--num-layers", "1", "--batch-size", "2", "--validation-tokens", "300")
 STATE, PREVIOUS = "training_state_byte.pt", "training_state_byte_previous.pt"
 
 
-def assert_same_run(one: Path, other: Path) -> None:
-    """The same weights, bit for bit, the same curve, the same files."""
-    ours, theirs = (checkpoint.load(checkpoint.latest(folder))["model"] for folder in (one, other))
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
-    curves = []
-    for folder in (one, other):
-        events = read_metrics(folder / METRICS_FILE)
-        curves.append([(type(e), e.step, e.loss) for e in events if isinstance(e, StepMetrics | EvalMetrics)])
-    assert curves[0] == curves[1]
+def assert_same(one: Path, other: Path) -> None:
+    """The same run, and the same files."""
+    assert_same_run(one, other)
     assert {path.name for path in one.iterdir()} == {path.name for path in other.iterdir()}
 
 
@@ -130,7 +124,7 @@ def test_a_run_without_room_for_a_file_keeps_what_it_has_and_goes_on_when_there_
     assert_stopped_for_want_of_room(outcome, tmp_path / "full", at, "File too large")
     resumed = command("train", "--resume", "--checkpoint-dir", "full")
     assert (resumed.status, resumed.err) == (0, "")
-    assert_same_run(tmp_path / "full", whole)
+    assert_same(tmp_path / "full", whole)
 
 
 def test_a_run_on_a_full_disk_keeps_what_it_has_and_goes_on_when_there_is_room(
@@ -149,7 +143,7 @@ def test_a_run_on_a_full_disk_keeps_what_it_has_and_goes_on_when_there_is_room(
     ballast.unlink()
     resumed = command("train", "--resume", "--checkpoint-dir", "disk/full")
     assert (resumed.status, resumed.err) == (0, "")
-    assert_same_run(small_disk / "full", whole)
+    assert_same(small_disk / "full", whole)
 
 
 def test_a_resumed_run_without_room_for_its_metrics_keeps_the_ones_that_are_there(
@@ -260,7 +254,7 @@ def test_a_clock_that_jumps_changes_neither_the_run_nor_when_it_saves(
     monkeypatch.setattr(time, "time", lambda: real() + next(jumps))
     outcome = command(*RUN, "--checkpoint-dir", "jumping", "--save-every-minutes", "1e-9")
     assert (outcome.status, outcome.err) == (0, "")
-    assert_same_run(tmp_path / "jumping", whole)
+    assert_same(tmp_path / "jumping", whole)
     assert checkpoint.load(tmp_path / "jumping" / PREVIOUS)["step"] == 30
     events = [event for event in read_metrics(tmp_path / "jumping" / METRICS_FILE) if isinstance(event, StepMetrics)]
     assert all(0 < event.seconds < 600 and event.tokens_per_second > 0 for event in events)

@@ -12,32 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
+from same_runs import assert_same_run
 from transformer import checkpoint
 from transformer.config import ConfigError, ModelConfig, TrainConfig
-from transformer.runtime.metrics import METRICS_FILE, EvalMetrics, RunEnded, StepMetrics, read_metrics
+from transformer.runtime.metrics import METRICS_FILE, RunEnded, StepMetrics, read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ("train", "--preset", "tiny", "--max-steps", "120", "--eval-every", "50", "--log-every", "5")
 Command = Callable[..., Any]
-
-
-def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    contents = checkpoint.load(checkpoint.epochs(folder)[-1])
-    return dict(contents["model"])
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    """The same weights, bit for bit, and the same metrics but for the clock."""
-    ours, theirs = weights_of(one), weights_of(other)
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
-    curves = []
-    for folder in (one, other):
-        events = read_metrics(folder / METRICS_FILE)
-        curves.append([(type(e), e.step, e.loss) for e in events if isinstance(e, StepMetrics | EvalMetrics)])
-    assert curves[0] == curves[1]
 
 
 @pytest.fixture(scope="module")
