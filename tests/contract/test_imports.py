@@ -18,7 +18,7 @@ TEACHING = {"optimizer", "scheduler"}
 DATA = {"dataset", "fineweb_dataset", "remote", "shard_cache"}
 PLANNING = {"cost", "verdict"}
 ABOVE_MODEL = {
-    "perplexity", "training_utils", "trainer", "looking", "run_state", "checkpoint", "sharded_state",
+    "perplexity", "document_scores", "training_utils", "trainer", "looking", "run_state", "checkpoint", "sharded_state",
     "inspection", "interop", "interpret",
 }  # fmt: skip
 LIBRARY = BELOW_MODEL | {"model", "text", "runtime"} | TEACHING | DATA | PLANNING | ABOVE_MODEL
