@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src" / "transformer"
 CONCEPTS = {"dropout", "embeddings", "attention", "kv_cache", "feedforward", "block", "loss", "sampling"}
 BELOW_MODEL = {"config", "generation"} | CONCEPTS
 TEACHING = {"optimizer", "scheduler"}
-DATA = {"dataset", "fineweb_dataset", "remote", "shard_cache"}
+DATA = {"dataset", "documents", "fineweb_dataset", "remote", "shard_cache"}
 PLANNING = {"cost", "verdict"}
 ABOVE_MODEL = {
     "perplexity", "document_scores", "training_utils", "trainer", "looking", "run_state", "checkpoint", "sharded_state",
