@@ -1,65 +1,138 @@
-"""Measures every checkpoint and ranks them by bits per byte, which encodings of different sizes share.
+"""Measures checkpoints and ranks them by bits per byte, which encodings of different sizes share.
 
-uv run python main.py compare                               every checkpoints* folder here
-uv run python main.py compare --directory checkpoints_demo
+uv run python main.py compare                                      all runs in folders checkpoints* here
+uv run python main.py compare checkpoints_demo checkpoints_lr/     runs, and folders of runs, as a sweep leaves them
+uv run python main.py compare a/best b/model_epoch_3_byte.pt       single checkpoints
+uv run python main.py compare --max-tokens 20000 --json
+
+All checkpoints of a dataset read the same held-out documents, each document alone (document_scores.py). Differences are
+paired by document; one is called BEST only where it is surely ahead of every other (ranking.py says what surely means).
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.progress import track
-from rich.table import Table
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from tyro.conf import Positional
 
-from cli import console, one_line, open_model, parse, run
-from evaluate_perplexity import measure
+from cli import console, parse, print_json, run
+from ranking_table import conclusion, ranking_table
+from scoring import Scoring, Show
 from transformer import checkpoint
 from transformer.checkpoint import CheckpointError
-from transformer.runtime.device import pick_device
+from transformer.dataset import FetchProgress, Tell, say_nothing
+from transformer.ranking import Ranking
+from transformer.ranking_plot import save_ranking
+
+PICTURES = (Path("runs/compare/compare.png"), Path("runs/compare/compare.svg"))
+KINDS = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """All checkpoints, ranked. Each is measured on the held-out text of the dataset that it was trained on."""
+    """Checkpoints, ranked. Each is measured on held-out text of the dataset that it was trained on."""
 
+    paths: Positional[tuple[Path, ...]] = ()
+    """Checkpoints, folders of them, or folders of such folders; best or FOLDER/best: of the lowest validation loss.
+    None: all runs in folders checkpoints* here."""
     directory: Path | None = None
-    """A folder of checkpoints; None: every folder here named checkpoints*."""
+    """One more folder."""
+    max_tokens: int | None = None
+    """Most tokens of held-out text, of each encoding; None: as many as the most thorough run looks at."""
+    stride: int | None = None
+    """Tokens between the beginnings of two windows on a document: fewer give more context; None: half a context."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+    out: Path | None = None
+    """The picture: .png, .svg or .pdf; None: compare.png and compare.svg in runs/compare."""
+    json: bool = False
+    """Prints everything as one JSON object."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    options = parse(CompareOptions, arguments, "compare")
-    pick_device(options.device)
-    folders = [options.directory] if options.directory else checkpoint.folders(Path())
-    paths = [path for folder in folders for path in checkpoint.epochs(folder)]
-    if not paths:
-        where = options.directory or "the folders checkpoints*"
-        raise CheckpointError(f"no checkpoint found in {where}: train one first, with `make demo`")
+    options = parse(CompareOptions, arguments, "compare", check=check)
+    named = [*options.paths, *([options.directory] if options.directory else [])]
+    paths = [path for name in named for path in found_at(name)] if named else found_here()
     out = console()
-    ranked, broken = [], []
-    for path in track(paths, "measuring", console=out, transient=True, disable=not out.is_terminal):
-        try:
-            loaded = open_model(path, options.device)
-            ranked.append((measure(loaded), loaded))
-        except (ValueError, OSError) as error:  # damaged, or its text is no longer there
-            reason = one_line(str(error))
-            broken.append(reason if str(path) in reason else f"{path}: {reason}")
-    ranked.sort(key=lambda pair: pair[0].bits_per_byte)
-    table = Table(title="checkpoints, best first", title_justify="left")
-    for heading in ("checkpoint", "dataset", "bits per byte", "perplexity", "loss", "tokens seen"):
-        text = heading in ("checkpoint", "dataset")
-        table.add_column(heading, justify="left" if text else "right", overflow="fold")
-    for score, loaded in ranked:
-        numbers = (f"{score.bits_per_byte:.4f}", f"{score.perplexity:.2f}", f"{score.loss:.4f}")
-        table.add_row(str(loaded.path), loaded.config.data.dataset, *numbers, f"{loaded.contents['tokens']:,}")
-    out.print(table)
-    out.print("Perplexity and loss compare only within one encoding, all three only within one dataset.")
-    for line in broken:
+    with progress_on(out, quiet=options.json) as show:
+        tell = say_nothing if options.json else teller(out)
+        work = Scoring(options.device, options.stride, options.max_tokens, show, tell)
+        rankings = work.rankings({path.resolve(): path for path in paths}.values())
+    if not rankings:
+        raise CheckpointError(f"no checkpoint could be measured: {work.left_out[0]}")
+    pictures = [options.out] if options.out else list(PICTURES)
+    if options.json:
+        save_ranking(rankings, *pictures)
+        plain = [ranking.to_dict() for ranking in rankings]
+        print_json({"rankings": plain, "left_out": work.left_out, "pictures": list(map(str, pictures))})
+    else:
+        show_rankings(rankings, work.left_out, out)
+        save_ranking(rankings, *pictures)
+        for picture in pictures:
+            out.print(str(picture))
+
+
+def show_rankings(rankings: Sequence[Ranking], left_out: Sequence[str], out: Console) -> None:
+    """Prints a table for each dataset, with what may be concluded from it."""
+    if not out.is_terminal:
+        out.width = 200  # so that paths stay whole
+    for ranking in rankings:
+        out.print(ranking_table(ranking))
+        out.print(conclusion(ranking), soft_wrap=True)
+        out.print()
+    notes = "After ±, one standard error; differences are paired by document."
+    out.print(f"{notes} Perplexity compares in one encoding only, nothing between datasets.")
+    for line in left_out:
         out.print(f"left out: {line}")
+
+
+def check(options: CompareOptions) -> None:
+    """Raises ValueError for settings that cannot be, before anything is read."""
+    if options.out and options.out.suffix not in KINDS:
+        raise ValueError(f"--out {options.out} does not say which kind of picture: end it in {', '.join(KINDS)}")
+    if options.max_tokens is not None and options.max_tokens < 1:
+        raise ValueError(f"--max-tokens {options.max_tokens} must be at least 1")
+    if options.stride is not None and options.stride < 1:
+        raise ValueError(f"--stride {options.stride} must be at least 1")
+
+
+def found_at(name: Path) -> list[Path]:
+    """Returns the checkpoints that a path means. Raises CheckpointError where it means none."""
+    path = checkpoint.named(name)
+    if path.is_file():
+        return [path]
+    found = [file for folder in checkpoint.runs(path) for file in checkpoint.epochs(folder)]
+    if not found:
+        what = "no checkpoint found in" if path.is_dir() else "there is no checkpoint or folder"
+        raise CheckpointError(f"{what} {path}: name a run's folder, or one of the files in it")
+    return found
+
+
+def found_here() -> list[Path]:
+    found = [file for folder in checkpoint.folders(Path()) for file in checkpoint.epochs(folder)]
+    if not found:
+        raise CheckpointError("no checkpoint found in the folders checkpoints*: train one first, with `make demo`")
+    return found
+
+
+@contextlib.contextmanager
+def progress_on(out: Console, quiet: bool) -> Iterator[Show]:
+    """Shows a bar on a terminal for as long as checkpoints are measured."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("left"), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=out, transient=True, disable=quiet or not out.is_terminal) as bar:
+        task = bar.add_task("opening the held-out text", total=None)
+        yield lambda name, done, total: bar.update(task, description=name, completed=done, total=total)
+
+
+def teller(out: Console) -> Tell:
+    """Returns what prints a line of news about the text; how far fetching is, is not shown."""
+    return lambda news: None if isinstance(news, FetchProgress) else out.print(news, style="dim")
 
 
 if __name__ == "__main__":

@@ -184,6 +184,19 @@ def test_the_folder_written_last_wins(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path) == old
 
 
+def test_the_runs_of_a_sweep_are_found_too(tmp_path: Path) -> None:
+    """A sweep's folder holds no checkpoint itself, and without a path nothing in it was found."""
+    first = touch(tmp_path / "checkpoints_sweep" / "num_layers=2" / "model_epoch_1_byte.pt", 100)
+    second = touch(tmp_path / "checkpoints_sweep" / "num_layers=4" / "model_epoch_1_byte.pt", 300)
+    alone = touch(tmp_path / "checkpoints" / "model_epoch_1_byte.pt", 200)
+    assert checkpoint.folders(tmp_path) == [first.parent, alone.parent, second.parent]
+    assert checkpoint.latest(tmp_path) == second
+    assert checkpoint.runs(tmp_path / "checkpoints_sweep") == [first.parent, second.parent]
+    assert checkpoint.latest(tmp_path / "checkpoints_sweep") == second
+    assert checkpoint.runs(first.parent) == [first.parent]
+    assert checkpoint.runs(tmp_path / "nowhere") == []
+
+
 def test_of_two_encodings_in_one_folder_the_one_written_last_wins(tmp_path: Path) -> None:
     for epoch in (1, 2, 12):
         touch(tmp_path / "checkpoints" / f"model_epoch_{epoch}_cl100k.pt", 100 + epoch)

@@ -200,16 +200,26 @@ def epochs(directory: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
+def runs(folder: Path) -> list[Path]:
+    """Returns the folders that hold an epoch checkpoint, the one given and those in it, last written one last."""
+    inside = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    return sorted((path for path in (folder, *inside) if epochs(path)), key=_last_written)
+
+
 def folders(root: Path) -> list[Path]:
-    """Returns the folders named checkpoints* under `root` that hold an epoch checkpoint, last written one last."""
-    candidates = [folder for folder in root.glob("checkpoints*") if folder.is_dir() and epochs(folder)]
-    return sorted(candidates, key=lambda folder: max(path.stat().st_mtime for path in epochs(folder)))
+    """Returns the runs in the folders named checkpoints* under `root`, those of a sweep too, last written one last."""
+    return sorted((run for folder in root.glob("checkpoints*") for run in runs(folder)), key=_last_written)
+
+
+def _last_written(run: Path) -> float:
+    return max(path.stat().st_mtime for path in epochs(run))
 
 
 def latest(root: Path) -> Path:
-    """Returns the newest checkpoint: of `root` itself if it holds any, else of the checkpoints* folder last written.
+    """Returns the newest checkpoint: of `root` itself if it holds any, else of the run in it that was written last.
 
-    Within a folder the highest epoch of the encoding last written wins. Raises CheckpointError where there is none.
+    In the current folder only those in folders named checkpoints* count. Within a run the highest epoch of the encoding
+    last written wins. Raises CheckpointError where there is none.
     """
     return _last_run(root)[-1]
 
@@ -246,7 +256,8 @@ def remove_epochs(directory: Path, encoding: str, saved: Sequence[tuple[int, flo
 
 def _last_run(root: Path) -> list[Path]:
     """The epoch checkpoints, earliest first, of the folder and the encoding last written."""
-    directory = root if epochs(root) else next(reversed(folders(root)), None)
+    found_in = folders(root) if root == Path() else folders(root) or runs(root)
+    directory = root if epochs(root) else next(reversed(found_in), None)
     if directory is None:
         raise CheckpointError("no checkpoint found: train one first, with `make demo` or `uv run python main.py train`")
     found = epochs(directory)

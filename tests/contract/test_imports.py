@@ -19,7 +19,7 @@ DATA = {"dataset", "documents", "fineweb_dataset", "remote", "shard_cache"}
 PLANNING = {"cost", "verdict"}
 ABOVE_MODEL = {
     "perplexity", "document_scores", "training_utils", "trainer", "looking", "run_state", "checkpoint", "sharded_state",
-    "inspection", "interop", "interpret",
+    "inspection", "ranking", "interop", "interpret",
 }  # fmt: skip
 LIBRARY = BELOW_MODEL | {"model", "text", "runtime"} | TEACHING | DATA | PLANNING | ABOVE_MODEL
 
@@ -38,6 +38,7 @@ LAW: dict[str, set[str]] = {
     "runtime": set(),
     "history": {"runtime.metrics"},
     "plots": {"history", "runtime.metrics"},
+    "ranking_plot": {"plots", "ranking"},
     "tracking": {"runtime.metrics"},
     **{room: LIBRARY - {room} for room in ABOVE_MODEL},
     "playground": LIBRARY | {"history", "plots", "tracking"},
