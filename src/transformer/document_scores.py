@@ -96,7 +96,7 @@ def score_documents(
     cuts.sort(key=lambda cut: cut[1] - cut[3])  # longest first: rows of a batch alike in length, memory largest at once
     streams = [np.concatenate([[eot_id], np.asarray(tokens, np.int64)]) for tokens in documents]
     nats = torch.zeros(len(documents), dtype=torch.float64)
-    device, scored = model.head.weight.device, 0
+    device, scored = model.device, 0
     with torch.no_grad(), evaluating(model):
         for start in range(0, len(cuts), batch_size):
             inputs, counted, targets, owners = _batch(streams, cuts[start : start + batch_size], eot_id)

@@ -225,7 +225,7 @@ def evaluate_perplexity(
     off; the model's mode is restored.
     """
     nats, tokens = torch.zeros((), dtype=torch.float64), 0
-    device = model.head.weight.device
+    device = model.device
     with torch.no_grad(), evaluating(model):
         batches = zip(inputs.split(batch_size), targets.split(batch_size), strict=True)
         for number, (rows, wanted) in enumerate(batches, start=1):
