@@ -47,7 +47,10 @@ KERNEL_STEP = 32
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with int8 weights, for reading only; x (..., in) -> (..., out). Built from weight (out, in)."""
+    """A linear layer with int8 weights, for reading only; x (..., in) -> (..., out). Built from weight (out, in).
+
+    It is for the device on which it is built.
+    """
 
     quantised: Tensor
     scale: Tensor
@@ -58,6 +61,7 @@ class Int8Linear(nn.Module):
         scale = weight.detach().float().abs().amax(1) / 127  # (out,)
         scale = scale.masked_fill(scale == 0, 1.0)  # a row of zeros stays one
         self.out_features, self.in_features = weight.shape
+        self.has_kernel = self.in_features % KERNEL_STEP == 0 and _has_kernel(weight.device.type)
         self.register_buffer("quantised", (weight.detach() / scale[:, None]).round().to(torch.int8))
         self.register_buffer("scale", scale)
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
@@ -69,7 +73,7 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, self.in_features)  # (R, in)
-        if 0 < len(rows) <= MOST_ROWS and self.in_features % KERNEL_STEP == 0 and _has_kernel(x.device.type):
+        if 0 < len(rows) <= MOST_ROWS and self.has_kernel:
             ones = torch.ones(self.out_features, dtype=torch.bfloat16, device=x.device)
             sums = torch._weight_int8pack_mm(rows.bfloat16(), self.quantised, ones)  # (R, out)
         else:

@@ -21,8 +21,8 @@ TEACHING = {"optimizer", "scheduler"}
 DATA = {"dataset", "documents", "fineweb_dataset", "remote", "shard_cache"}
 PLANNING = {"cost", "verdict"}
 ABOVE_MODEL = {
-    "perplexity", "document_scores", "writing", "training_utils", "trainer", "looking", "run_state", "checkpoint",
-    "sharded_state", "inspection", "interop", "interpret",
+    "perplexity", "compiled", "document_scores", "writing", "training_utils", "trainer", "looking", "run_state",
+    "checkpoint", "sharded_state", "inspection", "interop", "interpret",
 }  # fmt: skip
 LIBRARY = BELOW_MODEL | {"model", "text", "runtime"} | TEACHING | DATA | PLANNING | ABOVE_MODEL
 
