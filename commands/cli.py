@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import json
+import math
 import os
 import re
 import sys
@@ -134,6 +136,19 @@ def is_out_of_memory(error: Exception) -> bool:
 def one_line(text: str) -> str:
     """Returns the text with line breaks and runs of spaces as single spaces."""
     return " ".join(text.split()) or "something went wrong without saying what"
+
+
+def print_json(values: object) -> None:
+    """Prints nested dicts and lists as JSON, with null for a number that is not finite, which JSON has none of."""
+    print(json.dumps(_finite(values), indent=2, default=str))
+
+
+def _finite(values: object) -> object:
+    if isinstance(values, dict):
+        return {name: _finite(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def console() -> Console:

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.text import Text
 
@@ -27,10 +26,10 @@ from generate import describe
 from sampling_table import DRAWS, WHEN, columns_of, draws_of, results_of, table_of
 from transformer.checkpoint import LoadedModel
 from transformer.config import SAMPLING_PRESETS, ConfigError, SamplingConfig, seed_problems
-from transformer.generation import stream_tokens
 from transformer.plots import save
 from transformer.sampling import clamped, stages
 from transformer.sampling_plots import draw_stages
+from transformer.writing import write
 
 
 @dataclass(frozen=True)
@@ -133,12 +132,8 @@ def check(options: SamplingComparisonOptions) -> None:
 
 def continue_with_presets(out: Console, loaded: LoadedModel, opts: SamplingComparisonOptions) -> None:
     """Prints what each preset writes after the prompt, every time with the same seed."""
-    tokens = loaded.tokenizer.encode(opts.prompt) or [loaded.tokenizer.eot_id]
-    device, end = loaded.model.head.weight.device, loaded.tokenizer.eot_id
     for name, sampling in SAMPLING_PRESETS.items():
-        prompt, generator = torch.tensor([tokens], device=device), torch.Generator().manual_seed(opts.seed)
-        stream = stream_tokens(loaded.model, prompt, sampling, opts.max_new_tokens, [end], generator=generator)
-        text = loaded.tokenizer.decode(token for step in stream if (token := int(step)) != end)
+        text = write(loaded.model, loaded.tokenizer, opts.prompt, sampling, opts.max_new_tokens, opts.seed)
         out.print(f"{name} ({describe(sampling)})", style="bold")
         out.print(Text(f"{opts.prompt}{text}\n"))
 
