@@ -184,10 +184,10 @@ def test_repetition_penalty_by_hand() -> None:
     torch.testing.assert_close(penalise_repetition(logits, text, 2.0), expected, rtol=0, atol=0)
 
 
-def test_repetition_penalty_does_not_see_padding_and_needs_no_token() -> None:
+def test_repetition_penalty_needs_no_text_and_one_text_serves_all_rows() -> None:
     logits = random_logits(2, 6, seed=1)
-    padded, short = torch.tensor([[-1, -1, 3], [0, 1, 2]]), torch.tensor([[3, 3, 3], [0, 1, 2]])
-    assert torch.equal(penalise_repetition(logits, padded, 1.7), penalise_repetition(logits, short, 1.7))
+    one, each = torch.tensor([3, 0, 3]), torch.tensor([[0, 3], [3, 0]])
+    assert torch.equal(penalise_repetition(logits, one, 1.7), penalise_repetition(logits, each, 1.7))
     assert torch.equal(penalise_repetition(logits, torch.empty(2, 0, dtype=torch.int64), 1.7), logits)
 
 

@@ -190,11 +190,9 @@ def keep_min_p(logits: Tensor, min_p: float) -> Tensor:
 def penalise_repetition(logits: Tensor, text: Tensor, penalty: float) -> Tensor:
     """Divides positive and multiplies negative logits (..., V) of the ids in text (..., T) by the penalty.
 
-    However often an id occurs, it is penalised once. Ids below 0 are padding, for texts of unequal length.
+    However often an id occurs, it is penalised once.
     """
-    rows, vocab_size = logits.shape[:-1], logits.shape[-1]
-    seen = torch.zeros(*rows, vocab_size + 1, dtype=torch.bool, device=logits.device)
-    seen = seen.scatter(-1, text.clamp(min=-1).expand(*rows, -1) + 1, True)[..., 1:]  # (..., V), without padding
+    seen = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, text.expand(*logits.shape[:-1], -1), True)  # (..., V)
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
