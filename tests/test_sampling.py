@@ -26,6 +26,7 @@ from transformer.sampling import (
     choose,
     clamped,
     draw,
+    entropy_bits,
     is_greedy,
     keep_min_p,
     keep_top_k,
@@ -183,10 +184,10 @@ def test_repetition_penalty_by_hand() -> None:
     torch.testing.assert_close(penalise_repetition(logits, text, 2.0), expected, rtol=0, atol=0)
 
 
-def test_repetition_penalty_does_not_see_padding_and_needs_no_token() -> None:
+def test_repetition_penalty_needs_no_text_and_one_text_serves_all_rows() -> None:
     logits = random_logits(2, 6, seed=1)
-    padded, short = torch.tensor([[-1, -1, 3], [0, 1, 2]]), torch.tensor([[3, 3, 3], [0, 1, 2]])
-    assert torch.equal(penalise_repetition(logits, padded, 1.7), penalise_repetition(logits, short, 1.7))
+    one, each = torch.tensor([3, 0, 3]), torch.tensor([[0, 3], [3, 0]])
+    assert torch.equal(penalise_repetition(logits, one, 1.7), penalise_repetition(logits, each, 1.7))
     assert torch.equal(penalise_repetition(logits, torch.empty(2, 0, dtype=torch.int64), 1.7), logits)
 
 
@@ -217,6 +218,21 @@ def test_stages_show_the_distribution_after_each_filter_that_is_on() -> None:
     assert [name for name, _ in stages(LOGITS, off)] == ["softmax"]
     assert [name for name, _ in stages(LOGITS, SamplingConfig("greedy"))] == ["softmax", "greedy"]
     assert [name for name, _ in stages(LOGITS, SamplingConfig("top_k", temperature=0.0))] == ["softmax", "greedy"]
+
+
+def test_entropy_of_known_distributions_by_hand() -> None:
+    assert entropy_bits(torch.tensor([1.0, 0.0, 0.0])) == 0.0
+    assert entropy_bits(torch.tensor([0.5, 0.5])) == pytest.approx(1.0)
+    assert entropy_bits(torch.tensor([0.5, 0.25, 0.125, 0.125])) == pytest.approx(1.75)  # 1/2 + 2/4 + 3/8 + 3/8
+    assert str(entropy_bits(torch.tensor([1.0]))) == "0.0"  # not -0.0, which a table would show
+
+
+@given(st.lists(st.floats(-8, 8), min_size=1, max_size=40))
+def test_entropy_is_between_certainty_and_all_alike(logits: list[float]) -> None:
+    probs = torch.tensor(logits, dtype=torch.float64).softmax(0)
+    uniform = torch.full_like(probs, 1 / len(probs))
+    assert -1e-9 <= entropy_bits(probs) <= entropy_bits(uniform) + 1e-9
+    assert 2 ** entropy_bits(uniform) == pytest.approx(len(probs))
 
 
 def test_what_limits_nothing_is_said() -> None:

@@ -72,6 +72,8 @@ from transformer.config import SamplingConfig
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 """What rows draw from: one generator for all, in order; one for each row; or torch's global CPU generator."""
+FILTERS = ("softmax", "repetition_penalty", "greedy", "temperature", "top_k", "top_p", "min_p")
+"""The stages of a distribution in their order; settings switch most of them off."""
 CERTAIN = 2**52
 """Stands for probability 1 where probabilities are summed: whole numbers have exact sums on every device."""
 
@@ -93,6 +95,14 @@ def stages(logits: Tensor, sampling: SamplingConfig, text: Tensor | None = None)
     ['softmax', 'temperature 0.7', 'top_p 0.9']
     """
     return [(name, kept.softmax(-1)) for name, kept in _filtered(logits, sampling, text)]
+
+
+def entropy_bits(probs: Tensor) -> float:
+    """Returns the entropy of probs (V,) in bits: 0 where one token is certain, log2 V where all are alike.
+
+    2 to its power is the number of equally likely tokens that would be as uncertain.
+    """
+    return abs(float(torch.special.entr(probs).sum())) / math.log(2)  # abs: never -0.0
 
 
 def _filtered(logits: Tensor, sampling: SamplingConfig, text: Tensor | None) -> Iterator[tuple[str, Tensor]]:
@@ -180,11 +190,9 @@ def keep_min_p(logits: Tensor, min_p: float) -> Tensor:
 def penalise_repetition(logits: Tensor, text: Tensor, penalty: float) -> Tensor:
     """Divides positive and multiplies negative logits (..., V) of the ids in text (..., T) by the penalty.
 
-    However often an id occurs, it is penalised once. Ids below 0 are padding, for texts of unequal length.
+    However often an id occurs, it is penalised once.
     """
-    rows, vocab_size = logits.shape[:-1], logits.shape[-1]
-    seen = torch.zeros(*rows, vocab_size + 1, dtype=torch.bool, device=logits.device)
-    seen = seen.scatter(-1, text.clamp(min=-1).expand(*rows, -1) + 1, True)[..., 1:]  # (..., V), without padding
+    seen = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, text.expand(*logits.shape[:-1], -1), True)  # (..., V)
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 

@@ -41,9 +41,10 @@ LAW: dict[str, set[str]] = {
     "runtime": set(),
     "history": {"runtime.metrics"},
     "plots": {"history", "runtime.metrics"},
+    "sampling_plots": {"sampling"},
     "tracking": {"runtime.metrics"},
     **{room: LIBRARY - {room} for room in ABOVE_MODEL},
-    "playground": LIBRARY | {"history", "plots", "tracking"},
+    "playground": LIBRARY | {"history", "plots", "sampling_plots", "tracking"},
     "__init__": LIBRARY,
 }
 
