@@ -53,8 +53,9 @@ class MeasureOptions:
 
     def data(self, trained_on: DataConfig) -> DataConfig:
         """Returns the dataset whose held-out text is meant, for a model that was trained on another or the same."""
+        text_column = self.text_column or trained_on.text_column
         if self.dataset is None or self.dataset == trained_on.dataset:
-            return trained_on
+            return replace(trained_on, text_column=text_column)
         return DataConfig(
             self.dataset,
             trained_on.encoding,
