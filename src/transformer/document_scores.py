@@ -65,9 +65,7 @@ def window_sizes(longest: int, context: int | None = None, stride: int | None = 
         raise ValueError(f"context={context} must be from 1 to {longest}, the most that the model can read")
     stride = max(1, context // 2) if stride is None else stride
     if not 1 <= stride <= context:
-        raise ValueError(
-            f"stride={stride} must be from 1 to the context of {context}: beyond it tokens would be left out"
-        )
+        raise ValueError(f"stride={stride} must be from 1 to the context of {context}: a longer one leaves tokens out")
     return context, stride
 
 
