@@ -23,7 +23,7 @@ from torch import Tensor
 
 from cli import console, open_model, parse, run
 from distribution import bar, entropy_bits, token_name
-from generate import describe
+from phrases import describe
 from transformer.checkpoint import LoadedModel
 from transformer.config import SAMPLING_PRESETS, ConfigError, SamplingConfig, seed_problems
 from transformer.generation import stream_tokens, window_start
