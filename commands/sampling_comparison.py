@@ -22,7 +22,7 @@ from rich.text import Text
 
 from cli import console, open_model, parse, run
 from distribution import PROMPT, fixed_distribution, model_distribution
-from generate import describe
+from phrases import describe
 from sampling_table import DRAWS, WHEN, columns_of, draws_of, results_of, table_of
 from transformer.checkpoint import LoadedModel
 from transformer.config import SAMPLING_PRESETS, ConfigError, SamplingConfig, seed_problems
