@@ -151,16 +151,16 @@ def _finite(values: object) -> object:
     return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
-def console() -> Console:
-    """Returns a console for standard output; without colours and control codes where that is not a terminal.
+def console(stderr: bool = False) -> Console:
+    """Returns a console for standard output or error; without colours and control codes where it is not a terminal.
 
     Of several processes only rank 0 has something to say: the consoles of the others show nothing.
     """
-    plain = not sys.stdout.isatty()  # then no line is broken in two
+    plain = not (sys.stderr if stderr else sys.stdout).isatty()  # then no line is broken in two
     width = 140 if plain else None
     # Without markup: a file may be called notes[old].txt.
     quiet = whose() not in ("", "rank 0: ")
-    return Console(highlight=False, markup=False, emoji=False, width=width, soft_wrap=plain, quiet=quiet)
+    return Console(highlight=False, markup=False, emoji=False, width=width, soft_wrap=plain, quiet=quiet, stderr=stderr)
 
 
 def open_model(path: Path | None, device: str = "auto") -> LoadedModel:

@@ -3,7 +3,7 @@
 uv run python main.py compare                                      all runs in folders checkpoints* here
 uv run python main.py compare checkpoints_demo checkpoints_lr/     runs, and folders of runs, as a sweep leaves them
 uv run python main.py compare a/best b/model_epoch_3_byte.pt       single checkpoints
-uv run python main.py compare --max-tokens 20000 --json
+uv run python main.py compare --text-file notes.md --json          all on a text of yours, for programs
 
 All checkpoints of a dataset read the same held-out documents, each document alone (document_scores.py). Differences are
 paired by document; one is called BEST only where it is surely ahead of every other (ranking.py says what surely means).
@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tyro.conf import Positional
 
 from cli import console, parse, print_json, run
+from measuring import MeasureOptions
 from ranking_table import conclusion, ranking_table
 from scoring import Scoring, Show
 from transformer import checkpoint
@@ -36,17 +37,14 @@ KINDS = (".png", ".svg", ".pdf")
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """Checkpoints, ranked. Each is measured on held-out text of the dataset that it was trained on."""
+    """Checkpoints, ranked, those of one dataset on the same held-out documents of it; or all of them on one text."""
 
     paths: Positional[tuple[Path, ...]] = ()
     """Checkpoints, folders of them, or folders of such folders; best or FOLDER/best: of the lowest validation loss.
     None: all runs in folders checkpoints* here."""
     directory: Path | None = None
     """One more folder."""
-    max_tokens: int | None = None
-    """Most tokens of held-out text, of each encoding; None: as many as the most thorough run looks at."""
-    stride: int | None = None
-    """Tokens between the beginnings of two windows on a document: fewer give more context; None: half a context."""
+    measure: MeasureOptions = field(default_factory=MeasureOptions)
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     out: Path | None = None
@@ -62,7 +60,7 @@ def main(arguments: Sequence[str]) -> None:
     out = console()
     with progress_on(out, quiet=options.json) as show:
         tell = say_nothing if options.json else teller(out)
-        work = Scoring(options.device, options.stride, options.max_tokens, show, tell)
+        work = Scoring(options.measure, options.device, show, tell)
         rankings = work.rankings({path.resolve(): path for path in paths}.values())
     if not rankings:
         raise CheckpointError(f"no checkpoint could be measured: {work.left_out[0]}")
@@ -94,12 +92,9 @@ def show_rankings(rankings: Sequence[Ranking], left_out: Sequence[str], out: Con
 
 def check(options: CompareOptions) -> None:
     """Raises ValueError for settings that cannot be, before anything is read."""
+    options.measure.check()
     if options.out and options.out.suffix not in KINDS:
         raise ValueError(f"--out {options.out} does not say which kind of picture: end it in {', '.join(KINDS)}")
-    if options.max_tokens is not None and options.max_tokens < 1:
-        raise ValueError(f"--max-tokens {options.max_tokens} must be at least 1")
-    if options.stride is not None and options.stride < 1:
-        raise ValueError(f"--stride {options.stride} must be at least 1")
 
 
 def found_at(name: Path) -> list[Path]:

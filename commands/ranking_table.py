@@ -13,7 +13,7 @@ MOST_NAMED = 4
 
 def ranking_table(ranking: Ranking) -> Table:
     texts = "1 document" if ranking.documents == 1 else f"{ranking.documents:,} documents"
-    title = f"{ranking.dataset}: {texts} of held-out text, {ranking.text_bytes:,} bytes; fewest bits per byte first"
+    title = f"{ranking.text}: {texts}, {ranking.text_bytes:,} bytes; fewest bits per byte first"
     table = Table(title=title, title_justify="left")
     for heading in ("", "checkpoint", "encoding", "bits per byte", "behind the first", "perplexity", "tokens seen"):
         table.add_column(heading, justify="left" if heading in ("checkpoint", "encoding") else "right", overflow="fold")

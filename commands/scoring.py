@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cli import one_line
+from measuring import MeasureOptions, Texts, score
 from transformer import checkpoint
 from transformer.checkpoint import CheckpointError
-from transformer.config import DataConfig, TrainConfig
+from transformer.config import TrainConfig
 from transformer.dataset import Tell
-from transformer.document_scores import score_documents
-from transformer.documents import Documents, held_out_documents
+from transformer.documents import Documents
 from transformer.fineweb_dataset import encoding_id
 from transformer.perplexity import shared
 from transformer.ranking import Measured, Ranking, rank
@@ -32,51 +32,52 @@ class Candidate:
     config: TrainConfig
     tokenizer: Tokenizer
 
-    @property
-    def text(self) -> DataConfig:
-        """What its held-out documents follow from; not the commit, since the split goes by the documents' own hash."""
-        data, names = self.config.data, ("dataset", "subset", "split", "text_column", "validation_fraction")
-        return DataConfig(**{name: getattr(data, name) for name in names})
+    def text(self, options: MeasureOptions) -> object:
+        """What its documents follow from; not the commit, since the split goes by the documents' own hash."""
+        if options.text_file is not None:
+            return options.text_file
+        data = options.data(self.config.data)
+        return data.dataset, data.subset, data.split, data.text_column, data.validation_fraction
 
 
 class Scoring:
     """Measures checkpoints; those that cannot be are left out, with a line that says why."""
 
-    def __init__(self, device: str, stride: int | None, max_tokens: int | None, show: Show, tell: Tell) -> None:
+    def __init__(self, options: MeasureOptions, device: str, show: Show, tell: Tell) -> None:
         """Raises ValueError where there is no such device."""
-        self.device, self.stride, self.max_tokens = pick_device(device), stride, max_tokens
-        self.show, self.tell = show, tell
+        self.options, self.device, self.show, self.tell = options, pick_device(device), show, tell
         self.left_out: list[str] = []
         self.done = self.total = 0
 
     def rankings(self, paths: Iterable[Path]) -> list[Ranking]:
-        """Returns a ranking for each dataset, of what could be measured."""
-        groups: dict[DataConfig, list[Candidate]] = {}
+        """Returns a ranking for each text, of what could be measured."""
+        groups: dict[object, list[Candidate]] = {}
         for path in paths:
             try:
                 candidate = look(path)
             except (ValueError, OSError) as error:
                 self.leave_out([path], error)
             else:
-                groups.setdefault(candidate.text, []).append(candidate)
+                groups.setdefault(candidate.text(self.options), []).append(candidate)
         texts = {text: self.open(group) for text, group in groups.items()}
         readings = {
             text: [(one, documents) for one in group if (documents := texts[text].get(encoding_id(one.tokenizer)))]
             for text, group in groups.items()
         }
         self.total = sum(documents.num_tokens for group in readings.values() for _, documents in group)
-        found = [self.rank(text.dataset, group) for text, group in readings.items()]
+        found = [self.rank(group) for group in readings.values() if group]
         return [ranking for ranking in found if ranking is not None]
 
     def open(self, group: Sequence[Candidate]) -> dict[str, Documents]:
         """Returns the documents in each encoding of the group, as many as all have; none where they cannot be read."""
         newest = max(group, key=lambda one: one.path.stat().st_mtime)  # whose commit is likeliest to be here
-        limit = self.max_tokens or max(one.config.data.validation_tokens for one in group)
-        found: dict[str, Documents] = {}
+        options = self.options
+        if options.text_file is None and options.max_tokens is None:
+            options = replace(options, max_tokens=max(one.config.data.validation_tokens for one in group))
+        texts, found = Texts(options, self.tell), {}
         try:
             for one in group:
-                if (encoding := encoding_id(one.tokenizer)) not in found:
-                    found[encoding] = held_out_documents(newest.config.data, one.tokenizer, limit, self.tell)
+                found[encoding_id(one.tokenizer)] = texts.of(newest.config.data, one.tokenizer)
         except (ValueError, OSError) as error:
             self.leave_out([one.path for one in group], error)
             return {}
@@ -86,17 +87,17 @@ class Scoring:
             for encoding, documents in found.items()
         }
 
-    def rank(self, dataset: str, group: Sequence[tuple[Candidate, Documents]]) -> Ranking | None:
-        """Measures checkpoints of one dataset and ranks them by the documents that all encodings have whole."""
+    def rank(self, group: Sequence[tuple[Candidate, Documents]]) -> Ranking | None:
+        """Measures checkpoints on one text and ranks them by the documents that all encodings have whole."""
         measured = [one for candidate, documents in group if (one := self.measure(candidate, documents))]
         scores = shared([one.scores for one in measured])
         if measured and not len(scores[0]):
-            limit = f"--max-tokens {self.max_tokens}" if self.max_tokens else "the usual --max-tokens"
+            limit = f"--max-tokens {self.options.max_tokens}" if self.options.max_tokens else "the usual --max-tokens"
             error = ValueError(f"no document fits {limit} in every encoding: a larger one compares them")
             self.leave_out([one.path for one in measured], error)
             return None
         same = [replace(one, scores=cut) for one, cut in zip(measured, scores, strict=True)]
-        return rank(dataset, same) if same else None
+        return rank(group[0][1].name, same) if same else None
 
     def measure(self, candidate: Candidate, documents: Documents) -> Measured | None:
         """Scores one checkpoint; None where that cannot be."""
@@ -104,10 +105,9 @@ class Scoring:
         self.done += documents.num_tokens
         try:
             loaded = checkpoint.load_model(candidate.path, self.device)
-            scores = score_documents(
-                loaded.model, documents.tokens, documents.text_bytes, loaded.tokenizer.eot_id, stride=self.stride,
-                progress=lambda scored: self.show(str(candidate.path), before + scored, self.total),
-            )  # fmt: skip
+            scores = score(
+                loaded, documents, self.options, lambda done: self.show(str(candidate.path), before + done, self.total)
+            )
             if not math.isfinite(scores.evaluation.loss):
                 raise ValueError("its loss is not finite")
         except (ValueError, OSError) as error:

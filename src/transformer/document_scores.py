@@ -65,9 +65,7 @@ def window_sizes(longest: int, context: int | None = None, stride: int | None = 
         raise ValueError(f"context={context} must be from 1 to {longest}, the most that the model can read")
     stride = max(1, context // 2) if stride is None else stride
     if not 1 <= stride <= context:
-        raise ValueError(
-            f"stride={stride} must be from 1 to the context of {context}: beyond it tokens would be left out"
-        )
+        raise ValueError(f"stride={stride} must be from 1 to the context of {context}: a longer one leaves tokens out")
     return context, stride
 
 
@@ -96,7 +94,7 @@ def score_documents(
     cuts.sort(key=lambda cut: cut[1] - cut[3])  # longest first: rows of a batch alike in length, memory largest at once
     streams = [np.concatenate([[eot_id], np.asarray(tokens, np.int64)]) for tokens in documents]
     nats = torch.zeros(len(documents), dtype=torch.float64)
-    device, scored = model.head.weight.device, 0
+    device, scored = model.device, 0
     with torch.no_grad(), evaluating(model):
         for start in range(0, len(cuts), batch_size):
             inputs, counted, targets, owners = _batch(streams, cuts[start : start + batch_size], eot_id)

@@ -57,23 +57,45 @@ def held_out_documents(
         with contextlib.closing(_remote_texts(config, tell)) as texts:
             return encode_documents(texts, tokenizer, name, limit)
     train, held_out = split_documents(local_documents(config), config.validation_fraction)
-    known = encode_documents(train, tokenizer, "training text", COUNTED_TOKENS).counts
-    return replace(encode_documents(held_out, tokenizer, name, limit), known=known)
+    return replace(encode_documents(held_out, tokenizer, name, limit), known=_counted(train, tokenizer))
+
+
+def training_counts(config: DataConfig, tokenizer: Tokenizer) -> Counts | None:
+    """Returns how often each token comes in a dataset's training text, (V,); None where that is not on this machine."""
+    if config.is_on_hub:
+        return None
+    try:
+        return _counted(split_documents(local_documents(config), config.validation_fraction)[0], tokenizer)
+    except ValueError:  # it is gone, or no longer what it was
+        return None
 
 
 def encode_documents(texts: Iterable[str], tokenizer: Tokenizer, name: str, max_tokens: int | None = None) -> Documents:
     """Encodes texts, an end-of-text after each, up to max_tokens. Raises ValueError where there is no text."""
-    found: list[Tokens] = []
-    left = max_tokens
-    for text in filter(None, texts):
-        tokens = np.append(tokenizer.encode_array(text), np.uint32(tokenizer.eot_id))[:left]
-        found.append(tokens)
-        if left is not None and (left := left - len(tokens)) == 0:
-            break
+    found = _encoded(texts, tokenizer, max_tokens)
     if not found:
         raise ValueError(f"{name} holds no text to measure a model on: give some")
     sizes = [len(tokenizer.decode_bytes(tokens[tokens != tokenizer.eot_id].tolist())) for tokens in found]
-    return Documents(name, found, sizes, np.bincount(np.concatenate(found), minlength=tokenizer.vocab_size))
+    return Documents(name, found, sizes, _counts(found, tokenizer))
+
+
+def _counted(texts: Iterable[str], tokenizer: Tokenizer) -> Counts:
+    return _counts(_encoded(texts, tokenizer, COUNTED_TOKENS), tokenizer)
+
+
+def _counts(documents: list[Tokens], tokenizer: Tokenizer) -> Counts:
+    return np.bincount(np.concatenate(documents), minlength=tokenizer.vocab_size)
+
+
+def _encoded(texts: Iterable[str], tokenizer: Tokenizer, max_tokens: int | None) -> list[Tokens]:
+    """Reads no more texts than have max_tokens; the last one is cut there."""
+    found: list[Tokens] = []
+    left = max_tokens
+    for text in filter(None, texts):
+        found.append(np.append(tokenizer.encode_array(text), np.uint32(tokenizer.eot_id))[:left])
+        if left is not None and (left := left - len(found[-1])) == 0:
+            break
+    return found
 
 
 def _remote_texts(config: DataConfig, tell: Tell) -> Generator[str]:

@@ -45,7 +45,7 @@ another number altogether, and always a larger one).
 **Two ways to read the text.** `evaluate_perplexity` reads rows of the packed stream, as training does: quick, used for
 a run's looks at itself, and each row's first tokens have little before them, or the end of another document.
 `document_scores.score_documents` reads every document alone, in windows that overlap, so that each token has context.
-Its numbers are a little lower for most models, and comparable with each other, not with a run's looks.
+Tokens with more context are easier, so its numbers tend to lie lower: compare them with each other, not with looks.
 
 **How sure.** Another choice of documents would have given another number. Tokens of one document resemble each other,
 so documents, not tokens, are the independent draws. With loss L = sum n_d / sum t_d over D documents of n_d nats and
@@ -225,7 +225,7 @@ def evaluate_perplexity(
     off; the model's mode is restored.
     """
     nats, tokens = torch.zeros((), dtype=torch.float64), 0
-    device = model.head.weight.device
+    device = model.device
     with torch.no_grad(), evaluating(model):
         batches = zip(inputs.split(batch_size), targets.split(batch_size), strict=True)
         for number, (rows, wanted) in enumerate(batches, start=1):

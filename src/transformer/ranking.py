@@ -61,9 +61,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Checkpoints of one dataset, the first one first."""
+    """Checkpoints that read the same text, the first one first."""
 
-    dataset: str
+    text: str
+    """What that is, for a person."""
     rows: list[Row]
     bar: float
     """Standard errors by which the first must be ahead of another one to be told apart from it."""
@@ -85,7 +86,7 @@ class Ranking:
     def to_dict(self) -> dict[str, Any]:
         """The ranking as plain values."""
         return {
-            "dataset": self.dataset,
+            "text": self.text,
             "documents": self.documents,
             "text_bytes": self.text_bytes,
             "bar": self.bar,
@@ -94,7 +95,7 @@ class Ranking:
         }
 
 
-def rank(dataset: str, measured: Sequence[Measured]) -> Ranking:
+def rank(text: str, measured: Sequence[Measured]) -> Ranking:
     """Ranks checkpoints by bits per byte. Raises ValueError where they were not measured on the same documents."""
     ordered = sorted(measured, key=lambda one: (one.scores.evaluation.bits_per_byte, str(one.path)))
     needed = bar(len(ordered), effective_documents(ordered[0].scores))
@@ -105,7 +106,7 @@ def rank(dataset: str, measured: Sequence[Measured]) -> Ranking:
         before = _before(one, ordered)
         change = None if before is None else one.scores.minus(before.scores)
         rows.append(Row(one, behind, not is_ahead, before, change))
-    return Ranking(dataset, rows, needed)
+    return Ranking(text, rows, needed)
 
 
 def effective_documents(scores: Scores) -> float:

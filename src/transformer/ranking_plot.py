@@ -1,4 +1,4 @@
-"""A picture of ranked checkpoints: bits per byte against the tokens seen, a line a run, a panel a dataset.
+"""A picture of ranked checkpoints: bits per byte against the tokens seen, a line a run, a panel a text.
 
 A dotted line marks the first one. The bars are of the difference to it, paired by document, and as long as the ranking
 asks for: where a bar reaches the dotted line, the two cannot be told apart.
@@ -39,7 +39,7 @@ def draw(rankings: Sequence[Ranking]) -> Figure:
 
 
 def draw_ranking(axes: Axes, ranking: Ranking) -> float:
-    """Draws the checkpoints of one dataset; returns the inches that the names of its lines need beside the panel."""
+    """Draws one text's checkpoints; returns the inches that the names of the lines need beside the panel."""
     lines: dict[tuple[Path, str], list[Row]] = {}
     for row in sorted(ranking.rows, key=lambda row: row.measured.tokens):
         lines.setdefault((row.measured.path.parent, row.measured.encoding), []).append(row)
@@ -88,8 +88,8 @@ def line_names(lines: Sequence[tuple[Path, str]]) -> dict[tuple[Path, str], str]
 
 def caption(ranking: Ranking) -> str:
     """Returns what was measured, and how the bars are read."""
-    texts = "1 held-out document" if ranking.documents == 1 else f"{ranking.documents:,} held-out documents"
-    what = f"{ranking.dataset}: {texts}, {ranking.text_bytes / 1e3:,.0f} kB"
+    texts = "1 document" if ranking.documents == 1 else f"{ranking.documents:,} documents"
+    what = f"{as_label(ranking.text)}: {texts}, {ranking.text_bytes / 1e3:,.0f} kB"
     if len(ranking.rows) < 2 or ranking.rows[-1].behind.error is None:
         return what
     bars = f"bars: {ranking.bar:.1f} standard errors of the difference to the first, paired by document"

@@ -157,16 +157,16 @@ def test_a_limit_in_which_no_document_fits_every_encoding_is_said(
 def test_each_text_is_encoded_once_for_each_encoding(
     command: Command, tmp_path: Path, text: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import scoring
+    import measuring
 
     opened: Counter[tuple[str, str]] = Counter()
-    real = scoring.held_out_documents
+    real = measuring.held_out_documents
 
     def counting(config: DataConfig, tokenizer: Tokenizer, *rest: Any) -> Any:
         opened[config.dataset, tokenizer.name] += 1
         return real(config, tokenizer, *rest)
 
-    monkeypatch.setattr(scoring, "held_out_documents", counting)
+    monkeypatch.setattr(measuring, "held_out_documents", counting)
     (tmp_path / "other.jsonl").write_bytes((tmp_path / "pages.jsonl").read_bytes())
     for epoch in (1, 2, 3):
         leave(tmp_path / "checkpoints" / f"model_epoch_{epoch}_byte.pt", uniform(), epoch=epoch)
@@ -267,6 +267,20 @@ def test_it_leaves_a_picture(command: Command, tmp_path: Path, text: list[str]) 
     assert "bits per byte" in (tmp_path / "there" / "one.svg").read_text(encoding="utf-8")
 
 
+def test_all_can_be_compared_on_one_text(command: Command, tmp_path: Path, text: list[str]) -> None:
+    (tmp_path / "other.jsonl").write_bytes((tmp_path / "pages.jsonl").read_bytes())
+    (tmp_path / "notes.md").write_text("Red hens run up.", encoding="utf-8")
+    leave(tmp_path / "checkpoints_a" / "model_epoch_1_byte.pt", uniform())
+    leave(tmp_path / "checkpoints_b" / "model_epoch_1_byte.pt", uniform(), dataset="other.jsonl")
+    assert len(compared(command)["rankings"]) == 2
+    (ranking,) = compared(command, "--text-file", "notes.md")["rankings"]
+    assert (ranking["text"], ranking["documents"], ranking["text_bytes"]) == ("notes.md", 1, 16)
+    assert len(ranking["checkpoints"]) == 2
+    assert "one document is too few to tell" in command("compare", "--text-file", "notes.md").out
+    (ranking,) = compared(command, "--dataset", "pages.jsonl")["rankings"]
+    assert (ranking["text"], ranking["documents"]) == ("held-out text of pages.jsonl", len(text))
+
+
 def test_a_stride_beyond_a_models_context_leaves_that_model_out(
     command: Command, tmp_path: Path, text: list[str]
 ) -> None:
@@ -281,8 +295,8 @@ SLIPS = {
     "a folder without a checkpoint": (("empty",), "no checkpoint found in empty"),
     "no folder at all": (("nowhere",), "there is no checkpoint or folder nowhere"),
     "no best": (("nowhere/best",), "no checkpoint found"),
-    "stride 0": (("--stride", "0"), "--stride 0 must be at least 1"),
-    "no tokens": (("--max-tokens", "0"), "--max-tokens 0 must be at least 1"),
+    "two texts": (("--dataset", "shakespeare", "--text-file", "a.txt"), "give one of them"),
+    "no tokens": (("--max-tokens", "0"), "max_tokens=0 must be at least 1"),
     "no kind of picture": (("--out", "picture"), "end it in .png, .svg, .pdf"),
     "another kind of picture": (("--out", "picture.txt"), "end it in .png, .svg, .pdf"),
     "a flag misspelt": (("--strid", "4"), "did you mean --stride?"),
