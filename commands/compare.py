@@ -79,9 +79,9 @@ def main(arguments: Sequence[str]) -> None:
 def show_rankings(rankings: Sequence[Ranking], left_out: Sequence[str], out: Console) -> None:
     """Prints a table for each dataset, with what may be concluded from it."""
     if not out.is_terminal:
-        out.width = 200  # so that paths stay whole
+        out.width = 400  # so that paths stay whole
     for ranking in rankings:
-        out.print(ranking_table(ranking))
+        out.print(ranking_table(ranking, out.width))
         out.print(conclusion(ranking), soft_wrap=True)
         out.print()
     notes = "After ±, one standard error; differences are paired by document."

@@ -7,35 +7,43 @@ from rich.table import Table
 from transformer.perplexity import Difference
 from transformer.ranking import WRONG, Ranking, Row
 
+BESIDE = 120
+"""Characters that all columns but the path's take at most, about."""
+LESS = {"encoding", "perplexity", "tokens seen"}
 MOST_NAMED = 4
 """Checkpoints that a sentence names; it counts the others."""
 
 
-def ranking_table(ranking: Ranking) -> Table:
+def ranking_table(ranking: Ranking, width: int) -> Table:
+    """Returns the table, without what is LESS wanted where the paths would be broken in pieces otherwise."""
     texts = "1 document" if ranking.documents == 1 else f"{ranking.documents:,} documents"
     title = f"{ranking.text}: {texts}, {ranking.text_bytes:,} bytes; fewest bits per byte first"
     table = Table(title=title, title_justify="left")
-    for heading in ("", "checkpoint", "encoding", "bits per byte", "behind the first", "perplexity", "tokens seen"):
-        table.add_column(heading, justify="left" if heading in ("checkpoint", "encoding") else "right", overflow="fold")
-    table.add_column("since the epoch before", justify="right")
-    for place, row in enumerate(ranking.rows, start=1):
-        table.add_row(*cells(row, place, ranking))
+    longest = max(len(str(row.measured.path)) for row in ranking.rows)
+    rows = [cells(row, place, ranking) for place, row in enumerate(ranking.rows, start=1)]
+    headings = [heading for heading in rows[0] if longest + BESIDE < width or heading not in LESS]
+    for heading in headings:
+        is_text = heading in ("checkpoint", "encoding")
+        table.add_column(heading, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
+    for row in rows:
+        table.add_row(*(row[heading] for heading in headings))
     return table
 
 
-def cells(row: Row, place: int, ranking: Ranking) -> list[str]:
+def cells(row: Row, place: int, ranking: Ranking) -> dict[str, str]:
+    """Returns what the table says about a checkpoint, by heading."""
     one, score = row.measured, row.measured.scores.evaluation
-    ties = sum(other.is_tied for other in ranking.rows)
-    return [
-        "1=" if row.is_tied and ties > 1 else str(place),
-        str(one.path),
-        one.encoding,
-        with_error(Difference(score.bits_per_byte, one.scores.bits_per_byte_error)),
-        "" if place == 1 else with_error(row.behind, "+"),
-        f"{score.perplexity:.2f}",
-        f"{one.tokens:,}",
-        since(row),
-    ]
+    is_shared = row.is_tied and sum(other.is_tied for other in ranking.rows) > 1
+    return {
+        "": "1=" if is_shared else str(place),
+        "checkpoint": str(one.path),
+        "encoding": one.encoding,
+        "bits per byte": with_error(Difference(score.bits_per_byte, one.scores.bits_per_byte_error)),
+        "behind first": "" if place == 1 else with_error(row.behind, "+"),
+        "perplexity": f"{score.perplexity:.2f}",
+        "tokens seen": f"{one.tokens:,}",
+        "since epoch before": since(row),
+    }
 
 
 def since(row: Row) -> str:

@@ -20,6 +20,8 @@ import torch
 
 from transformer import DecoderOnlyTransformer, checkpoint
 from transformer.config import DataConfig, ModelConfig, TrainConfig
+from transformer.perplexity import Scores
+from transformer.ranking import Measured, rank
 from transformer.text import Tokenizer, load_tokenizer, split_documents, train_bpe
 
 Command = Callable[..., Any]
@@ -265,6 +267,17 @@ def test_it_leaves_a_picture(command: Command, tmp_path: Path, text: list[str]) 
     assert (tmp_path / pictures[0]).read_bytes().startswith(b"\x89PNG")
     assert compared(command, "--out", "there/one.svg")["pictures"] == [str(Path("there/one.svg"))]
     assert "bits per byte" in (tmp_path / "there" / "one.svg").read_text(encoding="utf-8")
+
+
+def test_a_narrow_terminal_leaves_columns_out_before_it_breaks_numbers() -> None:
+    from ranking_table import ranking_table
+
+    sizes = torch.tensor([100, 200])
+    scores = Scores(sizes.double(), sizes, sizes)
+    ranking = rank("text", [Measured(Path(f"run{n}/m.pt"), "byte", 1, 10, scores) for n in range(2)])
+    headings = {width: [column.header for column in ranking_table(ranking, width).columns] for width in (80, 140)}
+    assert {"encoding", "perplexity", "tokens seen"} <= set(headings[140])
+    assert headings[80] == ["", "checkpoint", "bits per byte", "behind first", "since epoch before"]
 
 
 def test_all_can_be_compared_on_one_text(command: Command, tmp_path: Path, text: list[str]) -> None:
