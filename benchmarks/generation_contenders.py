@@ -28,9 +28,18 @@ Text = dict[str, Any]
 Contender = Callable[[Text, Tensor], Callable[[], Tensor]]
 """Gets ready for a text after prompts (B, P); returns what is timed, which gives the new ids (B, new_tokens)."""
 
+
+def int8(model: Any) -> Any:
+    """Our model with its weights as bytes."""
+    from transformer.quantisation import quantise
+
+    quantise(model)
+    return model
+
+
 VARIANTS: dict[str, tuple[Callable[[Any], Any], int]] = {
     "float32": (lambda model: model, 4),
-    # HERE a variant of our model goes, as "int8": (lambda model: model.quantised(), 1),
+    "int8": (int8, 1),
 }
 """Name -> what makes the variant of the float32 model, and bytes a weight."""
 

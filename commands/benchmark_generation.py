@@ -27,6 +27,7 @@ from generation_speed import Comparison, compare
 from transformer import DecoderOnlyTransformer
 from transformer.checkpoint import epochs, folders
 from transformer.config import PRESETS, near_miss
+from transformer.quantisation import quantise
 from transformer.runtime.device import pick_device
 
 
@@ -50,6 +51,8 @@ class BenchmarkOptions:
     """Runs of one kind at one length that would take longer than this in all are repeated less often."""
     out: Path = Path("runs/benchmark_generation")
     """Where results.json, speed.png and speed.svg go."""
+    int8: bool = False
+    """Rounds the weights to bytes first."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
 
@@ -58,7 +61,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(BenchmarkOptions, arguments, "benchmark")
     model, about = open_or_make_model(options)
     lengths = pick_lengths(options, model.config.max_seq_len)
-    device, threads = model.head.weight.device, torch.get_num_threads()
+    device, threads = model.device, torch.get_num_threads()
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     out = console()
     machine = f"{where}, {threads} CPU thread{'s' * (threads > 1)}, torch {torch.__version__}"
@@ -113,7 +116,7 @@ def open_or_make_model(options: BenchmarkOptions) -> tuple[DecoderOnlyTransforme
     if options.checkpoint and fresh:
         raise ValueError("--preset and --max-seq-len make a fresh model: leave them out to measure a --checkpoint")
     if not fresh and (options.checkpoint or epochs(Path()) or folders(Path())):
-        loaded = open_model(options.checkpoint, options.device)
+        loaded = open_model(options.checkpoint, options.device, options.int8)
         return loaded.model, loaded.description
     name = options.preset or "default"
     if name not in PRESETS:
@@ -124,7 +127,10 @@ def open_or_make_model(options: BenchmarkOptions) -> tuple[DecoderOnlyTransforme
     torch.manual_seed(1)
     model = DecoderOnlyTransformer(config).to(pick_device(options.device)).eval()
     millions = sum(model.parameter_counts().values()) / 1e6
-    return model, f"fresh model with random weights (preset {name}, {millions:.1f}M parameters)"
+    if options.int8:
+        quantise(model)
+    kind = " in int8" if options.int8 else ""
+    return model, f"fresh model with random weights (preset {name}, {millions:.1f}M parameters{kind})"
 
 
 def pick_lengths(options: BenchmarkOptions, limit: int) -> list[int]:

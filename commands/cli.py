@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-import json
-import math
 import os
 import re
 import sys
@@ -23,6 +21,7 @@ from rich.console import Console
 
 from transformer import checkpoint
 from transformer.checkpoint import LoadedModel
+from transformer.quantisation import quantise
 from transformer.runtime.device import pick_device
 
 Options = TypeVar("Options")
@@ -138,19 +137,6 @@ def one_line(text: str) -> str:
     return " ".join(text.split()) or "something went wrong without saying what"
 
 
-def print_json(values: object) -> None:
-    """Prints nested dicts and lists as JSON, with null for a number that is not finite, which JSON has none of."""
-    print(json.dumps(_finite(values), indent=2, default=str))
-
-
-def _finite(values: object) -> object:
-    if isinstance(values, dict):
-        return {name: _finite(value) for name, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [_finite(value) for value in values]
-    return None if isinstance(values, float) and not math.isfinite(values) else values
-
-
 def console(stderr: bool = False) -> Console:
     """Returns a console for standard output or error; without colours and control codes where it is not a terminal.
 
@@ -163,6 +149,13 @@ def console(stderr: bool = False) -> Console:
     return Console(highlight=False, markup=False, emoji=False, width=width, soft_wrap=plain, quiet=quiet, stderr=stderr)
 
 
-def open_model(path: Path | None, device: str = "auto") -> LoadedModel:
-    """Loads a checkpoint, "best" or where none is named the latest one. Raises CheckpointError, a ValueError."""
-    return checkpoint.load_model(checkpoint.named(path) if path else checkpoint.latest(Path()), pick_device(device))
+def open_model(path: Path | None, device: str = "auto", int8: bool = False) -> LoadedModel:
+    """Loads a checkpoint, "best" or where none is named the latest one. Raises CheckpointError, a ValueError.
+
+    With int8 its matrices are rounded to bytes.
+    """
+    found = checkpoint.named(path) if path else checkpoint.latest(Path())
+    loaded = checkpoint.load_model(found, pick_device(device))
+    if int8:
+        quantise(loaded.model)
+    return loaded

@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tyro.conf import Positional
 
-from cli import console, parse, print_json, run
+from cli import console, parse, run
+from json_output import print_json
 from measuring import MeasureOptions
 from ranking_table import conclusion, ranking_table
 from scoring import Scoring, Show

@@ -40,6 +40,8 @@ class EvaluateOptions:
     checkpoint: Path | None = None
     """Which checkpoint to measure; best, or FOLDER/best: of the lowest validation loss. None: the latest."""
     measure: MeasureOptions = field(default_factory=MeasureOptions)
+    int8: bool = False
+    """Measures the model with its weights rounded to bytes, as `generate --int8` uses it."""
     json: bool = False
     """Prints one JSON object, with all digits, and nothing else on standard output."""
     device: str = "auto"
@@ -48,7 +50,7 @@ class EvaluateOptions:
 
 def main(arguments: Sequence[str]) -> None:
     options = parse(EvaluateOptions, arguments, "evaluate", check=lambda options: options.measure.check())
-    loaded = open_model(options.checkpoint, options.device)
+    loaded = open_model(options.checkpoint, options.device, options.int8)
     windows = options.measure.windows(loaded)
     out = console(stderr=options.json)
     out.print(loaded.description, style="dim")

@@ -11,7 +11,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from transformer import DecoderOnlyTransformer, KVCache, ModelConfig, SamplingConfig
+from transformer import DecoderOnlyTransformer, ModelConfig, SamplingConfig
 from transformer.generation import stream_tokens
 
 WARM_UP_TOKENS = 8
@@ -92,7 +92,7 @@ def compare(
         speed(runs[False], new_tokens),
         first_token_seconds,
         cache_bytes,
-        formula_bytes(model.config, length, model.head.weight.element_size()),
+        formula_bytes(model.config, length, model.embeddings.token.weight.element_size()),
         first_difference([run.ids for run in runs[True] + runs[False]], prompt_tokens),
     )
 
@@ -100,7 +100,7 @@ def compare(
 def random_tokens(model: DecoderOnlyTransformer, length: int) -> Tensor:
     """Returns (1, length) ids on the model's device, always the same."""
     drawn = torch.randint(model.config.vocab_size, (1, length), generator=torch.Generator().manual_seed(1))
-    return drawn.to(model.head.weight.device)
+    return drawn.to(model.device)
 
 
 def write(model: DecoderOnlyTransformer, prompt: Tensor, new_tokens: int, use_cache: bool) -> Run:
@@ -115,11 +115,11 @@ def write(model: DecoderOnlyTransformer, prompt: Tensor, new_tokens: int, use_ca
 @torch.no_grad()
 def fill_cache(model: DecoderOnlyTransformer, length: int, repeats: int) -> tuple[float, int]:
     """Reads a prompt of `length` tokens; returns the median seconds to the next token, and the bytes of the cache."""
-    weight, prompt = model.head.weight, random_tokens(model, length)
+    prompt = random_tokens(model, length)
     seconds = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
-        cache = KVCache.allocate(model.config, 1, length, weight.device, weight.dtype)  # as generation allocates it
+        cache = model.allocate_cache(1, length)  # as generation does
         int(model.next_logits(prompt, cache).argmax())
         seconds.append(time.perf_counter() - started)
     return median(seconds[1:]), cache.nbytes

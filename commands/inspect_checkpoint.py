@@ -22,8 +22,9 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from checkpoint_tables import parts_table, settings_table
-from cli import console, parse, print_json, run
+from cli import console, parse, run
 from flags import changed, train_flags
+from json_output import print_json
 from transformer import checkpoint
 from transformer.checkpoint import CheckpointError
 from transformer.config import TrainConfig

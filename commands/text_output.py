@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from transformer.checkpoint import LoadedModel
+from transformer.compiled import CompiledDecoder
 from transformer.generation import window_start
 from transformer.writing import Writing
 from writing_options import WritingOptions
@@ -55,8 +56,9 @@ class Written:
 class Pen:
     """Writes with one model and prints, and says what a reader should know."""
 
-    def __init__(self, loaded: LoadedModel, console: Console) -> None:
+    def __init__(self, loaded: LoadedModel, console: Console, compiled: bool = False) -> None:
         self.loaded, self.console = loaded, console
+        self.model = CompiledDecoder(loaded.model) if compiled else loaded.model
         self.context = loaded.model.config.max_seq_len
         self.told_of_context = False
 
@@ -91,7 +93,7 @@ class Pen:
         prompts, seeds = [job.prompt for job in jobs], [job.seed for job in jobs]
         started = time.perf_counter()
         writing = Writing(
-            self.loaded.model, self.loaded.tokenizer, prompts, options.sampling, room, seeds=seeds,
+            self.model, self.loaded.tokenizer, prompts, options.sampling, room, seeds=seeds,
             stop=options.stop_texts,
         )  # fmt: skip
         if stream:

@@ -25,6 +25,7 @@ import torch
 
 from transformer.config import TrainConfig
 from transformer.model import DecoderOnlyTransformer
+from transformer.quantisation import Int8Linear
 from transformer.text import Tokenizer, tokenizer_from_state
 
 FORMAT = 1
@@ -49,11 +50,12 @@ class LoadedModel:
     @property
     def description(self) -> str:
         """One line: which file, encoding, size, and how far it was trained."""
-        parameters = sum(self.model.parameter_counts().values())
+        weights = {tensor.data_ptr(): tensor.numel() for tensor in self.contents["model"].values()}  # tied ones once
+        int8 = " in int8" if any(isinstance(part, Int8Linear) for part in self.model.modules()) else ""
         begun = f"; begun from {before['path']}" if (before := self.contents.get("init_from")) else ""
         return (
-            f"{self.path} ({self.tokenizer.name}, {parameters:,} parameters, step {self.contents['step']}, "
-            f"{self.contents['tokens']:,} tokens seen{begun})"
+            f"{self.path} ({self.tokenizer.name}, {sum(weights.values()):,} parameters{int8}, "
+            f"step {self.contents['step']}, {self.contents['tokens']:,} tokens seen{begun})"
         )
 
 

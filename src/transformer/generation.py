@@ -82,7 +82,14 @@ class LanguageModel(Protocol):
     """All that generation knows of a model."""
 
     config: ModelConfig
-    training: bool
+
+    @property
+    def training(self) -> bool:
+        """Whether dropout is on."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where tokens must be."""
 
     def next_logits(self, tokens: Tensor, cache: KVCache | None = None, padding: Tensor | None = None) -> Tensor:
         """tokens (B, T) int64, which continue the cache -> logits of the token after the last, (B, V).

@@ -15,8 +15,7 @@ from typing import Literal
 import torch
 
 from transformer.config import SamplingConfig
-from transformer.generation import pad, stream_tokens, window_start
-from transformer.model import DecoderOnlyTransformer
+from transformer.generation import LanguageModel, pad, stream_tokens, window_start
 from transformer.text import StreamDecoder, Tokenizer
 
 Ending = Literal["length", "end of text", "stop string"]
@@ -32,7 +31,7 @@ class Writing:
 
     def __init__(
         self,
-        model: DecoderOnlyTransformer,
+        model: LanguageModel,
         tokenizer: Tokenizer,
         prompts: Sequence[str],
         sampling: SamplingConfig,
@@ -95,7 +94,7 @@ class Writing:
 
 
 def write(
-    model: DecoderOnlyTransformer,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     prompt: str,
     sampling: SamplingConfig,

@@ -99,8 +99,8 @@ def test_with_neither_checkpoint_nor_preset_it_is_the_default_preset(
 class Forgetful(DecoderOnlyTransformer):
     """A model with a broken cache: with one, it likes another token best."""
 
-    def next_logits(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        logits = super().next_logits(tokens, cache)
+    def next_logits(self, tokens: Tensor, cache: KVCache | None = None, padding: Tensor | None = None) -> Tensor:
+        logits = super().next_logits(tokens, cache, padding)
         if cache is not None and cache.length >= 10:
             logits[:, 3] += 1e4
         return logits

@@ -73,6 +73,12 @@ def test_the_baselines_are_uniform_and_the_frequencies_of_the_training_text(
     assert 2 < unigram < 4
 
 
+def test_int8_measures_the_rounded_weights(command: Command, tiny_checkpoint: Path) -> None:
+    plain, rounded = measured(command, *FEW), measured(command, *FEW, "--int8")
+    assert rounded["loss"] != plain["loss"]
+    assert rounded["loss"] == pytest.approx(plain["loss"], rel=0.01)
+
+
 def test_the_table_shows_the_same_numbers(command: Command, tiny_checkpoint: Path) -> None:
     found, outcome = measured(command, *FEW), command("evaluate", *FEW)
     for name in ("loss", "bits_per_byte"):

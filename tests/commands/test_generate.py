@@ -18,7 +18,8 @@ import torch
 
 from transformer import checkpoint
 from transformer.config import SAMPLING_PRESETS, SamplingConfig
-from transformer.writing import Writing
+from transformer.quantisation import quantise
+from transformer.writing import Writing, write
 
 ROOT = Path(__file__).resolve().parents[2]
 Command = Callable[..., Any]
@@ -45,6 +46,26 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
 
 
 # What is written
+
+
+def test_int8_writes_what_the_quantised_model_writes_and_says_so(command: Command) -> None:
+    outcome = command("generate", "--prompt", "The cat", "--int8", "--json", *SHORT)
+    assert outcome.status == 0, outcome.err
+    assert "parameters in int8" in outcome.err
+    loaded = checkpoint.load_model(checkpoint.latest(Path()))
+    quantise(loaded.model)
+    text = write(loaded.model, loaded.tokenizer, "The cat", SAMPLING_PRESETS["balanced"], 12, seed=7)
+    written = json.loads(outcome.out)
+    assert (written["int8"], written["texts"][0]["text"]) == (True, text)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_compiled_step_writes_the_same_text(command: Command) -> None:
+    torch._dynamo.reset()
+    outcome = command("generate", "--prompt", "The cat", "--compile", *SHORT)
+    assert outcome.status == 0, outcome.err
+    assert outcome.out == "The cat" + alone("The cat") + "\n"
 
 
 @pytest.mark.parametrize("preset", SAMPLING_PRESETS)
@@ -133,6 +154,7 @@ def test_json_is_one_object_that_says_what_was_used(command: Command) -> None:
     assert said == {
         "checkpoint": str(Path("checkpoints/model_epoch_3_byte.pt")),
         "encoding": "byte",
+        "int8": False,
         "sampling": {**SAMPLING_PRESETS["balanced"].to_dict(), "min_p": 0.05},
         "max_new_tokens": 12,
         "max_length": None,
