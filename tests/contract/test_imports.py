@@ -19,7 +19,7 @@ DATA = {"dataset", "fineweb_dataset", "remote", "shard_cache"}
 PLANNING = {"cost", "verdict"}
 ABOVE_MODEL = {
     "perplexity", "training_utils", "trainer", "looking", "run_state", "checkpoint", "sharded_state", "interop",
-    "interpret",
+    "interpret", "page_export",
 }  # fmt: skip
 LIBRARY = BELOW_MODEL | {"model", "text", "runtime"} | TEACHING | DATA | PLANNING | ABOVE_MODEL
 
