@@ -63,7 +63,7 @@ var GPT = GPT || {};
 
     /** Reads T tokens after the `past` ones in the cache, S = past + T in all. Returns the trace:
      *  tokens, T, past; tokenVectors, positionVectors (or null) and embedded (T, C); layers, one object a block, with
-     *  what attend, feedForward and below say; final (T, C), after the last norm; logits(t), (V), what comes after t. */
+     *  what attend and feedForward say and the stream in between; final (T, C), after the last norm; logits(t), (V). */
     advance(tokens, cache) {
       this.check(tokens, cache);
       const trace = { tokens: Array.from(tokens), T: tokens.length, past: cache.length };
@@ -285,7 +285,9 @@ var GPT = GPT || {};
     const whole = new Int8Array(bytes.buffer);
     const scales = new Float32Array(bytesOf(stored.scales).buffer); // (rows)
     const matrix = tensor(rows, columns);
-    for (let i = 0; i < matrix.length; i += 1) matrix[i] = whole[i] * scales[Math.floor(i / columns)];
+    for (let r = 0; r < rows; r += 1) {
+      for (let i = r * columns; i < (r + 1) * columns; i += 1) matrix[i] = whole[i] * scales[r];
+    }
     return matrix;
   }
 

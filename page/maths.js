@@ -93,7 +93,7 @@ var GPT = GPT || {};
   function erf(x) {
     if (Math.abs(x) > 4.5) return Math.sign(x); // as near as 32 bits can tell
     let [term, sum] = [x, x];
-    for (let odd = 3; Math.abs(term) > 1e-12 * Math.abs(sum); odd += 2) {
+    for (let odd = 3; Math.abs(term) > 1e-9 * Math.abs(sum); odd += 2) {
       term *= (2 * x * x) / odd;
       sum += term;
     }

@@ -41,18 +41,13 @@ var GPT = GPT || {};
     return map(logits, (logit) => (logit < smallest ? -Infinity : logit));
   }
 
-  /** Keeps the fewest largest logits whose probabilities add up to p, the largest in any case. */
+  /** Keeps the fewest largest logits whose probabilities add up to p, and those equal to the last of them. */
   function topP(logits, p) {
     if (p >= 1) return logits;
     const probs = softmax(logits);
-    const kept = new Set();
     let sum = 0;
-    for (const id of ranked(logits)) {
-      if (kept.size && sum >= p) break;
-      kept.add(id);
-      sum += probs[id];
-    }
-    return map(logits, (logit, id) => (kept.has(id) ? logit : -Infinity));
+    const last = ranked(logits).find((id) => (sum += probs[id]) >= p);
+    return last === undefined ? logits : map(logits, (logit) => (logit < logits[last] ? -Infinity : logit));
   }
 
   /** Keeps what is at least p times as likely as the likeliest token. */

@@ -26,7 +26,8 @@ var GPT = GPT || {};
 
     /** The bytes of one token. */
     bytes(id) {
-      if (!(id >= 0 && id < this.vocab_size)) throw new RangeError(`token ${id} is outside 0 to ${this.vocab_size - 1}`);
+      const last = this.vocab_size - 1;
+      if (!(id >= 0 && id <= last)) throw new RangeError(`token ${id} is outside 0 to ${last}`);
       return this.tokens[id] || REPLACEMENT;
     }
 
@@ -84,7 +85,7 @@ var GPT = GPT || {};
     return tokens;
   }
 
-  /** The ids of one piece, given as a byte string. Possible merges wait in a heap, lowest rank first, leftmost of those. */
+  /** The ids of one piece, a byte string. Possible merges wait in a heap: lowest rank first, then the leftmost. */
   function mergePiece(piece, rankOf) {
     if (rankOf.has(piece)) return [rankOf.get(piece)];
     const length = piece.length;

@@ -30,9 +30,9 @@ LARGEST = 127
 
 
 def quantise(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns (rows, columns) int8 and a scale for each row, (rows,) float32; a row of zeros has scale 0."""
-    scales = matrix.float().abs().amax(1) / LARGEST  # (rows,)
-    whole = (matrix.float() / scales.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round()
+    """Returns (rows, columns) int8 and a scale for each row, (rows,) float32, above 0 even for a row of zeros."""
+    scales = (matrix.float().abs().amax(1) / LARGEST).clamp_min(torch.finfo(torch.float32).tiny)  # (rows,)
+    whole = (matrix.float() / scales[:, None]).round()
     return whole.clamp(-LARGEST, LARGEST).to(torch.int8), scales
 
 
