@@ -54,6 +54,7 @@ class Int8Linear(nn.Module):
 
     quantised: Tensor
     scale: Tensor
+    ones: Tensor
     bias: Tensor | None
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
@@ -64,6 +65,7 @@ class Int8Linear(nn.Module):
         self.has_kernel = self.in_features % KERNEL_STEP == 0 and _has_kernel(weight.device.type)
         self.register_buffer("quantised", (weight.detach() / scale[:, None]).round().to(torch.int8))
         self.register_buffer("scale", scale)
+        self.register_buffer("ones", torch.ones(len(scale), dtype=torch.bfloat16, device=weight.device))
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
 
     @property
@@ -74,8 +76,7 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, self.in_features)  # (R, in)
         if 0 < len(rows) <= MOST_ROWS and self.has_kernel:
-            ones = torch.ones(self.out_features, dtype=torch.bfloat16, device=x.device)
-            sums = torch._weight_int8pack_mm(rows.bfloat16(), self.quantised, ones)  # (R, out)
+            sums = torch._weight_int8pack_mm(rows.bfloat16(), self.quantised, self.ones)  # (R, out)
         else:
             sums = F.linear(rows, self.quantised.to(x.dtype))
         out = sums.to(x.dtype) * self.scale.to(x.dtype)
