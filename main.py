@@ -18,6 +18,7 @@ COMMANDS = {
     "plot": ("plot", "the curves of one or more runs, as a picture and a table"),
     "demo-sampling": ("sampling_comparison", "the sampling strategies side by side"),
     "test-fineweb": ("test_fineweb", "a look at FineWeb-Edu on the hub: what is there, how fast, a sample"),
+    "export-page": ("export_page", "the lesson page with a model of yours inside, as one HTML file"),
     "benchmark": ("benchmark_generation", "tokens per second with and without the key-value cache"),
 }
 

@@ -22,7 +22,7 @@ DATA = {"dataset", "documents", "fineweb_dataset", "remote", "shard_cache"}
 PLANNING = {"cost", "verdict"}
 ABOVE_MODEL = {
     "perplexity", "compiled", "document_scores", "ranking", "writing", "training_utils", "trainer", "looking",
-    "run_state", "checkpoint", "sharded_state", "inspection", "interop", "interpret",
+    "run_state", "checkpoint", "sharded_state", "inspection", "interop", "interpret", "page_export",
 }  # fmt: skip
 LIBRARY = BELOW_MODEL | {"model", "text", "runtime"} | TEACHING | DATA | PLANNING | ABOVE_MODEL
 

@@ -1,0 +1,159 @@
+// Text to token ids and back, exactly as src/transformer/text does it in Python.
+//
+//   "low fürs"  --pieces, by a regular expression-->  "low", " fürs"  --UTF-8-->  bytes  --merges-->  ids
+//
+// A byte-pair encoding is a list of byte strings; a string's place in it is its id and its rank. Inside a piece the two
+// neighbours that together spell the string of lowest rank are joined, again and again, until none do (bpe.py).
+
+var GPT = GPT || {};
+(() => {
+  "use strict";
+  const { bytesOf } = GPT.maths;
+  const REPLACEMENT = [0xef, 0xbf, 0xbd]; // U+FFFD, for what has no meaning
+  const utf8 = new TextEncoder();
+
+  /** What UTF-8 can hold: half a surrogate pair becomes U+FFFD. */
+  const whole = (text) => text.replace(/\p{Surrogate}/gu, "\ufffd");
+
+  /** A character for each byte, so that byte strings can be looked up. */
+  const asKey = (bytes) => bytes.reduce((key, byte) => key + String.fromCharCode(byte), "");
+
+  class Tokenizer {
+    /** `tokens`: the bytes of each id, null for an id without; `encode`: text to ids. */
+    constructor({ name, vocab_size, eot_id }, tokens, encode) {
+      Object.assign(this, { name, vocab_size, eot_id, tokens, encode });
+    }
+
+    /** The bytes of one token. */
+    bytes(id) {
+      const last = this.vocab_size - 1;
+      if (!(id >= 0 && id <= last)) throw new RangeError(`token ${id} is outside 0 to ${last}`);
+      return this.tokens[id] || REPLACEMENT;
+    }
+
+    /** The text of ids, with U+FFFD where their bytes are no whole characters. */
+    decode(ids) {
+      const stream = this.stream();
+      return Array.from(ids, (id) => stream.push(id)).join("") + stream.flush();
+    }
+
+    /** Text from tokens that come one at a time: push(id) returns the characters that it completes; flush() ends. */
+    stream() {
+      const decoder = new TextDecoder("utf-8", { ignoreBOM: true }); // which keeps a byte-order mark
+      return {
+        push: (id) => decoder.decode(Uint8Array.from(this.bytes(id)), { stream: true }),
+        flush: () => decoder.decode(),
+      };
+    }
+
+    /** The tokens of a text, to show: [{ id, text, bytes }]. The text of a part of a character is U+FFFD. */
+    pieces(text) {
+      return this.encode(text).map((id) => ({ id, text: this.decode([id]), bytes: Array.from(this.bytes(id)) }));
+    }
+  }
+
+  /** The encoding that main.py export-page has written. */
+  GPT.tokenizer = (exported) => {
+    if (exported.kind === "byte") {
+      const bytes = Array.from({ length: 256 }, (_, value) => [value]);
+      const tokens = [...bytes, utf8.encode("<|endoftext|>")];
+      return new Tokenizer(exported, tokens, (text) => Array.from(utf8.encode(whole(text))));
+    }
+    const tokens = unpackTokens(bytesOf(exported.tokens));
+    const rankOf = new Map();
+    tokens.forEach((bytes, rank) => bytes && rankOf.set(asKey(bytes), rank));
+    for (const [name, id] of Object.entries(exported.special)) tokens[id] = utf8.encode(name);
+    const piece = new RegExp(javaScriptPattern(exported.pattern), "gu");
+    const encode = (text) =>
+      Array.from(whole(text).matchAll(piece), ([found]) => mergePiece(asKey(utf8.encode(found)), rankOf)).flat();
+    return new Tokenizer(exported, tokens, encode);
+  };
+
+  /** Byte strings, each after its length, in ids' order; length 0: an id that no text has. A length comes in groups of
+   *  seven bits, lowest first; a byte above 127 says that another group follows. */
+  function unpackTokens(packed) {
+    const tokens = [];
+    for (let at = 0; at < packed.length; ) {
+      let length = 0;
+      for (let shift = 0, more = true; more; shift += 7, at += 1) {
+        length += (packed[at] & 127) << shift;
+        more = packed[at] > 127;
+      }
+      tokens.push(length ? packed.subarray(at, at + length) : null);
+      at += length;
+    }
+    return tokens;
+  }
+
+  /** The ids of one piece, a byte string. Possible merges wait in a heap: lowest rank first, then the leftmost. */
+  function mergePiece(piece, rankOf) {
+    if (rankOf.has(piece)) return [rankOf.get(piece)];
+    const length = piece.length;
+    const end = Int32Array.from({ length }, (_, i) => i + 1); // of the token that begins at i; 0: none begins there
+    const before = Int32Array.from({ length: length + 1 }, (_, i) => i - 1); // where the token before begins
+    const heap = smallestFirst((a, b) => a.rank - b.rank || a.left - b.left);
+    const consider = (left) => {
+      const right = left < 0 ? length : end[left];
+      if (right === length) return;
+      const rank = rankOf.get(piece.slice(left, end[right]));
+      if (rank !== undefined) heap.push({ rank, left, right, stop: end[right] });
+    };
+    for (let i = 0; i < length; i += 1) consider(i);
+    for (let next = heap.pop(); next; next = heap.pop()) {
+      const { left, right, stop } = next;
+      if (end[left] !== right || end[right] !== stop) continue; // one of the two has been merged since
+      end[left] = stop;
+      end[right] = 0;
+      before[stop] = left;
+      consider(before[left]);
+      consider(left);
+    }
+    const ids = [];
+    for (let i = 0; i < length; i = end[i]) ids.push(rankOf.get(piece.slice(i, end[i])));
+    return ids;
+  }
+
+  /** A heap: push(item), and pop() of the smallest one, each in about log2(items) steps. */
+  function smallestFirst(compare) {
+    const items = []; // item i is not above items 2i + 1 and 2i + 2
+    const isBelow = (i, j) => compare(items[i], items[j]) < 0;
+    const swap = (i, j) => { [items[i], items[j]] = [items[j], items[i]]; };
+    return {
+      push(item) {
+        items.push(item);
+        let i = items.length - 1;
+        for (let up = (i - 1) >> 1; i > 0 && isBelow(i, up); i = up, up = (i - 1) >> 1) swap(i, up);
+      },
+      pop() {
+        const first = items[0];
+        const last = items.pop();
+        if (!items.length) return first;
+        items[0] = last;
+        for (let i = 0, down = 0; ; i = down) {
+          for (const child of [2 * i + 1, 2 * i + 2]) if (child < items.length && isBelow(child, down)) down = child;
+          if (down === i) return first;
+          swap(i, down);
+        }
+      },
+    };
+  }
+
+  /** A pattern of Rust's regular expressions, which tiktoken runs, in JavaScript's.
+   *
+   *  \s   is white space by Unicode there; here it has U+FEFF besides, and lacks U+0085.
+   *  x++  gives nothing back once it has matched. Here: look ahead at x+ in a group, then take what the group holds.
+   *  (?i:...)  ignores case. Here each letter stands there in both; s also as the long s, k as the Kelvin sign. */
+  function javaScriptPattern(rust) {
+    let groups = 0;
+    const bothCases = (letter) =>
+      letter.toLowerCase() + letter.toUpperCase() + ({ s: "\u017f", k: "\u212a" }[letter.toLowerCase()] || "");
+    return rust
+      .replace(/\(\?i:([^()]*)\)/g, (_, inside) =>
+        `(?:${inside.replace(/\[[^\]]*\]|[a-z]/gi, (part) =>
+          part.length > 1 ? part.replace(/[a-z]/gi, bothCases) : `[${bothCases(part)}]`)})`)
+      .replace(/((?:\[(?:\\.|[^\]\\])*\]|\\[pP]\{\w+\}|\\.|[^\\])(?:[?*+]|\{[\d,]+\}))\+/g,
+        (_, possessive) => `(?=(${possessive}))\\${(groups += 1)}`)
+      .replace(/\\s/g, "\\p{White_Space}")
+      .replace(/\\S/g, "\\P{White_Space}");
+  }
+})();

@@ -1,0 +1,66 @@
+"""One browser for all tests of the page, an empty page with the engine, and tiny models as the page reads them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from page.browsing import ROOT, find_browser
+from transformer import DecoderOnlyTransformer
+from transformer.page_export import export
+from transformer.text import load_tokenizer
+
+sys.path[:0] = [str(ROOT / "commands")]
+ENGINE = ["maths", "tokenizer", "sampling", "forward"]
+
+
+# Playwright's event loop stays with its thread: the browser is closed before tests of another folder run.
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=find_browser()) as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def engine(browser: Browser) -> Iterator[Page]:
+    """An empty page that knows page/'s maths, tokenizer, sampling and forward pass, and no model."""
+    with browser.new_page() as page:
+        for name in ENGINE:
+            page.add_script_tag(path=ROOT / "page" / f"{name}.js")
+        yield page
+
+
+@pytest.fixture
+def opened(browser: Browser) -> Iterator[Callable[[Path], tuple[Page, list[str]]]]:
+    """opened(path) shows a file as a double click does, offline; returns the page, and a list of what goes wrong."""
+    pages = []
+
+    def show(path: Path) -> tuple[Page, list[str]]:
+        page = browser.new_page(offline=True)
+        pages.append(page)
+        wrong: list[str] = []
+        page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("requestfailed", lambda request: wrong.append(f"failed: {request.url[:100]}"))
+        page.on("request", lambda request: wrong.append(request.url) if request.url.startswith("http") else None)
+        page.goto(path.as_uri())
+        return page, wrong
+
+    yield show
+    for page in pages:
+        page.close()
+
+
+@pytest.fixture
+def exported(tiny_model: Callable[..., DecoderOnlyTransformer]) -> Callable[..., dict[str, Any]]:
+    """exported(position="rotary") is a tiny model over bytes with that setting, as the page reads it."""
+
+    def make(**settings: Any) -> dict[str, Any]:
+        return export(tiny_model(**{"vocab_size": 257, **settings}), load_tokenizer("byte"), {})
+
+    return make
