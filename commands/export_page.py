@@ -88,7 +88,7 @@ def description(loaded: LoadedModel) -> dict[str, Any]:
 
 def rounding(loaded: LoadedModel, exported: dict[str, Any], out: Console) -> dict[str, Any]:
     """Returns and shows what rounding the weights costs on the held-out text, measured as `evaluate` does it."""
-    documents = Texts(MeasureOptions()).of(loaded)
+    documents = Texts(MeasureOptions()).of(loaded.config.data, loaded.tokenizer)
     found = {}
     for name, model in {"checkpoint": loaded.model, "rounded": dequantised_model(exported)}.items():
         result = score(replace(loaded, model=model), documents, MeasureOptions()).evaluation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -68,3 +69,17 @@ def test_a_script_that_would_end_itself_inside_a_page_is_refused(tmp_path: Path)
     lesson.write_text('<script src="page/bad.js"></script>', encoding="utf-8")
     with pytest.raises(ValueError, match=r"page/bad\.js holds </script"):
         export_page.page("", lesson)
+
+
+def test_what_rounding_costs_is_measured_as_evaluate_measures_and_travels_along(
+    command: Command, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    told = command("export-page", "--out", "model.js", "--measure")
+    assert told.status == 0, told.err
+    content = (tmp_path / "model.js").read_text(encoding="utf-8")
+    (about,) = re.findall(r'^  "about": (.*),$', content, re.MULTILINE)
+    before, after = (json.loads(about)["validation"][name]["loss"] for name in ("checkpoint", "rounded"))
+    assert f"loss {before:.5f}" in told.out
+    assert before != after == pytest.approx(before, rel=0.01)
+    evaluated = json.loads(command("evaluate", "--json").out)
+    assert before == pytest.approx(evaluated["loss"], rel=1e-6)
