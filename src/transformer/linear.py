@@ -48,18 +48,19 @@ def _blocks_pay(x: Tensor) -> bool:
 
 def few_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Returns x (R, in) @ weight (out, in).T + bias (out,), as (R, out), block by block of the weight's rows."""
-    out, width = weight.shape
+    rows, (out, width) = len(x), weight.shape
     block = min(BLOCK, max(1, out // 2))  # two at least, for two cores
     count = out // block
     whole = count * block
-    y = x.new_empty(out, len(x))  # (out, R)
-    blocks = weight[:whole].view(count, block, width)
-    columns = x.t().expand(count, width, len(x))
-    target = y[:whole].view(count, block, len(x))
-    if bias is None:
+    columns = x.t().expand(count, width, rows)
+    if whole == out:
+        blocks = weight.view(count, block, width)
+        y = torch.bmm(blocks, columns) if bias is None else torch.baddbmm(bias.view(count, block, 1), blocks, columns)
+    else:  # what is left fills no block
+        y = x.new_empty(out, rows)
+        target, blocks = y[:whole].view(count, block, rows), weight[:whole].view(count, block, width)
         torch.bmm(blocks, columns, out=target)
-    else:
-        torch.baddbmm(bias[:whole].view(count, block, 1), blocks, columns, out=target)
-    if whole < out:  # what is left fills no block
-        y[whole:] = F.linear(x, weight[whole:], None if bias is None else bias[whole:]).t()
-    return y.t().contiguous()  # (R, out)
+        torch.mm(weight[whole:], x.t(), out=y[whole:])
+        if bias is not None:
+            y += bias[:, None]
+    return y.view(1, out) if rows == 1 else y.view(out, rows).t().contiguous()  # (R, out)
