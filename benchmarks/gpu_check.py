@@ -5,7 +5,8 @@
 
 Each check compares what runs with what is read: fused attention with explicit attention, the loss in tiles with
 PyTorch's own, narrow numbers with wide ones, a compiled step with a plain one, a resumed run with one that never
-stopped. The timings are whole steps of the Trainer on random tokens, eager and compiled; utilisation is tokens a second
+stopped, a text written in one way with another. The timings are whole steps of the Trainer on random tokens, and greedy
+texts, eager and compiled; utilisation is tokens a second
 times operations a token (cost.py) over the device's peak (runtime/capacity.py). Exit status 1 where a check fails; the
 result file is written in any case.
 """
@@ -25,6 +26,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from gpu_generation import writing, writing_speed
 from machine import machine
 from torch import Tensor
 
@@ -59,6 +61,7 @@ def main() -> int:
         "activation checkpointing": activation_checkpointing,
         "resume": resumed,
         **({} if options.small else {"compile": compiled}),
+        "writing": lambda device: writing(SMALL, device, translate=not options.small),
     }
     correctness = {name: outcome_of(name, lambda check=check: check(device)) for name, check in checks.items()}
     presets = {"small": run_of(SMALL)} if options.small else {name: PRESETS[name] for name in ("default", "gpt2")}
@@ -69,6 +72,11 @@ def main() -> int:
         for name, config in presets.items()
         for translate in ((False,) if options.small else (False, True))
     }
+    shape = SMALL if options.small else replace(PRESETS["default"].model, max_seq_len=1024, dropout=0.0)
+    for kind in ("eager",) if options.small else ("eager", "compiled", "bfloat16 compiled", "int8", "int8 compiled"):
+        speeds[f"writing, {kind}"] = outcome_of(
+            f"writing, {kind}", lambda k=kind: writing_speed(shape, device, k, 16 if options.small else 500)
+        )
     found = {"machine": machine() | name_of(device), "correctness": correctness, "speed": speeds}
     if not options.small:
         RESULT.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

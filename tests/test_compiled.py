@@ -47,6 +47,16 @@ def test_the_compiled_step_writes_the_same_text(tiny_model: Models, position: st
     check(tiny_model(position=position, max_seq_len=8), "inductor")
 
 
+def test_texts_of_any_length_use_one_translation(tiny_model: Models) -> None:
+    """Each length of text has tokens with another stride, and was translated anew until there were too many."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = CompiledDecoder(tiny_model(max_seq_len=24), "eager")
+    for length in range(3, 8):
+        generate(compiled, TOKENS[1:2, :2], length, SamplingConfig())
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
 def test_a_full_cache_and_the_models_mode_are_minded(tiny_model: Models) -> None:
     model = tiny_model(max_seq_len=4).train()
     compiled = CompiledDecoder(model, "eager")

@@ -26,6 +26,7 @@ def test_every_check_passes_on_a_cpu(monkeypatch: pytest.MonkeyPatch, capsys: py
     out = capsys.readouterr().out
     assert "weights bit for bit" in out
     assert "'tokens_per_s': " in out
+    assert "writing                   cached " in out
     assert "failed" not in out
 
 

@@ -62,6 +62,7 @@ class CompiledDecoder:
         column = torch.tensor([cache.length], device=tokens.device)
         if padding is None:
             padding = torch.zeros(len(tokens), dtype=torch.int64, device=tokens.device)
+        tokens = tokens.clone(memory_format=torch.contiguous_format)  # other strides would be translated anew
         logits = self._step(tokens, cache.keys, cache.values, column, padding)
         cache.advance(1)
         return logits.clone()  # the next step of a graph writes to the same place
