@@ -1,0 +1,87 @@
+"""What int8 weights cost in quality: a checkpoint on its held-out documents, in float32 and rounded.
+
+    python benchmarks/int8.py CHECKPOINT [CHECKPOINT ...]       results/int8.json
+
+The figures are those of `main.py evaluate` without and with --int8. The difference is in bits per byte, rounded minus
+float32, paired by document, with its standard error. An evaluation spells the rounded weights out; the kernel that
+writes single tokens rounds activations to bfloat16 as well: "kernel" is the loss by it minus that of the spelled-out
+weights, in nats a token, over the first tokens of the same text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from machine import machine, typed_command
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "commands"))
+
+from measuring import MeasureOptions, Texts, score
+from transformer import checkpoint, quantisation
+from transformer.checkpoint import LoadedModel
+from transformer.config import IGNORE
+from transformer.dataset import validation_rows
+from transformer.quantisation import quantise
+from transformer.text import Tokens
+
+TOKENS = 20_000
+RESULT = Path(__file__).parent / "results" / "int8.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoints", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args()
+    found = {path.name: cost(path) for path in options.checkpoints}
+    content = {"command": typed_command(), "machine": machine(), "results": found}
+    options.out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    print(options.out)
+
+
+def cost(path: Path) -> dict[str, Any]:
+    """Measures one checkpoint both ways."""
+    loaded, settings = checkpoint.load_model(path), MeasureOptions()
+    documents = Texts(settings).of(loaded.config.data, loaded.tokenizer)
+    plain = score(loaded, documents, settings)
+    quantise(loaded.model)
+    rounded = score(loaded, documents, settings)
+    difference = rounded.minus(plain)
+    shape = loaded.config.model
+    found = {
+        "shape": f"{shape.num_layers} layers, width {shape.d_model}, vocabulary {shape.vocab_size:,}",
+        "text": documents.name,
+        "tokens": plain.evaluation.tokens,
+        "documents": len(plain),
+        "perplexity": {"float32": plain.evaluation.perplexity, "int8": rounded.evaluation.perplexity},
+        "bits_per_byte": {"float32": plain.evaluation.bits_per_byte, "int8": rounded.evaluation.bits_per_byte},
+        "difference": difference._asdict(),
+        "kernel": kernel_cost(loaded, np.concatenate([np.asarray(tokens) for tokens in documents.tokens])),
+    }
+    print(f"{path.name}: {found}")
+    return found
+
+
+def kernel_cost(loaded: LoadedModel, tokens: Tokens) -> dict[str, float]:
+    """Compares the kernel with the spelled-out weights, given a quantised model."""
+    inputs, targets = validation_rows(tokens[:TOKENS], loaded.config.data.seq_length, loaded.tokenizer.eot_id)
+    losses = []
+    for quantisation.MOST_ROWS in (0, sys.maxsize):  # never the kernel, always the kernel
+        with torch.no_grad():
+            sums = [
+                F.cross_entropy(loaded.model(row[None])[0], target, ignore_index=IGNORE, reduction="sum")
+                for row, target in zip(inputs, targets, strict=True)
+            ]
+        losses.append(float(sum(sums)) / min(TOKENS, len(tokens)))
+    return {"loss_difference": losses[1] - losses[0], "tokens": min(TOKENS, len(tokens))}
+
+
+if __name__ == "__main__":
+    main()
