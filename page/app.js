@@ -124,17 +124,8 @@ var GPT = GPT || {};
     grow();
   }
 
-  /** Sentences about the model at hand: <span data-fact="layers"> holds the number of its layers. */
   function fillFacts() {
-    const { count } = GPT.draw;
-    const { config, about, weights, tokenizer } = model;
-    const parameters = Object.values(weights).reduce((sum, weight) => sum + weight.length, 0);
-    const facts = {
-      layers: config.num_layers, heads: config.num_heads, width: config.d_model, hidden: config.d_ff,
-      headWidth: model.headDim, vocabulary: count(config.vocab_size), context: config.max_seq_len,
-      parameters: count(parameters), encoding: tokenizer.name, dataset: about.dataset || "a text of its owner's",
-      steps: about.step ? count(about.step) : "an unknown number of", ...GPT.facts(model),
-    };
+    const facts = GPT.facts(model);
     for (const element of document.querySelectorAll("[data-fact]")) element.textContent = facts[element.dataset.fact];
   }
 
@@ -160,6 +151,20 @@ var GPT = GPT || {};
     for (const section of document.querySelectorAll("main section[id]")) watcher.observe(section);
   }
 
+  /** The head in which the chosen token looks most sharply at one that is neither itself nor the first. */
+  function sharpest() {
+    const { trace, token } = state;
+    let [most, found] = [0, {}];
+    trace.layers.forEach(({ weights }, layer) => {
+      for (let head = 0; head < model.config.num_heads; head += 1) {
+        const shares = GPT.draw.row(weights, head * trace.T + token, trace.T).subarray(1, token);
+        const largest = shares.reduce((a, b) => Math.max(a, b), 0);
+        if (largest > most) [most, found] = [largest, { layer, head }];
+      }
+    });
+    return found;
+  }
+
   function start() {
     model = GPT.model = GPT.load(GPT.exported);
     Object.assign(GPT.app, { model, piece });
@@ -168,10 +173,10 @@ var GPT = GPT || {};
     quietComments();
     followChapters();
     set({ text: document.getElementById("text").value, token: Infinity });
+    set(sharpest());
     document.querySelectorAll("[data-diagram]").forEach(mount);
   }
 
   GPT.app = { state, set };
-  GPT.facts = () => ({});
   document.addEventListener("DOMContentLoaded", start);
 })();

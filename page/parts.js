@@ -56,20 +56,65 @@ var GPT = GPT || {};
     return { element: html("div", { class: "strips-box" }, slider, output), show, move, get column() { return column; } };
   }
 
-  /** Shares as bars: show([{ label, share, text, isMarked?, onclick?, title? }]). */
+  /** One vector as a map of small squares, line after line, in which pointer and arrow keys choose a number. */
+  function map(name, onmove) {
+    const columns = 32;
+    const canvas = html("canvas", { class: "map", "aria-hidden": "true" });
+    const mark = html("div", { class: "map-cell" });
+    const output = html("p", { class: "readout" });
+    const slider = html("div", { class: "map-box", role: "slider", tabindex: 0, "aria-label": name, "aria-valuemin": 1 }, canvas, mark);
+    let [values, at, describe] = [[], 0, () => ""];
+    const lines = () => Math.ceil(values.length / columns);
+
+    function move(to) {
+      at = Math.max(0, Math.min(values.length - 1, to));
+      Object.assign(mark.style, { left: `${(100 * (at % columns)) / columns}%`, width: `${100 / columns}%`,
+        top: `${(100 * Math.floor(at / columns)) / lines()}%`, height: `${100 / lines()}%` });
+      output.textContent = describe(at);
+      slider.setAttribute("aria-valuenow", at + 1);
+      slider.setAttribute("aria-valuetext", output.textContent);
+    }
+    const choose = (to) => { move(to); onmove(at); };
+
+    slider.addEventListener("pointermove", ({ clientX, clientY }) => {
+      const box = canvas.getBoundingClientRect();
+      const [x, y] = [(clientX - box.left) / box.width, (clientY - box.top) / box.height];
+      const to = Math.floor(y * lines()) * columns + Math.floor(x * columns);
+      if (x >= 0 && x < 1 && y >= 0 && to < values.length && to !== at) choose(to);
+    });
+    slider.addEventListener("keydown", (event) => {
+      const to = { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - columns, ArrowDown: at + columns, Home: 0, End: values.length - 1 }[event.key];
+      if (to === undefined) return;
+      event.preventDefault();
+      choose(to);
+    });
+    function show(given, chosen, inWords) {
+      [values, describe] = [given, inWords];
+      paint(canvas, values, columns, largest(values));
+      canvas.style.aspectRatio = `${columns} / ${lines()}`;
+      slider.setAttribute("aria-valuemax", values.length);
+      move(chosen);
+    }
+    return { element: html("div", {}, slider, output), show };
+  }
+
+  /** Shares as bars: show([{ label, share, text, behind?, isMarked?, onclick?, title? }]); behind: a pale longer bar. */
   function bars(name) {
     const element = html("ol", { class: "bars", "aria-label": name });
     function show(items) {
-      element.replaceChildren(...items.map(({ label, share, text, isMarked, onclick, title }) => {
+      const focused = Array.from(element.children).findIndex((line) => line.contains(document.activeElement));
+      element.replaceChildren(...items.map(({ label, share, text, behind, isMarked, onclick, title }) => {
         const inside = [
           html("span", { class: "bars-label" }, label),
           html("span", { class: "bars-track", "aria-hidden": "true" },
+            behind && html("span", { class: "bars-behind", style: `width: ${100 * behind}%` }),
             html("span", { class: "bars-bar", style: `width: ${Math.max(0, Math.min(100, 100 * share))}%` })),
           html("span", { class: "bars-value" }, text),
         ];
         const line = onclick ? html("button", { type: "button", onclick, title }, inside) : html("div", { title }, inside);
         return html("li", { class: isMarked && "is-marked" }, line);
       }));
+      if (focused >= 0) element.children[focused]?.firstChild.focus({ preventScroll: true });
     }
     return { element, show };
   }
@@ -115,5 +160,5 @@ var GPT = GPT || {};
     });
   }
 
-  GPT.parts = { strips, bars, choice, layerChoice, headChoice, roving };
+  GPT.parts = { strips, map, bars, choice, layerChoice, headChoice, roving };
 })();

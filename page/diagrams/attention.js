@@ -1,0 +1,79 @@
+// Step 2: one head's attention, as a matrix, and the whole computation of the cell that is looked at.
+
+var GPT = GPT || {};
+(() => {
+  "use strict";
+  const { html, chip, number, percent, row, visible } = GPT.draw;
+
+  GPT.diagram("attention", {
+    mount(element, model) {
+      this.model = model;
+      this.choices = [GPT.parts.layerChoice(model), GPT.parts.headChoice(model)];
+      this.matrix = GPT.parts.matrix("Attention: queries in rows, keys in columns", {
+        onchoose: (token, key) => GPT.app.set({ token, key }),
+        onpeek: (token, key) => this.explain(token, key),
+      });
+      this.comparing = GPT.parts.strips("Query times key, number by number");
+      this.mixing = GPT.parts.strips("What is handed over, number by number");
+      this.steps = html("dl", { class: "steps" });
+      this.heading = html("h4", { class: "pair" });
+      element.append(
+        html("div", { class: "controls" }, this.choices.map(({ element: one }) => one)),
+        html("div", { class: "attention" }, this.matrix.element,
+          html("div", {}, this.heading, this.comparing.element, this.steps, this.mixing.element)),
+      );
+    },
+
+    update(state) {
+      const { pieces, token, layer, head, trace, key } = state;
+      this.state = state;
+      for (const choice of this.choices) choice.show(state);
+      const { weights } = trace.layers[layer];
+      const share = (t, s) => weights[(head * trace.T + t) * trace.T + s];
+      const strongest = GPT.draw.best(row(weights, head * trace.T + token, trace.T), 1)[0];
+      this.matrix.show({ pieces, share, token, key: key ?? strongest, drawn: weights, head });
+      this.explain(token, key ?? strongest);
+      return [`In layer ${layer + 1}, head ${head + 1}, `, chip(pieces[token]), " looks most at ",
+        strongest === token ? "itself" : chip(pieces[strongest]), `: ${percent(share(token, strongest))} of what it gathers comes from there.`];
+    },
+
+    /** The computation of one cell: dot product, scale, mask, softmax; and what it hands over. */
+    explain(token, key) {
+      const { pieces, layer, head, trace } = this.state;
+      const { config, headDim: D, slopes } = this.model;
+      const { q, k, v, scores, weights, mixed } = trace.layers[layer];
+      const shared = Math.floor((head * config.kv_heads) / config.num_heads);
+      const [query, keyed, value] = [row(q, head * trace.T + token, D), row(k, shared * trace.T + key, D), row(v, shared * trace.T + key, D)];
+      const products = query.map((x, d) => x * keyed[d]);
+      this.heading.replaceChildren(chip(pieces[token]), " asks, ", chip(pieces[key]), " answers");
+      this.comparing.show([{ label: "query", values: query }, { label: "key", values: keyed },
+        { label: "product", values: products, most: GPT.draw.largest(products) }],
+      (d) => `Number ${d + 1} of ${D}: ${number(query[d])} × ${number(keyed[d])} = ${number(products[d])}.`);
+      const at = (head * trace.T + token) * trace.T;
+      const seen = Array.from(scores.subarray(at, at + token + 1), (score, s) => score - (slopes ? slopes[head] * (token - s) : 0));
+      this.showSteps({ token, key, score: scores[at + key], seen, share: weights[at + key] });
+      const [share, all] = [weights[at + key], row(mixed, token).subarray(head * D, (head + 1) * D)];
+      const part = value.map((x) => share * x);
+      this.mixing.show([{ label: "value", values: value }, { label: `× ${percent(share)}`, values: part }, { label: "all mixed", values: all }],
+        (d) => `Number ${d + 1} of ${D}: ${number(value[d])} × ${percent(share)} = ${number(part[d])}; with all other tokens' parts ${number(all[d])}.`);
+    },
+
+    showSteps({ token, key, score, seen, share }) {
+      const { headDim: D, slopes } = this.model;
+      const root = Math.sqrt(D);
+      const isSeen = key <= token;
+      const lines = [
+        ["dot", "sum of the products", number(score * root)],
+        ["score", `divided by √${D} = ${number(root)}`, number(score)],
+      ];
+      if (slopes && isSeen) lines.push(["bias", `less ${token - key} places × ${slopes[this.state.head].toPrecision(2)}`, number(seen[key])]);
+      lines.push(["mask", isSeen ? "mask: not later, so it may be seen" : "mask: later in the text, not to be seen", isSeen ? number(seen[key]) : "−∞"]);
+      const largest = Math.max(...seen);
+      const sum = seen.reduce((all, x) => all + Math.exp(x - largest), 0);
+      lines.push(["exp", "e to the power of it, the row's largest made 1", isSeen ? number(Math.exp(seen[key] - largest), 3) : "0"]);
+      lines.push(["share", `divided by the row's sum ${number(sum, 3)}`, percent(share)]);
+      this.steps.replaceChildren(...lines.map(([step, words, value]) =>
+        html("div", {}, html("dt", {}, words), html("dd", { "data-step": step }, value))));
+    },
+  });
+})();

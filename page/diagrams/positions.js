@@ -1,0 +1,92 @@
+// Step 1: four ways to tell places apart, each computed at this model's sizes.
+
+var GPT = GPT || {};
+(() => {
+  "use strict";
+  const { html, svg, paint, largest, number, row, length } = GPT.draw;
+  const { dot } = GPT.maths;
+  const KINDS = ["learned", "sinusoidal", "rotary", "alibi"];
+  const CLOCKS = 8;
+
+  GPT.diagram("positions", {
+    mount(element, model) {
+      Object.assign(this, { model, kind: model.config.position });
+      const names = KINDS.map((kind) => (kind === model.config.position ? `${kind} (this model)` : kind));
+      const choice = GPT.parts.choice("Kind", names, (index) => { this.kind = KINDS[index]; GPT.app.set({}); });
+      choice.show(KINDS.indexOf(this.kind));
+      this.place = html("div", {});
+      element.append(html("div", { class: "controls" }, choice.element), this.place);
+    },
+
+    update({ token, tokens }) {
+      const sentence = this[this.kind](token, tokens.length);
+      const isOurs = this.kind === this.model.config.position;
+      return isOurs ? sentence : `${sentence} This model does not use this kind; the picture is computed by the formula, for its sizes.`;
+    },
+
+    learned(token) {
+      if (!this.model.weights["embeddings.position.weight"]) {
+        this.place.replaceChildren(html("p", { class: "note" }, "A learned table is known only after training. This model has none."));
+        return "Learned positions are a second table, with a row for each place, found by training like all other weights.";
+      }
+      this.table(this.model.weights["embeddings.position.weight"], token, "The learned table of places");
+      return `Your chosen token stands at place ${token}. Of all other rows, that of place ${this.closest} is most like its own. Nobody has told the model which places are neighbours.`;
+    },
+
+    sinusoidal(token) {
+      this.table(GPT.positions.waves(this.model.config.max_seq_len, this.model.config.d_model), token, "The table of waves");
+      return `Your chosen token stands at place ${token}. The first columns change from place to place, the last ones hardly at all, like the hands of many clocks.`;
+    },
+
+    /** A table (places, C) as a picture, with the token's row marked, and how similar each place is to the token's. */
+    table(table, token, name) {
+      const [places, C] = table.shape;
+      const canvas = html("canvas", { class: "map", role: "img", "aria-label": `${name}: ${places} rows of ${C} numbers` });
+      paint(canvas, table, C, largest(table) * 0.6);
+      const mark = html("div", { class: "map-mark", style: `top: ${(100 * (token + 0.5)) / places}%` });
+      const own = row(table, token);
+      const similar = Float32Array.from({ length: places }, (_, p) =>
+        dot(own, 0, table, p * C, C) / (length(own) * length(row(table, p)) || 1));
+      this.closest = GPT.draw.best(similar, 2).find((p) => p !== token);
+      this.strips ??= GPT.parts.strips("Similarity of the chosen token's place with every place");
+      this.place.replaceChildren(
+        html("p", { class: "note" }, `Each line is a place, from 0 at the top to ${places - 1}; each column one of ${C} numbers. The mark is your token's place.`),
+        html("div", { class: "map-box" }, canvas, mark),
+        html("h4", {}, `Similarity of place ${token} with every place`), this.strips.element);
+      this.strips.show([{ label: "cosine", values: similar, most: 1 }], (p) => `Place ${p}: ${number(similar[p])}.`);
+    },
+
+    rotary(token) {
+      const { headDim: D, config } = this.model;
+      const pairs = Math.floor(D / 2);
+      const shown = Array.from({ length: Math.min(CLOCKS, pairs) }, (_, i) => Math.floor((i * pairs) / Math.min(CLOCKS, pairs)));
+      this.place.replaceChildren(
+        html("p", { class: "note" }, `Each clock is a pair of a query's or key's ${D} numbers. Its hand shows how far the pair is turned at place ${token}.`),
+        html("div", { class: "clocks" }, shown.map((pair) => clock(pair, token * config.rope_theta ** ((-2 * pair) / D)))));
+      return `At place ${token} the first pair is turned by ${number(token, 0)} radians, later pairs by less and less. A score then depends only on how far apart two tokens stand.`;
+    },
+
+    alibi(token) {
+      const slopes = GPT.positions.slopes(this.model.config.num_heads);
+      const [width, height, far] = [560, 190, Math.max(8, token)];
+      const lines = slopes.map((slope, head) => {
+        const y = (distance) => 20 + Math.min(1, (slope * distance) / 8) * (height - 40);
+        const end = Math.min(far, 8 / slope);
+        return [svg("line", { x1: 40, y1: y(0), x2: 40 + (end / far) * (width - 110), y2: y(end), class: "line" }),
+          svg("text", { x: 46 + (end / far) * (width - 110), y: y(end) + 4 }, `head ${head + 1}`)];
+      });
+      this.place.replaceChildren(html("div", { class: "scroll" },
+        svg("svg", { class: "plot", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Penalties of ${slopes.length} heads, growing with distance` },
+          svg("text", { x: 0, y: 24 }, "0"), svg("text", { x: 0, y: height - 16 }, "−8"),
+          svg("text", { x: 40, y: height - 2 }, "distance 0"), svg("text", { x: width - 70, y: height - 2, "text-anchor": "end" }, `${far}`), lines)));
+      return `A score is lowered by the distance times a slope: ${slopes.map((slope, head) => `${slope.toPrecision(2)} in head ${head + 1}`).slice(0, 4).join(", ")}. Steep heads see what is near, flat ones far back.`;
+    },
+  });
+
+  function clock(pair, angle) {
+    const [x, y] = [30 + 22 * Math.sin(angle), 30 - 22 * Math.cos(angle)];
+    return html("div", {}, svg("svg", { class: "plot", width: 60, height: 60, role: "img", "aria-label": `pair ${pair + 1}: ${number(angle)} radians` },
+      svg("circle", { cx: 30, cy: 30, r: 26, class: "axis" }), svg("line", { x1: 30, y1: 30, x2: x, y2: y, class: "line" })),
+    html("small", {}, `pair ${pair + 1}`), html("small", {}, `${number(angle)}`));
+  }
+})();
