@@ -3,7 +3,7 @@
 var GPT = GPT || {};
 (() => {
   "use strict";
-  const { html, chip, number, percent, row, visible } = GPT.draw;
+  const { html, chip, number, percent, row } = GPT.draw;
 
   GPT.diagram("attention", {
     mount(element, model) {
@@ -68,12 +68,18 @@ var GPT = GPT || {};
       ];
       if (slopes && isSeen) lines.push(["bias", `less ${token - key} places × ${slopes[this.state.head].toPrecision(2)}`, number(seen[key])]);
       lines.push(["mask", isSeen ? "mask: not later, so it may be seen" : "mask: later in the text, not to be seen", isSeen ? number(seen[key]) : "−∞"]);
-      const largest = Math.max(...seen);
-      const sum = seen.reduce((all, x) => all + Math.exp(x - largest), 0);
-      lines.push(["exp", "e to the power of it, the row's largest made 1", isSeen ? number(Math.exp(seen[key] - largest), 3) : "0"]);
-      lines.push(["share", `divided by the row's sum ${number(sum, 3)}`, percent(share)]);
+      const sum = seen.reduce((all, x) => all + Math.exp(x), 0);
+      lines.push(["exp", `e to the power of ${isSeen ? number(seen[key]) : "−∞"}`, isSeen ? power(Math.exp(seen[key])) : "0"]);
+      lines.push(["share", ["divided by the row's sum of these, ", power(sum)], percent(share)]);
       this.steps.replaceChildren(...lines.map(([step, words, value]) =>
         html("div", {}, html("dt", {}, words), html("dd", { "data-step": step }, value))));
     },
   });
+
+  /** A number above 0 of any size: 3.16, or 2.1 × 10^7. */
+  function power(value) {
+    if (value >= 0.01 && value < 100_000) return number(value, value < 1 ? 3 : 2);
+    const [digits, exponent] = value.toExponential(1).split("e");
+    return html("span", {}, `${digits} × 10`, html("sup", {}, String(Number(exponent)).replace("-", "−")));
+  }
 })();
