@@ -112,7 +112,7 @@ var GPT = GPT || {};
     const box = document.getElementById("text");
     const grow = () => { box.style.height = "auto"; box.style.height = `${box.scrollHeight + 2}px`; };
     box.addEventListener("input", () => { grow(); set({ text: box.value }); });
-    GPT.app.write = (text) => { box.value = text; grow(); set({ text, token: Infinity }); };
+    GPT.app.write = (text) => { box.value = text; grow(); box.scrollTop = box.scrollHeight; set({ text, token: Infinity }); };
     for (const button of document.querySelectorAll("[data-text]")) {
       button.addEventListener("click", () => GPT.app.write(button.dataset.text));
     }

@@ -8,19 +8,17 @@ var GPT = GPT || {};
   /** Vectors under one another as strips of colour, with one cursor over all of them: the reader moves it with the
    *  pointer or the arrow keys. show(rows, describe): rows [{ label, values, most? }] of one length; describe(column)
    *  says in words what stands there. `most` is where the colour scale ends; without it, the rows share one. */
-  function strips(name, onmove = () => {}) {
+  function strips(name) {
     const table = html("div", { class: "strips-rows" });
-    const cursor = html("div", { class: "strips-cursor" });
     const output = html("p", { class: "readout" });
-    const slider = html("div", { class: "strips", role: "slider", tabindex: 0, "aria-label": name }, table, cursor);
+    const slider = html("div", { class: "strips", role: "slider", tabindex: 0, "aria-label": name }, table);
     let [rows, columns, column, describe] = [[], 1, 0, () => ""];
 
     function move(to) {
       column = Math.max(0, Math.min(columns - 1, to));
-      const first = table.querySelector("canvas");
-      if (!first) return;
-      cursor.style.left = `${first.offsetLeft + (first.clientWidth * column) / columns}px`;
-      cursor.style.width = `${Math.max(3, first.clientWidth / columns)}px`;
+      for (const cursor of table.querySelectorAll(".strips-cursor")) {
+        Object.assign(cursor.style, { left: `${(100 * column) / columns}%`, width: `max(3px, ${100 / columns}%)` });
+      }
       output.replaceChildren(...[describe(column)].flat());
       slider.setAttribute("aria-valuemin", 1);
       slider.setAttribute("aria-valuemax", columns);
@@ -28,32 +26,32 @@ var GPT = GPT || {};
       slider.setAttribute("aria-valuetext", output.textContent);
     }
 
-    slider.addEventListener("pointermove", (event) => {
+    function point({ clientX }) {
       const box = table.querySelector("canvas").getBoundingClientRect();
-      const to = Math.floor(((event.clientX - box.left) / box.width) * columns);
-      if (to >= 0 && to < columns && to !== column) { move(to); onmove(column); }
-    });
+      const to = Math.floor(((clientX - box.left) / box.width) * columns);
+      if (to >= 0 && to < columns && to !== column) move(to);
+    }
+    slider.addEventListener("pointermove", point);
+    slider.addEventListener("pointerdown", point);
     slider.addEventListener("keydown", (event) => {
       const to = { ArrowLeft: column - 1, ArrowDown: column - 1, ArrowRight: column + 1, ArrowUp: column + 1,
         PageDown: column - 10, PageUp: column + 10, Home: 0, End: columns - 1 }[event.key];
       if (to === undefined) return;
       event.preventDefault();
       move(to);
-      onmove(column);
     });
-    new ResizeObserver(() => move(column)).observe(slider);
-
     function show(given, inWords) {
       [rows, columns, describe] = [given, given[0].values.length, inWords];
       const [colours, shared] = [palette(), largest(...given.map(({ values }) => values))];
       table.replaceChildren(...rows.flatMap(({ label, values, most }) => {
         const canvas = html("canvas", { "aria-hidden": "true" });
         paint(canvas, values, columns, most || shared, colours);
-        return [html("span", { class: "strips-label" }, label), canvas];
+        return [html("span", { class: "strips-label" }, label),
+          html("div", { class: "strips-strip" }, canvas, html("div", { class: "strips-cursor" }))];
       }));
       move(column);
     }
-    return { element: html("div", { class: "strips-box" }, slider, output), show, move, get column() { return column; } };
+    return { element: html("div", { class: "strips-box" }, slider, output), show };
   }
 
   /** One vector as a map of small squares, line after line, in which pointer and arrow keys choose a number. */
@@ -76,12 +74,14 @@ var GPT = GPT || {};
     }
     const choose = (to) => { move(to); onmove(at); };
 
-    slider.addEventListener("pointermove", ({ clientX, clientY }) => {
+    function point({ clientX, clientY }) {
       const box = canvas.getBoundingClientRect();
       const [x, y] = [(clientX - box.left) / box.width, (clientY - box.top) / box.height];
       const to = Math.floor(y * lines()) * columns + Math.floor(x * columns);
       if (x >= 0 && x < 1 && y >= 0 && to < values.length && to !== at) choose(to);
-    });
+    }
+    slider.addEventListener("pointermove", point);
+    slider.addEventListener("pointerdown", point);
     slider.addEventListener("keydown", (event) => {
       const to = { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - columns, ArrowDown: at + columns, Home: 0, End: values.length - 1 }[event.key];
       if (to === undefined) return;

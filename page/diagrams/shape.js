@@ -16,7 +16,7 @@ var GPT = GPT || {};
     update({ tokens }) {
       const { d_model: C, vocab_size: V } = this.model.config;
       const T = tokens.length;
-      this.list.replaceChildren(
+      const parts = [
         this.item("Token ids", "tokens", `${T} numbers`, null),
         this.item("Token table", "embeddings", `a row of ${C} for each of ${count(V)} tokens`, "embeddings.token."),
         this.model.weights["embeddings.position.weight"] && this.item("Place table", "embeddings", `a row for each of ${this.model.config.max_seq_len} places`, "embeddings.position."),
@@ -24,7 +24,8 @@ var GPT = GPT || {};
         this.item("Last norm", "block", "", "final_norm."),
         this.item("Output", "model", this.model.weights["head.weight"] ? "a table of its own" : "the token table again, read backwards", this.model.weights["head.weight"] ? "head." : null),
         this.item("Probabilities", "what", `${T} × ${count(V)}, the last ${count(V)} say what comes next`, null),
-      );
+      ];
+      this.list.replaceChildren(...parts.filter(Boolean));
       const inBlocks = Object.entries(this.model.weights).reduce((sum, [name, weight]) => sum + (name.startsWith("blocks.") ? weight.length : 0), 0);
       return `Your ${count(T)} ${T === 1 ? "token flows" : "tokens flow"} through as ${count(T)} × ${C} numbers. ` +
         `The model has ${count(this.total)} weights, ${percent(inBlocks / this.total)} of them in its blocks.`;
