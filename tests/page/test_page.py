@@ -1,4 +1,4 @@
-"""The lesson page: it opens, follows what is typed, pressed and pointed at, and shows the numbers that PyTorch computes."""
+"""The lesson page opens, follows what is typed, pressed and pointed at, and shows the numbers that PyTorch computes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def figure(text: str) -> float:
 @pytest.mark.parametrize("width", [360, 768, 1440])
 def test_it_opens_over_http_without_an_error_and_fits_the_window(browser: Browser, width: int) -> None:
     class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None: ...
+        def log_message(self, *args: Any) -> None: ...
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(ROOT)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
