@@ -10,7 +10,7 @@ var GPT = GPT || {};
 (() => {
   "use strict";
   const { html, visible, spoken } = GPT.draw;
-  const BEGINNING = "JULIET:\nO Romeo, Romeo! wherefore art thou";
+  const BEGINNING = "The king is dead. Long live the";
   const NEAR = "300px"; // a diagram is redrawn from this far outside the window on
 
   const diagrams = new Map();

@@ -16,7 +16,7 @@ var GPT = GPT || {};
       if (typeof value === "function") element.addEventListener(name.slice(2), value);
       else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value);
     }
-    element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+    element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
     return element;
   }
 

@@ -7,6 +7,7 @@ var GPT = GPT || {};
   const { dot } = GPT.maths;
   const KINDS = ["learned", "sinusoidal", "rotary", "alibi"];
   const CLOCKS = 8;
+  const [WIDTH, HEIGHT, LOWEST] = [600, 230, 8];
 
   GPT.diagram("positions", {
     mount(element, model) {
@@ -67,19 +68,26 @@ var GPT = GPT || {};
     },
 
     alibi(token) {
-      const slopes = GPT.positions.slopes(this.model.config.num_heads);
-      const [width, height, far] = [560, 190, Math.max(8, token)];
-      const lines = slopes.map((slope, head) => {
-        const y = (distance) => 20 + Math.min(1, (slope * distance) / 8) * (height - 40);
-        const end = Math.min(far, 8 / slope);
-        return [svg("line", { x1: 40, y1: y(0), x2: 40 + (end / far) * (width - 110), y2: y(end), class: "line" }),
-          svg("text", { x: 46 + (end / far) * (width - 110), y: y(end) + 4 }, `head ${head + 1}`)];
+      const { num_heads: H, max_seq_len: longest } = this.model.config;
+      const slopes = GPT.positions.slopes(H);
+      const far = Math.max(1, longest - 1);
+      const x = (distance) => 34 + (distance / far) * (WIDTH - 100);
+      const y = (penalty) => 18 + (penalty / LOWEST) * (HEIGHT - 56);
+      const lines = slopes.flatMap((slope, head) => {
+        const end = Math.min(far, LOWEST / slope);
+        return [svg("line", { x1: x(0), y1: y(0), x2: x(end), y2: y(slope * end), class: "line" }),
+          svg("text", { x: x(end) + 6, y: y(slope * end) + (end < far ? 15 : 4), "text-anchor": end < far ? "end" : "start" }, `head ${head + 1}`)];
       });
-      this.place.replaceChildren(html("div", { class: "scroll" },
-        svg("svg", { class: "plot", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Penalties of ${slopes.length} heads, growing with distance` },
-          svg("text", { x: 0, y: 24 }, "0"), svg("text", { x: 0, y: height - 16 }, "−8"),
-          svg("text", { x: 40, y: height - 2 }, "distance 0"), svg("text", { x: width - 70, y: height - 2, "text-anchor": "end" }, `${far}`), lines)));
-      return `A score is lowered by the distance times a slope: ${slopes.map((slope, head) => `${slope.toPrecision(2)} in head ${head + 1}`).slice(0, 4).join(", ")}. Steep heads see what is near, flat ones far back.`;
+      this.place.replaceChildren(
+        html("p", { class: "note" }, "How much each head takes from a score, by how many tokens lie between. The mark is as far as from your token to the first one."),
+        html("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Penalties by distance" },
+          svg("svg", { class: "plot is-wide", width: WIDTH, height: HEIGHT, role: "img", "aria-label": `Penalties of ${H} heads, growing with distance` },
+            svg("line", { x1: x(0), y1: y(0), x2: x(far), y2: y(0), class: "axis" }), svg("line", { x1: x(0), y1: y(0), x2: x(0), y2: y(LOWEST), class: "axis" }),
+            svg("line", { x1: x(token), y1: y(0), x2: x(token), y2: y(LOWEST), class: "here" }),
+            svg("text", { x: x(0) - 8, y: y(0) + 4, "text-anchor": "end" }, "0"), svg("text", { x: x(0) - 8, y: y(LOWEST) + 4, "text-anchor": "end" }, `−${LOWEST}`),
+            svg("text", { x: x(0), y: HEIGHT - 8 }, "distance 0"), svg("text", { x: x(far), y: HEIGHT - 8, "text-anchor": "end" }, `${far}`), lines)));
+      const taken = slopes.map((slope) => number(slope * token));
+      return `For the first token, ${token} places back, the heads lower the score by ${GPT.draw.list(taken.slice(0, 8))}${H > 8 ? " and so on" : ""}. Steep heads see what is near, flat ones far back.`;
     },
   });
 
