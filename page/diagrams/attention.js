@@ -3,7 +3,7 @@
 var GPT = GPT || {};
 (() => {
   "use strict";
-  const { html, chip, number, percent, row } = GPT.draw;
+  const { html, chip, number, percent, row, paint, largest } = GPT.draw;
 
   GPT.diagram("attention", {
     mount(element, model) {
@@ -17,9 +17,14 @@ var GPT = GPT || {};
       this.mixing = GPT.parts.strips("What is handed over, number by number");
       this.steps = html("dl", { class: "steps" });
       this.heading = html("h4", { class: "pair" });
+      this.maps = ["queries", "keys", "values"].map((name) => ({
+        name, canvas: html("canvas", { class: "map", role: "img" }), mark: html("div", { class: "map-line" }),
+      }));
       element.append(
         html("div", { class: "controls" }, this.choices.map(({ element: one }) => one)),
-        html("div", { class: "attention" }, this.matrix.element,
+        html("div", { class: "attention" },
+          html("div", {}, this.matrix.element, html("div", { class: "qkv" }, this.maps.map(({ name, canvas, mark }) =>
+            html("div", {}, name, html("div", { class: "map-box" }, canvas, mark))))),
           html("div", {}, this.heading, this.comparing.element, this.steps, this.mixing.element)),
       );
     },
@@ -32,9 +37,23 @@ var GPT = GPT || {};
       const share = (t, s) => weights[(head * trace.T + t) * trace.T + s];
       const strongest = GPT.draw.best(row(weights, head * trace.T + token, trace.T), 1)[0];
       this.matrix.show({ pieces, share, token, key: key ?? strongest, drawn: weights, head });
+      this.drawMaps();
       this.explain(token, key ?? strongest);
       return [`In layer ${layer + 1}, head ${head + 1}, `, chip(pieces[token]), " looks most at ",
         strongest === token ? "itself" : chip(pieces[strongest]), `: ${percent(share(token, strongest))} of what it gathers comes from there.`];
+    },
+
+    /** All queries, keys and values of the head: a line for each token, a column for each of their D numbers. */
+    drawMaps() {
+      const { layer, head, trace } = this.state;
+      const { q, k, v } = trace.layers[layer];
+      const size = trace.T * this.model.headDim;
+      const shared = Math.floor((head * this.model.config.kv_heads) / this.model.config.num_heads);
+      [row(q, head, size), row(k, shared, size), row(v, shared, size)].forEach((values, i) => {
+        const { name, canvas } = this.maps[i];
+        paint(canvas, values, this.model.headDim, largest(values));
+        canvas.setAttribute("aria-label", `The ${name} of all ${trace.T} tokens, ${this.model.headDim} numbers each`);
+      });
     },
 
     /** The computation of one cell: dot product, scale, mask, softmax; and what it hands over. */
@@ -44,10 +63,12 @@ var GPT = GPT || {};
       const { q, k, v, scores, weights, mixed } = trace.layers[layer];
       const shared = Math.floor((head * config.kv_heads) / config.num_heads);
       const [query, keyed, value] = [row(q, head * trace.T + token, D), row(k, shared * trace.T + key, D), row(v, shared * trace.T + key, D)];
+      [token, key, key].forEach((line, i) => Object.assign(this.maps[i].mark.style,
+        { top: `${(100 * line) / trace.T}%`, height: `${100 / trace.T}%` }));
       const products = query.map((x, d) => x * keyed[d]);
       this.heading.replaceChildren(chip(pieces[token]), " asks, ", chip(pieces[key]), " answers");
       this.comparing.show([{ label: "query", values: query }, { label: "key", values: keyed },
-        { label: "product", values: products, most: GPT.draw.largest(products) }],
+        { label: "product", values: products, most: largest(products) }],
       (d) => `Number ${d + 1} of ${D}: ${number(query[d])} × ${number(keyed[d])} = ${number(products[d])}.`);
       const at = (head * trace.T + token) * trace.T;
       const seen = Array.from(scores.subarray(at, at + token + 1), (score, s) => score - (slopes ? slopes[head] * (token - s) : 0));
