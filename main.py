@@ -13,6 +13,7 @@ COMMANDS = {
     "download": ("download", "fetch text from the hub ahead of training, for training without a network"),
     "generate": ("generate", "write with a trained model"),
     "evaluate": ("evaluate_perplexity", "perplexity and bits per byte of a checkpoint"),
+    "inspect": ("inspect_checkpoint", "what a checkpoint holds, and whether it is whole"),
     "compare": ("compare", "all checkpoints, ranked"),
     "plot": ("plot", "the curves of one or more runs, as a picture and a table"),
     "demo-sampling": ("sampling_comparison", "the sampling strategies side by side"),

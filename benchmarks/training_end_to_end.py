@@ -119,9 +119,7 @@ def run_peer(
     """One peer's process, on the rows that `prepare` wrote."""
     python = [sys.executable]
     if name.startswith("litgpt"):
-        torch = prepared["machine"]["torch"].split("+")[0]
-        fetched = ["uv", "run", "--no-project", "--with", "litgpt==0.5.13", "--with", f"torch=={torch}", "python"]
-        python = [str(options.litgpt)] if options.litgpt else fetched
+        python = litgpt_python(options.litgpt, prepared["machine"]["torch"])
     settings = {**prepared["presets"][preset], "peer": name, "rows": str(folder / "rows.npy")}
     settings["accumulation_steps"] = options.accumulation_steps
     command = [*python, str(ROOT / "benchmarks" / "peers.py"), json.dumps(settings)]
@@ -130,6 +128,12 @@ def run_peer(
     tokens = settings["batch_size"] * settings["seq_length"] * options.accumulation_steps
     speed = tokens * (options.steps - 1) / sum(figures["step_s"][1:])
     return {"tokens_per_s": round(speed, 1), **spent, "losses": figures["losses"]}
+
+
+def litgpt_python(chosen: Path | None, torch: str) -> list[str]:
+    """The words that start a Python with litgpt: the one that was chosen, or uv fetching it for this torch."""
+    fetched = ["uv", "run", "--no-project", "--with", "litgpt==0.5.13", "--with", f"torch=={torch.split('+')[0]}"]
+    return [str(chosen)] if chosen else [*fetched, "python"]
 
 
 def environment(threads: int | None, huge_pages: bool = False) -> dict[str, str]:

@@ -4,12 +4,12 @@
     uv run python main.py benchmark --preset default --max-seq-len 512  a fresh model with a longer context
 
 Speed does not depend on what a model has learnt, so random weights will do. Each length is a text written greedily
-from a short prompt, inside the context; runs with and without the cache take turns, and medians are shown.
+from a short prompt, inside the context; runs with and without the cache take turns, and medians are shown. How the
+seconds of a text grow with its length is fitted as a power: seconds = constant * length ** exponent.
 """
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -17,11 +17,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from rich.progress import track
-from rich.table import Table
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cli import console, open_model, parse, run
-from generation_speed import Comparison, compare, formula_bytes, plot
+from generation_growth import growths
+from generation_report import memory, save, summary, table
+from generation_speed import Comparison, compare
 from transformer import DecoderOnlyTransformer
 from transformer.checkpoint import epochs, folders
 from transformer.config import PRESETS, near_miss
@@ -39,13 +41,15 @@ class BenchmarkOptions:
     max_seq_len: int | None = None
     """The fresh model's context in tokens; None: the preset's."""
     lengths: tuple[int, ...] = ()
-    """Tokens in each text, prompt included; none given: an eighth of the context, doubled up to all of it."""
-    prompt_tokens: int = 8
-    """Tokens in the prompt."""
+    """Tokens in each text, prompt included; none given: eight from 10 to the context, each as many times the last."""
+    prompt_tokens: int = 1
+    """Tokens in the prompt; many bend the exponents, for they are read at once."""
     repeats: int = 3
     """Counted runs with and without the cache at each length."""
+    max_seconds: float = 30.0
+    """Runs of one kind at one length that would take longer than this in all are repeated less often."""
     out: Path = Path("runs/benchmark_generation")
-    """Where results.json and speed.png go."""
+    """Where results.json, speed.png and speed.svg go."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
 
@@ -57,9 +61,10 @@ def main(arguments: Sequence[str]) -> None:
     device, threads = model.head.weight.device, torch.get_num_threads()
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     out = console()
-    out.print(f"{about}\n{where}, {threads} CPU threads, torch {torch.__version__}", style="dim")
-    steps = track(lengths, "measuring", console=out, transient=True, disable=not out.is_terminal)
-    results = [compare(model, length, options.prompt_tokens, options.repeats) for length in steps]
+    machine = f"{where}, {threads} CPU thread{'s' * (threads > 1)}, torch {torch.__version__}"
+    out.print(f"{about}\n{machine}", style="dim")
+    results = measure(model, lengths, options, out)
+    fits = growths(results)
     setting = {
         "command": shlex.join(["main.py", "benchmark", *arguments]),
         "model": about,
@@ -69,23 +74,37 @@ def main(arguments: Sequence[str]) -> None:
         "torch": torch.__version__,
         "prompt_tokens": options.prompt_tokens,
         "repeats": options.repeats,
+        "max_seconds": options.max_seconds,
+        "growth": {kind: fit and asdict(fit) for kind, fit in fits.items()},
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    written = options.out / "results.json", options.out / "speed.png"
-    contents = {**setting, "results": [{**asdict(result), "speedup": result.speedup} for result in results]}
-    written[0].write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
-    plot(results, about).savefig(written[1], dpi=150)
+    written = save(options.out, setting, results, f"{about}; {machine}")
     out.print(table(results, options.prompt_tokens))
-    out.print(memory(model, results[-1]))
-    spread = max(speed.spread for result in results for speed in (result.cached, result.uncached))
-    if options.repeats > 1:
-        out.print(f"runs of one kind differ in time by up to {spread:.0%}" + "; is the machine busy?" * (spread > 0.2))
-    out.print(f"written: {written[0]}, {written[1]}")
+    for line in [*summary(results, fits, options.repeats), memory(model, results[-1]), f"written: {written}"]:
+        out.print(line)
     for result in results:
         if result.first_difference is not None:
-            where = f"at length {result.length}, from token {result.first_difference} on"
-            raise ValueError(f"THE CACHE CHANGED THE OUTPUT {where}: a bug, or two tokens equal to rounding")
+            place = f"at length {result.length}, from token {result.first_difference} on"
+            raise ValueError(f"THE CACHE CHANGED THE OUTPUT {place}: a bug, or two tokens equal to rounding")
     out.print("The texts with and without the cache are the same, token for token, at every length.")
+
+
+def measure(
+    model: DecoderOnlyTransformer, lengths: Sequence[int], options: BenchmarkOptions, out: Console
+) -> list[Comparison]:
+    """Measures all lengths, and says meanwhile how far it is; work is counted as without the cache, by the square."""
+    columns = BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
+    results = []
+    with Progress(*columns, console=out, transient=True, refresh_per_second=2, disable=not out.is_terminal) as progress:
+        task = progress.add_task("", total=sum(length**2 for length in lengths))
+        for length in lengths:
+            results.append(
+                compare(
+                    model, length, options.prompt_tokens, options.repeats, options.max_seconds,
+                    tell=lambda doing: progress.update(task, description=doing),
+                )
+            )  # fmt: skip
+            progress.advance(task, length**2)
+    return results
 
 
 def open_or_make_model(options: BenchmarkOptions) -> tuple[DecoderOnlyTransformer, str]:
@@ -112,36 +131,16 @@ def pick_lengths(options: BenchmarkOptions, limit: int) -> list[int]:
     """Returns the lengths to measure, shortest first. Raises ValueError for one that the context cannot hold."""
     if options.repeats < 1 or options.prompt_tokens < 1:
         raise ValueError("repeats and prompt_tokens must be at least 1")
-    usual = [length for length in (limit // 8, limit // 4, limit // 2) if length > options.prompt_tokens]
-    lengths = sorted(set(options.lengths or [*usual, limit]))
+    if not options.max_seconds >= 0:
+        raise ValueError(f"max_seconds={options.max_seconds} must not be below 0")
+    shortest = min(max(10, options.prompt_tokens + 1), limit)
+    usual = [round(shortest * (limit / shortest) ** (step / 7)) for step in range(8)]
+    lengths = sorted(set(options.lengths or usual))
     for length in lengths:
         if not options.prompt_tokens < length <= limit:
             wanted = f"above prompt_tokens={options.prompt_tokens} and at most max_seq_len={limit}"
             raise ValueError(f"length {length} must be {wanted}; --max-seq-len gives a fresh model a longer context")
     return lengths
-
-
-def table(results: Sequence[Comparison], prompt_tokens: int) -> Table:
-    """Returns a row for every length."""
-    rows = Table(title=f"writing from a prompt of {prompt_tokens} tokens", title_justify="left")
-    for heading in ("tokens", "with cache", "without", "speed-up", "first token", "cache", "output"):
-        rows.add_column(heading, justify="right")
-    for result in results:
-        speeds = (f"{speed.tokens_per_second:,.0f}/s" for speed in (result.cached, result.uncached))
-        first = f"{result.cached.first_token_seconds * 1e3:.1f} ms"
-        same = "same" if result.first_difference is None else "DIFFERENT"
-        size = f"{result.cache_bytes / 1024:,.0f} KiB"
-        rows.add_row(str(result.length), *speeds, f"{result.speedup:.2f}x", first, size, same)
-    return rows
-
-
-def memory(model: DecoderOnlyTransformer, result: Comparison) -> str:
-    """Returns a line that compares the cache's bytes with the formula's."""
-    config, number = model.config, model.head.weight.element_size()
-    formula = formula_bytes(config, result.length, number)
-    factors = f"2 x {config.kv_heads} heads x {result.length} tokens x {config.head_dim} x {number} bytes"
-    verdict = "as allocated" if formula == result.cache_bytes else f"BUT ALLOCATED: {result.cache_bytes:,}"
-    return f"cache: {factors} a layer, {config.num_layers} layers: {formula:,} bytes, {verdict}"
 
 
 if __name__ == "__main__":

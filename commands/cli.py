@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import json
+import math
 import os
 import re
 import sys
@@ -136,16 +138,29 @@ def one_line(text: str) -> str:
     return " ".join(text.split()) or "something went wrong without saying what"
 
 
-def console() -> Console:
-    """Returns a console for standard output; without colours and control codes where that is not a terminal.
+def print_json(values: object) -> None:
+    """Prints nested dicts and lists as JSON, with null for a number that is not finite, which JSON has none of."""
+    print(json.dumps(_finite(values), indent=2, default=str))
+
+
+def _finite(values: object) -> object:
+    if isinstance(values, dict):
+        return {name: _finite(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def console(stderr: bool = False) -> Console:
+    """Returns a console for standard output or error; without colours and control codes where it is not a terminal.
 
     Of several processes only rank 0 has something to say: the consoles of the others show nothing.
     """
-    plain = not sys.stdout.isatty()  # then no line is broken in two
+    plain = not (sys.stderr if stderr else sys.stdout).isatty()  # then no line is broken in two
     width = 140 if plain else None
     # Without markup: a file may be called notes[old].txt.
     quiet = whose() not in ("", "rank 0: ")
-    return Console(highlight=False, markup=False, emoji=False, width=width, soft_wrap=plain, quiet=quiet)
+    return Console(highlight=False, markup=False, emoji=False, width=width, soft_wrap=plain, quiet=quiet, stderr=stderr)
 
 
 def open_model(path: Path | None, device: str = "auto") -> LoadedModel:

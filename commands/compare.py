@@ -15,7 +15,7 @@ from rich.progress import track
 from rich.table import Table
 
 from cli import console, one_line, open_model, parse, run
-from evaluate_perplexity import measure
+from measuring import MeasureOptions, Texts, score
 from transformer import checkpoint
 from transformer.checkpoint import CheckpointError
 from transformer.runtime.device import pick_device
@@ -41,10 +41,12 @@ def main(arguments: Sequence[str]) -> None:
         raise CheckpointError(f"no checkpoint found in {where}: train one first, with `make demo`")
     out = console()
     ranked, broken = [], []
+    how = MeasureOptions()
+    texts = Texts(how)
     for path in track(paths, "measuring", console=out, transient=True, disable=not out.is_terminal):
         try:
             loaded = open_model(path, options.device)
-            ranked.append((measure(loaded), loaded))
+            ranked.append((score(loaded, texts.of(loaded), how).evaluation, loaded))
         except (ValueError, OSError) as error:  # damaged, or its text is no longer there
             reason = one_line(str(error))
             broken.append(reason if str(path) in reason else f"{path}: {reason}")
@@ -53,8 +55,8 @@ def main(arguments: Sequence[str]) -> None:
     for heading in ("checkpoint", "dataset", "bits per byte", "perplexity", "loss", "tokens seen"):
         text = heading in ("checkpoint", "dataset")
         table.add_column(heading, justify="left" if text else "right", overflow="fold")
-    for score, loaded in ranked:
-        numbers = (f"{score.bits_per_byte:.4f}", f"{score.perplexity:.2f}", f"{score.loss:.4f}")
+    for result, loaded in ranked:
+        numbers = (f"{result.bits_per_byte:.4f}", f"{result.perplexity:.2f}", f"{result.loss:.4f}")
         table.add_row(str(loaded.path), loaded.config.data.dataset, *numbers, f"{loaded.contents['tokens']:,}")
     out.print(table)
     out.print("Perplexity and loss compare only within one encoding, all three only within one dataset.")

@@ -1,21 +1,40 @@
-"""A distribution over tokens for the eye: how uncertain it is, a bar for a probability, a name for a token."""
+"""A distribution over tokens to look at: one written out, or a model's; a bar for a probability, a name for a token."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from transformer.checkpoint import LoadedModel
+from transformer.generation import window_start
 from transformer.text import Tokenizer
 
+Names = Callable[[int], str]
+"""What spells a token."""
+PROMPT = "The cat left the mat, then the sofa. Now it sits on the"
+NEXT_TOKENS = {
+    "mat": 0.32, "floor": 0.18, "sofa": 0.13, "bed": 0.10, "chair": 0.08, "table": 0.06,
+    "roof": 0.05, "fence": 0.03, "piano": 0.02, "moon": 0.015, "throne": 0.01, "algebra": 0.005,
+}  # fmt: skip
 
-def entropy_bits(probs: Tensor) -> float:
-    """Returns the entropy of probs (V,) in bits: 0 where one token is certain, log2 V where all are alike.
 
-    2 to its power is the number of equally likely tokens that would be as uncertain.
-    """
-    return abs(float(torch.special.entr(probs).sum())) / math.log(2)  # abs: never -0.0
+def fixed_distribution() -> tuple[Tensor, Tensor, Names]:
+    """Returns logits (V,) of NEXT_TOKENS, those that are in the prompt (T,), and what spells them."""
+    words = list(NEXT_TOKENS)
+    seen = [number for number, word in enumerate(words) if word in PROMPT]
+    return torch.tensor(list(NEXT_TOKENS.values())).log(), torch.tensor(seen), words.__getitem__
+
+
+def model_distribution(loaded: LoadedModel, prompt: str) -> tuple[Tensor, Tensor, Names]:
+    """Returns the model's logits (V,) after the prompt, the prompt's tokens (T,), and what spells a token."""
+    tokens = loaded.tokenizer.encode(prompt) or [loaded.tokenizer.eot_id]
+    start = window_start(len(tokens), loaded.model.config.max_seq_len)
+    with torch.no_grad():
+        window = torch.tensor([tokens[start:]], device=loaded.model.head.weight.device)  # (1, T)
+        logits = loaded.model.next_logits(window)[0].cpu()  # (V,)
+    return logits, torch.tensor(tokens), lambda token: token_name(loaded.tokenizer, token)
 
 
 def bar(share: float, width: int = 5) -> str:

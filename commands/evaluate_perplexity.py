@@ -1,61 +1,132 @@
-"""Measures a checkpoint on the validation text of the dataset that it was trained on.
+"""Measures a checkpoint on held-out text, or on a text of yours: perplexity and bits per byte, and what they mean.
 
-uv run python main.py evaluate                              the latest checkpoint
-uv run python main.py evaluate --checkpoint checkpoints/model_epoch_10_cl100k.pt
+uv run python main.py evaluate                              the latest checkpoint, on its own dataset's held-out text
+uv run python main.py evaluate --checkpoint checkpoints/model_epoch_10_cl100k.pt --dataset fineweb
+uv run python main.py evaluate --text-file notes.md --stride 1
+uv run python main.py evaluate --json                       one JSON object on standard output, for programs
+
+Each document is read alone, in overlapping windows: perplexity.py and document_scores.py explain the numbers.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from cli import console, open_model, parse, run
+from fetching import fetch_numbers, teller
+from measuring import MeasureOptions, Texts, baselines, score, verdict
 from transformer.checkpoint import LoadedModel
-from transformer.dataset import open_dataset
-from transformer.perplexity import Evaluation, evaluate_perplexity
+from transformer.documents import Documents
+from transformer.perplexity import Evaluation, Scores
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Perplexity and bits per byte of a checkpoint on held-out text."""
+    """Perplexity and bits per byte of a checkpoint on held-out text, or on a text of yours."""
 
     checkpoint: Path | None = None
     """Which checkpoint to measure; best, or FOLDER/best: of the lowest validation loss. None: the latest."""
+    measure: MeasureOptions = field(default_factory=MeasureOptions)
+    json: bool = False
+    """Prints one JSON object, with all digits, and nothing else on standard output."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    options = parse(EvaluateOptions, arguments, "evaluate")
+    options = parse(EvaluateOptions, arguments, "evaluate", check=lambda options: options.measure.check())
     loaded = open_model(options.checkpoint, options.device)
-    out = console()
+    windows = options.measure.windows(loaded)
+    out = console(stderr=options.json)
     out.print(loaded.description, style="dim")
+    with out.status(Text("reading the text")) as status:
+        tell = teller(out, lambda news: status.update(Text(f"fetching {fetch_numbers(news)}")))
+        documents = Texts(options.measure, tell).of(loaded)
     started = time.perf_counter()
-    score = measure(loaded)
-    vocab = loaded.config.model.vocab_size
-    table = Table(title=f"held-out text of {loaded.config.data.dataset}", title_justify="left")
-    table.add_column("measure")
-    table.add_column("value", justify="right")
-    table.add_column("what it says")
-    table.add_row("loss", f"{score.loss:.4f}", f"nats a token; knowing nothing gives {math.log(vocab):.2f}")
-    table.add_row("perplexity", f"{score.perplexity:.2f}", f"as unsure as among so many tokens; at most {vocab:,}")
-    table.add_row("bits per byte", f"{score.bits_per_byte:.4f}", "comparable between encodings; plain text is 8")
-    out.print(table)
+    with bar(out, documents.num_tokens) as progress:
+        scores = score(loaded, documents, options.measure, progress)
     seconds = time.perf_counter() - started
-    out.print(f"{score.tokens:,} tokens, {score.text_bytes:,} bytes, {seconds:.1f} s")
+    if options.json:
+        print(json.dumps(report(loaded, documents, scores, windows, seconds), allow_nan=False))
+    else:
+        show(out, loaded, documents, scores, windows, seconds)
 
 
-def measure(loaded: LoadedModel) -> Evaluation:
-    """Scores a model on its own dataset's validation text, with its own encoding, masked as in its training."""
-    data = open_dataset(loaded.config.data, loaded.tokenizer)
-    end_of_text = loaded.tokenizer.eot_id if loaded.config.data.mask_documents else None
-    return evaluate_perplexity(loaded.model, *data.validation, data.validation_bytes, end_of_text=end_of_text)
+@contextmanager
+def bar(out: Console, total: int) -> Iterator[Any]:
+    """Shows a bar on a terminal for as long as it is measured; yields what is to be told the tokens done."""
+    columns = (TextColumn("measuring"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
+        task = progress.add_task("measuring", total=total)
+        yield lambda done: progress.update(task, completed=done)
+
+
+def show(
+    out: Console, loaded: LoadedModel, documents: Documents, scores: Scores, windows: tuple[int, int], seconds: float
+) -> None:
+    """Prints the numbers and what they mean."""
+    result = scores.evaluation
+    others = baselines(loaded, documents, result)
+    table = Table(title=documents.name, title_justify="left")
+    for name in ("", "model", "±", "frequencies only", "knowing nothing"):
+        table.add_column(name, justify="right" if name else "left")
+    rows = [("loss", scores.loss_error, 4), ("perplexity", scores.perplexity_error, 2)]
+    for name, error, digits in [*rows, ("bits per byte", scores.bits_per_byte_error, 4)]:
+        attribute = name.replace(" ", "_")
+        values = [f"{getattr(model, attribute):,.{digits}f}" for model in (result, *others)]
+        table.add_row(name, values[0], "" if error is None else f"{error:,.{digits}f}", *values[1:])
+    out.print(table)
+    out.print(verdict(result, *others, documents.known is not None))
+    documents_scored = f"{len(scores):,} document{'s' * (len(scores) != 1)}"
+    out.print(
+        f"{result.tokens:,} tokens in {documents_scored}, {result.text_bytes:,} bytes, each document read alone in "
+        f"windows of {windows[0]}, one every {windows[1]}; ±: standard error over documents; {seconds:.1f} s",
+        style="dim",
+    )
+
+
+def report(
+    loaded: LoadedModel, documents: Documents, scores: Scores, windows: tuple[int, int], seconds: float
+) -> dict[str, Any]:
+    """Returns everything as plain values; None for what is no finite number."""
+    result = scores.evaluation
+    unigram, uniform = baselines(loaded, documents, result)
+    is_known = documents.known is not None
+    errors = (scores.loss_error, scores.perplexity_error, scores.bits_per_byte_error)
+    return {
+        "checkpoint": str(loaded.path), "text": documents.name, "trained_on": loaded.config.data.dataset,
+        "encoding": loaded.tokenizer.name, "vocab_size": loaded.config.model.vocab_size,
+        "context": windows[0], "stride": windows[1], "documents": len(scores), "tokens": result.tokens,
+        "bytes": result.text_bytes, "seconds": seconds, "nats": finite(result.nats), **values(result),
+        "standard_error": dict(zip(values(result), (None if e is None else finite(e) for e in errors), strict=True)),
+        "uniform": values(uniform),
+        "unigram": {**values(unigram), "counted_in": "training text" if is_known else "the text itself"},
+        "verdict": verdict(result, unigram, uniform, is_known),
+    }  # fmt: skip
+
+
+def values(score: Evaluation) -> dict[str, float | None]:
+    """Returns a score's three measures."""
+    names = ("loss", "perplexity", "bits_per_byte")
+    return {name: finite(getattr(score, name)) for name in names}
+
+
+def finite(value: float) -> float | None:
+    """Returns the number, or None for one that JSON cannot hold."""
+    return value if math.isfinite(value) else None
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
     uv run python main.py export-page --checkpoint checkpoints_demo/best --out mine.html
     uv run python main.py export-page --out page/model.js --measure           only the model, for index.html itself
 
-The weights are rounded to 8 bits (`src/transformer/page_export.py`); --measure says what that costs.
+The weights are rounded to 8 bits (`src/transformer/quantisation.py`); --measure says what that costs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 
 from cli import console, open_model, parse, run
-from evaluate_perplexity import measure
+from measuring import MeasureOptions, Texts, score
 from transformer.checkpoint import LoadedModel
 from transformer.page_export import dequantised_model, export, exported_bytes, script
 
@@ -87,19 +87,16 @@ def description(loaded: LoadedModel) -> dict[str, Any]:
 
 
 def rounding(loaded: LoadedModel, exported: dict[str, Any], out: Console) -> dict[str, Any]:
-    """Returns and shows what rounding the weights costs on the validation text, in nats a token and bits per byte."""
-    scores = {
-        "checkpoint": measure(loaded),
-        "rounded": measure(replace(loaded, model=dequantised_model(exported))),
-    }
-    for name, score in scores.items():
-        out.print(f"{name:<10} loss {score.loss:.5f}, perplexity {score.perplexity:.3f}, {score.bits_per_byte:.5f} bpb")
-    return {
-        "validation": {
-            name: {"loss": score.loss, "perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte}
-            for name, score in scores.items()
-        }
-    }
+    """Returns and shows what rounding the weights costs on the held-out text, measured as `evaluate` does it."""
+    documents = Texts(MeasureOptions()).of(loaded)
+    found = {}
+    for name, model in {"checkpoint": loaded.model, "rounded": dequantised_model(exported)}.items():
+        result = score(replace(loaded, model=model), documents, MeasureOptions()).evaluation
+        found[name] = {"loss": result.loss, "perplexity": result.perplexity, "bits_per_byte": result.bits_per_byte}
+        out.print(
+            f"{name:<10} loss {result.loss:.5f}, perplexity {result.perplexity:.3f}, {result.bits_per_byte:.5f} bpb"
+        )
+    return {"validation": found}
 
 
 def page(model: str, lesson: Path = LESSON) -> str:

@@ -1,130 +1,134 @@
-"""Writes with a trained model: a prompt on the command line, or line by line in a conversation.
+"""Writes with a trained model: after a prompt, after what comes through a pipe, or in a conversation.
 
     uv run python main.py generate                                     the latest checkpoint, interactively
     uv run python main.py generate --prompt "The cat sat"              one text, as it is written
+    uv run python main.py generate --prompt "The cat" --prompt "The dog" --num-samples 3 --seed 7
     uv run python main.py generate --checkpoint checkpoints/model_epoch_10_cl100k.pt --preset creative
     uv run python main.py generate --strategy top_k_top_p --top-k 50 --top-p 0.9 --temperature 0.8
+    uv run python main.py generate --prompt-file story.txt --max-new-tokens 500 --stop "THE END"
+    echo "The cat sat" | uv run python main.py generate --json
 
 A preset is a named set of sampling settings; flags given beside it change single settings. The model is used with the
 encoding that it was trained with, without a flag.
+
+Standard output holds the prompt and the text, with a heading where there are several, or with --json one object; all
+else goes to standard error. Only on a terminal U+FFFD stands for what the terminal would obey. The last line break of a
+prompt that comes from a file or a pipe is left out.
+
+Where prompt and text grow beyond the model's context, it writes on with the last half of the context or more in sight
+(generation.py). Of a prompt that is longer it sees the end.
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
+from tyro.conf import UseAppendAction
 
-from cli import console, flag_value, open_model, parse, run
+from cli import console, flag_value, open_model, parse, print_json, run
+from phrases import describe
+from text_output import Pen, Written
 from transformer.checkpoint import LoadedModel
-from transformer.config import SAMPLING_PRESETS, ConfigError, SamplingConfig, near_miss, seed_problems
-from transformer.generation import stream_tokens
-from transformer.text import StreamDecoder
+from transformer.config import SAMPLING_PRESETS
+from writing_options import WritingOptions, preset_named
+from writing_shell import COMMANDS, VALUES, Shell
 
 
 @dataclass(frozen=True)
-class GenerateOptions:
-    """Writes with a trained model. Without --prompt: interactively."""
+class GenerateOptions(WritingOptions):
+    """Writes with a trained model. Without a prompt, and at a terminal: interactively."""
 
-    sampling: SamplingConfig = field(default_factory=lambda: SAMPLING_PRESETS["balanced"])
-    prompt: str | None = None
-    """The text to continue; "" starts a new text."""
+    prompt: UseAppendAction[tuple[str, ...]] = ()
+    """The text to continue; "" starts a new text; several are written side by side."""
+    prompt_file: Path | None = None
+    """A file with the text to continue, in UTF-8; its last line break is left out."""
     checkpoint: Path | None = None
     """Which checkpoint to use; best, or FOLDER/best: of the lowest validation loss. None: the latest."""
-    preset: str = "balanced"
-    """Named sampling settings: greedy, precise, balanced, creative or very-creative."""
+    json: bool = False
+    """Prints one JSON object: what was used, and every text with its tokens, seed, ending and speed."""
     list_presets: bool = False
     """Prints the presets and their settings."""
-    max_new_tokens: int = 200
-    """Most tokens to write; the text may end before."""
-    seed: int | None = None
-    """Fixes the draws: the same seed gives the same text. None: a new one every time, which is printed."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.prompt and self.prompt_file:
+            found.append("--prompt and --prompt-file are both the text to continue: give one of them")
+        if not self.prompt and self.prompt_file is None and sys.stdin is None:
+            found.append("there is no prompt and no standard input: give --prompt")
+        if self.json and self.is_interactive:
+            found.append("--json has no interactive mode: give --prompt, --prompt-file, or a text through a pipe")
+        return found
+
+    @property
+    def is_interactive(self) -> bool:
+        """Whether there is no prompt, and somebody to ask for one."""
+        return not self.prompt and self.prompt_file is None and sys.stdin is not None and sys.stdin.isatty()
 
 
 def main(arguments: Sequence[str]) -> None:
     options = read_options(arguments)
-    problems = options.sampling.problems() + seed_problems(options.seed or 0)
-    if options.max_new_tokens < 1:
-        problems.append(f"max_new_tokens={options.max_new_tokens} must be at least 1")
-    if problems:
-        raise ConfigError(problems)
     if options.list_presets:
         for name, preset in SAMPLING_PRESETS.items():
             print(f"{name:<14} {describe(preset)}")
         return
-    loaded = open_model(options.checkpoint, options.device)
-    seed = options.seed if options.seed is not None else torch.seed() % 2**32
-    out = console()
-    out.print(f"{loaded.description}\n{describe(options.sampling)}, seed {seed}", style="dim")
-    if options.prompt is not None:
-        write(loaded, options, options.prompt, seed)
+    prompts = given_prompts(options)
+    loaded, seed = open_model(options.checkpoint, options.device), options.first_seed()
+    pen = Pen(loaded, console(stderr=True))
+    pen.say(loaded.description)
+    for sentence in options.sentences(seed, loaded.tokenizer.vocab_size):
+        pen.say(sentence)
+    if options.is_interactive:
+        from typed_line import line_reader  # loads prompt_toolkit, which only those who type need
+
+        Shell(pen, options, seed, line_reader(tuple(COMMANDS), VALUES)).run()
         return
-    out.print("Type the beginning of a text and press Enter; an empty line or Ctrl-D ends.", style="dim")
-    while prompt := read_line():
-        write(loaded, options, prompt, seed)
-        seed += 1
+    if prompts is None:
+        pen.say("the prompt is what comes through standard input, up to its end")
+        prompts = [decoded(sys.stdin.buffer.read(), "standard input")]
+    texts = pen.write(options, prompts, seed, show=not options.json)
+    if options.json:
+        print_json(report(options, loaded, texts))
 
 
 def read_options(arguments: Sequence[str]) -> GenerateOptions:
     """Reads the flags, with the preset's settings as their defaults."""
-    preset = flag_value(arguments, "--preset", "balanced")
-    if preset not in SAMPLING_PRESETS:
-        known = ", ".join(SAMPLING_PRESETS)
-        raise ValueError(f"there is no preset {preset!r}: one of {known}{near_miss(preset, SAMPLING_PRESETS)}")
-    default = replace(GenerateOptions(), sampling=SAMPLING_PRESETS[preset], preset=preset)
-    return parse(GenerateOptions, arguments, "generate", default)
+    preset = flag_value(arguments, "--preset", GenerateOptions.preset)
+    default = replace(GenerateOptions(), sampling=preset_named(preset), preset=preset)
+    return parse(GenerateOptions, arguments, "generate", default, check=GenerateOptions.check)
 
 
-def describe(sampling: SamplingConfig) -> str:
-    """Returns the settings that matter to the strategy, in one line."""
-    parts = [f"strategy {sampling.strategy}"]
-    if sampling.strategy != "greedy":
-        parts.append(f"temperature {sampling.temperature:g}")
-    if "top_k" in sampling.strategy:
-        parts.append(f"top_k {sampling.top_k}")
-    if "top_p" in sampling.strategy:
-        parts.append(f"top_p {sampling.top_p:g}")
-    return ", ".join(parts)
-
-
-def read_line() -> str:
-    """Returns the line that was typed, empty at the end of the input."""
+def given_prompts(options: GenerateOptions) -> list[str] | None:
+    """Returns the prompts that flags give. Raises ValueError where a prompt's file cannot be read."""
+    if options.prompt_file is None:
+        return list(options.prompt) or None
     try:
-        return input("> ")
-    except EOFError:
-        return ""
+        return [decoded(options.prompt_file.read_bytes(), str(options.prompt_file))]
+    except OSError as error:
+        raise ValueError(f"the prompt cannot be read from {options.prompt_file}: {error.strerror}") from error
 
 
-def write(loaded: LoadedModel, options: GenerateOptions, prompt: str, seed: int) -> None:
-    """Prints the prompt and what the model writes after it, piece by piece, then the speed."""
-    tokenizer, model = loaded.tokenizer, loaded.model
-    device = model.head.weight.device
-    tokens = tokenizer.encode(prompt) or [tokenizer.eot_id]
-    generator = torch.Generator(device).manual_seed(seed)
-    decoder = StreamDecoder(tokenizer)
-    print(prompt, end="", flush=True)
-    started, written = time.perf_counter(), 0
-    stream = stream_tokens(
-        model,
-        torch.tensor([tokens], device=device),
-        options.sampling,
-        options.max_new_tokens,
-        stop_ids=[tokenizer.eot_id],
-        generator=generator,
-    )
-    for token in stream:
-        written += 1
-        if int(token) != tokenizer.eot_id:
-            print(decoder.push(int(token)), end="", flush=True)
-    print(decoder.flush())
-    seconds = time.perf_counter() - started
-    print(f"{written} tokens, {written / seconds:.0f} tokens/s", file=sys.stderr)
+def report(options: GenerateOptions, loaded: LoadedModel, texts: Sequence[Written]) -> dict[str, object]:
+    """Returns what was used, and what was written."""
+    used = {"checkpoint": str(loaded.path), "encoding": loaded.tokenizer.name, "sampling": options.sampling.to_dict()}
+    limits = {
+        "max_new_tokens": None if options.max_length else options.most_new_tokens,
+        "max_length": options.max_length,
+    }
+    return {**used, **limits, "stop": options.stop_texts, "texts": [asdict(text) for text in texts]}
+
+
+def decoded(text: bytes, source: str) -> str:
+    """Returns a prompt without its last line break. Raises ValueError where it is not UTF-8."""
+    try:
+        prompt = text.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source} is not UTF-8 text: byte {error.start} is {text[error.start]:#04x}") from error
+    return prompt.removesuffix("\n")
 
 
 if __name__ == "__main__":

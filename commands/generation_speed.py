@@ -1,18 +1,21 @@
-"""The measuring behind `main.py benchmark`: a text written with and without the cache, and a picture of the speeds."""
+"""The measuring behind `main.py benchmark`: texts written with and without the cache."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from transformer import DecoderOnlyTransformer, KVCache, ModelConfig, SamplingConfig
 from transformer.generation import stream_tokens
+
+WARM_UP_TOKENS = 8
+"""New tokens of the uncounted text before the counted ones."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +23,10 @@ class Speed:
     """Medians over the runs, in seconds, and what they mean in tokens."""
 
     seconds: float
-    first_token_seconds: float
     tokens_per_second: float
     spread: float
     """How far the runs lie apart: (slowest - fastest) / median. Above 0.2 something else kept the machine busy."""
+    runs: int
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,12 @@ class Comparison:
     new_tokens: int
     cached: Speed
     uncached: Speed
+    first_token_seconds: float
+    """Median time from a prompt of `length` tokens to the token after it."""
     cache_bytes: int
+    """Bytes of the keys and values that these tokens left in the cache."""
+    formula_bytes: int
+    """What they should be: layers * 2 * heads * seq_len * d_k * bytes per number."""
     first_difference: int | None
     """Place of the first token that is not the same in every run; None, as it should be, where all texts are equal."""
 
@@ -46,53 +54,82 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Run:
-    """One text: its new ids, and the seconds to the first of them and to the last."""
+    """One text: its new ids, and the seconds to the last of them."""
 
     ids: list[int]
-    first_token_seconds: float
     seconds: float
 
 
-def compare(model: DecoderOnlyTransformer, length: int, prompt_tokens: int, repeats: int) -> Comparison:
-    """Writes a text of `length` tokens greedily, with and without the cache in turns, after one uncounted run each.
+def compare(
+    model: DecoderOnlyTransformer,
+    length: int,
+    prompt_tokens: int,
+    repeats: int,
+    max_seconds: float = math.inf,
+    tell: Callable[[str], object] = lambda doing: None,
+) -> Comparison:
+    """Writes a text of `length` tokens greedily, with and without the cache in turns; tells what it is doing.
 
-    The prompt is drawn at random, always the same one. `length` is above prompt_tokens and within the context.
+    The prompt is drawn at random, always the same one. `length` is above prompt_tokens and within the context. A kind
+    of run of which one more would exceed max_seconds in all is not repeated further.
     """
-    weight, config = model.head.weight, model.config
-    prompt = torch.randint(config.vocab_size, (1, prompt_tokens), generator=torch.Generator().manual_seed(1))
     new_tokens = length - prompt_tokens
+    prompt = random_tokens(model, prompt_tokens)
     runs: dict[bool, list[Run]] = {True: [], False: []}
-    for _ in range(repeats + 1):
-        for use_cache in runs:
-            runs[use_cache].append(write(model, prompt.to(weight.device), new_tokens, use_cache))
-    cache = KVCache.allocate(config, 1, length, weight.device, weight.dtype)  # as generation allocates it
+    for use_cache in runs:
+        write(model, prompt, min(new_tokens, WARM_UP_TOKENS), use_cache)
+    for number in range(1, repeats + 1):
+        for use_cache, done in runs.items():
+            if done and sum(run.seconds for run in done) + done[-1].seconds > max_seconds:
+                continue
+            tell(f"{length:,} tokens {'with' if use_cache else 'without'} the cache, run {number} of {repeats}")
+            done.append(write(model, prompt, new_tokens, use_cache))
+    first_token_seconds, cache_bytes = fill_cache(model, length, repeats)
     return Comparison(
         length,
         new_tokens,
-        speed(runs[True][1:], new_tokens),
-        speed(runs[False][1:], new_tokens),
-        cache.capacity_bytes,
+        speed(runs[True], new_tokens),
+        speed(runs[False], new_tokens),
+        first_token_seconds,
+        cache_bytes,
+        formula_bytes(model.config, length, model.head.weight.element_size()),
         first_difference([run.ids for run in runs[True] + runs[False]], prompt_tokens),
     )
 
 
+def random_tokens(model: DecoderOnlyTransformer, length: int) -> Tensor:
+    """Returns (1, length) ids on the model's device, always the same."""
+    drawn = torch.randint(model.config.vocab_size, (1, length), generator=torch.Generator().manual_seed(1))
+    return drawn.to(model.head.weight.device)
+
+
 def write(model: DecoderOnlyTransformer, prompt: Tensor, new_tokens: int, use_cache: bool) -> Run:
     """Continues prompt (1, P) greedily by new_tokens."""
-    ids: list[int] = []
-    first = 0.0
     started = time.perf_counter()
-    for token in stream_tokens(model, prompt, SamplingConfig("greedy"), new_tokens, use_cache=use_cache):
-        ids.append(int(token))  # waits for the device, as a reader of the text would
-        first = first or time.perf_counter() - started
-    return Run(ids, first, time.perf_counter() - started)
+    # int() waits for the device, as a reader of the text would.
+    stream = stream_tokens(model, prompt, SamplingConfig("greedy"), new_tokens, use_cache=use_cache)
+    ids = [int(token) for token in stream]
+    return Run(ids, time.perf_counter() - started)
+
+
+@torch.no_grad()
+def fill_cache(model: DecoderOnlyTransformer, length: int, repeats: int) -> tuple[float, int]:
+    """Reads a prompt of `length` tokens; returns the median seconds to the next token, and the bytes of the cache."""
+    weight, prompt = model.head.weight, random_tokens(model, length)
+    seconds = []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        cache = KVCache.allocate(model.config, 1, length, weight.device, weight.dtype)  # as generation allocates it
+        int(model.next_logits(prompt, cache).argmax())
+        seconds.append(time.perf_counter() - started)
+    return median(seconds[1:]), cache.nbytes
 
 
 def speed(runs: Sequence[Run], new_tokens: int) -> Speed:
     """Returns the medians of several runs."""
     seconds = [run.seconds for run in runs]
     middle = median(seconds)
-    first = median(run.first_token_seconds for run in runs)
-    return Speed(middle, first, new_tokens / middle, (max(seconds) - min(seconds)) / middle)
+    return Speed(middle, new_tokens / middle, (max(seconds) - min(seconds)) / middle, len(runs))
 
 
 def first_difference(texts: Sequence[Sequence[int]], start: int = 0) -> int | None:
@@ -108,17 +145,3 @@ def first_difference(texts: Sequence[Sequence[int]], start: int = 0) -> int | No
 def formula_bytes(config: ModelConfig, length: int, number_bytes: int) -> int:
     """Returns the size of the cache of one text: layers * 2 * heads * seq_len * d_k * bytes per number."""
     return config.num_layers * 2 * config.kv_heads * length * config.head_dim * number_bytes
-
-
-def plot(results: Sequence[Comparison], title: str) -> Figure:
-    """Returns a picture of tokens per second against length, with and without the cache."""
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.subplots()
-    lengths = [result.length for result in results]
-    axes.plot(lengths, [result.cached.tokens_per_second for result in results], "o-", label="with the cache")
-    axes.plot(lengths, [result.uncached.tokens_per_second for result in results], "s--", label="without")
-    axes.set(xlabel="length of the text (tokens)", ylabel="tokens per second", ylim=(0, None))
-    axes.set_xticks(lengths)
-    axes.set_title(title, fontsize=9)
-    axes.legend()
-    return figure

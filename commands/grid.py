@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from cli import whose
-from resuming import leaves
 from starting import Start, from_checkpoint
 from transformer.config import ConfigError, TrainConfig, near_miss
-from transformer.settings import from_text
+from transformer.settings import from_text, leaves
 
 Homes = dict[str, tuple[str, Any]]
 FIXED = {

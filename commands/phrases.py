@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from transformer.config import SamplingConfig
 from transformer.cost import readable
 from transformer.runtime.metrics import StepMetrics
+from transformer.sampling import unused
 
 
 def step_numbers(event: StepMetrics) -> str:
@@ -36,3 +38,17 @@ def duration(seconds: float) -> str:
         return f"{minutes} min"
     hours = round(seconds / 3600)
     return f"{minutes // 60} h {minutes % 60} min" if minutes < 48 * 60 else f"{hours // 24} d {hours % 24} h"
+
+
+def describe(sampling: SamplingConfig) -> str:
+    """Returns the settings that decide the text, in one line.
+
+    >>> describe(SamplingConfig("top_p", temperature=0.8))
+    'strategy top_p, temperature 0.8, top_p 0.9'
+    """
+    values, default = sampling.to_dict(), SamplingConfig().to_dict()
+    silent = unused(sampling, values) + [
+        name for name in ("min_p", "repetition_penalty") if values[name] == default[name]
+    ]
+    said = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in values.items()}
+    return ", ".join(f"{name} {value}" for name, value in said.items() if name not in silent)

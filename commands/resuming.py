@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from rich.console import Console
 from transformer import sharded_state
 from transformer.checkpoint import CheckpointError
 from transformer.config import ConfigError, TrainConfig
-from transformer.settings import Config
+from transformer.settings import leaves
 from transformer.trainer import Trainer
 
 MAY_CHANGE = {
@@ -110,13 +109,3 @@ def batch_change(contents: dict[str, Any], trainer: Trainer) -> str | None:
         f"with another number of processes, {processes} for {contents.get('world_size', 1)}, a step takes {rows} rows, "
         f"not {before}: --batch-size and --accumulation-steps may be changed to even that out"
     )
-
-
-def leaves(config: Config, group: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Yields group, name and value of every setting; the run's own ones have the group ""."""
-    for field in dataclasses.fields(config):  # type: ignore[arg-type]
-        value = getattr(config, field.name)
-        if isinstance(value, Config):
-            yield from leaves(value, field.name)
-        else:
-            yield group, field.name, value

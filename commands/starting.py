@@ -9,10 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
-from resuming import batch_change, leaves, load_state, merged
+from resuming import batch_change, load_state, merged
 from transformer import checkpoint, sharded_state
 from transformer.config import ConfigError, TrainConfig
 from transformer.runtime.distributed import Dist
+from transformer.settings import leaves
 from transformer.text import Tokenizer, tokenizer_from_state
 from transformer.trainer import Trainer
 

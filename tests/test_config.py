@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 
 import pytest
 from hypothesis import given, settings
@@ -81,6 +82,12 @@ def test_possible_head_groupings_are_named() -> None:
         (SamplingConfig(top_p=0.0), "top_p=0.0"),
         (SamplingConfig(top_p=1.5), "top_p=1.5"),
         (SamplingConfig(top_k=0), "top_k=0"),
+        (SamplingConfig(min_p=-0.1), "min_p=-0.1"),
+        (SamplingConfig(min_p=1.1), "min_p=1.1"),
+        (SamplingConfig(repetition_penalty=0.0), "repetition_penalty=0.0"),
+        (SamplingConfig(repetition_penalty=math.nan), "repetition_penalty=nan"),
+        (SamplingConfig(temperature=math.nan), "temperature=nan"),
+        (SamplingConfig(temperature=1e-40), "temperature=1e-40"),
         (OptimizerConfig(min_lr_ratio=1.1), "min_lr_ratio=1.1"),
         (OptimizerConfig(grad_clip=-1.0), "grad_clip=-1.0"),
         (OptimizerConfig(warmup_fraction=1.0), "warmup_fraction=1.0"),

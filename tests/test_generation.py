@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transformer import ConfigError, DecoderOnlyTransformer, SamplingConfig
-from transformer.generation import generate, stream_tokens, window_start
+from transformer.generation import generate, pad, stream_tokens, window_start
 
 Models = Callable[..., DecoderOnlyTransformer]
 
@@ -263,3 +263,94 @@ def test_writing_works_under_autocast(tiny_model: Models) -> None:
     model = tiny_model(dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         assert model.generate(PROMPT, max_new_tokens=12).shape == (2, 15)
+
+
+def generators(count: int, seed: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed + row) for row in range(count)]
+
+
+@given(
+    position=st.sampled_from(POSITIONS), kv_heads=st.sampled_from([4, 1]), limit=st.integers(1, 8),
+    lengths=st.lists(st.integers(1, 20), min_size=1, max_size=4), new=st.integers(0, 15),
+    strategy=st.sampled_from(STRATEGIES), use_cache=st.booleans(), penalty=st.sampled_from([1.0, 1.5]),
+    stop_ids=st.sets(st.integers(0, 16), max_size=2), seed=st.integers(0, 99),
+)  # fmt: skip
+@settings(max_examples=80)
+def test_each_of_several_unequal_prompts_gives_what_it_gives_alone(
+    tiny_model: Models, position: str, kv_heads: int, limit: int, lengths: list[int], new: int, strategy: str,
+    use_cache: bool, penalty: float, stop_ids: set[int], seed: int,
+) -> None:  # fmt: skip
+    model = model_of(tiny_model, position, limit, num_kv_heads=kv_heads)
+    random = torch.Generator().manual_seed(seed)
+    prompts = [torch.randint(0, 17, (length,), generator=random).tolist() for length in lengths]
+    tokens, padding = pad(prompts)
+    write = functools.partial(
+        model.generate, max_new_tokens=new, sampling_strategy=strategy, top_k=5, repetition_penalty=penalty,
+        stop_ids=stop_ids,
+    )  # fmt: skip
+    together = write(tokens, generator=generators(len(prompts), seed), padding=padding, use_cache=use_cache)
+    for row, prompt in enumerate(prompts):
+        alone = write(torch.tensor([prompt]), generator=torch.Generator().manual_seed(seed + row))[0]
+        mine = together[row, padding[row] :]
+        assert torch.equal(mine[: len(alone)], alone)
+        assert (mine[len(alone) :] == alone[-1]).all()  # done before the others: it repeats its stop id
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_filler_changes_no_logit_of_the_text_beside_it(tiny_model: Models, position: str) -> None:
+    model = model_of(tiny_model, position)
+    filler = torch.tensor([[16, 16, 16, 1, 2], [0, 5, 6, 7, 8]])
+    with torch.no_grad():
+        padded = model.head(model.hidden(filler, padding=torch.tensor([3, 1])))
+        torch.testing.assert_close(padded[0, 3:], model(filler[:1, 3:])[0], rtol=0, atol=1e-12)
+        torch.testing.assert_close(padded[1, 1:], model(filler[1:, 1:])[0], rtol=0, atol=1e-12)
+
+
+def test_a_mask_beside_padding_is_an_error(tiny_model: Models) -> None:
+    mask = torch.ones(3, 3, dtype=torch.bool).tril()
+    with pytest.raises(ValueError, match="together"):
+        model_of(tiny_model).hidden(PROMPT, mask=mask, padding=torch.tensor([0, 1]))
+
+
+def test_prompts_are_padded_on_the_left_with_a_token_of_their_own() -> None:
+    tokens, padding = pad([[4], [1, 2, 3]])
+    assert (tokens.tolist(), padding.tolist()) == ([[4, 4, 4], [1, 2, 3]], [2, 0])
+    for nothing in ([], [[1], []]):
+        with pytest.raises(ValueError, match="at least one"):
+            pad(nothing)
+
+
+@pytest.mark.parametrize("padding", [[3, 0], [-1, 0], [0]])
+def test_padding_that_leaves_no_token_or_fits_no_row_is_an_error(tiny_model: Models, padding: list[int]) -> None:
+    with pytest.raises(ValueError, match="padding"):
+        stream_tokens(model_of(tiny_model), PROMPT, SamplingConfig(), 3, padding=torch.tensor(padding))
+
+
+def test_the_caller_may_say_that_a_row_is_done(tiny_model: Models) -> None:
+    model = model_of(tiny_model)
+    free = model.generate(PROMPT, max_new_tokens=10)[:, 3:]
+    written: list[torch.Tensor] = []
+
+    def ended() -> torch.Tensor:
+        return torch.tensor([len(written) >= 2, len(written) >= 5])
+
+    for token in stream_tokens(model, PROMPT, SamplingConfig(), 10, ended=ended):
+        written.append(token)
+    rows = torch.stack(written, 1)
+    assert rows.shape == (2, 5)
+    assert torch.equal(rows[1], free[1, :5])
+    assert rows[0].tolist() == [*free[0, :2].tolist(), *[int(free[0, 1])] * 3]
+
+
+@given(limit=st.integers(1, 9), prompt=st.integers(1, 20), chunk=st.integers(1, 10), ragged=st.booleans())
+@settings(max_examples=30)
+def test_a_prompt_read_in_chunks_gives_the_same_text(
+    tiny_model: Models, limit: int, prompt: int, chunk: int, ragged: bool
+) -> None:
+    model = model_of(tiny_model, "learned", limit)
+    tokens = torch.randint(0, 17, (2, prompt), generator=torch.Generator().manual_seed(prompt))
+    padding = torch.tensor([0, (prompt - 1) // 2]) if ragged else None
+    expected = model.generate(tokens, max_new_tokens=5, padding=padding)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transformer.model.PREFILL_CHUNK", chunk)
+        assert torch.equal(model.generate(tokens, max_new_tokens=5, padding=padding), expected)

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from transformer import loss as loss_module
 from transformer.config import IGNORE
-from transformer.loss import next_token_loss, plain_loss, tiled_loss
+from transformer.loss import next_token_loss, plain_loss, tiled_loss, token_nats
 
 Loss = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -345,3 +345,17 @@ def test_large_vocabularies_are_tiled_and_small_ones_are_not(
     with Largest() as largest:
         next_token_loss(hidden, weight, targets)
     assert (largest.numbers < 32 * vocab) == tiled
+
+
+@given(rows=st.integers(0, 30), vocab=st.integers(1, 40), scale=st.sampled_from([0.1, 1.0, 200.0]))
+@settings(max_examples=40)
+def test_the_nats_of_each_position_are_those_of_the_table(rows: int, vocab: int, scale: float) -> None:
+    """A scale of 200 leaves the range of the exponentials."""
+    hidden, weight, targets = random_case(rows, vocab, scale=scale)
+    expected = torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="none").detach()
+    for smallest_in_tiles in (0, 1_000):
+        with small_tiles(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loss_module, "TILED_FROM_VOCAB", smallest_in_tiles)
+            nats = token_nats(hidden, weight, targets)
+        torch.testing.assert_close(nats, expected, rtol=1e-10, atol=1e-10)
+        assert not nats.requires_grad

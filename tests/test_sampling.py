@@ -4,32 +4,49 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from fractions import Fraction
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from transformer.config import ConfigError, SamplingConfig
 from transformer.sampling import (
+    at,
     choose,
+    clamped,
     draw,
+    entropy_bits,
     is_greedy,
+    keep_min_p,
     keep_top_k,
     keep_top_p,
     logits_to_probs,
+    penalise_repetition,
     sample_greedy,
     sample_multinomial,
     sample_top_k,
     sample_top_k_top_p,
     sample_top_p,
+    stages,
+    unused,
 )
 
 STRATEGIES = ["greedy", "multinomial", "top_k", "top_p", "top_k_top_p"]
 LOGITS = torch.tensor([8.0, 4.0, 2.0, 1.0, 1.0]).log()  # probabilities 8, 4, 2, 1 and 1 of 16
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+BEFORE_1 = 1 - 2**-53
+"""The largest number that a uniform draw in float64 gives."""
 
 # The 99.9th percentile of chi-square by degrees of freedom, from any printed table.
 CHI_SQUARE = {1: 10.83, 2: 13.82, 3: 16.27, 4: 18.47}
@@ -37,6 +54,10 @@ CHI_SQUARE = {1: 10.83, 2: 13.82, 3: 16.27, 4: 18.47}
 
 def random_logits(rows: int, vocab: int, seed: int, scale: float = 3.0) -> Tensor:
     return torch.randn(rows, vocab, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def seeded(seeds: Iterable[int]) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def probs_of(logits: Tensor, **settings_: object) -> Tensor:
@@ -65,7 +86,7 @@ def test_top_k_keeps_the_k_likeliest() -> None:
 
 
 def test_top_p_keeps_the_fewest_that_reach_p() -> None:
-    for top_p, kept in [(0.01, 1), (0.49, 1), (0.51, 2), (0.74, 2), (0.76, 3), (0.87, 3), (0.9, 4), (1.0, 5)]:
+    for top_p, kept in [(0.01, 1), (0.49, 1), (0.51, 2), (0.74, 2), (0.76, 3), (0.87, 3), (1.0, 5)]:
         assert support(probs_of(LOGITS, strategy="top_p", top_p=top_p)) == kept, top_p
 
 
@@ -110,8 +131,119 @@ def test_equals_at_the_kth_place_all_stay() -> None:
     assert support(probs_of(LOGITS, strategy="top_k", top_k=4)) == 5
 
 
+def test_equals_at_the_edge_of_the_nucleus_all_stay() -> None:
+    # A sort would keep one of the last two, whichever it puts first; that differs between sorts and devices.
+    assert support(probs_of(LOGITS, strategy="top_p", top_p=0.9)) == 5
+    assert support(keep_top_p(torch.zeros(3, 700), 0.01).softmax(-1)) == [700] * 3
+
+
 def test_top_p_always_keeps_the_likeliest() -> None:
     assert support(keep_top_p(random_logits(50, 20, seed=3), 1e-9).softmax(-1)) == [1] * 50
+
+
+@given(st.integers(0, 999), st.sampled_from([3, 63, 64, 65, 600, 5_000]), st.floats(0.001, 0.9999), st.booleans())
+@settings(max_examples=60)
+def test_the_nucleus_is_the_one_that_a_full_sort_finds(seed: int, vocab: int, top_p: float, tied: bool) -> None:
+    # Rows need different numbers of tokens: from one to nearly all of the vocabulary.
+    logits = random_logits(4, vocab, seed).double() * torch.tensor([[0.01], [0.3], [1.0], [10.0]])
+    logits = logits.round() if tied else logits
+    kept = keep_top_p(logits, top_p) > -math.inf
+    for row, inside in zip(logits, kept, strict=True):
+        ordered = row.sort(descending=True)
+        reaching = ordered.values.softmax(-1).cumsum(-1).tolist()
+        edge = ordered.values[next(i for i, total in enumerate(reaching) if total >= top_p - 1e-12)]
+        assert torch.equal(inside, row >= edge)
+
+
+def test_top_p_just_below_1_keeps_what_top_k_has_left() -> None:
+    kept = keep_top_k(random_logits(3, 5_000, seed=2), 10)
+    torch.testing.assert_close(keep_top_p(kept, 1 - 1e-12), kept, rtol=0, atol=0)
+
+
+def test_min_p_keeps_what_has_that_share_of_the_likeliest() -> None:
+    for min_p, kept in [(0.0, 5), (0.12, 5), (0.13, 3), (0.24, 3), (0.26, 2), (0.51, 1), (1.0, 1)]:
+        assert support(probs_of(LOGITS, strategy="multinomial", min_p=min_p)) == kept, min_p
+
+
+def test_min_p_of_1_keeps_the_likeliest_and_its_equals() -> None:
+    assert support(keep_min_p(torch.tensor([2.0, 5.0, 5.0, -math.inf]), 1.0).softmax(-1)) == 2
+
+
+def test_min_p_works_with_every_strategy_and_after_the_temperature() -> None:
+    assert support(probs_of(LOGITS, strategy="top_k", top_k=4, min_p=0.2)) == 3
+    assert support(probs_of(LOGITS, strategy="top_p", top_p=0.99, min_p=0.3)) == 2
+    assert support(probs_of(LOGITS, strategy="multinomial", min_p=0.3)) == 2
+    assert (
+        support(probs_of(LOGITS, strategy="multinomial", min_p=0.3, temperature=2.0)) == 5
+    )  # roots: 1, 0.71, ..., 0.35
+
+
+def test_repetition_penalty_by_hand() -> None:
+    logits, text = torch.tensor([[2.0, -2.0, 4.0, 0.0], [2.0, -2.0, 4.0, 0.0]]), torch.tensor([[0, 1, 1], [2, 2, 3]])
+    expected = torch.tensor([[1.0, -4.0, 4.0, 0.0], [2.0, -2.0, 2.0, 0.0]])
+    torch.testing.assert_close(penalise_repetition(logits, text, 2.0), expected, rtol=0, atol=0)
+
+
+def test_repetition_penalty_needs_no_text_and_one_text_serves_all_rows() -> None:
+    logits = random_logits(2, 6, seed=1)
+    one, each = torch.tensor([3, 0, 3]), torch.tensor([[0, 3], [3, 0]])
+    assert torch.equal(penalise_repetition(logits, one, 1.7), penalise_repetition(logits, each, 1.7))
+    assert torch.equal(penalise_repetition(logits, torch.empty(2, 0, dtype=torch.int64), 1.7), logits)
+
+
+def test_greedy_heeds_the_repetition_penalty() -> None:
+    sampling, text = SamplingConfig("greedy", repetition_penalty=4.0), torch.tensor([[0]])
+    assert choose(LOGITS[None], sampling, text=text).tolist() == [1]
+    assert logits_to_probs(LOGITS[None], sampling, text).tolist() == [[0.0, 1.0, 0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "top_p"])
+def test_a_repetition_penalty_without_the_text_is_an_error(strategy: str) -> None:
+    sampling = SamplingConfig(strategy, repetition_penalty=1.2)  # type: ignore[arg-type]
+    for call in (choose, logits_to_probs, stages):
+        with pytest.raises(ValueError, match=r"repetition_penalty=1.2 needs the text so far"):
+            call(LOGITS[None], sampling)  # type: ignore[operator]
+
+
+def test_stages_show_the_distribution_after_each_filter_that_is_on() -> None:
+    sampling = SamplingConfig("top_k_top_p", 0.7, top_k=4, top_p=0.9, min_p=0.1, repetition_penalty=1.3)
+    text = torch.tensor([[1]])
+    shown = stages(LOGITS[None], sampling, text)
+    assert [name for name, _ in shown] == [
+        "softmax", "repetition_penalty 1.3", "temperature 0.7", "top_k 4", "top_p 0.9", "min_p 0.1",
+    ]  # fmt: skip
+    torch.testing.assert_close(shown[0][1], LOGITS[None].softmax(-1), rtol=0, atol=0)
+    torch.testing.assert_close(shown[-1][1], logits_to_probs(LOGITS[None], sampling, text), rtol=0, atol=0)
+    off = SamplingConfig("top_p", top_p=1.0)
+    assert [name for name, _ in stages(LOGITS, off)] == ["softmax"]
+    assert [name for name, _ in stages(LOGITS, SamplingConfig("greedy"))] == ["softmax", "greedy"]
+    assert [name for name, _ in stages(LOGITS, SamplingConfig("top_k", temperature=0.0))] == ["softmax", "greedy"]
+
+
+def test_entropy_of_known_distributions_by_hand() -> None:
+    assert entropy_bits(torch.tensor([1.0, 0.0, 0.0])) == 0.0
+    assert entropy_bits(torch.tensor([0.5, 0.5])) == pytest.approx(1.0)
+    assert entropy_bits(torch.tensor([0.5, 0.25, 0.125, 0.125])) == pytest.approx(1.75)  # 1/2 + 2/4 + 3/8 + 3/8
+    assert str(entropy_bits(torch.tensor([1.0]))) == "0.0"  # not -0.0, which a table would show
+
+
+@given(st.lists(st.floats(-8, 8), min_size=1, max_size=40))
+def test_entropy_is_between_certainty_and_all_alike(logits: list[float]) -> None:
+    probs = torch.tensor(logits, dtype=torch.float64).softmax(0)
+    uniform = torch.full_like(probs, 1 / len(probs))
+    assert -1e-9 <= entropy_bits(probs) <= entropy_bits(uniform) + 1e-9
+    assert 2 ** entropy_bits(uniform) == pytest.approx(len(probs))
+
+
+def test_what_limits_nothing_is_said() -> None:
+    assert clamped(SamplingConfig("top_k", top_k=6), 5) == "top_k=6 is above the 5 tokens of the vocabulary: all stay"
+    for sampling in (SamplingConfig("top_k", top_k=5), SamplingConfig("top_p", top_k=6), SamplingConfig(top_k=6)):
+        assert clamped(sampling, 5) is None
+    names = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty"]
+    assert unused(SamplingConfig("greedy"), names) == ["temperature", "top_k", "top_p", "min_p"]
+    assert unused(SamplingConfig("top_k", temperature=0.0), names) == ["top_k", "top_p", "min_p"]
+    assert unused(SamplingConfig("multinomial"), names) == ["top_k", "top_p"]
+    assert unused(SamplingConfig("top_k_top_p"), names) == []
 
 
 def test_tokens_already_ruled_out_stay_out() -> None:
@@ -125,15 +257,16 @@ def test_tokens_already_ruled_out_stay_out() -> None:
 
 @given(
     strategy=st.sampled_from(STRATEGIES), rows=st.integers(1, 4), vocab=st.integers(1, 40), seed=st.integers(0, 999),
-    temperature=st.sampled_from([0.0, 0.1, 0.7, 1.0, 2.0, 50.0]), top_k=st.integers(1, 50),
-    top_p=st.floats(0.01, 1.0), dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+    temperature=st.sampled_from([0.0, 1e-6, 0.1, 0.7, 1.0, 2.0, 50.0, 9e5]), top_k=st.integers(1, 50),
+    top_p=st.floats(0.01, 1.0), min_p=st.floats(0.0, 1.0), dtype=st.sampled_from(DTYPES),
 )  # fmt: skip
-@settings(max_examples=80)
+@settings(max_examples=60)
 def test_probabilities_sum_to_1_and_keep_the_order_of_the_logits(
-    strategy: str, rows: int, vocab: int, seed: int, temperature: float, top_k: int, top_p: float, dtype: torch.dtype
-) -> None:
+    strategy: str, rows: int, vocab: int, seed: int, temperature: float, top_k: int, top_p: float, min_p: float,
+    dtype: torch.dtype,
+) -> None:  # fmt: skip
     logits = random_logits(rows, vocab, seed).to(dtype)
-    probs = probs_of(logits, strategy=strategy, temperature=temperature, top_k=top_k, top_p=top_p)
+    probs = probs_of(logits, strategy=strategy, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     assert probs.shape == logits.shape
     assert probs.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(probs.sum(-1), torch.ones_like(probs[:, 0]), rtol=0, atol=1e-5)
@@ -143,7 +276,7 @@ def test_probabilities_sum_to_1_and_keep_the_order_of_the_logits(
 
 
 @given(st.integers(0, 999), st.integers(1, 30), st.floats(0.05, 3.0))
-@settings(max_examples=40)
+@settings(max_examples=60)
 def test_what_is_kept_grows_with_k_and_with_p(seed: int, vocab: int, temperature: float) -> None:
     logits = random_logits(3, vocab, seed)
     by_k = [probs_of(logits, strategy="top_k", top_k=k, temperature=temperature) > 0 for k in range(1, vocab + 1)]
@@ -166,22 +299,28 @@ def test_the_nucleus_reaches_p_and_without_its_last_token_does_not(seed: int, vo
         assert (row[~inside] <= inner.min() + 1e-12).all()
 
 
-@given(st.integers(0, 999), st.integers(2, 80), st.integers(1, 90), st.floats(0.05, 0.99), st.floats(0.1, 5.0))
+@given(
+    seed=st.integers(0, 999), vocab=st.sampled_from([2, 7, 80, 700]), top_k=st.integers(1, 90),
+    top_p=st.floats(0.05, 0.99), min_p=st.floats(0.01, 0.99), temperature=st.floats(0.1, 5.0),
+    penalty=st.floats(0.5, 3.0),
+)  # fmt: skip
 @settings(max_examples=60)
 def test_each_filter_equals_the_one_of_transformers(
-    seed: int, vocab: int, top_k: int, top_p: float, temperature: float
+    seed: int, vocab: int, top_k: int, top_p: float, min_p: float, temperature: float, penalty: float
 ) -> None:
-    logits, ids = random_logits(3, vocab, seed).double(), torch.zeros(3, 1, dtype=torch.int64)
-    theirs_k, theirs_p = TopKLogitsWarper(top_k), TopPLogitsWarper(top_p)
-    theirs_t = TemperatureLogitsWarper(temperature)
+    logits = random_logits(3, vocab, seed).double()
+    ids = torch.randint(vocab, (3, 9), generator=torch.Generator().manual_seed(seed))
+    theirs_k, theirs_p, theirs_m = TopKLogitsWarper(top_k), TopPLogitsWarper(top_p), MinPLogitsWarper(min_p)
+    theirs_t, theirs_r = TemperatureLogitsWarper(temperature), RepetitionPenaltyLogitsProcessor(penalty)
     torch.testing.assert_close(keep_top_k(logits, top_k), theirs_k(ids, logits), rtol=0, atol=0)
     torch.testing.assert_close(keep_top_p(logits, top_p), theirs_p(ids, logits), rtol=0, atol=0)
-    torch.testing.assert_close(
-        probs_of(logits, strategy="top_k_top_p", top_k=top_k, top_p=top_p, temperature=temperature),
-        theirs_p(ids, theirs_k(ids, theirs_t(ids, logits))).softmax(-1),
-        rtol=1e-9,
-        atol=1e-12,
-    )
+    torch.testing.assert_close(keep_min_p(logits, min_p), theirs_m(ids, logits), rtol=0, atol=0)
+    torch.testing.assert_close(penalise_repetition(logits, ids, penalty), theirs_r(ids, logits), rtol=0, atol=0)
+    expected = logits
+    for theirs in (theirs_r, theirs_t, theirs_k, theirs_p, theirs_m):
+        expected = theirs(ids, expected)
+    sampling = SamplingConfig("top_k_top_p", temperature, top_k, top_p, min_p, penalty)
+    torch.testing.assert_close(logits_to_probs(logits, sampling, ids), expected.softmax(-1), rtol=1e-9, atol=1e-12)
 
 
 SAMPLERS: dict[str, tuple[Callable[[Tensor, torch.Generator], Tensor], list[float]]] = {
@@ -190,6 +329,8 @@ SAMPLERS: dict[str, tuple[Callable[[Tensor, torch.Generator], Tensor], list[floa
     "top_k": (lambda x, g: sample_top_k(x, 3, generator=g), [8, 4, 2, 0, 0]),
     "top_p": (lambda x, g: sample_top_p(x, 0.7, generator=g), [8, 4, 0, 0, 0]),
     "top_k_top_p": (lambda x, g: sample_top_k_top_p(x, 4, 0.9, 0.5, g), [64, 16, 0, 0, 0]),
+    "min_p": (lambda x, g: choose(x, SamplingConfig("multinomial", min_p=0.2), g), [8, 4, 2, 0, 0]),
+    "a generator for each row": (lambda x, g: sample_multinomial(x, 1.0, seeded(range(len(x)))), [8, 4, 2, 1, 1]),
 }
 
 
@@ -239,6 +380,113 @@ def test_is_greedy_knows_both_ways_to_be() -> None:
     assert not is_greedy(SamplingConfig("top_k", top_k=1))
 
 
+@given(
+    st.lists(st.integers(0, 5), min_size=1, max_size=30).filter(any),
+    st.sampled_from([0.0, 5e-324, 0.25, 0.5, 0.75, BEFORE_1]) | st.floats(0, BEFORE_1),
+    st.sampled_from(DTYPES),
+)
+@settings(max_examples=60)
+def test_the_id_drawn_is_the_first_whose_sum_exceeds_the_number(
+    shares: list[int], number: float, dtype: torch.dtype
+) -> None:
+    # Sixteenths are exact in every type, so that the sums are as well; what they add up to is 1 in the end.
+    probs = torch.tensor([shares], dtype=dtype) / 16
+    token = int(at(probs, torch.tensor([number], dtype=torch.float64)))
+    place = Fraction(number) * sum(shares)
+    reached = [sum(shares[: i + 1]) for i in range(len(shares))]
+    assert token == next(i for i, total in enumerate(reached) if total > place)
+    assert shares[token] > 0
+
+
+@pytest.mark.parametrize("number", [0.0, 5e-324, BEFORE_1])
+@pytest.mark.parametrize("strategy", STRATEGIES[1:])
+def test_an_id_of_probability_0_is_never_drawn_at_the_ends_of_the_line(number: float, strategy: str) -> None:
+    logits = random_logits(50, 20_000, seed=8)
+    logits[:, :7] = logits[:, -7:] = -math.inf
+    probs = probs_of(logits, strategy=strategy)
+    ids = at(probs, torch.full((50,), number, dtype=torch.float64))
+    assert (probs.gather(-1, ids[:, None]) > 0).all()
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+@pytest.mark.parametrize("vocab", [1, 4, 5])
+def test_a_row_without_probabilities_is_an_error(bad: float, vocab: int) -> None:
+    logits = torch.zeros(3, vocab)
+    logits[1] = bad
+    with pytest.raises(ValueError, match=r"row 1 has no probabilities to draw from: its logits are not finite"):
+        choose(logits, SamplingConfig("multinomial"))
+
+
+@given(
+    st.integers(0, 999), st.lists(st.integers(0, 99), min_size=2, max_size=5), st.sampled_from([1, 3, 200]),
+    st.sampled_from(STRATEGIES), st.sampled_from(DTYPES),
+)  # fmt: skip
+@settings(max_examples=60)
+def test_what_a_row_draws_does_not_depend_on_the_other_rows(
+    seed: int, seeds: list[int], vocab: int, strategy: str, dtype: torch.dtype
+) -> None:
+    # The rows are flat and steep, so that alone each of them needs another number of tokens for its nucleus.
+    rows = len(seeds)
+    logits = (random_logits(rows, vocab, seed) * torch.logspace(-2, 1, rows)[:, None]).to(dtype)
+    text = torch.randint(vocab, (rows, 4), generator=torch.Generator().manual_seed(seed))
+    sampling = SamplingConfig(strategy, 0.9, top_k=99, top_p=0.95, min_p=0.001, repetition_penalty=1.1)  # type: ignore[arg-type]
+    together = choose(logits, sampling, seeded(seeds), text)
+    alone = [choose(logits[i : i + 1], sampling, seeded([seeds[i]])[0], text[i : i + 1]) for i in range(rows)]
+    assert together.tolist() == torch.cat(alone).tolist()
+
+
+def test_rows_with_one_generator_take_its_numbers_in_order() -> None:
+    probs, generator = random_logits(40, 30, seed=3).softmax(-1), torch.Generator().manual_seed(4)
+    one_by_one = [int(draw(row, generator)) for row in probs]
+    assert draw(probs, torch.Generator().manual_seed(4)).tolist() == one_by_one
+
+
+def test_a_row_takes_one_number_from_its_generator_however_many_tokens_there_are() -> None:
+    first, second = seeded([1, 1])
+    draw(torch.full((1, 3), 1 / 3), [first])
+    draw(torch.full((1, 3_000), 1 / 3_000), [second])
+    assert torch.equal(first.get_state(), second.get_state())
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_a_wrong_number_of_generators_is_an_error(count: int) -> None:
+    with pytest.raises(ValueError, match=f"{count} generators for 3 rows: give one for each, or one for all"):
+        draw(torch.full((3, 2), 0.5), seeded(range(count)))
+
+
+def test_without_a_generator_the_global_one_is_drawn_from() -> None:
+    torch.manual_seed(3)
+    first = draw(torch.full((50, 9), 1 / 9))
+    assert torch.equal(first, draw(torch.full((50, 9), 1 / 9), torch.Generator().manual_seed(3)))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 1), (3, 100), (2, 3, 5), (0, 4)])
+def test_every_filter_takes_every_shape_and_type(shape: tuple[int, ...], dtype: torch.dtype, strategy: str) -> None:
+    logits = random_logits(1, math.prod(shape), seed=1).reshape(shape).to(dtype)
+    logits[..., 1:2] = -math.inf
+    for kept in (keep_top_k(logits, 3), keep_top_p(logits, 0.5), keep_min_p(logits, 0.1)):
+        assert (kept.shape, kept.dtype) == (logits.shape, dtype)
+        assert (kept.amax(-1) == logits.amax(-1)).all()
+    sampling, text = SamplingConfig(strategy, min_p=0.05, repetition_penalty=1.2), torch.zeros(1, dtype=torch.int64)  # type: ignore[arg-type]
+    text = text.expand(*shape[:-1], 1)
+    assert penalise_repetition(logits, text, 1.2).dtype == dtype
+    ids = choose(logits, sampling, text=text)
+    assert (ids.shape, ids.dtype) == (shape[:-1], torch.int64)
+    assert not (ids == 1).any()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_gpu_draws_what_the_cpu_draws(strategy: str) -> None:
+    logits, sampling = random_logits(64, 5_000, seed=1).double(), SamplingConfig(strategy)  # type: ignore[arg-type]
+    expected = choose(logits, sampling, seeded(range(64)))
+    assert torch.equal(choose(logits.cuda(), sampling, seeded(range(64))).cpu(), expected)
+    on_gpu = torch.Generator("cuda").manual_seed(1)
+    assert choose(logits.cuda(), sampling, on_gpu).device.type == "cuda"
+
+
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (0,)])
 def test_one_id_is_drawn_for_each_row_of_any_shape(shape: tuple[int, ...]) -> None:
     ids = draw(torch.full((*shape, 4), 0.25))
@@ -254,7 +502,9 @@ def test_rows_are_drawn_independently() -> None:
 @pytest.mark.parametrize(
     "sampler",
     [lambda: sample_multinomial(LOGITS, -1.0), lambda: sample_top_k(LOGITS, 0), lambda: sample_top_p(LOGITS, 0.0),
-     lambda: sample_top_p(LOGITS, 1.1), lambda: sample_top_k_top_p(LOGITS, top_k=-5)],
+     lambda: sample_top_p(LOGITS, 1.1), lambda: sample_top_k_top_p(LOGITS, top_k=-5),
+     lambda: sample_multinomial(LOGITS, 1e-40), lambda: sample_multinomial(LOGITS, math.inf),
+     lambda: sample_multinomial(LOGITS, math.nan)],
 )  # fmt: skip
 def test_impossible_settings_are_refused(sampler: Callable[[], Tensor]) -> None:
     with pytest.raises(ConfigError):

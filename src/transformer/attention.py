@@ -81,6 +81,7 @@ from transformer.dropout import Dropout
 from transformer.dropout import dropout as drop
 from transformer.embeddings import rotate
 from transformer.kv_cache import KVCache
+from transformer.linear import Linear
 
 
 def causal_mask(queries: int, keys: int, device: torch.device | None = None) -> Tensor:
@@ -103,6 +104,20 @@ def document_mask(tokens: Tensor, end_of_text: int) -> Tensor:
     document = (tokens == end_of_text).cumsum(1)  # (B, T): how many documents began up to each token
     same = document[:, None, :, None] == document[:, None, None, :]  # (B, 1, T, T)
     return same & causal_mask(tokens.shape[1], tokens.shape[1], tokens.device)
+
+
+def padding_mask(padding: Tensor, queries: int, keys: int) -> Tensor:
+    """Returns (B, 1, T, S) bool: causal, and True only for keys right of the row's filler, padding (B,) int64.
+
+    Filler sees itself, since softmax needs something to share out; nobody else does. By hand, one filler of three:
+
+    >>> padding_mask(torch.tensor([1]), queries=3, keys=3).int().tolist()
+    [[[[1, 0, 0], [0, 1, 0], [0, 1, 1]]]]
+    """
+    key = torch.arange(keys, device=padding.device)
+    query = key[keys - queries :, None]  # (T, 1)
+    text = key >= padding[:, None, None, None]  # (B, 1, 1, S)
+    return (key <= query) & text | (key == query)
 
 
 def explicit_attention(
@@ -153,8 +168,8 @@ class CausalSelfAttention(nn.Module):
         self.layer = layer
         self.heads, self.kv_heads, self.head_dim = config.num_heads, config.kv_heads, config.head_dim
         width = (config.num_heads + 2 * config.kv_heads) * config.head_dim
-        self.qkv = nn.Linear(config.d_model, width, bias=config.bias)
-        self.out = nn.Linear(config.d_model, config.d_model, bias=config.bias)
+        self.qkv = Linear(config.d_model, width, bias=config.bias)
+        self.out = Linear(config.d_model, config.d_model, bias=config.bias)
         self.dropout = Dropout(config.dropout)
         self.recorded: list[Tensor] | None = None  # a list here collects the weights; see model.attention_weights
 

@@ -156,6 +156,12 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     return contents
 
 
+def entries(path: Path) -> int:
+    """Returns how many entries a checkpoint's archive has; load() compares the checksum of each."""
+    with zipfile.ZipFile(path) as archive:
+        return len(archive.infolist())
+
+
 def glance(path: Path) -> dict[str, Any]:
     """Returns a checkpoint's contents with its tensors still on the disk, and nothing checked. Raises as load()."""
     try:

@@ -284,13 +284,21 @@ class SamplingConfig(Config):
     """With top_k and top_k_top_p: how many of the likeliest tokens stay."""
     top_p: float = 0.9
     """With top_p and top_k_top_p: the likeliest tokens stay until their probabilities add up to this."""
+    min_p: float = 0.0
+    """Tokens below this share of the likeliest one's probability go, with every strategy but greedy; 0: none."""
+    repetition_penalty: float = 1.0
+    """Above 1, what the text already has becomes less likely, with every strategy, greedy too; 1: off."""
 
     def problems(self) -> list[str]:
-        found = positive(self, "top_k")
+        found = positive(self, "top_k") + between(self, 1e-6, 1e6, "repetition_penalty")
         if self.temperature < 0:
             found.append(f"temperature={self.temperature} must not be below 0 (0 is greedy)")
+        elif self.temperature:
+            found += between(self, 1e-6, 1e6, "temperature")  # beyond these, float32 overflows
         if not 0 < self.top_p <= 1:
             found.append(f"top_p={self.top_p} must be above 0 and at most 1")
+        if not 0 <= self.min_p <= 1:
+            found.append(f"min_p={self.min_p} must be from 0 to 1")
         return found
 
 

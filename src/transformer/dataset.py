@@ -50,7 +50,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
@@ -313,12 +313,7 @@ def open_dataset(config: DataConfig, tokenizer: Tokenizer | None = None, tell: T
         from transformer.fineweb_dataset import open_hub_dataset
 
         return open_hub_dataset(config, tokenizer, tell)
-    documents = (
-        load_shakespeare()
-        if config.dataset == "shakespeare"
-        else read_documents(Path(config.dataset), config.text_column)
-    )
-    train, held_out = split_documents(documents, config.validation_fraction)
+    train, held_out = split_documents(local_documents(config), config.validation_fraction)
     tokenizer = tokenizer or make_tokenizer(config.encoding, train)
     source = TokenDocuments(tokenizer.encode_batch(train), tokenizer.eot_id)
     text_tokens = source.num_tokens - len(source.documents)
@@ -329,6 +324,13 @@ def open_dataset(config: DataConfig, tokenizer: Tokenizer | None = None, tell: T
         )
     held_out_tokens = TokenDocuments(tokenizer.encode_batch(held_out), tokenizer.eot_id)
     return text_data(config, tokenizer, source, min(config.tokens_per_epoch, source.num_tokens), iter(held_out_tokens))
+
+
+def local_documents(config: DataConfig) -> Iterable[str]:
+    """Returns the documents of a dataset on this machine. Raises ValueError as read_documents does."""
+    if config.dataset == "shakespeare":
+        return load_shakespeare()
+    return read_documents(Path(config.dataset), config.text_column)
 
 
 def make_tokenizer(encoding: str, texts: Sequence[str]) -> Tokenizer:

@@ -69,7 +69,8 @@ from transformer.dropout import Dropout
 class Embeddings(nn.Module):
     """Token vectors, plus position vectors where the kind of position adds them.
 
-    tokens (B, T) int64 -> (B, T, C). `past` is how many tokens of the same text came before these.
+    tokens (B, T) int64 -> (B, T, C). `past` is how many tokens of the same text came before these; `positions`, (B, T)
+    int64, says where each token stands, where that differs from row to row.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -83,13 +84,12 @@ class Embeddings(nn.Module):
         self.register_buffer("waves", table, persistent=False)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, tokens: Tensor, past: int = 0) -> Tensor:
+    def forward(self, tokens: Tensor, past: int = 0, positions: Tensor | None = None) -> Tensor:
         x = self.token(tokens)  # (B, T, C)
-        end = past + tokens.shape[1]
-        if self.position is not None:
-            x = x + self.position.weight[past:end]  # (T, C), the same for every row of the batch
-        elif self.waves is not None:
-            x = x + self.waves[past:end]
+        table = self.position.weight if self.position is not None else self.waves
+        if table is not None:
+            at = slice(past, past + tokens.shape[1]) if positions is None else positions
+            x = x + table[at]  # (T, C), the same for every row of the batch, or (B, T, C)
         return self.dropout(x)  # type: ignore[no-any-return]
 
 

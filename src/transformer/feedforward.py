@@ -46,6 +46,7 @@ from torch import Tensor, nn
 
 from transformer.config import ModelConfig
 from transformer.dropout import Dropout
+from transformer.linear import Linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -60,11 +61,11 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
-        self.gate: nn.Linear | None = None
+        self.up = Linear(config.d_model, config.d_ff, bias=config.bias)
+        self.gate: Linear | None = None
         if config.activation == "swiglu":
-            self.gate = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
-        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
+            self.gate = Linear(config.d_model, config.d_ff, bias=config.bias)
+        self.down = Linear(config.d_ff, config.d_model, bias=config.bias)
         self.dropout = Dropout(config.dropout)
         self.activation = ACTIVATIONS[config.activation]
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from transformer.config import IGNORE, SAMPLING_PRESETS
-from transformer.generation import generate
 from transformer.model import DecoderOnlyTransformer
 from transformer.perplexity import Evaluation, Spread, evaluate_perplexity
 from transformer.runtime.metrics import EvalMetrics, Sample
+from transformer.writing import write
 
 if TYPE_CHECKING:
     from transformer.trainer import Trainer
@@ -47,15 +47,9 @@ def measured(trainer: Trainer, progress: Callable[[int, int], object]) -> EvalMe
 
 def written(trainer: Trainer, model: DecoderOnlyTransformer) -> Sample:
     """Returns what the model, which is the trainer's and whole, writes after the prompt that the config names."""
-    tokenizer, config = trainer.data.tokenizer, trainer.config
-    start = tokenizer.encode(config.sample_prompt) or [tokenizer.eot_id]
-    tokens = generate(
-        model,
-        torch.tensor([start], device=trainer.device),
-        config.sample_tokens,
-        SAMPLING_PRESETS["balanced"],
-        stop_ids=[tokenizer.eot_id],
-        generator=torch.Generator(trainer.device).manual_seed(config.seed),
-    )
-    new = [token for token in tokens[0, len(start) :].tolist() if token != tokenizer.eot_id]
-    return Sample(trainer.step, config.sample_prompt, tokenizer.decode(new))
+    config = trainer.config
+    text = write(
+        model, trainer.data.tokenizer, config.sample_prompt, SAMPLING_PRESETS["balanced"], config.sample_tokens,
+        seed=config.seed,
+    )  # fmt: skip
+    return Sample(trainer.step, config.sample_prompt, text)

@@ -99,6 +99,28 @@ def plain_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor,
     return nats, (targets != IGNORE).sum()
 
 
+@torch.no_grad()
+def token_nats(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Returns the cross-entropy of each position, (N,) in nats, without gradients and without the table of logits.
+
+    hidden (N, C) and weight (V, C) as in next_token_loss; targets (N,) int64, of which each counts.
+    """
+    vocab = weight.shape[0]
+    if vocab < TILED_FROM_VOCAB:
+        logits = F.linear(hidden, weight)  # (N, V)
+        return F.cross_entropy(logits.float() if logits.dtype.itemsize < 4 else logits, targets, reduction="none")
+    hidden = hidden.to(_product_dtype(hidden))
+    group = _group(len(hidden), vocab)
+    buffer = hidden.new_empty(group * min(vocab, _tile(hidden)))
+    parts = [hidden.new_empty(0, dtype=torch.promote_types(hidden.dtype, torch.float32))]
+    with torch.autocast(hidden.device.type, enabled=False):
+        for x, y in zip(hidden.split(group), targets.split(group), strict=True):
+            log_sum = _walk(x, weight, _cut(buffer, len(x), vocab, keep=False), wants_mix=False)[0]  # (n, 1)
+            target_rows = weight.index_select(0, y).to(x.dtype)  # (n, C)
+            parts.append(log_sum[:, 0] - (x * target_rows).sum(1, dtype=log_sum.dtype))
+    return torch.cat(parts)
+
+
 def tiled_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The loss tile by tile, never holding (N, V). Same arguments and result, equal to rounding."""
     wants_gradient = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
@@ -171,8 +193,7 @@ def _product_dtype(hidden: Tensor) -> torch.dtype:
 def tiled_head(hidden: Tensor, weight: Tensor, targets: Tensor, wants_gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the summed nats () and the gradients of hidden (N, C) and weight (V, C), empty where not wanted."""
     vocab = weight.shape[0]
-    groups = -(-len(hidden) // max(1, BUFFER_NUMBERS // vocab))  # so many that a group's exponentials fit the buffer
-    group = max(1, -(-len(hidden) // max(1, groups)))  # positions in a group, the groups alike in size
+    group = _group(len(hidden), vocab)
     buffer = hidden.new_empty(group * (vocab if wants_gradient else min(vocab, _tile(hidden))))
     nats = torch.zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
     d_hidden = torch.empty_like(hidden) if wants_gradient else hidden.new_empty(0)
@@ -195,6 +216,12 @@ def tiled_head(hidden: Tensor, weight: Tensor, targets: Tensor, wants_gradient: 
     if wants_gradient and len(hidden) == 0:
         d_weight.zero_()
     return nats, d_hidden, d_weight
+
+
+def _group(positions: int, vocab: int) -> int:
+    """Returns the positions in a group: the groups are alike in size, and the exponentials of each fit the buffer."""
+    groups = -(-positions // max(1, BUFFER_NUMBERS // vocab))
+    return max(1, -(-positions // max(1, groups)))
 
 
 def _tile(tensor: Tensor) -> int:

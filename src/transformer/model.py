@@ -59,13 +59,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from transformer.attention import causal_mask, document_mask
+from transformer.attention import causal_mask, document_mask, padding_mask
 from transformer.block import Block, norm
 from transformer.config import ModelConfig, SamplingConfig
 from transformer.embeddings import Embeddings, alibi_bias, alibi_slopes, rotary_table
-from transformer.generation import generate
+from transformer.generation import Generators, generate
 from transformer.kv_cache import KVCache
+from transformer.linear import Linear
 from transformer.loss import next_token_loss
+
+PREFILL_CHUNK = 512
+"""Tokens of a prompt that are read at once: more are no faster, and hold more activations."""
 
 
 class DecoderOnlyTransformer(nn.Module):
@@ -89,7 +93,7 @@ class DecoderOnlyTransformer(nn.Module):
             self.embeddings = Embeddings(config)
             self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
             self.final_norm = norm(config)
-            self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+            self.head = Linear(config.d_model, config.vocab_size, bias=False)
             if config.tie_embeddings:
                 self.head.weight = self.embeddings.token.weight
             rotary = config.position == "rotary"
@@ -100,6 +104,11 @@ class DecoderOnlyTransformer(nn.Module):
         self.register_buffer("rotary", table, persistent=False)
         self.register_buffer("slopes", slopes, persistent=False)
         self.initialise()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.final_norm.weight.device  # type: ignore[return-value]
 
     @property
     def layers(self) -> list[Block]:
@@ -121,12 +130,20 @@ class DecoderOnlyTransformer(nn.Module):
         """Returns the logits of the next token at every position: tokens (B, T) int64 -> (B, T, V)."""
         return self.head(self.hidden(tokens, cache))  # type: ignore[no-any-return]
 
-    def hidden(self, tokens: Tensor, cache: KVCache | None = None, mask: Tensor | None = None) -> Tensor:
+    def hidden(
+        self,
+        tokens: Tensor,
+        cache: KVCache | None = None,
+        mask: Tensor | None = None,
+        padding: Tensor | None = None,
+    ) -> Tensor:
         """Returns what the output projection reads: tokens (B, T) int64 -> (B, T, C), after the final norm.
 
         With a cache, the tokens continue what it holds, and it is advanced by T. `mask` is bool, causal itself and
-        broadcasts to (B, H, T, S): True where a query may look; None is all that came before. ValueError beyond
-        max_seq_len, or for tokens of another shape.
+        broadcasts to (B, H, T, S): True where a query may look; None is all that came before. `padding` (B,) int64 says
+        how many tokens at the left of each row, cached ones included, are filler that nobody sees and no position
+        counts: what comes out for them has no meaning. ValueError beyond max_seq_len, for tokens of another shape, and
+        for mask and padding together.
         """
         if tokens.ndim != 2:
             raise ValueError(f"tokens have shape {tuple(tokens.shape)}, not (batch, tokens): add a batch dimension")
@@ -135,14 +152,23 @@ class DecoderOnlyTransformer(nn.Module):
         end = past + new
         if end > self.config.max_seq_len:
             raise ValueError(f"{end} tokens do not fit the context of max_seq_len={self.config.max_seq_len}")
-        rotary = None if self.rotary is None else self.rotary[:, past:end]  # (2, T, D)
+        positions = None
+        if padding is not None:
+            if mask is not None:
+                raise ValueError("mask and padding cannot be given together")
+            columns = torch.arange(past, end, device=tokens.device)
+            positions = (columns - padding[:, None]).clamp(min=0)  # (B, T)
+            mask = padding_mask(padding, new, end)  # (B, 1, T, S)
+        rotary = None
+        if self.rotary is not None:  # (2, T, D), or (2, B, 1, T, D)
+            rotary = self.rotary[:, past:end] if positions is None else self.rotary[:, positions][:, :, None]
         if self.slopes is not None:
             # Given three dimensions, PyTorch's attention takes its slow way on a CPU.
             bias = alibi_bias(self.slopes, new, end)[None]  # (1, H, T, S)
             mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)  # (1 or B, H, T, S)
         elif mask is None and 1 < new < end:
             mask = causal_mask(new, end, tokens.device)  # (T, S), made once for all layers
-        x = self.embeddings(tokens, past)  # (B, T, C)
+        x = self.embeddings(tokens, past, positions)  # (B, T, C)
         recompute = self.activation_checkpointing and self.training and torch.is_grad_enabled()
         for block in self.blocks:
             if recompute:
@@ -153,9 +179,20 @@ class DecoderOnlyTransformer(nn.Module):
             cache.advance(new)
         return self.final_norm(x)  # type: ignore[no-any-return]
 
-    def next_logits(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Returns the logits that follow the last token only: tokens (B, T) -> (B, V)."""
-        return self.head(self.hidden(tokens, cache)[:, -1])  # type: ignore[no-any-return]
+    def next_logits(self, tokens: Tensor, cache: KVCache | None = None, padding: Tensor | None = None) -> Tensor:
+        """Returns the logits that follow the last token only: tokens (B, T) -> (B, V). `padding` is as in hidden().
+
+        With a cache, a long prompt is read PREFILL_CHUNK tokens at a time, so that what is held for it stays small.
+        """
+        *earlier, last = tokens.split(PREFILL_CHUNK if cache is not None else max(1, tokens.shape[1]), dim=1)
+        for chunk in earlier:
+            self.hidden(chunk, cache, padding=padding)
+        return self.head(self.hidden(last, cache, padding=padding)[:, -1])  # type: ignore[no-any-return]
+
+    def allocate_cache(self, batch_size: int, max_len: int | None = None) -> KVCache:
+        """Returns an empty cache where the model is, for max_len tokens a row (default: the whole context)."""
+        dtype = self.embeddings.token.weight.dtype
+        return KVCache.allocate(self.config, batch_size, max_len, self.device, dtype)
 
     def loss(self, tokens: Tensor, targets: Tensor, end_of_text: int | None = None) -> tuple[Tensor, Tensor]:
         """Returns the summed loss in nats and the number of targets counted; tokens and targets (B, T) int64.
@@ -177,20 +214,27 @@ class DecoderOnlyTransformer(nn.Module):
         temperature: float = 1.0,
         top_k: int = 50,
         top_p: float = 0.9,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
         stop_ids: Iterable[int] = (),
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
+        padding: Tensor | None = None,
     ) -> Tensor:
         """Continues each row of start_tokens (B, T) int64; returns (B, length) ids, prompt included.
 
         `max_length` counts the prompt, `max_new_tokens` only what is new and wins where both are given. The cache
-        changes speed, never output. See generation.py for stop_ids and what happens at the context limit.
+        changes speed, never output. See generation.py for stop_ids, generators, prompts of unequal length (padding)
+        and what happens at the context limit; sampling.py for the other settings.
         """
         sampling = SamplingConfig.from_dict(
-            {"strategy": sampling_strategy, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-        )
+            {
+                "strategy": sampling_strategy, "temperature": temperature, "top_k": top_k, "top_p": top_p,
+                "min_p": min_p, "repetition_penalty": repetition_penalty,
+            }
+        )  # fmt: skip
         if max_new_tokens is None:
             max_new_tokens = max(0, max_length - start_tokens.shape[1])
-        return generate(self, start_tokens, max_new_tokens, sampling, stop_ids, use_cache, generator)
+        return generate(self, start_tokens, max_new_tokens, sampling, stop_ids, use_cache, generator, padding)
 
     @torch.no_grad()
     def attention_weights(self, tokens: Tensor) -> list[Tensor]:

@@ -1,13 +1,8 @@
 """A trained model as text that a browser can read: settings, encoding and weights, for the lesson page.
 
-`page/forward.js` and `page/tokenizer.js` read what `export` makes. Matrices become whole numbers of 8 bits: each row is
-divided by a scale of its own, so that its largest number becomes 127, and rounded. A row costs a byte a number and four
-for its scale; what is rounded away is at most 1/254 of the row's largest number. Norms and biases, a hundredth of the
-whole, stay 32 bits. All bytes are written in base64, four characters for three bytes.
-
->>> whole, scales = quantise(torch.tensor([[1.0, -0.5, 0.002], [0.0, 0.0, 0.0]]))
->>> whole.tolist(), dequantise(whole, scales)[0, 1].item()
-([[127, -64, 0], [0, 0, 0]], -0.5039370059967041)
+`page/forward.js` and `page/tokenizer.js` read what `export` makes. Matrices become 8-bit integers with a scale for each
+row (quantisation.py); norms and biases, a hundredth of the whole, stay 32 bits. All bytes are written in base64, four
+characters for three bytes.
 """
 
 from __future__ import annotations
@@ -22,23 +17,11 @@ from torch import Tensor
 
 from transformer.config import ModelConfig
 from transformer.model import DecoderOnlyTransformer
+from transformer.quantisation import Int8Linear
 from transformer.text import ByteTokenizer, Tokenizer
 from transformer.text.encodings import TiktokenTokenizer
 
 FORMAT = 1
-LARGEST = 127
-
-
-def quantise(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns (rows, columns) int8 and a scale for each row, (rows,) float32, above 0 even for a row of zeros."""
-    scales = (matrix.float().abs().amax(1) / LARGEST).clamp_min(torch.finfo(torch.float32).tiny)  # (rows,)
-    whole = (matrix.float() / scales[:, None]).round()
-    return whole.clamp(-LARGEST, LARGEST).to(torch.int8), scales
-
-
-def dequantise(whole: Tensor, scales: Tensor) -> Tensor:
-    """Returns the numbers that a browser computes with, (rows, columns) float32."""
-    return whole.float() * scales[:, None]
 
 
 def export(model: DecoderOnlyTransformer, tokenizer: Tokenizer, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,8 +109,9 @@ def _stored(weight: Tensor) -> dict[str, Any]:
     shape = list(weight.shape)
     if weight.ndim != 2:
         return {"shape": shape, "type": "float32", "data": _text(_bytes(weight.float()))}
-    whole, scales = quantise(weight)
-    return {"shape": shape, "type": "int8", "scales": _text(_bytes(scales)), "data": _text(_bytes(whole))}
+    rounded = Int8Linear(weight)
+    scales, whole = _text(_bytes(rounded.scale)), _text(_bytes(rounded.quantised))
+    return {"shape": shape, "type": "int8", "scales": scales, "data": whole}
 
 
 def _unpacked(stored: Mapping[str, Any]) -> Tensor:
@@ -136,7 +120,7 @@ def _unpacked(stored: Mapping[str, Any]) -> Tensor:
 
     if stored["type"] == "float32":
         return numbers("data", torch.float32).view(stored["shape"])
-    return dequantise(numbers("data", torch.int8).view(stored["shape"]), numbers("scales", torch.float32))
+    return numbers("data", torch.int8).view(stored["shape"]) * numbers("scales", torch.float32)[:, None]
 
 
 def _bytes(numbers: Tensor) -> bytes:

@@ -17,37 +17,61 @@ Perplexity reads as a number of choices: a model of perplexity 20 is as unsure, 
 >>> round(calculate_perplexity(torch.zeros(1, 3, 8), torch.tensor([[1, 5, 7]])), 6)     # equal logits over 8 tokens
 8.0
 
+**Against what.** Two models that read nothing stand beside the number. *Uniform* gives every token 1/V and scores ln V.
+*Unigram* knows how often each token comes, and not what stands before it. What a model gained by reading shows against
+the second. Four tokens were counted 3, 0, 0 and 1 times in other text; with one added to each, so that none is
+impossible, the first two have 4/8 and 1/8. A text of these two is a choice among 2 and among 8, and sqrt(2 * 8) is
+
+>>> round(math.exp(unigram_nats(torch.tensor([1, 1, 0, 0]), torch.tensor([3, 0, 0, 1]))), 6)
+4.0
+
 **Comparing encodings.** Perplexity is per token, and tokens differ: cl100k_base packs some four bytes into one, a byte
 encoding one. A model that guesses whole words looks worse than one that guesses letters, and need not be. *Bits per
 byte* counts surprise against the text itself:
 
     bits per byte = (sum of nats / ln 2) / bytes of text
 
-It is also a compression rate: 2.0 means that the model could store the text in a quarter of its size.
+It is also a compression rate: 2.0 means that the model could store the text in a quarter of its size. The surprise at
+each end-of-text is in the sum, though no byte of text spells it: where a text ends has to be told as well.
 
 >>> score = Evaluation(nats=80 * math.log(2), tokens=20, text_bytes=40)
 >>> round(score.bits_per_byte, 3), round(score.perplexity, 3)
 (2.0, 16.0)
 
-**Sums, not means.** Batches hold different numbers of counted tokens; the mean of their means weighs a token of a small
-batch more. Sums of nats and counts add up exactly, and exp comes once, at the end (the mean of exponentials is another
-number altogether, and always a larger one).
+**Sums, not means.** Batches and documents hold different numbers of tokens; the mean of their means weighs a token of a
+small one more. Sums of nats and counts add up exactly, and exp comes once, at the end (the mean of exponentials is
+another number altogether, and always a larger one).
 
-**Context.** The text is cut into rows of max_seq_len tokens, and each row's first tokens have little before them. That
-makes the number a little worse than the model's best; it is the same for every model measured here, and quick.
-Every token is a target exactly once.
+**Two ways to read the text.** `evaluate_perplexity` reads rows of the packed stream, as training does: quick, used for
+a run's looks at itself, and each row's first tokens have little before them, or the end of another document.
+`document_scores.score_documents` reads every document alone, in windows that overlap, so that each token has context.
+Tokens with more context are easier, so its numbers tend to lie lower: compare them with each other, not with looks.
+
+**How sure.** Another choice of documents would have given another number. Tokens of one document resemble each other,
+so documents, not tokens, are the independent draws. With loss L = sum n_d / sum t_d over D documents of n_d nats and
+t_d tokens, a ratio of two sums, the usual linearised estimate of its standard error is
+
+    s = sqrt(D / (D - 1) * sum_d (n_d - L t_d)^2) / sum_d t_d
+
+Two models on the same documents are compared by the differences document by document (`Scores.minus`): what makes a
+document hard is hard for both and cancels, so that a difference far below either one's own error shows.
+
 **Cost.** A forward pass over the text, without the table of logits (loss.py).
+**Not chosen.** Student's t for few documents: read s with care below ten of them. Error bars over tokens: too short.
 **Is it working?** An untrained model scores about ln V; training text scores no worse than validation text.
 
-Papers: Shannon 1951, "Prediction and entropy of printed English"; bits per byte across encodings, arXiv 2101.00027.
-Read before: loss.py. Next: scheduler.py.
+Papers: perplexity, Jelinek et al. 1977, "Perplexity, a measure of the difficulty of speech recognition tasks"; Shannon
+1951, "Prediction and entropy of printed English"; bits per byte across encodings, arXiv 2101.00027; the error of a
+ratio, Cochran 1977, "Sampling Techniques", chapter 6; paired differences, arXiv 2411.00640.
+Read before: loss.py. Next: document_scores.py, scheduler.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -80,6 +104,81 @@ class Evaluation:
     def bits_per_byte(self) -> float:
         """Bits a byte of text; nan where the text's size is unknown."""
         return self.nats / math.log(2) / self.text_bytes if self.text_bytes else math.nan
+
+
+class Difference(NamedTuple):
+    """How much more one model needs than another on the same documents."""
+
+    bits_per_byte: float
+    error: float | None
+    """Its standard error; None for fewer than two documents."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model scored on each of D documents."""
+
+    nats: Tensor
+    """Summed surprise, (D,) float64."""
+    tokens: Tensor
+    """Tokens predicted, end-of-text among them, (D,) int64."""
+    text_bytes: Tensor
+    """The text's size, (D,) int64."""
+
+    def __len__(self) -> int:
+        """The number of documents."""
+        return len(self.nats)
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """The sums over all documents."""
+        return Evaluation(float(self.nats.sum()), int(self.tokens.sum()), int(self.text_bytes.sum()))
+
+    @property
+    def loss_error(self) -> float | None:
+        """The standard error of the loss, in nats a token; None for fewer than two documents."""
+        return _ratio_error(self.nats, self.tokens)
+
+    @property
+    def perplexity_error(self) -> float | None:
+        """The standard error of the perplexity, from that of the loss by the slope of exp."""
+        return None if self.loss_error is None else self.evaluation.perplexity * self.loss_error
+
+    @property
+    def bits_per_byte_error(self) -> float | None:
+        """The standard error of the bits per byte; None for fewer than two documents."""
+        return _ratio_error(self.nats / math.log(2), self.text_bytes)
+
+    def minus(self, other: Scores) -> Difference:
+        """Returns this model's bits per byte less the other's, paired by document.
+
+        Raises ValueError where the documents are not of equal sizes; see `shared`.
+        """
+        if not torch.equal(self.text_bytes, other.text_bytes):
+            raise ValueError("the two models were not measured on the same documents: cut both with shared()")
+        bits = (self.nats - other.nats) / math.log(2)  # (D,)
+        return Difference(float(bits.sum() / self.text_bytes.sum()), _ratio_error(bits, self.text_bytes))
+
+
+def shared(scores: Sequence[Scores]) -> list[Scores]:
+    """Cuts scores of one text to the documents, from the first on, that all of them have whole.
+
+    A limit in tokens ends sooner for an encoding with more tokens to the text, often inside a document.
+    """
+    count = min(map(len, scores), default=0)
+    sizes = [score.text_bytes[:count] for score in scores]
+    alike = torch.stack([size == sizes[0] for size in sizes]).all(0) if sizes else torch.ones(0)  # (count,)
+    whole = int(alike.long().cumprod(0).sum())
+    return [Scores(score.nats[:whole], score.tokens[:whole], score.text_bytes[:whole]) for score in scores]
+
+
+def _ratio_error(parts: Tensor, sizes: Tensor) -> float | None:
+    """The standard error of sum(parts) / sum(sizes), both (D,), over draws of documents; None for fewer than two."""
+    total = float(sizes.sum())
+    if len(parts) < 2 or not total:
+        return None
+    residuals = parts - parts.sum() / total * sizes  # (D,)
+    return math.sqrt(float(residuals.square().sum()) * len(parts) / (len(parts) - 1)) / total
 
 
 @dataclass
@@ -119,12 +218,14 @@ def evaluate_perplexity(
 ) -> Evaluation:
     """Scores a text that dataset.validation_rows cut: inputs and targets (rows, T) int64 on any device.
 
-    Targets of IGNORE do not count. `text_bytes` is the size of the text that the targets spell. Given the id of
-    end-of-text, attention stays within documents, as it should for a model that was trained so. `spread` collects how
-    much the batches differ; `progress` is told the rows that are done. Dropout is off; the model's mode is restored.
+    sum_i -ln p(target_i | the row before it), and the count of i; their quotient is the loss, exp of that the
+    perplexity (Jelinek et al. 1977). Targets of IGNORE do not count. `text_bytes` is the size of the text that the
+    targets spell. Given the id of end-of-text, attention stays within documents, as it should for a model that was
+    trained so. `spread` collects how much the batches differ; `progress` is told the rows that are done. Dropout is
+    off; the model's mode is restored.
     """
     nats, tokens = torch.zeros((), dtype=torch.float64), 0
-    device = model.head.weight.device
+    device = model.device
     with torch.no_grad(), evaluating(model):
         batches = zip(inputs.split(batch_size), targets.split(batch_size), strict=True)
         for number, (rows, wanted) in enumerate(batches, start=1):
@@ -139,7 +240,10 @@ def evaluate_perplexity(
 
 
 def calculate_perplexity(logits: Tensor, targets: Tensor) -> float:
-    """Returns exp of the mean surprise: logits (..., V), targets (...) int64; IGNORE is not counted."""
+    """Returns exp((1/N) sum_i -ln softmax(logits_i)[target_i]) over the N targets that are not IGNORE.
+
+    logits (..., V) of any float type; targets (...) int64. nan where no target counts. Source: Jelinek et al. 1977.
+    """
     loss = F.cross_entropy(logits.flatten(0, -2).double(), targets.flatten(), ignore_index=IGNORE)
     return calculate_perplexity_from_loss(loss.item())
 
@@ -147,3 +251,16 @@ def calculate_perplexity(logits: Tensor, targets: Tensor) -> float:
 def calculate_perplexity_from_loss(loss: float) -> float:
     """Returns exp(loss) for a loss in nats a token; infinite where that is beyond what a float can hold."""
     return math.inf if loss > 700 else math.exp(loss)
+
+
+def unigram_nats(counts: Tensor, known: Tensor | None = None) -> float:
+    """Returns the nats a token of a model that knows how often each token comes, and nothing else.
+
+    counts (V,): of the text to be scored. known (V,): of other text; one is added to each (Laplace's rule of
+    succession). None: the frequencies of the text itself, which no model that reads nothing can be better than.
+    """
+    counts = counts.double()
+    known = counts if known is None else known.double() + 1
+    seen = counts > 0
+    surprise = known.sum().log() - known[seen].log()
+    return float((counts[seen] * surprise).sum() / counts.sum())

@@ -38,14 +38,18 @@ def save_loss_curve(metrics: Sequence[Path], *pictures: Path, against: Against =
     runs = [run for run in read_histories(metrics) if run.steps]
     if not runs:
         raise ValueError(f"no training step in {', '.join(map(str, metrics))}: nothing to draw")
-    figure = draw(runs, against)
+    save(draw(runs, against), *pictures)
+    return pictures[0]
+
+
+def save(figure: Figure, *pictures: Path) -> None:
+    """Writes a drawing as each of the pictures, whose kinds follow from their endings."""
     if arrangement := figure.get_layout_engine():
         arrangement.execute(figure)  # once for all pictures
         figure.set_layout_engine("none")
     for picture in pictures:
         picture.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(picture, dpi=150)
-    return pictures[0]
 
 
 def draw(runs: Sequence[History], against: Against = "tokens") -> Figure:

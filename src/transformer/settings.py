@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import math
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 C = TypeVar("C", bound="Config")
@@ -60,6 +60,16 @@ class Config:
         if found:
             raise ConfigError(found)
         return config
+
+
+def leaves(config: Config, group: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Yields group, name and value of every setting; the run's own ones have the group ""."""
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
+        if isinstance(value, Config):
+            yield from leaves(value, field.name)
+        else:
+            yield group, field.name, value
 
 
 def build(cls: type[C], values: Mapping[str, Any]) -> tuple[C, list[str]]:

@@ -65,7 +65,7 @@ def load(path: Path) -> dict[str, Any]:
 
     Raises CheckpointError where it is missing, damaged or foreign.
     """
-    if not any((path / name).exists() for name in (MANIFEST, REST)):
+    if not is_sharded_state(path):
         return checkpoint.load(path)
     try:
         listed: Sums = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
@@ -77,6 +77,11 @@ def load(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged or not a training state: {error}") from error
     return {**checkpoint.load(path / REST), "folder": str(path)}
+
+
+def is_sharded_state(path: Path) -> bool:
+    """Whether the folder is a state, whole or damaged, rather than a folder of checkpoints."""
+    return any((path / name).exists() for name in (MANIFEST, REST))
 
 
 def complete(contents: dict[str, Any], model: nn.Module) -> dict[str, Any]:

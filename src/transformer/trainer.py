@@ -67,7 +67,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple
 from functools import cached_property
 from pathlib import Path
@@ -360,9 +360,10 @@ class Trainer:
         """Leaves the epoch's checkpoint and tells how the epoch went."""
         train_loss = self.epoch_nats / max(1, self.epoch_tokens)
         self.epoch_nats, self.epoch_tokens = 0.0, 0
-        path = self.save(score)
+        judged = self.judge()
+        path = self.save(score, {"train_loss": train_loss, "verdict": judged.kind, "reason": judged.reason})
         losses = (train_loss, calculate_perplexity_from_loss(train_loss), score.loss, score.perplexity)
-        self.tell(EpochMetrics(self.epoch, self.step, *losses, str(path), *astuple(self.judge())))
+        self.tell(EpochMetrics(self.epoch, self.step, *losses, str(path), *astuple(judged)))
 
     def judge(self) -> Verdict:
         """Returns how the run goes, by the recent part of both curves."""
@@ -388,14 +389,14 @@ class Trainer:
         for observer in self.observers:
             observer(event)
 
-    def save(self, score: EvalMetrics) -> Path:
-        """Writes the epoch's checkpoint, the weights and what they scored; returns its path.
+    def save(self, score: EvalMetrics, told: Mapping[str, float | str] | None = None) -> Path:
+        """Writes the epoch's checkpoint, the weights, what they scored and `told` of the epoch; returns its path.
 
         With keep_last, earlier ones of this run are removed then.
         """
         encoding = self.data.tokenizer.short_name
         path = checkpoint.epoch_path(self.directory, self.epoch, encoding)
-        metrics = {"validation_loss": score.loss, "bits_per_byte": score.bits_per_byte}
+        metrics = {"validation_loss": score.loss, "bits_per_byte": score.bits_per_byte, **(told or {})}
         others = [(epoch, loss) for epoch, loss in self.epochs_saved if epoch != self.epoch]
         self.epochs_saved = [*others, (self.epoch, score.loss)]
         weights = self.dist.whole_weights(self.model)  # all processes have a part in it

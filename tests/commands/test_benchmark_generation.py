@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -32,21 +33,24 @@ def test_the_latest_checkpoint_is_measured_up_to_its_context(command: Command, t
     contents = results(tmp_path)
     assert contents["command"] == "main.py benchmark --repeats 1"
     assert contents["config"]["max_seq_len"] == 24
-    assert [row["length"] for row in contents["results"]] == [12, 24]  # 3 and 6 are within the prompt of 8
+    assert [row["length"] for row in contents["results"]] == [10, 11, 13, 15, 16, 19, 21, 24]
     for row in contents["results"]:
-        assert row["new_tokens"] == row["length"] - 8
+        assert row["new_tokens"] == row["length"] - 1
         assert row["first_difference"] is None
         assert row["speedup"] == pytest.approx(row["uncached"]["seconds"] / row["cached"]["seconds"])
+        assert row["first_token_seconds"] > 0
+        assert row["cache_bytes"] == row["formula_bytes"]
         for kind in ("cached", "uncached"):
-            assert 0 < row[kind]["first_token_seconds"] <= row[kind]["seconds"]
+            assert row[kind]["runs"] == 1
             assert row[kind]["tokens_per_second"] == pytest.approx(row["new_tokens"] / row[kind]["seconds"])
 
 
 @pytest.mark.usefixtures("tiny_checkpoint")
 def test_a_picture_is_drawn_and_out_says_where(command: Command, tmp_path: Path) -> None:
-    outcome = command("benchmark", "--repeats", "1", "--lengths", "10", "--out", "elsewhere/here")
+    outcome = command("benchmark", "--repeats", "1", "--lengths", "10", "12", "--out", "elsewhere/here")
     assert outcome.status == 0
     assert (tmp_path / "elsewhere/here/speed.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "elsewhere/here/speed.svg").read_text(encoding="utf-8")
     assert (tmp_path / "elsewhere/here/results.json").is_file()
     assert not (tmp_path / "runs").exists()
 
@@ -57,7 +61,8 @@ def test_cache_bytes_are_the_documented_formula(command: Command, tmp_path: Path
     (row,) = results(tmp_path)["results"]
     a_layer = 2 * 2 * 20 * 8 * 4  # 2 x heads x seq_len x d_k x bytes per number
     assert row["cache_bytes"] == 2 * a_layer
-    assert f"{2 * a_layer:,} bytes, as allocated" in outcome.out
+    assert f"{2 * a_layer:,} bytes, as measured" in outcome.out
+    assert "KiB = formula" in outcome.out
 
 
 def test_fewer_key_value_heads_make_a_smaller_cache() -> None:
@@ -108,7 +113,7 @@ def test_a_cache_that_changes_the_text_is_found_and_shouted_about(
 
     config = ModelConfig(vocab_size=50, d_model=16, num_heads=2, num_layers=1, d_ff=16, max_seq_len=16)
     monkeypatch.setattr(benchmark_generation, "open_or_make_model", lambda _: (Forgetful(config), "a forgetful model"))
-    outcome = command("benchmark", "--repeats", "1")
+    outcome = command("benchmark", "--repeats", "1", "--lengths", "10", "16", "--prompt-tokens", "8")
     assert outcome.status == 2
     assert "CACHE CHANGED THE OUTPUT at length 16, from token 10 on" in outcome.err
     assert "DIFFERENT" in outcome.out
@@ -128,18 +133,74 @@ def test_first_difference_counts_from_the_start_of_the_text() -> None:
 def test_speeds_are_medians_over_the_counted_runs() -> None:
     from generation_speed import Run, speed
 
-    measured = speed([Run([], 0.2, 2.0), Run([], 0.1, 90.0), Run([], 0.3, 4.0)], new_tokens=8)
-    assert (measured.seconds, measured.first_token_seconds, measured.tokens_per_second) == (4.0, 0.2, 2.0)
+    measured = speed([Run([], 2.0), Run([], 90.0), Run([], 4.0)], new_tokens=8)
+    assert (measured.seconds, measured.tokens_per_second, measured.runs) == (4.0, 2.0, 3)
     assert measured.spread == 22.0  # (90 - 2) / 4: one run met a busy machine, and the median does not mind
+
+
+@pytest.mark.parametrize("exponent", [1.0, 2.0])
+def test_a_power_is_found_in_the_longer_half_whatever_the_shorter_half_does(exponent: float) -> None:
+    from generation_growth import growth
+
+    lengths = [10, 20, 40, 80, 160, 320]
+    fit = growth(lengths, [9.0, 9.0, 9.0, *(0.04 * length**exponent for length in lengths[3:])])
+    assert fit is not None
+    assert (fit.shortest, fit.longest) == (80, 320)
+    assert fit.exponent == pytest.approx(exponent)
+    assert fit.standard_error == pytest.approx(0, abs=1e-6)
+    assert fit.seconds(1000) == pytest.approx(0.04 * 1000**exponent)
+
+
+def test_the_standard_error_is_that_of_a_regression() -> None:
+    from generation_growth import growth
+
+    lengths = np.array([10, 25, 70, 150])
+    seconds = np.array([0.5, 1.0, 2.0, 9.0])
+    fit = growth(lengths.tolist(), seconds.tolist())  # half of four, but three at least
+    (slope, intercept), covariance = np.polyfit(np.log(lengths[1:]), np.log(seconds[1:]), 1, cov="unscaled")
+    left = np.log(seconds[1:]) - intercept - slope * np.log(lengths[1:])
+    assert fit is not None
+    assert fit.exponent == pytest.approx(slope)
+    assert fit.standard_error == pytest.approx(float(np.sqrt(covariance[0, 0] * (left**2).sum())))  # 3 - 2 is 1
+
+
+@pytest.mark.usefixtures("tiny_checkpoint")
+def test_exponents_are_told_stored_and_drawn(command: Command, tmp_path: Path) -> None:
+    outcome = command("benchmark", "--repeats", "1", "--lengths", "10", "14", "19", "24")
+    picture = (tmp_path / OUT / "speed.svg").read_text(encoding="utf-8")
+    for kind, field in (("with the cache", "cached"), ("without the cache", "uncached")):
+        fit = results(tmp_path)["growth"][field]
+        assert (fit["shortest"], fit["longest"]) == (14, 24)
+        exponent, error = f"{fit['exponent']:.2f}", f"{fit['standard_error']:.2f}"
+        assert f"{kind}, seconds grow as length ** {exponent} (± {error}) from 14 to 24 tokens" in outcome.out
+        assert f"<!-- {kind}: exponent {exponent} ± {error} -->" in picture
+    assert "An exponent near 1:" in outcome.out
+
+
+@pytest.mark.usefixtures("tiny_checkpoint")
+def test_of_two_lengths_no_exponent_is_told(command: Command, tmp_path: Path) -> None:
+    outcome = command("benchmark", "--repeats", "1", "--lengths", "10", "24")
+    assert outcome.status == 0
+    assert "exponent" not in outcome.out
+    assert results(tmp_path)["growth"] == {"cached": None, "uncached": None}
+
+
+@pytest.mark.usefixtures("tiny_checkpoint")
+def test_long_texts_are_written_fewer_times_and_it_is_said(command: Command, tmp_path: Path) -> None:
+    outcome = command("benchmark", "--repeats", "3", "--max-seconds", "0", "--lengths", "10", "12")
+    assert "without the cache, to save time, not 3x but: 1x 10 tokens, 1x 12 tokens" in outcome.out
+    assert [row[kind]["runs"] for row in results(tmp_path)["results"] for kind in ("cached", "uncached")] == [1] * 4
 
 
 @pytest.mark.usefixtures("tiny_checkpoint")
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--lengths", "25"], "length 25 must be above prompt_tokens=8 and at most max_seq_len=24"),
-        (["--lengths", "8"], "length 8 must be above prompt_tokens=8"),
+        (["--lengths", "25"], "length 25 must be above prompt_tokens=1 and at most max_seq_len=24"),
+        (["--lengths", "8", "--prompt-tokens", "8"], "length 8 must be above prompt_tokens=8"),
         (["--prompt-tokens", "24"], "length 24 must be above prompt_tokens=24"),
+        (["--max-seconds", "-1"], "max_seconds=-1.0 must not be below 0"),
+        (["--max-seconds", "nan"], "max_seconds=nan must not be below 0"),
         (["--repeats", "0"], "repeats and prompt_tokens must be at least 1"),
         (["--preset", "tinny"], "there is no preset 'tinny'; did you mean 'tiny'?"),
         (["--preset", "tiny", "--max-seq-len", "-3"], "max_seq_len=-3 must be above 0"),

@@ -89,7 +89,8 @@ SPELLINGS = {
 
 @pytest.mark.parametrize("arguments", SPELLINGS)
 def test_every_spelling_of_a_flag_says_which_setting_was_typed(arguments: tuple[str, ...]) -> None:
-    from resuming import leaves, typed_settings
+    from resuming import typed_settings
+    from transformer.settings import leaves
 
     names = {name for _, name, _ in leaves(TrainConfig())}
     assert typed_settings(arguments) & names == SPELLINGS[arguments]

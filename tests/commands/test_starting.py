@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import re
 import shutil
@@ -17,6 +16,7 @@ import torch
 from transformer import checkpoint
 from transformer.config import PRESETS
 from transformer.dataset import open_dataset
+from transformer.perplexity import evaluate_perplexity
 from transformer.runtime.metrics import METRICS_FILE, StepMetrics, read_metrics
 from transformer.trainer import Trainer
 
@@ -76,12 +76,11 @@ def test_the_first_losses_are_those_of_the_checkpoint_on_the_new_text(command: C
     run = checkpoint.load_model(folder / "model_epoch_1_bpe270.pt")
     loaded = checkpoint.load_model(here / ORIGIN)
 
-    from evaluate_perplexity import measure
-
-    on_new_text = measure(dataclasses.replace(loaded, config=run.config)).loss
+    data = open_dataset(run.config.data, loaded.tokenizer)
+    on_new_text = evaluate_perplexity(loaded.model, *data.validation).loss
     told = f"beginning with the weights of {ORIGIN}, step 8, in checkpoints_finetuned; its validation loss on this text"
     assert f"{told} is {on_new_text:.4f}" in outcome.out
-    trainer = Trainer(run.config, open_dataset(run.config.data, loaded.tokenizer))
+    trainer = Trainer(run.config, data)
     inputs, targets, _ = next(trainer.batches)
     with torch.no_grad():
         nats, count = loaded.model.loss(inputs, targets)
@@ -104,7 +103,7 @@ def test_the_new_run_has_its_own_schedule_and_says_what_it_came_from(command: Co
     assert (contents["step"], contents["config"]["data"]["encoding"]) == (8, "bpe270")
     assert contents["config"]["model"] == before["config"]["model"]  # its dropout too
     outcome = command("generate", "--prompt", "a", "--max-new-tokens", "1")
-    assert f"; begun from {ORIGIN})" in outcome.out
+    assert f"; begun from {ORIGIN})" in outcome.err
 
 
 def test_a_training_state_will_do_too_and_a_stopped_run_goes_on(command: Command, here: Path) -> None:

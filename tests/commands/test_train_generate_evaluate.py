@@ -6,7 +6,6 @@ And every kind of slip: exit status 2, one line that begins with "error:", and n
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import json
 import os
@@ -26,6 +25,8 @@ import torch
 
 from transformer import checkpoint
 from transformer.config import PRESETS, SAMPLING_PRESETS
+from transformer.dataset import open_dataset
+from transformer.perplexity import evaluate_perplexity
 from transformer.runtime.metrics import EpochMetrics, EvalMetrics, RunEnded, RunStarted, StepMetrics, read_metrics
 from transformer.trainer import Trainer
 
@@ -158,7 +159,7 @@ def test_a_vocabulary_of_ones_own_is_trained_and_goes_with_the_model(command: Co
     (tmp_path / "story.txt").unlink()  # the text is not needed for writing
     written = command("generate", "--prompt", "The cat", "--max-new-tokens", "5", "--seed", "1")
     assert written.status == 0, written.err
-    assert "model_epoch_1_bpe280.pt (bpe280," in written.out
+    assert "model_epoch_1_bpe280.pt (bpe280," in written.err
 
 
 def test_a_name_with_brackets_is_printed_as_it_is(command: Command, tmp_path: Path) -> None:
@@ -169,7 +170,7 @@ def test_a_name_with_brackets_is_printed_as_it_is(command: Command, tmp_path: Pa
     assert "story[old].txt: 2 steps" in outcome.out
     assert str(Path("checkpoints[b]/model_epoch_1_byte.pt")) in outcome.out
     written = command("generate", "--prompt", "x", "--max-new-tokens", "1")
-    assert str(Path("checkpoints[b]/model_epoch_1_byte.pt")) in written.out
+    assert str(Path("checkpoints[b]/model_epoch_1_byte.pt")) in written.err
 
 
 def test_a_name_like_a_closing_tag_is_no_traceback(command: Command, tmp_path: Path) -> None:
@@ -194,19 +195,15 @@ def test_mask_documents_is_a_flag_that_goes_with_the_model(
     train = (*(replaced.get(argument, argument) for argument in TRAIN), "--max-steps", "4", "--mask-documents")
     outcome = command(*train)
     assert outcome.status == 0, outcome.err
-    from evaluate_perplexity import measure
-
     loaded = checkpoint.load_model(tmp_path / "checkpoints_tiny" / "model_epoch_1_byte.pt")
     assert loaded.config.data.mask_documents
-    score = measure(loaded).loss
-    assert score == pytest.approx(loaded.contents["metrics"]["validation_loss"], rel=1e-6)
-    settings = dataclasses.replace(loaded.config.data, mask_documents=False)
-    other = dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, data=settings))
-    assert measure(other).loss != pytest.approx(score, rel=1e-6)
-    for name in ("evaluate", "compare"):
+    rows = open_dataset(loaded.config.data, loaded.tokenizer).validation
+    masked, plain = (evaluate_perplexity(loaded.model, *rows, end_of_text=end).loss for end in (256, None))
+    assert masked == pytest.approx(loaded.contents["metrics"]["validation_loss"], rel=1e-6)
+    assert plain != pytest.approx(masked, rel=1e-6)
+    for name in ("evaluate", "compare"):  # which read each document alone
         outcome = command(name)
         assert outcome.status == 0, outcome.err
-        assert f"{score:.4f}" in outcome.out
 
     with monkeypatch.context() as patch:
         interrupted_at(patch, 3)
@@ -279,15 +276,12 @@ def test_an_error_before_the_first_step_leaves_an_earlier_runs_metrics(command: 
 # Generate
 
 
-def test_generate_names_checkpoint_encoding_settings_and_seed(command: Command, trained: Path) -> None:
+def test_generate_names_the_checkpoint_that_was_trained(command: Command, trained: Path) -> None:
     outcome = command("generate", "--prompt", "The cat", "--max-new-tokens", "12", "--seed", "7")
     assert outcome.status == 0, outcome.err
-    named, settings, *text = outcome.out.splitlines()
+    named = outcome.err.splitlines()[0]
     assert named.startswith(str(Path("checkpoints_tiny/model_epoch_1_byte.pt")) + " (byte, ")
     assert "step 20, 1,280 tokens seen" in named
-    assert settings == "strategy top_k_top_p, temperature 0.8, top_k 50, top_p 0.9, seed 7"
-    assert text[0].startswith("The cat")
-    assert re.fullmatch(r"\d+ tokens, \d+ tokens/s\n", outcome.err)
 
 
 def test_the_same_seed_gives_the_same_text_and_another_one_another(command: Command, trained: Path) -> None:
@@ -295,40 +289,40 @@ def test_the_same_seed_gives_the_same_text_and_another_one_another(command: Comm
         command("generate", "--prompt", "The", "--seed", seed, "--max-new-tokens", "40").out for seed in ("7", "7", "8")
     )
     assert first == second
-    assert first.splitlines()[2:] != other.splitlines()[2:]
+    assert first != other
 
 
 def test_the_seed_that_was_drawn_gives_the_text_again(command: Command, trained: Path) -> None:
-    first = command("generate", "--prompt", "The", "--max-new-tokens", "30").out
-    seed = re.search(r"seed (\d+)", first)
+    first = command("generate", "--prompt", "The", "--max-new-tokens", "30")
+    seed = re.search(r"seed (\d+)", first.err)
     assert seed is not None
-    assert command("generate", "--prompt", "The", "--max-new-tokens", "30", "--seed", seed[1]).out == first
+    assert command("generate", "--prompt", "The", "--max-new-tokens", "30", "--seed", seed[1]).out == first.out
 
 
 @pytest.mark.parametrize("prompt", ["", " ", "\n", "é低🙂", "<|endoftext|>", "The cat sat on the mat. " * 20])
 def test_any_prompt_is_continued(command: Command, trained: Path, prompt: str) -> None:
     outcome = command("generate", "--prompt", prompt, "--max-new-tokens", "5", "--seed", "1")
     assert outcome.status == 0, outcome.err
-    assert outcome.out.split("seed 1\n", 1)[1].startswith(prompt)
+    assert outcome.out.startswith(prompt)
 
 
 @pytest.mark.parametrize("preset", SAMPLING_PRESETS)
 def test_every_preset_writes_with_its_own_settings(command: Command, trained: Path, preset: str) -> None:
     outcome = command("generate", "--prompt", "a", "--preset", preset, "--max-new-tokens", "3", "--seed", "1")
     assert outcome.status == 0, outcome.err
-    assert f"strategy {SAMPLING_PRESETS[preset].strategy}" in outcome.out
+    assert f"strategy {SAMPLING_PRESETS[preset].strategy}" in outcome.err
 
 
 @pytest.mark.parametrize("strategy", ["greedy", "multinomial", "top_k", "top_p", "top_k_top_p"])
 def test_every_strategy_writes(command: Command, trained: Path, strategy: str) -> None:
     outcome = command("generate", "--prompt", "a", "--strategy", strategy, "--max-new-tokens", "3", "--seed", "1")
     assert outcome.status == 0, outcome.err
-    assert f"strategy {strategy}" in outcome.out
+    assert f"strategy {strategy}" in outcome.err
 
 
 def test_a_flag_beside_a_preset_changes_that_setting_only(command: Command, trained: Path) -> None:
     outcome = command("generate", "--prompt", "a", "--preset", "precise", "--top-k", "3", "--max-new-tokens", "2")
-    assert "strategy top_k_top_p, temperature 0.5, top_k 3, top_p 0.8" in outcome.out
+    assert "strategy top_k_top_p, temperature 0.5, top_k 3, top_p 0.8" in outcome.err
 
 
 def test_list_presets_needs_no_checkpoint(command: Command) -> None:
@@ -338,32 +332,19 @@ def test_list_presets_needs_no_checkpoint(command: Command) -> None:
     assert "temperature 0.5, top_k 20, top_p 0.8" in outcome.out
 
 
-def test_a_conversation_goes_on_until_an_empty_line(
-    command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("The cat\nThe hen\n\nnever read\n"))
-    outcome = command("generate", "--max-new-tokens", "3", "--seed", "1")
-    assert outcome.status == 0, outcome.err
-    assert "> The cat" in outcome.out
-    assert "> The hen" in outcome.out
-    assert "never" not in outcome.out
-    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
-    assert command("generate").status == 0
-
-
 def test_the_latest_checkpoint_is_by_number_and_by_folder(command: Command, trained: Path) -> None:
     folder = trained / "checkpoints_tiny"
     for epoch in (9, 10):
         shutil.copy(folder / "model_epoch_1_byte.pt", folder / f"model_epoch_{epoch}_byte.pt")
     os.utime(folder / "model_epoch_9_byte.pt")  # written last
     quick = ("generate", "--prompt", "a", "--max-new-tokens", "1")
-    assert "model_epoch_10_byte.pt (byte" in command(*quick).out
+    assert "model_epoch_10_byte.pt (byte" in command(*quick).err
     older = trained / "checkpoints_older"
     older.mkdir()
     shutil.copy(folder / "model_epoch_1_byte.pt", older / "model_epoch_50_byte.pt")
     os.utime(older / "model_epoch_50_byte.pt", (1, 1))
-    assert "model_epoch_10_byte.pt (byte" in command(*quick).out
-    assert "model_epoch_50_byte.pt (byte" in command(*quick, "--checkpoint", str(older / "model_epoch_50_byte.pt")).out
+    assert "model_epoch_10_byte.pt (byte" in command(*quick).err
+    assert "model_epoch_50_byte.pt (byte" in command(*quick, "--checkpoint", str(older / "model_epoch_50_byte.pt")).err
 
 
 def test_generate_uses_the_run_just_trained_where_an_earlier_one_was_longer(command: Command, tmp_path: Path) -> None:
@@ -373,7 +354,7 @@ def test_generate_uses_the_run_just_trained_where_an_earlier_one_was_longer(comm
     assert command(*short, "3").status == 0
     assert command(*short, "1", "--num-layers", "1").status == 0
     outcome = command("generate", "--prompt", "a", "--max-new-tokens", "1")
-    assert "model_epoch_1_byte.pt" in outcome.out
+    assert "model_epoch_1_byte.pt" in outcome.err
 
 
 # Evaluate, compare, plot
@@ -384,15 +365,16 @@ def numbers(table: str, row: str) -> list[float]:
     return [float(cell.replace(",", "")) for cell in re.findall(r"[\d,]+\.\d+", line)]
 
 
-def test_evaluate_says_what_training_said_at_its_end(command: Command, trained: Path) -> None:
+def test_evaluate_counts_the_tokens_that_trainings_last_look_counted(command: Command, trained: Path) -> None:
+    """Windows that overlap give them more context than the look's rows, and a model of 20 steps hardly uses it."""
     outcome = command("evaluate")
     assert outcome.status == 0, outcome.err
     events = read_metrics(trained / "checkpoints_tiny" / "metrics.jsonl")
     look = [event for event in events if isinstance(event, EvalMetrics)][-1]
     assert "checkpoints_tiny" in outcome.out.splitlines()[0]
-    assert numbers(outcome.out, "│ loss")[0] == pytest.approx(look.loss, abs=1e-4)
-    assert numbers(outcome.out, "│ perplexity")[0] == pytest.approx(look.perplexity, abs=0.01)
-    assert numbers(outcome.out, "│ bits per byte")[0] == pytest.approx(look.bits_per_byte, abs=1e-4)
+    assert numbers(outcome.out, "│ loss")[0] == pytest.approx(look.loss, rel=0.01)
+    assert numbers(outcome.out, "│ perplexity")[0] == pytest.approx(look.perplexity, rel=0.03)
+    assert numbers(outcome.out, "│ bits per byte")[0] == pytest.approx(look.bits_per_byte, rel=0.01)
     assert f"{look.tokens:,} tokens" in outcome.out
 
 
@@ -597,7 +579,15 @@ def test_main_lists_all_commands(command: Command, arguments: tuple[str, ...]) -
 HELP = {
     "train": ["--batch-size INT", "(default: 8)", "--tokens-per-epoch", "(default: 100000000)", "--mps", "--quick"],
     "generate": ["--temperature FLOAT", "(default: 0.8)", "--top-k INT", "(default: 50)", "--prompt", "--list-presets"],
-    "evaluate": ["--checkpoint", "(default: None)", "--device STR", "(default: auto)"],
+    "evaluate": [
+        "--checkpoint",
+        "--text-file",
+        "--stride",
+        "--batch-size INT",
+        "(default: 16)",
+        "--json",
+        "--device STR",
+    ],
     "compare": ["--directory", "(default: None)"],
     "plot": ["--out", "(default: None)"],
     "demo": ["--prompt STR", "--seed INT", "(default: 1)"],

@@ -12,14 +12,17 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "transformer"
 
 # A room is a module or a folder directly under src/transformer. LAW: room -> the rooms it may import.
-CONCEPTS = {"dropout", "embeddings", "attention", "kv_cache", "feedforward", "block", "loss", "sampling"}
+CONCEPTS = {
+    "linear", "quantisation", "dropout", "embeddings", "attention", "kv_cache", "feedforward", "block", "loss",
+    "sampling",
+}  # fmt: skip
 BELOW_MODEL = {"config", "generation"} | CONCEPTS
 TEACHING = {"optimizer", "scheduler"}
-DATA = {"dataset", "fineweb_dataset", "remote", "shard_cache"}
+DATA = {"dataset", "documents", "fineweb_dataset", "remote", "shard_cache"}
 PLANNING = {"cost", "verdict"}
 ABOVE_MODEL = {
-    "perplexity", "training_utils", "trainer", "looking", "run_state", "checkpoint", "sharded_state", "interop",
-    "interpret", "page_export",
+    "perplexity", "compiled", "document_scores", "writing", "training_utils", "trainer", "looking", "run_state",
+    "checkpoint", "sharded_state", "inspection", "interop", "interpret", "page_export",
 }  # fmt: skip
 LIBRARY = BELOW_MODEL | {"model", "text", "runtime"} | TEACHING | DATA | PLANNING | ABOVE_MODEL
 
@@ -38,9 +41,10 @@ LAW: dict[str, set[str]] = {
     "runtime": set(),
     "history": {"runtime.metrics"},
     "plots": {"history", "runtime.metrics"},
+    "sampling_plots": {"sampling"},
     "tracking": {"runtime.metrics"},
     **{room: LIBRARY - {room} for room in ABOVE_MODEL},
-    "playground": LIBRARY | {"history", "plots", "tracking"},
+    "playground": LIBRARY | {"history", "plots", "sampling_plots", "tracking"},
     "__init__": LIBRARY,
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
-import io
 import os
 import re
 import shutil
@@ -15,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.input import create_pipe_input
 
 from transformer import DecoderOnlyTransformer, ModelConfig, TrainConfig, checkpoint
 from transformer.config import PRESETS, SAMPLING_PRESETS, DataConfig, SamplingConfig
@@ -151,19 +152,22 @@ def test_c8_generate_alone_takes_the_latest_checkpoint_and_says_which(checkpoint
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(str(Path("checkpoints") / "model_epoch_10_byte.pt"))
-    assert "\nThe cat sat" in done.stdout
+    assert done.stderr.startswith(str(Path("checkpoints") / "model_epoch_10_byte.pt"))
+    assert done.stdout.startswith("The cat sat")
 
 
 def test_m5_generate_without_a_prompt_is_interactive(
     here: Path, checkpoints: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(checkpoints, here / "checkpoints")
-    monkeypatch.setattr(sys, "stdin", io.StringIO("The cat sat\n"))
-    assert main("generate", "--max-new-tokens", "2") == 0
-    out = capsys.readouterr().out
-    assert "model_epoch_10_byte.pt" in out
-    assert "> The cat sat" in out
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    with create_pipe_input() as keyboard, create_app_session(input=keyboard):
+        keyboard.send_text("The cat sat\rThe hen\r\x04")  # Enter, Enter, Ctrl-D
+        assert main("generate", "--max-new-tokens", "2") == 0
+    out, err = capsys.readouterr()
+    assert "model_epoch_10_byte.pt" in err
+    assert out.startswith("The cat sat")
+    assert "\nThe hen" in out
 
 
 # M6, M7 and C11: the other targets and commands

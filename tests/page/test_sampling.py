@@ -22,6 +22,7 @@ DRAWS = """(seed) => {
   return Array.from({ length: 20000 }, () => GPT.sampling.draw([0.5, 0, 0.3, 0.2], next()));
 }"""
 LOGITS = torch.randn(50, generator=torch.Generator().manual_seed(3)).mul(2).tolist()
+SEEN = [3, 17, 17, 40]
 
 
 def last(engine: Page, logits: list[float], **settings: Any) -> torch.Tensor:
@@ -39,12 +40,20 @@ def last(engine: Page, logits: list[float], **settings: Any) -> torch.Tensor:
         ({"topP": 0.8}, SamplingConfig("top_p", top_p=0.8)),
         ({"topP": 0.01}, SamplingConfig("top_p", top_p=0.01)),
         ({"temperature": 1.5, "topK": 20, "topP": 0.9}, SamplingConfig("top_k_top_p", 1.5, 20, 0.9)),
+        ({"minP": 0.05}, SamplingConfig("multinomial", min_p=0.05)),
+        ({"topP": 0.9, "minP": 0.05}, SamplingConfig("top_p", min_p=0.05)),
+        ({"repetitionPenalty": 1.3, "seen": SEEN}, SamplingConfig("multinomial", repetition_penalty=1.3)),
+        ({"repetitionPenalty": 3, "temperature": 0, "seen": SEEN}, SamplingConfig("greedy", repetition_penalty=3.0)),
+        (
+            {"repetitionPenalty": 0.7, "temperature": 1.5, "topK": 20, "topP": 0.9, "minP": 0.1, "seen": SEEN},
+            SamplingConfig("top_k_top_p", 1.5, 20, 0.9, min_p=0.1, repetition_penalty=0.7),
+        ),
     ],
 )
 def test_each_setting_gives_pythons_probabilities(
-    settings: dict[str, float], config: SamplingConfig, engine: Page
+    settings: dict[str, Any], config: SamplingConfig, engine: Page
 ) -> None:
-    expected = logits_to_probs(torch.tensor(LOGITS), config)
+    expected = logits_to_probs(torch.tensor(LOGITS), config, torch.tensor(SEEN))
     torch.testing.assert_close(last(engine, LOGITS, **settings), expected, rtol=0, atol=1e-6)
 
 
@@ -65,7 +74,8 @@ def test_by_hand_min_p_and_the_repetition_penalty(engine: Page) -> None:
     torch.testing.assert_close(penalised, torch.tensor([1.0, 1.0, -2.0]).softmax(0), rtol=0, atol=1e-6)
 
 
-def test_equal_logits_at_the_edge_of_top_k_all_stay(engine: Page) -> None:
+def test_equal_logits_at_the_edge_all_stay(engine: Page) -> None:
+    assert (last(engine, [3.0, 1.0, 1.0, 0.0], topP=0.8) > 0).tolist() == [True, True, True, False]
     assert (last(engine, [3.0, 1.0, 1.0, 0.0], topK=2) > 0).tolist() == [True, True, True, False]
 
 

@@ -18,6 +18,7 @@ from sharded_processes import PROMPT, ROWS, SHAPES
 from test_trainer import assert_same, numbers, tiny_run, tiny_text, weights
 from transformer import checkpoint, sharded_state
 from transformer.checkpoint import CheckpointError
+from transformer.inspection import inspect
 from transformer.runtime.metrics import Event
 from transformer.sharded_state import newest_first
 from transformer.trainer import Trainer
@@ -215,6 +216,17 @@ def test_a_folder_without_its_manifest_is_no_state(state: Path) -> None:
     (state / "manifest.json").unlink()
     with pytest.raises(CheckpointError, match="damaged or not a training state"):
         sharded_state.load(state)
+
+
+def test_inspecting_a_sharded_state_puts_its_parts_together(state: Path, seen: Seen) -> None:
+    report = inspect(state)
+    assert report.problems == []
+    assert (report.kind, report.step, report.provenance["processes"]) == ("state to resume from, sharded", 6, 2)
+    assert report.entries == 4
+    weights = seen[0]["resuming"]["weights"]
+    tied = weights["head.weight"].numel()
+    assert report.parameters == sum(value.numel() for value in weights.values()) - tied
+    assert report.averages_bytes > report.parameters * 4
 
 
 class Harm:

@@ -188,8 +188,8 @@ def test_paths_that_cannot_be_used_are_refused_on_the_call(tmp_path: Path) -> No
 
 def test_files_without_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text(" \n")
-    assert "holds no text: training needs some" in refusal(tmp_path / "empty.txt")
-    assert "holds no text: training needs some" in refusal(tmp_path)
+    assert "holds no text: give some" in refusal(tmp_path / "empty.txt")
+    assert "holds no text: give some" in refusal(tmp_path)
     assert "holds no text" in refusal(write_rows(tmp_path / "rows.jsonl", [{"text": None}]))
     assert "holds no text" in refusal(write_table(tmp_path / "rows.parquet", {"text": ["", "\n"]}))
 

@@ -7,6 +7,7 @@ no order of training and no eviction changes them.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Generator
 from typing import Any
@@ -31,24 +32,30 @@ class HeldOut:
 
     def tokens(self, tokenizer: Tokenizer, wanted: int) -> list[Tokens]:
         """Returns documents, an end-of-text after each: until there are `wanted` tokens, or all there are."""
-        documents, units = self._stored()
-        known = units
-        rest = first_units(self.text, skip=units)
         end = np.array([tokenizer.eot_id], np.uint32)
         found: list[Tokens] = []
         count = 0
-        while count < wanted:
-            while len(found) == len(documents) and (unit := next(rest, None)) is not None:
-                units += 1
-                documents += [text for text in unit if is_validation(text, self.fraction)]
-            if len(found) == len(documents):
-                break
-            found.append(np.concatenate([tokenizer.encode_array(documents[len(found)]), end]))
-            count += len(found[-1])
-        rest.close()
-        if units > known:
-            self._store(documents, units)
+        with contextlib.closing(self.texts()) as texts:
+            while count < wanted and (text := next(texts, None)) is not None:
+                found.append(np.concatenate([tokenizer.encode_array(text), end]))
+                count += len(found[-1])
         return found
+
+    def texts(self) -> Generator[str]:
+        """Yields the documents: those in the file, then the hub's. To be closed, which keeps what came from there."""
+        documents, units = self._stored()
+        known = units
+        yield from documents
+        with contextlib.closing(first_units(self.text, skip=units)) as rest:
+            try:
+                for unit in rest:
+                    new = [text for text in unit if is_validation(text, self.fraction)]
+                    documents += new
+                    units += 1
+                    yield from new
+            finally:
+                if units > known:
+                    self._store(documents, units)
 
     def _stored(self) -> tuple[list[str], int]:
         """Returns the documents in the file and how many units they are from; none where the file is of no use."""

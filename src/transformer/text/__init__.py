@@ -1,7 +1,15 @@
 """Text in and out: encodings, the bundled corpus, and reading your own files."""
 
 from .bpe import tokenizer_from_state, train_bpe
-from .corpus import cut_sections, is_validation, load_shakespeare, read_documents, split_documents, text_digest
+from .corpus import (
+    cut_sections,
+    is_validation,
+    load_shakespeare,
+    plain_documents,
+    read_documents,
+    split_documents,
+    text_digest,
+)
 from .encodings import load_tokenizer
 from .tokenizer import END_OF_TEXT, ByteTokenizer, StreamDecoder, Tokenizer, Tokens
 
@@ -15,6 +23,7 @@ __all__ = [
     "is_validation",
     "load_shakespeare",
     "load_tokenizer",
+    "plain_documents",
     "read_documents",
     "split_documents",
     "text_digest",

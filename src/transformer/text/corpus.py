@@ -124,11 +124,16 @@ def _read_files(path: Path, files: list[Path], text_column: str) -> Iterator[str
         except OSError as error:
             raise ValueError(f"{file} cannot be read: {error.strerror or error}") from error
     if empty:
-        raise ValueError(f"{path} holds no text: training needs some, and a few thousand characters at least")
+        raise ValueError(f"{path} holds no text: give some; training needs a few thousand characters at least")
+
+
+def plain_documents(contents: bytes, where: str) -> list[str]:
+    """The documents of plain text, cut as a file's is. Raises ValueError for what is not text; `where` names it."""
+    return cut_sections(_decoded(contents, where))
 
 
 def _read_plain(file: Path, text_column: str) -> Iterator[str]:
-    yield from cut_sections(_decoded(file.read_bytes(), str(file)))
+    yield from plain_documents(file.read_bytes(), str(file))
 
 
 def _read_jsonl(file: Path, text_column: str) -> Iterator[str]:

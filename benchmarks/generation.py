@@ -1,0 +1,146 @@
+"""Writing with the key-value cache: ours against transformers' GPT-2 and litgpt, and against what memory allows.
+
+    python benchmarks/generation.py                     five rounds of all, on a machine that does nothing else
+    python benchmarks/generation.py --quick             a tiny model, one round: whether it works, no figures to keep
+    python benchmarks/generation.py --rounds 1 --new-tokens 100 --contenders ours transformers
+
+The model is the default one with a context of 1,024: vocabulary 100,277, width 256, 6 layers of 4 heads, float32. All
+write greedily from the same prompt of 8 tokens, one text and also a batch of them, and none ends early. transformers
+has our weights, so that its text is compared with ours token by token; litgpt has rotary positions only, and so
+weights of its own. Each calls its library's own function, with its cache: `generate` of generation.py here,
+`model.generate` there, `litgpt.generate.base.generate` (for a batch, `batched_generate_fn`).
+
+A round runs every contender once, each in a fresh process, in an order that turns by one from round to round. What
+counts is the median over the rounds, and ratios are formed within a round. Tokens a second are new tokens over the
+time of the whole call, prompt included, after an uncounted short text. Ours has huge pages (THP_MEM_ALLOC_ENABLE=1),
+as main.py sets them; the peers run without and with. Peak memory is the process's largest resident size after its
+longest single text.
+
+Writing a token reads every matrix once, a row of each table, and the keys and values so far. How fast this machine
+reads is measured in every round, several ways over the same 256 MiB; the best of all sets how many tokens a second
+memory allows, and `share` is how much of it a contender reaches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from generation_summary import OURS, Runs, report, summary
+from machine import typed_command
+from training_end_to_end import environment, litgpt_python, watch
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULT = ROOT / "benchmarks" / "results" / "generation.json"
+FAMILIES = ("ours", "transformers", "litgpt")
+PROMPT_TOKENS = 8
+SAMPLED = ("balanced", "creative")
+"""Sampling presets whose cost is measured, beside greedy."""
+CONTEXT, QUICK_CONTEXT = 1024, 64
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, help="default 5")
+    parser.add_argument("--new-tokens", type=int, nargs="+", help="default 100 500 900")
+    parser.add_argument("--batch", type=int, default=8, help="texts at once, for the length in the middle")
+    parser.add_argument("--contenders", nargs="+", choices=FAMILIES, default=list(FAMILIES))
+    parser.add_argument("--quick", action="store_true", help="a tiny model, one round; a file only with --out")
+    parser.add_argument("--threads", type=int, help="threads of every contender (default: PyTorch's choice)")
+    parser.add_argument("--litgpt", type=Path, metavar="PYTHON", help="a Python with litgpt and the same torch")
+    parser.add_argument("--out", type=Path, help="result file (default benchmarks/results/generation.json)")
+    options = parser.parse_args()
+    if options.rounds is None:
+        options.rounds = 1 if options.quick else 5
+    options.new_tokens = sorted(set(options.new_tokens or ([5, 10, 20] if options.quick else [100, 500, 900])))
+    options.out = options.out or (None if options.quick else RESULT)
+    if min(options.rounds, options.batch, *options.new_tokens) < 1:
+        parser.error("--rounds, --batch and --new-tokens must be at least 1")
+    if (longest := options.new_tokens[-1]) + PROMPT_TOKENS > (context := QUICK_CONTEXT if options.quick else CONTEXT):
+        parser.error(f"--new-tokens {longest}: at most {context - PROMPT_TOKENS}, for the context is {context} tokens")
+    with tempfile.TemporaryDirectory() as folder:
+        measure(options, Path(folder))
+
+
+def measure(options: argparse.Namespace, folder: Path) -> None:
+    """Runs all rounds; writes what there is to the result file after each."""
+    context = QUICK_CONTEXT if options.quick else CONTEXT
+    prepared = part("prepare", {"quick": options.quick, "max_seq_len": context}, options, folder)
+    fixed = {"shape": prepared["shape"], "prompt_tokens": PROMPT_TOKENS, "torch": prepared["machine"]["torch"]}
+    contenders = [one for one in all_contenders(prepared) if one["peer"] in options.contenders]
+    runs: Runs = {}
+    longest: dict[str, list[int]] = {}  # contender -> its longest single text
+    bandwidth: list[dict[str, float]] = []
+    for number in range(options.rounds):
+        bandwidth.append(part("bandwidth", {"mib": 16 if options.quick else 256}, options, folder))
+        turn = number % len(contenders)
+        for contender in contenders[turn:] + contenders[:turn]:
+            name, texts = contender["name"], texts_of(contender, options)
+            rows = part("write", {**contender, **fixed, "texts": list(texts.values())}, options, folder)
+            for (key, text), row in zip(texts.items(), rows, strict=True):
+                speed = text["batch"] * text["new_tokens"] / row["seconds"]
+                kept = {"tokens_per_s": round(speed, 2), "peak_mib": round(row["peak_bytes"] / 2**20)}
+                runs.setdefault(key, {}).setdefault(name, []).append(kept)
+                if key == str(options.new_tokens[-1]):
+                    longest[name] = row["ids"][0]
+            shown = ", ".join(f"{key}: {runs[key][name][-1]['tokens_per_s']:,}" for key in texts)
+            print(f"round {number + 1}, {name}, tokens/s: {shown}", flush=True)
+        results = {
+            "command": typed_command(), "threads": options.threads, "prompt_tokens": PROMPT_TOKENS, **prepared,
+            **summary(prepared, PROMPT_TOKENS, runs, longest, bandwidth), "runs": runs,
+        }  # fmt: skip
+        if options.quick:
+            results["goals"] = {}  # they are for the default model
+        if options.out:
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+            options.out.with_suffix(".md").write_text(report(results), encoding="utf-8")
+    print(report(results))
+
+
+def all_contenders(prepared: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every contender's name and settings; the variants of ours come from generation_contenders.py."""
+    ours = [
+        {"name": f"ours, {variant}", "peer": "ours", "variant": variant, "use_cache": True, "huge_pages": True}
+        for variant in prepared["variants"]
+    ]
+    no_cache = {**ours[0], "name": "ours, no cache", "use_cache": False}
+    peers = [
+        {"name": peer + ", huge pages" * huge_pages, "peer": peer, "use_cache": True, "huge_pages": huge_pages}
+        for peer in FAMILIES[1:]
+        for huge_pages in (False, True)
+    ]
+    return [*ours, no_cache, *peers]
+
+
+def texts_of(contender: dict[str, Any], options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """What a contender writes, by name: one text of each length, then sampled ones, then a batch.
+
+    Without the cache it is the longest text alone.
+    """
+    lengths = options.new_tokens if contender["use_cache"] else options.new_tokens[-1:]
+    texts = {str(length): {"batch": 1, "new_tokens": length, "sampling": "greedy"} for length in lengths}
+    middle = options.new_tokens[len(options.new_tokens) // 2]
+    if contender["name"] == OURS or contender["peer"] == "transformers":
+        for sampling in SAMPLED:
+            texts[f"{middle}, {sampling}"] = {"batch": 1, "new_tokens": middle, "sampling": sampling}
+    if contender["use_cache"]:
+        texts[f"{middle}, batch {options.batch}"] = {"batch": options.batch, "new_tokens": middle, "sampling": "greedy"}
+    return texts
+
+
+def part(name: str, settings: dict[str, Any], options: argparse.Namespace, folder: Path) -> Any:
+    """Runs a part of generation_contenders.py in a fresh process; returns its result."""
+    is_litgpt = settings.get("peer") == "litgpt"
+    python = litgpt_python(options.litgpt, settings["torch"]) if is_litgpt else [sys.executable]
+    command = [*python, str(ROOT / "benchmarks" / "generation_contenders.py"), name, json.dumps(settings)]
+    shown, _ = watch(command, environment(options.threads, settings.get("huge_pages", True)), folder)
+    return json.loads(shown.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""One contender of generation.py, which writes its texts in a process of its own; and two more parts of it.
+
+    python benchmarks/generation_contenders.py prepare '{"quick": false, "max_seq_len": 1024}'   machine and model
+    python benchmarks/generation_contenders.py bandwidth '{"mib": 256}'       bytes that all threads read in a second
+    python benchmarks/generation_contenders.py write '{"peer": "litgpt", "shape": {...}, "texts": [...], ...}'
+
+`write` may run with another environment's Python: of this project it imports what the contender needs, and no more.
+Our model and transformers' draw the same weights, each in place, so that neither has a second copy in its peak.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from machine import machine, peak_bytes
+from torch import Tensor
+
+WARM_UP_TOKENS = 16
+Text = dict[str, Any]
+"""What to write: rows of the "batch", "new_tokens" in each, and the name of the "sampling" preset."""
+Contender = Callable[[Text, Tensor], Callable[[], Tensor]]
+"""Gets ready for a text after prompts (B, P); returns what is timed, which gives the new ids (B, new_tokens)."""
+
+VARIANTS: dict[str, tuple[Callable[[Any], Any], int]] = {
+    "float32": (lambda model: model, 4),
+    # HERE a variant of our model goes, as "int8": (lambda model: model.quantised(), 1),
+}
+"""Name -> what makes the variant of the float32 model, and bytes a weight."""
+
+
+def prepare(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the machine, the model's shape, the variants, and how many numbers are read for a token."""
+    from transformer import DecoderOnlyTransformer
+    from transformer.config import PRESETS
+
+    preset = PRESETS["tiny" if settings["quick"] else "default"].model
+    config = replace(preset, max_seq_len=settings["max_seq_len"], dropout=0.0)
+    with torch.device("meta"):
+        parameters = dict(DecoderOnlyTransformer(config).named_parameters())  # the tied table comes once
+    looked_up = parameters["embeddings.position.weight"].numel() - 2 * config.d_model  # a row of each table is read
+    return {
+        "machine": machine("transformers"),
+        "shape": asdict(config),
+        "variants": {name: number_bytes for name, (_, number_bytes) in VARIANTS.items()},
+        "weights_read": sum(parameter.numel() for parameter in parameters.values()) - looked_up,
+        "cache_bytes_a_token": config.num_layers * 2 * config.kv_heads * config.head_dim * 4,
+    }
+
+
+def bandwidth(settings: dict[str, Any]) -> dict[str, float]:
+    """Returns bytes a second of several ways to read `mib` MiB of float32, the best of ten times each."""
+    flat = torch.rand(settings["mib"] * 2**18)
+    matrix, vector, (first, second) = flat.view(-1, 256), torch.rand(256), flat.chunk(2)
+    ways: dict[str, Callable[[], Tensor]] = {
+        "sum": flat.sum,
+        "largest": flat.amax,
+        "dot product": lambda: torch.dot(first, second),
+        "matrix times vector": lambda: torch.mv(matrix, vector),
+    }
+    found = {}
+    for name, way in ways.items():
+        seconds = []
+        for _ in range(10):
+            started = time.perf_counter()
+            way()
+            seconds.append(time.perf_counter() - started)
+        found[name] = flat.nbytes / min(seconds)
+    return found
+
+
+def write(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Writes all texts; returns for each its seconds, the ids, and the process's peak memory so far, in bytes."""
+    vocab_size = settings["shape"]["vocab_size"]
+    most = max(text["batch"] for text in settings["texts"])
+    prompts = torch.randint(vocab_size, (most, settings["prompt_tokens"]), generator=torch.Generator().manual_seed(1))
+    contender = CONTENDERS[settings["peer"]](settings)
+    warm_up = min(WARM_UP_TOKENS, *(text["new_tokens"] for text in settings["texts"]))
+    contender({"batch": 1, "new_tokens": warm_up, "sampling": "greedy"}, prompts[:1])()
+    rows = []
+    for text in settings["texts"]:
+        run = contender(text, prompts[: text["batch"]])
+        started = time.perf_counter()
+        ids = run()
+        seconds = time.perf_counter() - started
+        if ids.shape != (text["batch"], text["new_tokens"]):
+            raise RuntimeError(f"{settings['peer']} wrote {tuple(ids.shape)} tokens where {text} was wanted")
+        rows.append({"seconds": seconds, "ids": ids.tolist(), "peak_bytes": peak_bytes()})
+    return rows
+
+
+def fill(parameter: Tensor, name: str, is_transposed: bool = False) -> None:
+    """Draws a parameter of ours, the same for everybody: with small weights the model would repeat its last token."""
+    generator, mean = torch.Generator().manual_seed(zlib.crc32(name.encode())), float(name.endswith("norm.weight"))
+    with torch.no_grad():
+        if is_transposed:
+            parameter.T.copy_(torch.empty(parameter.T.shape).normal_(mean, 0.1, generator=generator))
+        else:
+            parameter.normal_(mean, 0.1, generator=generator)
+
+
+def ours(settings: dict[str, Any]) -> Contender:
+    """A variant of our model, with or without the cache."""
+    from transformer import DecoderOnlyTransformer, ModelConfig
+    from transformer.config import SAMPLING_PRESETS
+    from transformer.generation import generate
+
+    model = DecoderOnlyTransformer(ModelConfig(**settings["shape"])).eval()
+    for name, parameter in model.named_parameters():
+        fill(parameter, name)
+    variant = VARIANTS[settings["variant"]][0](model)
+
+    def contender(text: Text, prompts: Tensor) -> Callable[[], Tensor]:
+        sampling, generator = SAMPLING_PRESETS[text["sampling"]], torch.Generator().manual_seed(0)
+
+        def run() -> Tensor:
+            cached = settings["use_cache"]
+            ids = generate(variant, prompts, text["new_tokens"], sampling, use_cache=cached, generator=generator)
+            return ids[:, prompts.shape[1] :]
+
+        return run
+
+    return contender
+
+
+OUR_NAMES = {
+    "transformer.wte": "embeddings.token", "transformer.wpe": "embeddings.position", "transformer.ln_f": "final_norm",
+    "transformer.h": "blocks", "ln_1": "attention_norm", "attn.c_attn": "attention.qkv", "attn.c_proj": "attention.out",
+    "ln_2": "feedforward_norm", "mlp.c_fc": "feedforward.up", "mlp.c_proj": "feedforward.down",
+}  # fmt: skip
+
+
+def gpt2(settings: dict[str, Any]) -> Contender:
+    """transformers' GPT-2 with our weights, and its generate()."""
+    from peers import gpt2
+    from transformers import logging
+
+    from transformer.config import SAMPLING_PRESETS
+
+    logging.set_verbosity_error()
+    model: Any = gpt2(settings["shape"])[0].eval()
+    for theirs, parameter in model.named_parameters():
+        name = theirs
+        for old, new in OUR_NAMES.items():
+            name = name.replace(old, new)
+        # GPT-2's Conv1D keeps its matrices as (inputs, outputs).
+        fill(parameter, name, is_transposed=parameter.ndim == 2 and name.startswith("blocks"))
+
+    def contender(text: Text, prompts: Tensor) -> Callable[[], Tensor]:
+        sampling = SAMPLING_PRESETS[text["sampling"]]
+        flags: dict[str, Any] = {"do_sample": sampling.strategy != "greedy"}
+        if flags["do_sample"]:
+            flags["temperature"] = sampling.temperature
+            flags["top_k"] = sampling.top_k if "top_k" in sampling.strategy else 0
+            flags["top_p"] = sampling.top_p if "top_p" in sampling.strategy else 1.0
+        flags |= {"attention_mask": torch.ones_like(prompts), "eos_token_id": None, "pad_token_id": 0}
+        return lambda: model.generate(prompts, max_new_tokens=text["new_tokens"], use_cache=True, **flags)[
+            :, prompts.shape[1] :
+        ]
+
+    return contender
+
+
+def litgpt(settings: dict[str, Any]) -> Contender:
+    """litgpt's GPT, and the functions of its generate command; it has rotary positions only, so other weights."""
+    from litgpt.generate.base import batched_generate_fn, generate
+    from peers import litgpt
+
+    model: Any = litgpt(settings["shape"])[0].eval()
+
+    def contender(text: Text, prompts: Tensor) -> Callable[[], Tensor]:
+        longest = prompts.shape[1] + text["new_tokens"]
+        model.max_seq_length = longest  # as its command does
+        model.set_kv_cache(batch_size=len(prompts))
+        if len(prompts) == 1:
+            return lambda: generate(model, prompts[0], longest, temperature=0.0, include_prompt=False)[None]
+        flags = {"sample_args": {"temperature": 0.0}, "include_prompt": False, "include_eos": True}
+        return lambda: torch.stack(
+            [torch.cat(tokens) for tokens in batched_generate_fn(model, prompts, longest, **flags)], 1
+        )
+
+    return contender
+
+
+CONTENDERS: dict[str, Callable[[dict[str, Any]], Contender]] = {"ours": ours, "transformers": gpt2, "litgpt": litgpt}
+
+if __name__ == "__main__":
+    part = {"prepare": prepare, "bandwidth": bandwidth, "write": write}[sys.argv[1]]
+    print(json.dumps(part(json.loads(sys.argv[2]))))

@@ -1,0 +1,167 @@
+"""What generation.py makes of its rounds: medians, ratios, shares of the memory's speed, goals, and the tables."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+OURS, INT8, NO_CACHE = "ours, float32", "ours, int8", "ours, no cache"
+WANTED = {"over peers": 2.5, "int8 over peers": 3.5, "share of bandwidth": 0.5, "over no cache": 8.0}
+"""For the longest single text: times the tokens a second of the fastest peer, and so on."""
+Rows = list[dict[str, Any]]
+"""A contender's figures, one entry a round."""
+Runs = dict[str, dict[str, Rows]]
+"""Text -> contender -> rows."""
+
+
+def summary(
+    prepared: dict[str, Any],
+    prompt_tokens: int,
+    runs: Runs,
+    longest: dict[str, list[int]],
+    bandwidth: list[dict[str, float]],
+) -> dict[str, Any]:
+    """Returns what complete rounds show; `longest` holds every contender's ids of the longest single text."""
+    best = max(speed for ways in bandwidth for speed in ways.values())
+    texts = {
+        key: {
+            name: figures(rows, best, *bytes_a_pass(key, name, prepared, prompt_tokens))
+            for name, rows in by_name.items()
+        }
+        for key, by_name in runs.items()
+    }
+    for key, by_name in runs.items():
+        for name, rows in by_name.items():
+            if OURS in by_name and name != OURS:
+                texts[key][name]["ours_over_it"] = ratio(by_name[OURS], rows)
+    last = max((key for key in runs if key.isdecimal()), key=int)
+    same_weights = {name: ids for name, ids in longest.items() if OURS in longest and not name.startswith("litgpt")}
+    return {
+        "rounds": len(bandwidth),
+        "bandwidth_gb_s": {way: [round(ways[way] / 1e9, 2) for ways in bandwidth] for way in bandwidth[0]},
+        "best_bandwidth_gb_s": round(best / 1e9, 2),
+        "texts": texts,
+        "longest": last,
+        "goals": goals(runs[last], texts[last]),
+        "differs_from_ours_after": {name: equal_tokens(longest[OURS], ids) for name, ids in same_weights.items()},
+        "distinct_tokens": len(set(longest.get(OURS, []))),
+    }
+
+
+def bytes_a_pass(key: str, name: str, prepared: dict[str, Any], prompt_tokens: int) -> tuple[float, int]:
+    """Returns the bytes read for the next token of each text, mean over a text, and the number of texts at once.
+
+    Every matrix is read once for the whole batch; each text has its own keys and values.
+    """
+    new_tokens, batch = int(key.split(",")[0]), int(key.partition("batch ")[2] or 1)
+    number_bytes = prepared["variants"].get(name.removeprefix("ours, "), 4)
+    keys_and_values = prepared["cache_bytes_a_token"] * (prompt_tokens + (new_tokens - 1) / 2)
+    return prepared["weights_read"] * number_bytes + batch * keys_and_values, batch
+
+
+def figures(rows: Rows, bandwidth: float, read: float, batch: int) -> dict[str, Any]:
+    """Returns a contender's medians, and its share of what the bandwidth, in bytes a second, allows."""
+    speeds = [row["tokens_per_s"] for row in rows]
+    allowed = batch * bandwidth / read
+    return {
+        "tokens_per_s": statistics.median(speeds),
+        "lowest": min(speeds),
+        "highest": max(speeds),
+        "peak_mib": statistics.median(row["peak_mib"] for row in rows),
+        "mb_read_a_token": round(read / batch / 1e6, 2),
+        "allowed_tokens_per_s": round(allowed, 1),
+        "share": round(statistics.median(speeds) / allowed, 3),
+    }
+
+
+def ratio(ours: Rows, theirs: Rows) -> float:
+    """Returns the median over the rounds of our tokens a second over theirs."""
+    pairs = zip(ours, theirs, strict=True)
+    return round(statistics.median(mine["tokens_per_s"] / its["tokens_per_s"] for mine, its in pairs), 2)
+
+
+def equal_tokens(ours: list[int], theirs: list[int]) -> int | None:
+    """Returns how many tokens are equal before the first that is not; None: all are.
+
+    >>> equal_tokens([1, 2, 3], [1, 2, 3]), equal_tokens([1, 2, 3], [1, 5, 3])
+    (None, 1)
+    """
+    return next((place for place, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b), None)
+
+
+def goals(rows: dict[str, Rows], found: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Returns what was wanted and found for one text; what takes part in no goal here is left out."""
+    peers = [name for name in rows if not name.startswith("ours")]
+    values: dict[str, float] = {}
+    if OURS in rows:
+        values["share of bandwidth"] = found[OURS]["share"]
+        if NO_CACHE in rows:
+            values["over no cache"] = ratio(rows[OURS], rows[NO_CACHE])
+    for goal, name in (("over peers", OURS), ("int8 over peers", INT8)):
+        if name in rows and peers:
+            values[goal] = min(ratio(rows[name], rows[peer]) for peer in peers)
+    return {goal: {"wanted": wanted, "found": values[goal]} for goal, wanted in WANTED.items() if goal in values}
+
+
+def report(results: dict[str, Any]) -> str:
+    """Returns the medians as tables in Markdown, the goals, and what else was found."""
+    versions = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
+    lines = ["# Writing with the key-value cache", "", f"`{results['command']}`", ""]
+    lines += [f"Medians of {results['rounds']} round(s), in brackets the lowest and the highest. {versions}.", ""]
+    for key, contenders in results["texts"].items():
+        lines += table(key, contenders)
+    lines += [f"- {line}" for line in [*goal_lines(results), *sampling_lines(results["texts"]), *text_lines(results)]]
+    ways = ", ".join(f"{way} {max(speeds)}" for way, speeds in results["bandwidth_gb_s"].items())
+    lines.append(f'- GB/s read, best of all rounds: {ways}; the greatest is what "share" is of')
+    return "\n".join(lines) + "\n"
+
+
+def table(key: str, contenders: dict[str, Any]) -> list[str]:
+    """Returns one text's rows."""
+    length, _, what = key.partition(", ")
+    heading = f"{length} new tokens{', ' + what if what else ''}"
+    lines = [f"| {heading} | tokens/s | {OURS} over it | MB read a token | share of the bandwidth | peak MiB |"]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
+    for name, row in contenders.items():
+        speed = f"{row['tokens_per_s']:,.1f} ({row['lowest']:,.1f} to {row['highest']:,.1f})"
+        over = f"{row['ours_over_it']:.2f} x" if "ours_over_it" in row else ""
+        if name == NO_CACHE:  # it reads the weights as often, but its time goes into the arithmetic
+            read, share = "", ""
+        else:
+            read, share = f"{row['mb_read_a_token']:,.1f}", f"{row['share']:.0%}"
+        lines.append(f"| {name} | {speed} | {over} | {read} | {share} | {row['peak_mib']:,.0f} |")
+    return [*lines, ""]
+
+
+def goal_lines(results: dict[str, Any]) -> list[str]:
+    """Returns a line a goal, and whether it is reached."""
+    return [
+        f"{results['longest']} new tokens, {goal}: wanted {one['wanted']}, found {one['found']:.2f}"
+        + (" (reached)" if one["found"] >= one["wanted"] else " (missed)")
+        for goal, one in results["goals"].items()
+    ]
+
+
+def sampling_lines(texts: dict[str, Any]) -> list[str]:
+    """Returns what sampling leaves of the speed of greedy writing, for each text that was sampled."""
+    lines = []
+    for key, contenders in texts.items():
+        length, _, preset = key.partition(", ")
+        if preset and not preset.startswith("batch"):
+            greedy = texts[length]
+            shares = {name: row["tokens_per_s"] / greedy[name]["tokens_per_s"] for name, row in contenders.items()}
+            left = (f"{name} {share:.0%}" for name, share in shares.items())
+            lines.append(f"{length} new tokens, {preset}, of its own greedy speed: {', '.join(left)}")
+    return lines
+
+
+def text_lines(results: dict[str, Any]) -> list[str]:
+    """Returns whether the texts are equal to ours, token by token."""
+    lines = []
+    for name, equal in results["differs_from_ours_after"].items():
+        if name != OURS:
+            verdict = "writes the same text" if equal is None else f"differs after {equal} equal tokens"
+            lines.append(f"{results['longest']} new tokens against {OURS}: {name} {verdict}")
+    if lines:
+        lines.append(f"that text has {results['distinct_tokens']} different tokens")
+    return lines

@@ -1,0 +1,125 @@
+"""Scores of whole documents: each read alone, in overlapping windows, so that every token has context.
+
+A document of n tokens, the last of them its end-of-text, is n targets, and an end-of-text stands before the first. A
+model that reads `context` tokens at most sees it through windows that begin every `stride` tokens. A window counts only
+the targets that no earlier one has counted, so that every token is counted once:
+
+    context 4, stride 2, 7 targets           window 0   [0 1 2 3]                counts 0 1 2 3
+                                             window 1       [2 3 4 5]            counts     4 5
+                                             window 2           [4 5 6]          counts       6
+
+After the first window every target is predicted from at least context - stride + 1 tokens. A stride of 1 gives each all
+the context that the model has, and reads the text `context` times; a stride of `context` cuts it without overlap. The
+default, half of that, reads it twice. The output layer, the larger part of a small model with a large vocabulary, is
+paid once a token at any stride: only counted targets reach it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from transformer.generation import evaluating
+from transformer.loss import token_nats
+from transformer.model import DecoderOnlyTransformer
+from transformer.perplexity import Scores
+
+TokenArray = Sequence[int] | npt.NDArray[np.uint32]
+
+
+class Window(NamedTuple):
+    """The targets that one reading of a document predicts, from `start` to before `end`; those before `first` are
+    context only."""
+
+    start: int
+    first: int
+    end: int
+
+
+def windows(length: int, context: int, stride: int) -> Iterator[Window]:
+    """Yields the windows of a document of `length` targets.
+
+    >>> [tuple(window) for window in windows(7, context=4, stride=2)]
+    [(0, 0, 4), (2, 4, 6), (4, 6, 7)]
+    """
+    first = 0
+    while first < length:
+        start = max(0, first - context + stride)
+        end = min(length, start + context)
+        yield Window(start, first, end)
+        first = end
+
+
+def window_sizes(longest: int, context: int | None = None, stride: int | None = None) -> tuple[int, int]:
+    """Returns context and stride with their defaults, the longest context and half of the context.
+
+    Raises ValueError for a context that is not from 1 to `longest`, or a stride that is not from 1 to the context.
+    """
+    context = longest if context is None else context
+    if not 1 <= context <= longest:
+        raise ValueError(f"context={context} must be from 1 to {longest}, the most that the model can read")
+    stride = max(1, context // 2) if stride is None else stride
+    if not 1 <= stride <= context:
+        raise ValueError(f"stride={stride} must be from 1 to the context of {context}: a longer one leaves tokens out")
+    return context, stride
+
+
+def score_documents(
+    model: DecoderOnlyTransformer,
+    documents: Sequence[TokenArray],
+    text_bytes: Sequence[int],
+    eot_id: int,
+    *,
+    stride: int | None = None,
+    context: int | None = None,
+    batch_size: int = 16,
+    progress: Callable[[int], object] | None = None,
+) -> Scores:
+    """Scores each document alone: its tokens, the end-of-text after them included, and the bytes of its text.
+
+    batch_size is in windows, of several documents together; it changes speed and memory, not the scores. `progress` is
+    told the number of tokens scored so far. context None: max_seq_len. Raises ValueError for sizes that cannot be.
+    """
+    context, stride = window_sizes(model.config.max_seq_len, context, stride)
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1")
+    cuts = [
+        (number, *window) for number, tokens in enumerate(documents) for window in windows(len(tokens), context, stride)
+    ]
+    cuts.sort(key=lambda cut: cut[1] - cut[3])  # longest first: rows of a batch alike in length, memory largest at once
+    streams = [np.concatenate([[eot_id], np.asarray(tokens, np.int64)]) for tokens in documents]
+    nats = torch.zeros(len(documents), dtype=torch.float64)
+    device, scored = model.device, 0
+    with torch.no_grad(), evaluating(model):
+        for start in range(0, len(cuts), batch_size):
+            inputs, counted, targets, owners = _batch(streams, cuts[start : start + batch_size], eot_id)
+            hidden = model.hidden(inputs.to(device)).flatten(0, 1)[counted.to(device)]  # (N, C)
+            nats.index_add_(0, owners, token_nats(hidden, model.head.weight, targets.to(device)).cpu().double())
+            scored += len(owners)
+            if progress is not None:
+                progress(scored)
+    return Scores(
+        nats, torch.tensor([len(tokens) for tokens in documents], dtype=torch.int64), torch.as_tensor(text_bytes).long()
+    )
+
+
+def _batch(
+    streams: Sequence[npt.NDArray[np.int64]], cuts: Sequence[tuple[int, int, int, int]], eot_id: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns windows as rows (B, T), padded on the right, where no earlier token can see it; and of the N counted
+    targets the places in the flattened rows, the targets, and the numbers of their documents, (N,) int64 each."""
+    longest = max(end - start for _, start, _, end in cuts)
+    inputs = np.full((len(cuts), longest), eot_id, np.int64)
+    for row, (document, start, _, end) in enumerate(cuts):
+        inputs[row, : end - start] = streams[document][start:end]
+    counted = np.concatenate(
+        [np.arange(first - start, end - start) + row * longest for row, (_, start, first, end) in enumerate(cuts)]
+    )
+    targets = np.concatenate([streams[document][first + 1 : end + 1] for document, _, first, end in cuts])
+    owners = np.repeat([document for document, *_ in cuts], [end - first for _, _, first, end in cuts])
+    return torch.from_numpy(inputs), torch.from_numpy(counted), torch.from_numpy(targets), torch.from_numpy(owners)

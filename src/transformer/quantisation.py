@@ -1,0 +1,105 @@
+r"""Quantisation: the weights as small integers, so that a token costs a quarter of the bytes.
+
+**The problem.** Writing one token reads every weight once and does two operations with it. The processor waits for
+memory: at 4 bytes a weight, a model of 30 million weights cannot write faster than memory delivers 120 MB, again and
+again. Fewer bytes a weight, and it can.
+
+**The idea.** A row of a matrix, the weights of one output, is stored as whole numbers from -127 to 127 and one scale:
+
+    scale  = max |w| / 127                  a row's own: one large weight spoils no other row
+    q      = round(w / scale)               one byte
+    w      ~ q * scale                      off by half a scale at most
+
+    y = x W^T  ~  (x Q^T) * scale           the scale can wait until after the sum
+
+By hand, the row [0.5, -1.27, 0.0]: scale 1.27 / 127 = 0.01, and q = [50, -127, 0]:
+
+>>> layer = Int8Linear(torch.tensor([[0.5, -1.27, 0.0]]))
+>>> layer.quantised.tolist(), round(float(layer.scale), 4)
+([[50, -127, 0]], 0.01)
+
+**What it costs.** Rounding is noise, about 0.3 % of a row's spread in each weight, and much of it cancels in a sum over
+hundreds of them. `main.py evaluate --int8` measures what is lost on your own model.
+**What stays.** Norms, biases and position vectors are few and stay as they are; so does the token table, of which one
+row is looked up; where it is tied, the output projection gets a quantised copy. Activations are never stored in
+integers: they are rounded to bfloat16 on the way into the kernel for a few rows, and for many rows (a prompt,
+an evaluation) the weights are spelled out again.
+**Not chosen.** A library's quantiser: torchao's weight-only layers become fast through torch.compile, and a plain step
+spells the whole matrix out each time. 4 bits: another quarter, but no longer harmless without looking at data
+(arXiv 2210.17323). Training with such weights: rounding has no gradient.
+
+Paper: arXiv 2208.07339. Read before: linear.py, generation.py.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MOST_ROWS = 16
+"""Rows of x up to which the integer kernel is used; more are worth spelling the weights out."""
+
+KERNEL_STEP = 32
+"""The kernel reads this many inputs at a time, and beyond the end of a row that is no multiple of it."""
+
+
+class Int8Linear(nn.Module):
+    """A linear layer with int8 weights, for reading only; x (..., in) -> (..., out). Built from weight (out, in).
+
+    It is for the device on which it is built.
+    """
+
+    quantised: Tensor
+    scale: Tensor
+    ones: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        scale = weight.detach().float().abs().amax(1) / 127  # (out,)
+        scale = scale.masked_fill(scale == 0, 1.0)  # a row of zeros stays one
+        self.out_features, self.in_features = weight.shape
+        self.has_kernel = self.in_features % KERNEL_STEP == 0 and _has_kernel(weight.device.type)
+        self.register_buffer("quantised", (weight.detach() / scale[:, None]).round().to(torch.int8))
+        self.register_buffer("scale", scale)
+        self.register_buffer("ones", torch.ones(len(scale), dtype=torch.bfloat16, device=weight.device))
+        self.register_buffer("bias", None if bias is None else bias.detach().clone())
+
+    @property
+    def weight(self) -> Tensor:
+        """The weights spelled out, (out, in) float32."""
+        return self.quantised * self.scale[:, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, self.in_features)  # (R, in)
+        if 0 < len(rows) <= MOST_ROWS and self.has_kernel:
+            sums = torch._weight_int8pack_mm(rows.bfloat16(), self.quantised, self.ones)  # (R, out)
+        else:
+            sums = F.linear(rows, self.quantised.to(x.dtype))
+        out = sums.to(x.dtype) * self.scale.to(x.dtype)
+        if self.bias is not None:
+            out = out + self.bias
+        return out.view(*x.shape[:-1], self.out_features)
+
+
+@functools.cache
+def _has_kernel(device: str) -> bool:
+    """Whether PyTorch can multiply bfloat16 by int8 rows on this kind of device."""
+    try:
+        x = torch.ones(1, 32, dtype=torch.bfloat16, device=device)
+        torch._weight_int8pack_mm(x, torch.ones(32, 32, dtype=torch.int8, device=device), x[0])
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True
+
+
+def quantise(model: nn.Module) -> None:
+    """Replaces every linear layer inside the model by its int8 form, in place. It can write and be measured then."""
+    for name, child in model.named_children():
+        if isinstance(child, nn.Linear):
+            setattr(model, name, Int8Linear(child.weight, child.bias))
+        else:
+            quantise(child)
