@@ -18,6 +18,7 @@ var GPT = GPT || {};
 
   GPT.facts = (model) => {
     const { config, about, weights } = model;
+    const { exported } = GPT;
     const sizes = Object.entries(weights).map(([name, weight]) => [name, weight.length]);
     const sum = (part) => sizes.reduce((all, [name, size]) => all + (name.includes(part) ? size : 0), 0);
     return {
@@ -37,6 +38,7 @@ var GPT = GPT || {};
       norm: config.norm === "rmsnorm"
         ? "This model's is RMSNorm. It does what the layer norm below does, but leaves the mean in and has no bias."
         : `Layer norm takes away the mean of the vector's numbers and divides by their spread. Then each number has a weight${config.bias ? " and a bias" : ""} of its own, which ${config.bias ? "are" : "is"} learned.`,
+      encoding: exported.tokenizer.kind === "byte" ? "This model does without: it reads single bytes, and its vocabulary is those 256 and one entry for the end of a text." : "",
       tied: weights["head.weight"] ? "In this model those rows stand in a table of their own."
         : "In this model those rows are the token table of step 1 once more, read backwards: a vector that points like a token's row makes that token likely.",
     };

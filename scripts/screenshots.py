@@ -29,6 +29,8 @@ def take(browser: Browser, width: int, scheme: str) -> None:
     page.screenshot(path=FOLDER / f"{name}-whole.png", full_page=True)
     page.add_style_tag(content=".reader { position: static !important; }")
     for figure in page.locator("[data-diagram]").all():
+        figure.scroll_into_view_if_needed()
+        page.wait_for_timeout(60)
         figure.screenshot(path=FOLDER / f"{name}-{figure.get_attribute('data-diagram')}.png")
     page.close()
 
