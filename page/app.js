@@ -82,44 +82,77 @@ var GPT = GPT || {};
     nearby.observe(element);
   }
 
-  const nearby = new IntersectionObserver((entries) => {
-    for (const { target, isIntersecting } of entries) {
-      const figure = figures.get(target);
-      figure.isNear = isIntersecting;
-      if (isIntersecting && state.trace) refresh(figure);
-    }
-  }, { rootMargin: NEAR });
+  const nearby = new IntersectionObserver(
+    (entries) => {
+      for (const { target, isIntersecting } of entries) {
+        const figure = figures.get(target);
+        figure.isNear = isIntersecting;
+        if (isIntersecting && state.trace) refresh(figure);
+      }
+    },
+    { rootMargin: NEAR },
+  );
 
   /** The tokens below the text box, in which the reader chooses the one to look at. */
   function showStrip() {
     const strip = document.getElementById("strip");
     const hadFocus = strip.contains(document.activeElement);
-    strip.replaceChildren(...state.pieces.map((token, index) => html("button", {
-      type: "button", role: "option", class: "token", tabindex: index === state.token ? 0 : -1,
-      "aria-selected": String(index === state.token), "aria-label": `token ${index + 1}: ${spoken(token)}`,
-      onclick: () => set({ token: index, key: null }),
-    }, visible(token, 24))));
+    strip.replaceChildren(
+      ...state.pieces.map((token, index) =>
+        html(
+          "button",
+          {
+            type: "button",
+            role: "option",
+            class: "token",
+            tabindex: index === state.token ? 0 : -1,
+            "aria-selected": String(index === state.token),
+            "aria-label": `token ${index + 1}: ${spoken(token)}`,
+            onclick: () => set({ token: index, key: null }),
+          },
+          visible(token, 24),
+        ),
+      ),
+    );
     const chosen = strip.children[state.token];
     if (hadFocus) chosen.focus({ preventScroll: true });
     const [from, to] = [chosen.offsetLeft - strip.offsetLeft, strip.clientWidth - chosen.offsetWidth];
     if (from < strip.scrollLeft || from > strip.scrollLeft + to) strip.scrollLeft = from - to / 2;
     document.getElementById("cut").textContent = state.cut
-      ? `The model reads ${model.config.max_seq_len} tokens at most: the first ${state.cut} are left out.` : "";
+      ? `The model reads ${model.config.max_seq_len} tokens at most: the first ${state.cut} are left out.`
+      : "";
   }
 
   /** The text box: what is typed is read at once, and the box grows with it up to a limit that the style sets. */
   function listen() {
     const box = document.getElementById("text");
-    const grow = () => { box.style.height = "auto"; box.style.height = `${box.scrollHeight + 2}px`; };
-    box.addEventListener("input", () => { grow(); set({ text: box.value }); });
-    GPT.app.write = (text) => { box.value = text; grow(); box.scrollTop = box.scrollHeight; set({ text, token: Infinity }); };
+    const grow = () => {
+      box.style.height = "auto";
+      box.style.height = `${box.scrollHeight + 2}px`;
+    };
+    box.addEventListener("input", () => {
+      grow();
+      set({ text: box.value });
+    });
+    GPT.app.write = (text) => {
+      box.value = text;
+      grow();
+      box.scrollTop = box.scrollHeight;
+      set({ text, token: Infinity });
+    };
     for (const button of document.querySelectorAll("[data-text]")) {
       button.addEventListener("click", () => GPT.app.write(button.dataset.text));
     }
     const strip = document.getElementById("strip");
-    GPT.parts.roving(strip, () => Array.from(strip.children), (token) => set({ token, key: null }));
+    GPT.parts.roving(
+      strip,
+      () => Array.from(strip.children),
+      (token) => set({ token, key: null }),
+    );
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => set({}));
-    addEventListener("beforeprint", () => { for (const figure of figures.values()) refresh(figure); });
+    addEventListener("beforeprint", () => {
+      for (const figure of figures.values()) refresh(figure);
+    });
     if (box.value === box.defaultValue) box.value = BEGINNING; // unless the browser kept what was typed before
     grow();
   }
@@ -140,14 +173,18 @@ var GPT = GPT || {};
   /** The contents say which chapter is being read. */
   function followChapters() {
     const links = new Map(Array.from(document.querySelectorAll(".contents a"), (link) => [link.hash.slice(1), link]));
-    const watcher = new IntersectionObserver((entries) => {
-      for (const { target, isIntersecting } of entries) {
-        if (isIntersecting) for (const [id, link] of links) {
-          if (id === target.id) link.setAttribute("aria-current", "true");
-          else link.removeAttribute("aria-current");
+    const watcher = new IntersectionObserver(
+      (entries) => {
+        for (const { target, isIntersecting } of entries) {
+          if (isIntersecting)
+            for (const [id, link] of links) {
+              if (id === target.id) link.setAttribute("aria-current", "true");
+              else link.removeAttribute("aria-current");
+            }
         }
-      }
-    }, { rootMargin: "-30% 0px -65% 0px" });
+      },
+      { rootMargin: "-30% 0px -65% 0px" },
+    );
     for (const section of document.querySelectorAll("main section[id]")) watcher.observe(section);
   }
 

@@ -16,7 +16,9 @@ var GPT = GPT || {};
       if (typeof value === "function") element.addEventListener(name.slice(2), value);
       else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value);
     }
-    element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+    element.append(
+      ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+    );
     return element;
   }
 
@@ -34,14 +36,19 @@ var GPT = GPT || {};
   const count = (whole) => whole.toLocaleString("en-US");
 
   /** "a, b and c" */
-  const list = (words) => (words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} and ${words[words.length - 1]}`);
+  const list = (words) =>
+    words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} and ${words[words.length - 1]}`;
 
   /** A token as letters to see: · is a space, ↵ a line break; bytes in hex where they are no whole character. */
   function visible(piece, longest = Infinity) {
     if (piece.isEnd) return "end of text";
     const text = piece.text.includes("\ufffd")
       ? piece.bytes.map((byte) => byte.toString(16).padStart(2, "0")).join(" ")
-      : piece.text.replace(/ /g, "·").replace(/\n/g, "↵").replace(/\t/g, "⇥").replace(/[\u0000-\u001f\u007f]/g, "␀");
+      : piece.text
+          .replace(/ /g, "·")
+          .replace(/\n/g, "↵")
+          .replace(/\t/g, "⇥")
+          .replace(/[\u0000-\u001f\u007f]/g, "␀");
     const letters = Array.from(text);
     return letters.length > longest ? `${letters.slice(0, longest - 1).join("")}…` : text;
   }
@@ -104,5 +111,21 @@ var GPT = GPT || {};
     context.putImageData(image, 0, 0);
   }
 
-  GPT.draw = { html, svg, number, percent, count, list, visible, spoken, chip, best, row, length, largest, palette, paint };
+  GPT.draw = {
+    html,
+    svg,
+    number,
+    percent,
+    count,
+    list,
+    visible,
+    spoken,
+    chip,
+    best,
+    row,
+    length,
+    largest,
+    palette,
+    paint,
+  };
 })();

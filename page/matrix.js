@@ -25,26 +25,57 @@ var GPT = GPT || {};
       const range = Array.from({ length: shown }, (_, i) => first + i);
       const longest = Math.max(...range.map((t) => Array.from(visible(pieces[t], LABEL)).length));
       const side = longest * LETTER + 8;
-      const width = (element.clientWidth || 420) - side - 2;
-      size = Math.max(13, Math.min(34, Math.floor(width / shown)));
-      const [x, y] = [(column) => side + (column - first) * size, (line) => side + (line - first) * size];
-      const rows = range.map((t) => svg("g", { role: "row" }, range.map((s) => svg("rect", {
-        role: "gridcell", tabindex: -1, "data-row": t, "data-column": s, x: x(s) + 0.5, y: y(t) + 0.5, width: size - 1, height: size - 1, rx: 2,
-        class: s > t ? "cell is-masked" : "cell", style: s > t ? null : `fill-opacity: ${Math.sqrt(share(t, s)).toFixed(3)}`,
-        "aria-label": `${spoken(pieces[t])} looks at ${spoken(pieces[s])}: ${s > t ? "masked" : percent(share(t, s))}`,
-      }))));
-      const labels = range.flatMap((t) => [
-        svg("text", { x: side - 6, y: y(t) + size / 2 + 4, "text-anchor": "end", "data-label": t }, visible(pieces[t], LABEL)),
-        svg("text", { transform: `translate(${x(t) + size / 2 + 4} ${side - 6}) rotate(-90)` }, visible(pieces[t], LABEL)),
-      ]);
+      size = Math.max(13, Math.min(34, Math.floor(((element.clientWidth || 420) - side - 2) / shown)));
+      const at = (place) => side + (place - first) * size;
+      const rows = range.map((t) =>
+        svg(
+          "g",
+          { role: "row" },
+          range.map((s) => cell(pieces, share, t, s, at)),
+        ),
+      );
       mark = svg("rect", { class: "mark", width: size, height: size, rx: 3 });
-      const all = side + shown * size + 2;
       grid = svg("g", { role: "grid", "aria-label": name, "aria-rowcount": shown, "aria-colcount": shown }, rows);
+      const names = svg(
+        "g",
+        { "aria-hidden": "true" },
+        range.map((t) => labels(visible(pieces[t], LABEL), at(t), side)),
+      );
+      const all = side + shown * size + 2;
       const hadFocus = element.contains(document.activeElement);
-      element.replaceChildren(svg("svg", { width: all, height: all }, svg("g", { "aria-hidden": "true" }, labels), grid, mark), cut);
-      cut.textContent = shown < pieces.length ? `${shown} of your ${pieces.length} tokens are shown, those around the chosen one.` : "";
+      element.replaceChildren(svg("svg", { width: all, height: all }, names, grid, mark), cut);
+      const words = `${shown} of your ${pieces.length} tokens are shown, those around the chosen one.`;
+      cut.textContent = shown < pieces.length ? words : "";
       listen();
       return hadFocus;
+    }
+
+    /** Row t, column s. */
+    function cell(pieces, share, t, s, at) {
+      const isMasked = s > t;
+      return svg("rect", {
+        role: "gridcell",
+        tabindex: -1,
+        "data-row": t,
+        "data-column": s,
+        x: at(s) + 0.5,
+        y: at(t) + 0.5,
+        width: size - 1,
+        height: size - 1,
+        rx: 2,
+        class: isMasked ? "cell is-masked" : "cell",
+        style: isMasked ? null : `fill-opacity: ${Math.sqrt(share(t, s)).toFixed(3)}`,
+        "aria-label": `${spoken(pieces[t])} looks at ${spoken(pieces[s])}: ${isMasked ? "masked" : percent(share(t, s))}`,
+      });
+    }
+
+    /** A token's name beside its row and above its column. */
+    function labels(words, at, side) {
+      const turned = `translate(${at + size / 2 + 4} ${side - 6}) rotate(-90)`;
+      return [
+        svg("text", { x: side - 6, y: at + size / 2 + 4, "text-anchor": "end" }, words),
+        svg("text", { transform: turned }, words),
+      ];
     }
 
     function listen() {
@@ -54,8 +85,14 @@ var GPT = GPT || {};
       grid.addEventListener("keydown", (event) => {
         const last = now.pieces.length - 1;
         const [token, key] = [now.token, now.key];
-        const to = { ArrowLeft: [token, key - 1], ArrowRight: [token, key + 1], ArrowUp: [token - 1, key], ArrowDown: [token + 1, key],
-          Home: [token, 0], End: [token, token] }[event.key];
+        const to = {
+          ArrowLeft: [token, key - 1],
+          ArrowRight: [token, key + 1],
+          ArrowUp: [token - 1, key],
+          ArrowDown: [token + 1, key],
+          Home: [token, 0],
+          End: [token, token],
+        }[event.key];
         if (!to) return;
         event.preventDefault();
         onchoose(...to.map((place) => Math.max(0, Math.min(last, place))));
@@ -63,14 +100,21 @@ var GPT = GPT || {};
     }
 
     function show(next) {
-      const isSame = grid && next.drawn === now.drawn && next.head === now.head && element.clientWidth === now.width
-        && cellAt(next.token, next.key);
+      const isSame =
+        grid &&
+        next.drawn === now.drawn &&
+        next.head === now.head &&
+        element.clientWidth === now.width &&
+        cellAt(next.token, next.key);
       const wanted = { ...next, width: element.clientWidth };
       let hadFocus = grid && grid.contains(document.activeElement);
       if (!isSame) hadFocus = build(next) || hadFocus;
       else cellAt(now.token, now.key)?.setAttribute("tabindex", -1);
       now = wanted;
-      const cell = cellAt(now.token, now.key) || cellAt(now.token, Math.max(first, now.key));
+      const isShown = Boolean(cellAt(now.token, now.key)); // in a long text the key may be too far from the query
+      const nearest = Math.min(Math.max(first, now.key), first + Math.min(MOST, now.pieces.length) - 1);
+      const cell = cellAt(now.token, nearest);
+      mark.setAttribute("visibility", isShown ? "visible" : "hidden");
       cell.setAttribute("tabindex", 0);
       mark.setAttribute("x", Number(cell.getAttribute("x")) - 0.5);
       mark.setAttribute("y", Number(cell.getAttribute("y")) - 0.5);

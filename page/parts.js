@@ -34,8 +34,16 @@ var GPT = GPT || {};
     slider.addEventListener("pointermove", point);
     slider.addEventListener("pointerdown", point);
     slider.addEventListener("keydown", (event) => {
-      const to = { ArrowLeft: column - 1, ArrowDown: column - 1, ArrowRight: column + 1, ArrowUp: column + 1,
-        PageDown: column - 10, PageUp: column + 10, Home: 0, End: columns - 1 }[event.key];
+      const to = {
+        ArrowLeft: column - 1,
+        ArrowDown: column - 1,
+        ArrowRight: column + 1,
+        ArrowUp: column + 1,
+        PageDown: column - 10,
+        PageUp: column + 10,
+        Home: 0,
+        End: columns - 1,
+      }[event.key];
       if (to === undefined) return;
       event.preventDefault();
       move(to);
@@ -43,12 +51,16 @@ var GPT = GPT || {};
     function show(given, inWords) {
       [rows, columns, describe] = [given, given[0].values.length, inWords];
       const [colours, shared] = [palette(), largest(...given.map(({ values }) => values))];
-      table.replaceChildren(...rows.flatMap(({ label, values, most }) => {
-        const canvas = html("canvas", { "aria-hidden": "true" });
-        paint(canvas, values, columns, most || shared, colours);
-        return [html("span", { class: "strips-label" }, label),
-          html("div", { class: "strips-strip" }, canvas, html("div", { class: "strips-cursor" }))];
-      }));
+      table.replaceChildren(
+        ...rows.flatMap(({ label, values, most }) => {
+          const canvas = html("canvas", { "aria-hidden": "true" });
+          paint(canvas, values, columns, most || shared, colours);
+          return [
+            html("span", { class: "strips-label" }, label),
+            html("div", { class: "strips-strip" }, canvas, html("div", { class: "strips-cursor" })),
+          ];
+        }),
+      );
       move(column);
     }
     return { element: html("div", { class: "strips-box" }, slider, output), show };
@@ -60,19 +72,31 @@ var GPT = GPT || {};
     const canvas = html("canvas", { class: "map", "aria-hidden": "true" });
     const mark = html("div", { class: "map-cell" });
     const output = html("p", { class: "readout" });
-    const slider = html("div", { class: "map-box", role: "slider", tabindex: 0, "aria-label": name, "aria-valuemin": 1 }, canvas, mark);
+    const slider = html(
+      "div",
+      { class: "map-box", role: "slider", tabindex: 0, "aria-label": name, "aria-valuemin": 1 },
+      canvas,
+      mark,
+    );
     let [values, at, describe] = [[], 0, () => ""];
     const lines = () => Math.ceil(values.length / columns);
 
     function move(to) {
       at = Math.max(0, Math.min(values.length - 1, to));
-      Object.assign(mark.style, { left: `${(100 * (at % columns)) / columns}%`, width: `${100 / columns}%`,
-        top: `${(100 * Math.floor(at / columns)) / lines()}%`, height: `${100 / lines()}%` });
+      Object.assign(mark.style, {
+        left: `${(100 * (at % columns)) / columns}%`,
+        width: `${100 / columns}%`,
+        top: `${(100 * Math.floor(at / columns)) / lines()}%`,
+        height: `${100 / lines()}%`,
+      });
       output.textContent = describe(at);
       slider.setAttribute("aria-valuenow", at + 1);
       slider.setAttribute("aria-valuetext", output.textContent);
     }
-    const choose = (to) => { move(to); onmove(at); };
+    const choose = (to) => {
+      move(to);
+      onmove(at);
+    };
 
     function point({ clientX, clientY }) {
       const box = canvas.getBoundingClientRect();
@@ -83,7 +107,14 @@ var GPT = GPT || {};
     slider.addEventListener("pointermove", point);
     slider.addEventListener("pointerdown", point);
     slider.addEventListener("keydown", (event) => {
-      const to = { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - columns, ArrowDown: at + columns, Home: 0, End: values.length - 1 }[event.key];
+      const to = {
+        ArrowLeft: at - 1,
+        ArrowRight: at + 1,
+        ArrowUp: at - columns,
+        ArrowDown: at + columns,
+        Home: 0,
+        End: values.length - 1,
+      }[event.key];
       if (to === undefined) return;
       event.preventDefault();
       choose(to);
@@ -103,17 +134,24 @@ var GPT = GPT || {};
     const element = html("ol", { class: "bars", "aria-label": name });
     function show(items) {
       const focused = Array.from(element.children).findIndex((line) => line.contains(document.activeElement));
-      element.replaceChildren(...items.map(({ label, share, text, behind, isMarked, onclick, title }) => {
-        const inside = [
-          html("span", { class: "bars-label" }, label),
-          html("span", { class: "bars-track", "aria-hidden": "true" },
-            behind && html("span", { class: "bars-behind", style: `width: ${100 * behind}%` }),
-            html("span", { class: "bars-bar", style: `width: ${Math.max(0, Math.min(100, 100 * share))}%` })),
-          html("span", { class: "bars-value" }, text),
-        ];
-        const line = onclick ? html("button", { type: "button", onclick, title }, inside) : html("div", { title }, inside);
-        return html("li", { class: isMarked && "is-marked" }, line);
-      }));
+      element.replaceChildren(
+        ...items.map(({ label, share, text, behind, isMarked, onclick, title }) => {
+          const inside = [
+            html("span", { class: "bars-label" }, label),
+            html(
+              "span",
+              { class: "bars-track", "aria-hidden": "true" },
+              behind && html("span", { class: "bars-behind", style: `width: ${100 * behind}%` }),
+              html("span", { class: "bars-bar", style: `width: ${Math.max(0, Math.min(100, 100 * share))}%` }),
+            ),
+            html("span", { class: "bars-value" }, text),
+          ];
+          const line = onclick
+            ? html("button", { type: "button", onclick, title }, inside)
+            : html("div", { title }, inside);
+          return html("li", { class: isMarked && "is-marked" }, line);
+        }),
+      );
       if (focused >= 0) element.children[focused]?.firstChild.focus({ preventScroll: true });
     }
     return { element, show };
@@ -125,10 +163,17 @@ var GPT = GPT || {};
   function choice(name, options, onchange) {
     const group = `choice-${(names += 1)}`;
     const inputs = options.map((option, index) =>
-      html("input", { type: "radio", name: group, value: index, onchange: () => onchange(index) }));
+      html("input", { type: "radio", name: group, value: index, onchange: () => onchange(index) }),
+    );
     const labels = inputs.map((input, index) => html("label", {}, input, html("span", {}, options[index])));
     const element = html("fieldset", { class: "choice" }, html("legend", {}, name), html("div", {}, labels));
-    return { element, show: (index) => inputs.forEach((input, i) => { input.checked = i === index; }) };
+    return {
+      element,
+      show: (index) =>
+        inputs.forEach((input, i) => {
+          input.checked = i === index;
+        }),
+    };
   }
 
   /** The layer that the whole page looks at, as a choice; show(state) follows it. */
@@ -150,7 +195,14 @@ var GPT = GPT || {};
     container.addEventListener("keydown", (event) => {
       const all = items();
       const at = all.indexOf(document.activeElement);
-      const to = { ArrowLeft: at - 1, ArrowUp: at - 1, ArrowRight: at + 1, ArrowDown: at + 1, Home: 0, End: all.length - 1 }[event.key];
+      const to = {
+        ArrowLeft: at - 1,
+        ArrowUp: at - 1,
+        ArrowRight: at + 1,
+        ArrowDown: at + 1,
+        Home: 0,
+        End: all.length - 1,
+      }[event.key];
       if (at < 0 || to === undefined) return;
       event.preventDefault();
       const index = Math.max(0, Math.min(all.length - 1, to));

@@ -21,19 +21,31 @@ var GPT = GPT || {};
       const rest = 1 - ids.reduce((sum, id) => sum + probs[id], 0);
       this.bars.show([
         ...ids.map(GPT.app.piece).map((piece) => ({
-          label: chip(piece), share: probs[piece.id], text: percent(probs[piece.id]),
+          label: chip(piece),
+          share: probs[piece.id],
+          text: percent(probs[piece.id]),
           isMarked: !isLast && piece.id === tokens[token + 1],
           title: isLast ? `write ${spoken(piece)}` : null,
-          onclick: isLast && !piece.isEnd && !piece.text.includes("\ufffd") ? () => GPT.app.write(text + piece.text) : null,
+          onclick:
+            isLast && !piece.isEnd && !piece.text.includes("\ufffd") ? () => GPT.app.write(text + piece.text) : null,
         })),
         { label: html("span", { class: "note" }, "all others"), share: rest, text: percent(rest) },
       ]);
-      const sentence = ["After ", chip(pieces[token]), " the model expects ", chip(GPT.app.piece(ids[0])),
-        ` with a probability of ${percent(probs[ids[0]])}.`];
+      const sentence = [
+        "After ",
+        chip(pieces[token]),
+        " the model expects ",
+        chip(GPT.app.piece(ids[0])),
+        ` with a probability of ${percent(probs[ids[0]])}.`,
+      ];
       if (isLast) return [...sentence, " Press a bar to write its token, and the model goes on from there."];
       const rank = probs.reduce((higher, p) => higher + (p > probs[tokens[token + 1]] ? 1 : 0), 1);
-      return [...sentence, " In your text comes ", chip(pieces[token + 1]),
-        `, which had ${percent(probs[tokens[token + 1]])} and rank ${rank}.`];
+      return [
+        ...sentence,
+        " In your text comes ",
+        chip(pieces[token + 1]),
+        `, which had ${percent(probs[tokens[token + 1]])} and rank ${rank}.`,
+      ];
     },
   });
 })();

@@ -19,16 +19,32 @@ var GPT = GPT || {};
       const parts = [
         this.item("Token ids", "tokens", `${T} numbers`, null),
         this.item("Token table", "embeddings", `a row of ${C} for each of ${count(V)} tokens`, "embeddings.token."),
-        this.model.weights["embeddings.position.weight"] && this.item("Place table", "embeddings", `a row for each of ${this.model.config.max_seq_len} places`, "embeddings.position."),
+        this.model.weights["embeddings.position.weight"] &&
+          this.item(
+            "Place table",
+            "embeddings",
+            `a row for each of ${this.model.config.max_seq_len} places`,
+            "embeddings.position.",
+          ),
         ...this.model.layers.map((_, layer) => this.block(layer)),
         this.item("Last norm", "block", "", "final_norm."),
-        this.item("Output", "model", this.model.weights["head.weight"] ? "a table of its own" : "the token table again, read backwards", this.model.weights["head.weight"] ? "head." : null),
+        this.item(
+          "Output",
+          "model",
+          this.model.weights["head.weight"] ? "a table of its own" : "the token table again, read backwards",
+          this.model.weights["head.weight"] ? "head." : null,
+        ),
         this.item("Probabilities", "what", `${T} × ${count(V)}, the last ${count(V)} say what comes next`, null),
       ];
       this.list.replaceChildren(...parts.filter(Boolean));
-      const inBlocks = Object.entries(this.model.weights).reduce((sum, [name, weight]) => sum + (name.startsWith("blocks.") ? weight.length : 0), 0);
-      return `Your ${count(T)} ${T === 1 ? "token flows" : "tokens flow"} through as ${count(T)} × ${C} numbers. ` +
-        `The model has ${count(this.total)} weights, ${percent(inBlocks / this.total)} of them in its blocks.`;
+      const inBlocks = Object.entries(this.model.weights).reduce(
+        (sum, [name, weight]) => sum + (name.startsWith("blocks.") ? weight.length : 0),
+        0,
+      );
+      return (
+        `Your ${count(T)} ${T === 1 ? "token flows" : "tokens flow"} through as ${count(T)} × ${C} numbers. ` +
+        `The model has ${count(this.total)} weights, ${percent(inBlocks / this.total)} of them in its blocks.`
+      );
     },
 
     /** The first block with its parts, the others in a line each. */
@@ -36,11 +52,23 @@ var GPT = GPT || {};
       const { num_heads: H, d_ff, d_model: C, kv_heads: K } = this.model.config;
       const name = `blocks.${layer}.`;
       if (layer) return this.item(`Block ${layer + 1}`, "block", "the same parts, other weights", name);
-      const heads = K === H ? `${H} heads of width ${this.model.headDim}` : `${H} heads, ${K} for keys and values, of width ${this.model.headDim}`;
-      return html("li", { class: "shape-block" }, this.line("Block 1", "block", "", name), html("ol", { class: "shape" },
-        this.item("Norm", "block", "", `${name}attention_norm.`), this.item("Attention", "attention", heads, `${name}attention.`),
-        this.item("Norm", "block", "", `${name}feedforward_norm.`),
-        this.item("Feed-forward", "feedforward", `${count(C)} → ${count(d_ff)} → ${count(C)}`, `${name}feedforward.`)));
+      const heads =
+        K === H
+          ? `${H} heads of width ${this.model.headDim}`
+          : `${H} heads, ${K} for keys and values, of width ${this.model.headDim}`;
+      return html(
+        "li",
+        { class: "shape-block" },
+        this.line("Block 1", "block", "", name),
+        html(
+          "ol",
+          { class: "shape" },
+          this.item("Norm", "block", "", `${name}attention_norm.`),
+          this.item("Attention", "attention", heads, `${name}attention.`),
+          this.item("Norm", "block", "", `${name}feedforward_norm.`),
+          this.item("Feed-forward", "feedforward", `${count(C)} → ${count(d_ff)} → ${count(C)}`, `${name}feedforward.`),
+        ),
+      );
     },
 
     item(...given) {
@@ -51,9 +79,14 @@ var GPT = GPT || {};
     line(name, chapter, words, prefix) {
       const own = Object.entries(this.model.weights).filter(([weight]) => prefix && weight.startsWith(prefix));
       const weights = own.reduce((sum, [, weight]) => sum + weight.length, 0);
-      return html("div", { class: "shape-line" }, html("a", { href: `#${chapter}` }, name), html("span", {}, words),
+      return html(
+        "div",
+        { class: "shape-line" },
+        html("a", { href: `#${chapter}` }, name),
+        html("span", {}, words),
         html("span", { class: "numbers" }, weights ? count(weights) : ""),
-        html("span", { class: "shape-bar", "aria-hidden": "true", style: `width: ${(100 * weights) / this.total}%` }));
+        html("span", { class: "shape-bar", "aria-hidden": "true", style: `width: ${(100 * weights) / this.total}%` }),
+      );
     },
   });
 })();

@@ -9,35 +9,66 @@ var GPT = GPT || {};
     mount(element, model) {
       this.model = model;
       this.ranks = new Map(model.tokenizer.tokens.map((bytes, id) => [bytes ? Array.from(bytes).join() : "", id]));
-      this.cards = html("div", { class: "cards", role: "listbox", "aria-label": "Tokens of your text", "aria-orientation": "horizontal" });
+      this.cards = html("div", {
+        class: "cards",
+        role: "listbox",
+        "aria-label": "Tokens of your text",
+        "aria-orientation": "horizontal",
+      });
       this.merges = html("ol", { class: "merges", "aria-label": "How the chosen token was put together" });
       element.append(this.cards, html("h4", {}, "How the chosen token was put together"), this.merges);
-      GPT.parts.roving(this.cards, () => Array.from(this.cards.children), (token) => GPT.app.set({ token, key: null }));
+      GPT.parts.roving(
+        this.cards,
+        () => Array.from(this.cards.children),
+        (token) => GPT.app.set({ token, key: null }),
+      );
     },
 
     update({ pieces, token, text }) {
       const hadFocus = this.cards.contains(document.activeElement);
-      this.cards.replaceChildren(...pieces.map((piece, index) => html("button", {
-        type: "button", role: "option", class: "card", tabindex: index === token ? 0 : -1,
-        "aria-selected": String(index === token), "aria-label": `${spoken(piece)}, id ${piece.id}`,
-        onclick: () => GPT.app.set({ token: index, key: null }),
-      }, html("b", {}, visible(piece, 24)), html("small", {}, `${piece.id}`))));
+      this.cards.replaceChildren(
+        ...pieces.map((piece, index) =>
+          html(
+            "button",
+            {
+              type: "button",
+              role: "option",
+              class: "card",
+              tabindex: index === token ? 0 : -1,
+              "aria-selected": String(index === token),
+              "aria-label": `${spoken(piece)}, id ${piece.id}`,
+              onclick: () => GPT.app.set({ token: index, key: null }),
+            },
+            html("b", {}, visible(piece, 24)),
+            html("small", {}, `${piece.id}`),
+          ),
+        ),
+      );
       if (hadFocus) this.cards.children[token].focus({ preventScroll: true });
       this.showMerges(pieces[token]);
       const characters = Array.from(text).length;
       if (!characters) return "Your text is empty. The model then reads one token, which says that a text has ended.";
       return [
         `In your text, ${count(characters)} characters make ${count(pieces.length)} tokens. The chosen one, `,
-        chip(pieces[token]), `, is number ${count(pieces[token].id)} of the vocabulary's ${count(this.model.config.vocab_size)}.`,
+        chip(pieces[token]),
+        `, is number ${count(pieces[token].id)} of the vocabulary's ${count(this.model.config.vocab_size)}.`,
       ];
     },
 
     /** The token's bytes, then after each merge what they have become. */
     showMerges(piece) {
       const lines = piece.isEnd ? [] : mergeSteps(piece.bytes, this.ranks);
-      this.merges.replaceChildren(...lines.map(({ parts, made }) => html("li", {},
-        parts.map((bytes, index) => html("span", { class: index === made ? "token is-new" : "token" }, visible(asPiece(bytes)))),
-      )));
+      this.merges.replaceChildren(
+        ...lines.map(({ parts, made }) =>
+          html(
+            "li",
+            {},
+            parts.map((bytes, index) =>
+              html("span", { class: index === made ? "token is-new" : "token" }, visible(asPiece(bytes))),
+            ),
+          ),
+        ),
+      );
       if (lines.length === 1) this.merges.append(html("li", { class: "note" }, "One byte: nothing had to be merged."));
       if (piece.isEnd) this.merges.append(html("li", { class: "note" }, "It has an id of its own, and no letters."));
     },

@@ -119,6 +119,12 @@ def test_any_text_can_be_typed(lesson: Page, text: str) -> None:
     lesson.evaluate(DRAWN)
     longest = lesson.evaluate("() => GPT.model.config.max_seq_len")
     assert 1 <= lesson.locator("#strip .token").count() <= longest
+    cells = lesson.locator("[role=gridcell][tabindex='0']")
+    cells.focus()
+    for key in ("Home", "End", "ArrowRight", "ArrowUp"):
+        lesson.keyboard.press(key)
+        lesson.evaluate(DRAWN)
+        assert cells.count() == 1
     assert ("left out" in lesson.locator("#cut").inner_text()) == (len(text) > longest)
 
 
