@@ -109,7 +109,7 @@ var GPT = GPT || {};
       const wanted = { ...next, width: element.clientWidth };
       let hadFocus = grid && grid.contains(document.activeElement);
       if (!isSame) hadFocus = build(next) || hadFocus;
-      else cellAt(now.token, now.key)?.setAttribute("tabindex", -1);
+      else grid.querySelector("[tabindex='0']").setAttribute("tabindex", -1);
       now = wanted;
       const isShown = Boolean(cellAt(now.token, now.key)); // in a long text the key may be too far from the query
       const nearest = Math.min(Math.max(first, now.key), first + Math.min(MOST, now.pieces.length) - 1);
