@@ -33,7 +33,7 @@ UV_BIN = $(eval UV_BIN := $(FIND_UV))$(UV_BIN)
 MAIN = $(UV_BIN) run python main.py
 
 .PHONY: help install test test-cov test-slow check format train train-quick download generate generate-prompt \
-	evaluate compare demo-sampling benchmark demo plot gpu-check clean hooks constraints uv FORCE
+	evaluate compare demo-sampling benchmark demo plot gpu-check mascot screenshots clean hooks constraints uv FORCE
 
 help: ## list the targets
 	@echo 'usage: make TARGET [ARGS="..."]'
@@ -96,6 +96,12 @@ format: $(READY) ## format and fix what can be fixed
 
 gpu-check: $(READY) ## on a machine with a GPU: correctness, then tokens a second and utilisation, as a file
 	$(UV_BIN) run python benchmarks/gpu_check.py $(ARGS)
+
+mascot: $(READY) ## draw assets/mascot.png from its SVG
+	$(UV_BIN) run python scripts/mascot.py
+
+screenshots: $(READY) ## pictures of the lesson page, in runs/screenshots
+	$(UV_BIN) run python scripts/screenshots.py
 
 hooks: $(READY) ## run the checks before every commit
 	$(UV_BIN) run pre-commit install

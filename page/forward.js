@@ -239,16 +239,20 @@ var GPT = GPT || {};
   function positionTable(model) {
     const { position, max_seq_len: longest, d_model: C } = model.config;
     if (position === "learned") return model.weights["embeddings.position.weight"]; // (longest, C)
-    if (position !== "sinusoidal") return null;
-    const waves = tensor(longest, C);
-    for (let p = 0; p < longest; p += 1) {
+    return position === "sinusoidal" ? waves(longest, C) : null;
+  }
+
+  /** The fixed waves of sinusoidal positions: (places, C), sines at even columns. */
+  function waves(places, C) {
+    const table = tensor(places, C);
+    for (let p = 0; p < places; p += 1) {
       for (let c = 0; c < C; c += 2) {
         const angle = p * 10_000 ** (-c / C);
-        waves[p * C + c] = Math.sin(angle);
-        waves[p * C + c + 1] = Math.cos(angle);
+        table[p * C + c] = Math.sin(angle);
+        if (c + 1 < C) table[p * C + c + 1] = Math.cos(angle);
       }
     }
-    return waves;
+    return table;
   }
 
   /** Rotary positions: turns pair (d, d + D/2) of the token at place p by the angle p / theta^(2d/D). */
@@ -290,6 +294,8 @@ var GPT = GPT || {};
     }
     return matrix;
   }
+
+  GPT.positions = { waves, slopes: alibiSlopes };
 
   /** The model that main.py export-page has written: config, tokenizer and weights. */
   GPT.load = (exported) => new Model(exported);

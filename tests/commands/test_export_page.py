@@ -21,7 +21,7 @@ def test_the_latest_checkpoint_becomes_page_html_with_everything_inside(
     assert (told.status, told.err) == (0, "")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert 'src="page/' not in page
-    assert 'href="page/' not in page
+    assert 'rel="stylesheet"' not in page
     assert page.count("GPT.exported = {") == 1
     assert '"encoding": "byte"' in page
     beforehand, afterwards = map(float, re.findall(r"([\d.]+) MB", told.out))

@@ -38,6 +38,8 @@ LINES = {
     "check": "run ruff check",
     "format": "run ruff format",
     "gpu-check": "run python benchmarks/gpu_check.py",
+    "mascot": "run python scripts/mascot.py",
+    "screenshots": "run python scripts/screenshots.py",
     "hooks": "run pre-commit install",
 }
 

@@ -38,7 +38,7 @@ def test_the_lesson_opens_offline_without_an_error_and_is_light(opened: Opened) 
     page, wrong = opened(ROOT / "index.html")
     assert compute(page, "() => Object.keys(GPT.exported)")
     assert wrong == []
-    files = [ROOT / "index.html", *(path for path in (ROOT / "page").iterdir() if path.suffix in (".js", ".css"))]
+    files = [ROOT / "index.html", *(path for path in (ROOT / "page").rglob("*") if path.suffix in (".js", ".css"))]
     assert sum(path.stat().st_size for path in files) < WHOLE_PAGE
 
 

@@ -1,0 +1,219 @@
+// What the whole page shares: the reader's text, what the model makes of it, and what is being looked at.
+//
+//   GPT.diagram("tokens", { mount(element, model) {...}, update(state) {...} })     in page/diagrams/, one file each
+//   GPT.app.set({ text: "ROMEO:" })          or token, layer, head, key: changes what is looked at, and redraws
+//
+// The model runs once for a change of text, before the next frame. A diagram is redrawn when it is in view, or comes
+// into view after a change.
+
+var GPT = GPT || {};
+(() => {
+  "use strict";
+  const { html, visible, spoken } = GPT.draw;
+  const BEGINNING = "The king is dead. Long live the";
+  const NEAR = "300px"; // a diagram is redrawn from this far outside the window on
+
+  const diagrams = new Map();
+  GPT.diagram = (name, diagram) => diagrams.set(name, diagram);
+
+  const state = { text: "", pieces: [], tokens: [], cut: 0, trace: null, token: 0, layer: 0, head: 0, key: null };
+  const figures = new Map(); // element -> { diagram, isNear, isStale }
+  let [model, isWaiting] = [null, false];
+
+  /** Changes what is shared; everything that shows it follows before the next frame. */
+  function set(changes) {
+    const wasLast = state.token >= state.tokens.length - 1;
+    Object.assign(state, changes);
+    if ("text" in changes) {
+      read();
+      if (wasLast && !("token" in changes)) state.token = state.tokens.length - 1;
+      state.key = null;
+    }
+    state.token = Math.max(0, Math.min(state.tokens.length - 1, state.token));
+    if (state.key !== null) state.key = Math.max(0, Math.min(state.tokens.length - 1, state.key));
+    for (const figure of figures.values()) figure.isStale = true;
+    if (!isWaiting) requestAnimationFrame(show);
+    isWaiting = true;
+  }
+
+  /** Cuts the text into tokens and runs the model on them. An empty text is what stands before every text: its end. */
+  function read() {
+    const { tokenizer, config } = model;
+    const all = tokenizer.pieces(state.text).map((piece) => ({ ...piece, isEnd: false }));
+    if (!all.length) all.push({ id: tokenizer.eot_id, text: "", bytes: [], isEnd: true });
+    state.cut = Math.max(0, all.length - config.max_seq_len);
+    state.pieces = all.slice(state.cut);
+    state.tokens = state.pieces.map(({ id }) => id);
+    state.trace = model.run(state.tokens);
+    const known = [];
+    state.next = (t) => (known[t] ??= GPT.sampling.softmax(state.trace.logits(t)));
+  }
+
+  /** Any id as a piece, to be shown like those of the text. */
+  function piece(id) {
+    const { tokenizer } = model;
+    return { id, text: tokenizer.decode([id]), bytes: Array.from(tokenizer.bytes(id)), isEnd: id === tokenizer.eot_id };
+  }
+
+  function show() {
+    isWaiting = false;
+    showStrip();
+    for (const figure of figures.values()) if (figure.isNear) refresh(figure);
+  }
+
+  /** Redraws one diagram, if what it shows has changed. What update returns is the sentence below it. */
+  function refresh(figure) {
+    if (!figure.isStale) return;
+    figure.isStale = false;
+    const sentence = figure.diagram.update(state);
+    if (sentence) figure.reading.replaceChildren(...[sentence].flat());
+  }
+
+  function mount(element) {
+    const diagram = diagrams.get(element.dataset.diagram);
+    const body = html("div", { class: "diagram-body" });
+    const reading = html("p", { class: "reading" });
+    element.append(body, reading);
+    if (element.hasAttribute("data-schematic")) {
+      element.querySelector("figcaption").append(html("span", { class: "badge" }, "schematic"));
+    }
+    diagram.mount(body, model);
+    figures.set(element, { diagram, reading, isNear: false, isStale: true });
+    nearby.observe(element);
+  }
+
+  const nearby = new IntersectionObserver(
+    (entries) => {
+      for (const { target, isIntersecting } of entries) {
+        const figure = figures.get(target);
+        figure.isNear = isIntersecting;
+        if (isIntersecting && state.trace) refresh(figure);
+      }
+    },
+    { rootMargin: NEAR },
+  );
+
+  /** The tokens below the text box, in which the reader chooses the one to look at. */
+  function showStrip() {
+    const strip = document.getElementById("strip");
+    const hadFocus = strip.contains(document.activeElement);
+    strip.replaceChildren(
+      ...state.pieces.map((token, index) =>
+        html(
+          "button",
+          {
+            type: "button",
+            role: "option",
+            class: "token",
+            tabindex: index === state.token ? 0 : -1,
+            "aria-selected": String(index === state.token),
+            "aria-label": `token ${index + 1}: ${spoken(token)}`,
+            onclick: () => set({ token: index, key: null }),
+          },
+          visible(token, 24),
+        ),
+      ),
+    );
+    const chosen = strip.children[state.token];
+    if (hadFocus) chosen.focus({ preventScroll: true });
+    const [from, to] = [chosen.offsetLeft - strip.offsetLeft, strip.clientWidth - chosen.offsetWidth];
+    if (from < strip.scrollLeft || from > strip.scrollLeft + to) strip.scrollLeft = from - to / 2;
+    document.getElementById("cut").textContent = state.cut
+      ? `The model reads ${model.config.max_seq_len} tokens at most: the first ${state.cut} are left out.`
+      : "";
+  }
+
+  /** The text box: what is typed is read at once, and the box grows with it up to a limit that the style sets. */
+  function listen() {
+    const box = document.getElementById("text");
+    const grow = () => {
+      box.style.height = "auto";
+      box.style.height = `${box.scrollHeight + 2}px`;
+    };
+    box.addEventListener("input", () => {
+      grow();
+      set({ text: box.value });
+    });
+    GPT.app.write = (text) => {
+      box.value = text;
+      grow();
+      box.scrollTop = box.scrollHeight;
+      set({ text, token: Infinity });
+    };
+    for (const button of document.querySelectorAll("[data-text]")) {
+      button.addEventListener("click", () => GPT.app.write(button.dataset.text));
+    }
+    const strip = document.getElementById("strip");
+    GPT.parts.roving(
+      strip,
+      () => Array.from(strip.children),
+      (token) => set({ token, key: null }),
+    );
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => set({}));
+    addEventListener("beforeprint", () => {
+      for (const figure of figures.values()) refresh(figure);
+    });
+    if (box.value === box.defaultValue) box.value = BEGINNING; // unless the browser kept what was typed before
+    grow();
+  }
+
+  function fillFacts() {
+    const facts = GPT.facts(model);
+    for (const element of document.querySelectorAll("[data-fact]")) element.textContent = facts[element.dataset.fact];
+  }
+
+  /** Comments in code are quieter than code. */
+  function quietComments() {
+    for (const code of document.querySelectorAll("pre code")) {
+      const parts = code.textContent.split(/(#.*)/);
+      code.replaceChildren(...parts.map((part) => (part[0] === "#" ? html("span", { class: "comment" }, part) : part)));
+    }
+  }
+
+  /** The contents say which chapter is being read. */
+  function followChapters() {
+    const links = new Map(Array.from(document.querySelectorAll(".contents a"), (link) => [link.hash.slice(1), link]));
+    const watcher = new IntersectionObserver(
+      (entries) => {
+        for (const { target, isIntersecting } of entries) {
+          if (isIntersecting)
+            for (const [id, link] of links) {
+              if (id === target.id) link.setAttribute("aria-current", "true");
+              else link.removeAttribute("aria-current");
+            }
+        }
+      },
+      { rootMargin: "-30% 0px -65% 0px" },
+    );
+    for (const section of document.querySelectorAll("main section[id]")) watcher.observe(section);
+  }
+
+  /** The head in which the chosen token looks most sharply at one that is neither itself nor the first. */
+  function sharpest() {
+    const { trace, token } = state;
+    let [most, found] = [0, {}];
+    trace.layers.forEach(({ weights }, layer) => {
+      for (let head = 0; head < model.config.num_heads; head += 1) {
+        const shares = GPT.draw.row(weights, head * trace.T + token, trace.T).subarray(1, token);
+        const largest = shares.reduce((a, b) => Math.max(a, b), 0);
+        if (largest > most) [most, found] = [largest, { layer, head }];
+      }
+    });
+    return found;
+  }
+
+  function start() {
+    model = GPT.model = GPT.load(GPT.exported);
+    Object.assign(GPT.app, { model, piece });
+    listen();
+    fillFacts();
+    quietComments();
+    followChapters();
+    set({ text: document.getElementById("text").value, token: Infinity });
+    set(sharpest());
+    document.querySelectorAll("[data-diagram]").forEach(mount);
+  }
+
+  GPT.app = { state, set };
+  document.addEventListener("DOMContentLoaded", start);
+})();

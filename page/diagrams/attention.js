@@ -1,0 +1,166 @@
+// Step 2: one head's attention, as a matrix, and the whole computation of the cell that is looked at.
+
+var GPT = GPT || {};
+(() => {
+  "use strict";
+  const { html, chip, number, percent, row, paint, largest } = GPT.draw;
+
+  GPT.diagram("attention", {
+    mount(element, model) {
+      this.model = model;
+      this.choices = [GPT.parts.layerChoice(model), GPT.parts.headChoice(model)];
+      this.matrix = GPT.parts.matrix("Attention: queries in rows, keys in columns", {
+        onchoose: (token, key) => GPT.app.set({ token, key }),
+        onpeek: (token, key) => this.explain(token, key),
+      });
+      this.comparing = GPT.parts.strips("Query times key, number by number");
+      this.mixing = GPT.parts.strips("What is handed over, number by number");
+      this.steps = html("dl", { class: "steps" });
+      this.heading = html("h4", { class: "pair" });
+      this.maps = ["queries", "keys", "values"].map((name) => ({
+        name,
+        canvas: html("canvas", { class: "map", role: "img" }),
+        mark: html("div", { class: "map-line" }),
+      }));
+      element.append(
+        html(
+          "div",
+          { class: "controls" },
+          this.choices.map(({ element: one }) => one),
+        ),
+        html(
+          "div",
+          { class: "attention" },
+          html(
+            "div",
+            {},
+            this.matrix.element,
+            html(
+              "div",
+              { class: "qkv" },
+              this.maps.map(({ name, canvas, mark }) =>
+                html("div", {}, name, html("div", { class: "map-box" }, canvas, mark)),
+              ),
+            ),
+          ),
+          html("div", {}, this.heading, this.comparing.element, this.steps, this.mixing.element),
+        ),
+      );
+    },
+
+    update(state) {
+      const { pieces, token, layer, head, trace, key } = state;
+      this.state = state;
+      for (const choice of this.choices) choice.show(state);
+      const { weights } = trace.layers[layer];
+      const share = (t, s) => weights[(head * trace.T + t) * trace.T + s];
+      const strongest = GPT.draw.best(row(weights, head * trace.T + token, trace.T), 1)[0];
+      this.matrix.show({ pieces, share, token, key: key ?? strongest, drawn: weights, head });
+      this.drawMaps();
+      this.explain(token, key ?? strongest);
+      return [
+        `In layer ${layer + 1}, head ${head + 1}, `,
+        chip(pieces[token]),
+        " looks most at ",
+        strongest === token ? "itself" : chip(pieces[strongest]),
+        `: ${percent(share(token, strongest))} of what it gathers comes from there.`,
+      ];
+    },
+
+    /** All queries, keys and values of the head: a line for each token, a column for each of their D numbers. */
+    drawMaps() {
+      const { layer, head, trace } = this.state;
+      const { q, k, v } = trace.layers[layer];
+      const size = trace.T * this.model.headDim;
+      const shared = Math.floor((head * this.model.config.kv_heads) / this.model.config.num_heads);
+      [row(q, head, size), row(k, shared, size), row(v, shared, size)].forEach((values, i) => {
+        const { name, canvas } = this.maps[i];
+        paint(canvas, values, this.model.headDim, largest(values));
+        canvas.setAttribute("aria-label", `The ${name} of all ${trace.T} tokens, ${this.model.headDim} numbers each`);
+      });
+    },
+
+    /** The computation of one cell: dot product, scale, mask, softmax; and what it hands over. */
+    explain(token, key) {
+      const { pieces, layer, head, trace } = this.state;
+      const { config, headDim: D, slopes } = this.model;
+      const { q, k, v, scores, weights, mixed } = trace.layers[layer];
+      const shared = Math.floor((head * config.kv_heads) / config.num_heads);
+      const [query, keyed, value] = [
+        row(q, head * trace.T + token, D),
+        row(k, shared * trace.T + key, D),
+        row(v, shared * trace.T + key, D),
+      ];
+      [token, key, key].forEach((line, i) =>
+        Object.assign(this.maps[i].mark.style, { top: `${(100 * line) / trace.T}%`, height: `${100 / trace.T}%` }),
+      );
+      const products = query.map((x, d) => x * keyed[d]);
+      this.heading.replaceChildren(chip(pieces[token]), " asks, ", chip(pieces[key]), " answers");
+      this.comparing.show(
+        [
+          { label: "query", values: query },
+          { label: "key", values: keyed },
+          { label: "product", values: products, most: largest(products) },
+        ],
+        (d) => `Number ${d + 1} of ${D}: ${number(query[d])} × ${number(keyed[d])} = ${number(products[d])}.`,
+      );
+      const at = (head * trace.T + token) * trace.T;
+      const seen = Array.from(
+        scores.subarray(at, at + token + 1),
+        (score, s) => score - (slopes ? slopes[head] * (token - s) : 0),
+      );
+      this.showSteps({ token, key, score: scores[at + key], seen, share: weights[at + key] });
+      const [share, all] = [weights[at + key], row(mixed, token).subarray(head * D, (head + 1) * D)];
+      const part = value.map((x) => share * x);
+      this.mixing.show(
+        [
+          { label: "value", values: value },
+          { label: `× ${percent(share)}`, values: part },
+          { label: "all mixed", values: all },
+        ],
+        (d) =>
+          `Number ${d + 1} of ${D}: ${number(value[d])} × ${percent(share)} = ${number(part[d])}; with all other tokens' parts ${number(all[d])}.`,
+      );
+    },
+
+    showSteps({ token, key, score, seen, share }) {
+      const { headDim: D, slopes } = this.model;
+      const root = Math.sqrt(D);
+      const isSeen = key <= token;
+      const lines = [
+        ["dot", "sum of the products", number(score * root)],
+        ["score", `divided by √${D} = ${number(root)}`, number(score)],
+      ];
+      if (slopes && isSeen)
+        lines.push([
+          "bias",
+          `less ${token - key} places × ${slopes[this.state.head].toPrecision(2)}`,
+          number(seen[key]),
+        ]);
+      lines.push([
+        "mask",
+        isSeen ? "mask: not later, so it may be seen" : "mask: later in the text, not to be seen",
+        isSeen ? number(seen[key]) : "−∞",
+      ]);
+      const sum = seen.reduce((all, x) => all + Math.exp(x), 0);
+      lines.push([
+        "exp",
+        `e to the power of ${isSeen ? number(seen[key]) : "−∞"}`,
+        isSeen ? power(Math.exp(seen[key])) : "0",
+      ]);
+      lines.push(["share", ["divided by the row's sum of these, ", power(sum)], percent(share)]);
+      this.steps.replaceChildren(
+        ...lines.map(([step, words, value]) =>
+          html("div", {}, html("dt", {}, words), html("dd", { "data-step": step }, value)),
+        ),
+      );
+    },
+  });
+
+  /** A number above 0 of any size: 3.16, or 2.1 × 10^7. */
+  function power(value) {
+    if (value >= 0.01 && value < 100_000) return number(value, value < 1 ? 3 : 2);
+    const [digits, exponent] = value.toExponential(1).split("e");
+    return html("span", {}, `${digits} × 10`, html("sup", {}, String(Number(exponent)).replace("-", "−")));
+  }
+})();

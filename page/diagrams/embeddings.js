@@ -1,0 +1,69 @@
+// Step 1: the chosen token's row of the token table, the row of its place, their sum; and the rows that lie nearest.
+
+var GPT = GPT || {};
+(() => {
+  "use strict";
+  const { html, best, chip, number, row, length } = GPT.draw;
+  const { dot } = GPT.maths;
+  const NEIGHBOURS = 6;
+
+  GPT.diagram("embeddings", {
+    mount(element, model) {
+      this.model = model;
+      this.lengths = null; // of the table's rows, computed when they are first needed
+      this.strips = GPT.parts.strips("The numbers of the chosen token's vector");
+      this.bars = GPT.parts.bars("Tokens whose rows point the same way");
+      element.append(
+        this.strips.element,
+        html("h4", {}, "Rows of the token table that point most nearly the same way"),
+        this.bars.element,
+      );
+    },
+
+    update({ pieces, token, trace }) {
+      const [vector, place, sum] = [trace.tokenVectors, trace.positionVectors, trace.embedded].map(
+        (m) => m && row(m, token),
+      );
+      const rows = [{ label: "token", values: vector }];
+      if (place) rows.push({ label: "+ place", values: place }, { label: "= sum", values: sum });
+      this.strips.show(
+        rows,
+        (c) =>
+          `Number ${c + 1} of ${sum.length}: ${
+            place
+              ? `token ${number(vector[c])}, place ${number(place[c])}, sum ${number(sum[c])}.`
+              : `${number(vector[c])}.`
+          }`,
+      );
+      const near = this.nearest(pieces[token].id);
+      this.bars.show(
+        near.map(({ id, cosine }) => ({ label: chip(GPT.app.piece(id)), share: cosine, text: number(cosine) })),
+      );
+      return [
+        "In your text, ",
+        chip(pieces[token]),
+        ` is row ${pieces[token].id} of the table, a vector of length ${number(length(vector))}. `,
+        place
+          ? `It stands at place ${token}, counted from 0, whose own vector has length ${number(length(place))}. `
+          : "This model adds no vector for its place: it tells places apart inside attention. ",
+        "The row that points most nearly the same way is that of ",
+        chip(GPT.app.piece(near[0].id)),
+        ".",
+      ];
+    },
+
+    /** The ids whose rows have the largest cosine with this one's: 1 is the same direction, 0 a right angle. */
+    nearest(id) {
+      const { tokenTable } = this.model;
+      const [V, C] = tokenTable.shape;
+      this.lengths ??= Float32Array.from(
+        { length: V },
+        (_, v) => Math.sqrt(dot(tokenTable, v * C, tokenTable, v * C, C)) || 1,
+      );
+      const cosines = Float32Array.from({ length: V }, (_, v) =>
+        v === id ? -1 : dot(tokenTable, id * C, tokenTable, v * C, C) / (this.lengths[id] * this.lengths[v]),
+      );
+      return best(cosines, NEIGHBOURS).map((found) => ({ id: found, cosine: cosines[found] }));
+    },
+  });
+})();

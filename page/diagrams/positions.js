@@ -1,0 +1,176 @@
+// Step 1: four ways to tell places apart, each computed at this model's sizes.
+
+var GPT = GPT || {};
+(() => {
+  "use strict";
+  const { html, svg, paint, largest, number, list, row, length } = GPT.draw;
+  const { dot } = GPT.maths;
+  const KINDS = ["learned", "sinusoidal", "rotary", "alibi"];
+  const CLOCKS = 8;
+  const [WIDTH, HEIGHT, LOWEST] = [600, 230, 8];
+
+  GPT.diagram("positions", {
+    mount(element, model) {
+      Object.assign(this, { model, kind: model.config.position });
+      const names = KINDS.map((kind) => (kind === model.config.position ? `${kind} (this model)` : kind));
+      const choice = GPT.parts.choice("Kind", names, (index) => {
+        this.kind = KINDS[index];
+        GPT.app.set({});
+      });
+      choice.show(KINDS.indexOf(this.kind));
+      this.place = html("div", {});
+      element.append(html("div", { class: "controls" }, choice.element), this.place);
+    },
+
+    update({ token, tokens }) {
+      const sentence = this[this.kind](token, tokens.length);
+      const isOurs = this.kind === this.model.config.position;
+      return isOurs
+        ? sentence
+        : `${sentence} This model does not use this kind; the picture is computed by the formula, for its sizes.`;
+    },
+
+    learned(token) {
+      if (!this.model.weights["embeddings.position.weight"]) {
+        this.place.replaceChildren(
+          html("p", { class: "note" }, "A learned table is known only after training. This model has none."),
+        );
+        return "Learned positions are a second table, with a row for each place, found by training like all other weights.";
+      }
+      this.table(this.model.weights["embeddings.position.weight"], token, "The learned table of places");
+      return `Your chosen token stands at place ${token}. Of all other rows, that of place ${this.closest} is most like its own. Nobody has told the model which places are neighbours.`;
+    },
+
+    sinusoidal(token) {
+      this.table(
+        GPT.positions.waves(this.model.config.max_seq_len, this.model.config.d_model),
+        token,
+        "The table of waves",
+      );
+      return `Your chosen token stands at place ${token}. The first columns change from place to place, the last ones hardly at all, like the hands of many clocks.`;
+    },
+
+    /** A table (places, C) as a picture, with the token's row marked, and how similar each place is to the token's. */
+    table(table, token, name) {
+      const [places, C] = table.shape;
+      const canvas = html("canvas", {
+        class: "map",
+        role: "img",
+        "aria-label": `${name}: ${places} rows of ${C} numbers`,
+      });
+      paint(canvas, table, C, largest(table) * 0.6);
+      const mark = html("div", { class: "map-mark", style: `top: ${(100 * (token + 0.5)) / places}%` });
+      const own = row(table, token);
+      const similar = Float32Array.from(
+        { length: places },
+        (_, p) => dot(own, 0, table, p * C, C) / (length(own) * length(row(table, p)) || 1),
+      );
+      this.closest = GPT.draw.best(similar, 2).find((p) => p !== token);
+      this.strips ??= GPT.parts.strips("Similarity of the chosen token's place with every place");
+      this.place.replaceChildren(
+        html(
+          "p",
+          { class: "note" },
+          `Each line is a place, from 0 at the top to ${places - 1}; each column one of ${C} numbers. The mark is your token's place.`,
+        ),
+        html("div", { class: "map-box" }, canvas, mark),
+        html("h4", {}, `Similarity of place ${token} with every place`),
+        this.strips.element,
+      );
+      this.strips.show([{ label: "cosine", values: similar, most: 1 }], (p) => `Place ${p}: ${number(similar[p])}.`);
+    },
+
+    rotary(token) {
+      const { headDim: D, config } = this.model;
+      const pairs = Math.floor(D / 2);
+      const shown = Array.from({ length: Math.min(CLOCKS, pairs) }, (_, i) =>
+        Math.floor((i * pairs) / Math.min(CLOCKS, pairs)),
+      );
+      this.place.replaceChildren(
+        html(
+          "p",
+          { class: "note" },
+          `Each clock is a pair of a query's or key's ${D} numbers. Its hand shows how far the pair is turned at place ${token}.`,
+        ),
+        html(
+          "div",
+          { class: "clocks" },
+          shown.map((pair) => clock(pair, token * config.rope_theta ** ((-2 * pair) / D))),
+        ),
+      );
+      return `At place ${token} the first pair is turned by ${number(token, 0)} radians, later pairs by less and less. A score then depends only on how far apart two tokens stand.`;
+    },
+
+    alibi(token) {
+      const { num_heads: H, max_seq_len: longest } = this.model.config;
+      const slopes = GPT.positions.slopes(H);
+      const scroll = { class: "scroll", tabindex: 0, role: "region", "aria-label": "Penalties by distance" };
+      this.place.replaceChildren(
+        html(
+          "p",
+          { class: "note" },
+          "How much each head takes from a score, by how many tokens lie between. ",
+          "The mark is as far as from your token to the first one.",
+        ),
+        html("div", scroll, fan(slopes, Math.max(1, longest - 1), token)),
+      );
+      const taken = slopes.slice(0, 8).map((slope) => number(slope * token));
+      return (
+        `For the first token, ${token} places back, the heads lower the score by ${list(taken)}` +
+        `${H > 8 ? " and so on" : ""}. Steep heads see what is near, flat ones far back.`
+      );
+    },
+  });
+
+  /** The penalty of each head as a line over the distance, up to `far`; and a mark at the distance `here`. */
+  function fan(slopes, far, here) {
+    const x = (distance) => 34 + (distance / far) * (WIDTH - 100);
+    const y = (penalty) => 18 + (penalty / LOWEST) * (HEIGHT - 56);
+    const line = (from, to, kind) =>
+      svg("line", { x1: x(from[0]), y1: y(from[1]), x2: x(to[0]), y2: y(to[1]), class: kind });
+    const text = (left, top, words, anchor = "start") => svg("text", { x: left, y: top, "text-anchor": anchor }, words);
+    const heads = slopes.flatMap((slope, head) => {
+      const end = Math.min(far, LOWEST / slope);
+      const [below, anchor] = end < far ? [15, "end"] : [4, "start"];
+      return [
+        line([0, 0], [end, slope * end], "line"),
+        text(x(end) + 6, y(slope * end) + below, `head ${head + 1}`, anchor),
+      ];
+    });
+    const name = `Penalties of ${slopes.length} heads, growing with distance`;
+    return svg(
+      "svg",
+      { class: "plot is-wide", width: WIDTH, height: HEIGHT, role: "img", "aria-label": name },
+      line([0, 0], [far, 0], "axis"),
+      line([0, 0], [0, LOWEST], "axis"),
+      line([here, 0], [here, LOWEST], "here"),
+      text(x(0) - 8, y(0) + 4, "0", "end"),
+      text(x(0) - 8, y(LOWEST) + 4, `−${LOWEST}`, "end"),
+      text(x(0), HEIGHT - 8, "distance 0"),
+      text(x(far), HEIGHT - 8, `${far}`, "end"),
+      heads,
+    );
+  }
+
+  function clock(pair, angle) {
+    const [x, y] = [30 + 22 * Math.sin(angle), 30 - 22 * Math.cos(angle)];
+    return html(
+      "div",
+      {},
+      svg(
+        "svg",
+        {
+          class: "plot",
+          width: 60,
+          height: 60,
+          role: "img",
+          "aria-label": `pair ${pair + 1}: ${number(angle)} radians`,
+        },
+        svg("circle", { cx: 30, cy: 30, r: 26, class: "axis" }),
+        svg("line", { x1: 30, y1: 30, x2: x, y2: y, class: "line" }),
+      ),
+      html("small", {}, `pair ${pair + 1}`),
+      html("small", {}, `${number(angle)}`),
+    );
+  }
+})();

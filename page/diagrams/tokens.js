@@ -1,0 +1,97 @@
+// The text in tokens: each piece with its id; and how the chosen one was put together, merge by merge.
+
+var GPT = GPT || {};
+(() => {
+  "use strict";
+  const { html, visible, spoken, count, chip } = GPT.draw;
+
+  GPT.diagram("tokens", {
+    mount(element, model) {
+      this.model = model;
+      this.ranks = new Map(model.tokenizer.tokens.map((bytes, id) => [bytes ? Array.from(bytes).join() : "", id]));
+      this.cards = html("div", {
+        class: "cards",
+        role: "listbox",
+        "aria-label": "Tokens of your text",
+        "aria-orientation": "horizontal",
+      });
+      this.merges = html("ol", { class: "merges", "aria-label": "How the chosen token was put together" });
+      element.append(this.cards, html("h4", {}, "How the chosen token was put together"), this.merges);
+      GPT.parts.roving(
+        this.cards,
+        () => Array.from(this.cards.children),
+        (token) => GPT.app.set({ token, key: null }),
+      );
+    },
+
+    update({ pieces, token, text }) {
+      const hadFocus = this.cards.contains(document.activeElement);
+      this.cards.replaceChildren(
+        ...pieces.map((piece, index) =>
+          html(
+            "button",
+            {
+              type: "button",
+              role: "option",
+              class: "card",
+              tabindex: index === token ? 0 : -1,
+              "aria-selected": String(index === token),
+              "aria-label": `${spoken(piece)}, id ${piece.id}`,
+              onclick: () => GPT.app.set({ token: index, key: null }),
+            },
+            html("b", {}, visible(piece, 24)),
+            html("small", {}, `${piece.id}`),
+          ),
+        ),
+      );
+      if (hadFocus) this.cards.children[token].focus({ preventScroll: true });
+      this.showMerges(pieces[token]);
+      const characters = Array.from(text).length;
+      if (!characters) return "Your text is empty. The model then reads one token, which says that a text has ended.";
+      return [
+        `In your text, ${count(characters)} characters make ${count(pieces.length)} tokens. The chosen one, `,
+        chip(pieces[token]),
+        `, is number ${count(pieces[token].id)} of the vocabulary's ${count(this.model.config.vocab_size)}.`,
+      ];
+    },
+
+    /** The token's bytes, then after each merge what they have become. */
+    showMerges(piece) {
+      const lines = piece.isEnd ? [] : mergeSteps(piece.bytes, this.ranks);
+      this.merges.replaceChildren(
+        ...lines.map(({ parts, made }) =>
+          html(
+            "li",
+            {},
+            parts.map((bytes, index) =>
+              html("span", { class: index === made ? "token is-new" : "token" }, visible(asPiece(bytes))),
+            ),
+          ),
+        ),
+      );
+      if (lines.length === 1) this.merges.append(html("li", { class: "note" }, "One byte: nothing had to be merged."));
+      if (piece.isEnd) this.merges.append(html("li", { class: "note" }, "It has an id of its own, and no letters."));
+    },
+  });
+
+  function asPiece(bytes) {
+    return { bytes, text: new TextDecoder("utf-8", { ignoreBOM: true }).decode(Uint8Array.from(bytes)) };
+  }
+
+  /** Joins, again and again, the two neighbours that spell the entry of lowest id: what the encoding did with these
+   *  bytes. [{ parts, made }], made being the place of the new part. */
+  function mergeSteps(bytes, ranks) {
+    let parts = bytes.map((byte) => [byte]);
+    const steps = [{ parts, made: -1 }];
+    for (;;) {
+      let [lowest, at] = [Infinity, -1];
+      for (let i = 0; i + 1 < parts.length; i += 1) {
+        const rank = ranks.get([...parts[i], ...parts[i + 1]].join());
+        if (rank < lowest) [lowest, at] = [rank, i];
+      }
+      if (at < 0) return steps;
+      parts = [...parts.slice(0, at), [...parts[at], ...parts[at + 1]], ...parts.slice(at + 2)];
+      steps.push({ parts, made: at });
+    }
+  }
+})();

@@ -1,0 +1,125 @@
+// A matrix of shares, tokens by tokens, that the pointer and the arrow keys move in. A colour's strength is the root of
+// the share, so that small shares can be told apart.
+
+var GPT = GPT || {};
+(() => {
+  "use strict";
+  const { svg, html, visible, spoken, percent } = GPT.draw;
+  const MOST = 32; // tokens that are shown at once
+  const [LABEL, LETTER] = [8, 7.4]; // letters of a label; pixels of a letter
+
+  /** show({ pieces, share, token, key, drawn, head }): share(row, column) from 0 to 1. It is built anew when `drawn` or
+   *  `head` is another one, and otherwise only the mark moves. onpeek: the pointer is on a cell, or has left for the
+   *  chosen one; onchoose: a cell was pressed, or reached with an arrow key. */
+  GPT.parts.matrix = (name, { onchoose, onpeek }) => {
+    const element = html("div", { class: "matrix scroll" });
+    const cut = html("p", { class: "note" });
+    let [grid, mark, now, size, first] = [null, null, {}, 20, 0];
+
+    const cellAt = (token, key) => grid.querySelector(`[data-row="${token}"][data-column="${key}"]`);
+    const placeOf = (cell) => [Number(cell.dataset.row), Number(cell.dataset.column)];
+
+    function build({ pieces, share, token }) {
+      const shown = Math.min(MOST, pieces.length);
+      first = Math.max(0, Math.min(pieces.length - shown, token - Math.floor(shown / 2)));
+      const range = Array.from({ length: shown }, (_, i) => first + i);
+      const longest = Math.max(...range.map((t) => Array.from(visible(pieces[t], LABEL)).length));
+      const side = longest * LETTER + 8;
+      size = Math.max(13, Math.min(34, Math.floor(((element.clientWidth || 420) - side - 2) / shown)));
+      const at = (place) => side + (place - first) * size;
+      const rows = range.map((t) =>
+        svg(
+          "g",
+          { role: "row" },
+          range.map((s) => cell(pieces, share, t, s, at)),
+        ),
+      );
+      mark = svg("rect", { class: "mark", width: size, height: size, rx: 3 });
+      grid = svg("g", { role: "grid", "aria-label": name, "aria-rowcount": shown, "aria-colcount": shown }, rows);
+      const names = svg(
+        "g",
+        { "aria-hidden": "true" },
+        range.map((t) => labels(visible(pieces[t], LABEL), at(t), side)),
+      );
+      const all = side + shown * size + 2;
+      const hadFocus = element.contains(document.activeElement);
+      element.replaceChildren(svg("svg", { width: all, height: all }, names, grid, mark), cut);
+      const words = `${shown} of your ${pieces.length} tokens are shown, those around the chosen one.`;
+      cut.textContent = shown < pieces.length ? words : "";
+      listen();
+      return hadFocus;
+    }
+
+    /** Row t, column s. */
+    function cell(pieces, share, t, s, at) {
+      const isMasked = s > t;
+      return svg("rect", {
+        role: "gridcell",
+        tabindex: -1,
+        "data-row": t,
+        "data-column": s,
+        x: at(s) + 0.5,
+        y: at(t) + 0.5,
+        width: size - 1,
+        height: size - 1,
+        rx: 2,
+        class: isMasked ? "cell is-masked" : "cell",
+        style: isMasked ? null : `fill-opacity: ${Math.sqrt(share(t, s)).toFixed(3)}`,
+        "aria-label": `${spoken(pieces[t])} looks at ${spoken(pieces[s])}: ${isMasked ? "masked" : percent(share(t, s))}`,
+      });
+    }
+
+    /** A token's name beside its row and above its column. */
+    function labels(words, at, side) {
+      const turned = `translate(${at + size / 2 + 4} ${side - 6}) rotate(-90)`;
+      return [
+        svg("text", { x: side - 6, y: at + size / 2 + 4, "text-anchor": "end" }, words),
+        svg("text", { transform: turned }, words),
+      ];
+    }
+
+    function listen() {
+      grid.addEventListener("pointerover", ({ target }) => target.dataset.row && onpeek(...placeOf(target)));
+      grid.addEventListener("pointerleave", () => onpeek(now.token, now.key));
+      grid.addEventListener("click", ({ target }) => target.dataset.row && onchoose(...placeOf(target)));
+      grid.addEventListener("keydown", (event) => {
+        const last = now.pieces.length - 1;
+        const [token, key] = [now.token, now.key];
+        const to = {
+          ArrowLeft: [token, key - 1],
+          ArrowRight: [token, key + 1],
+          ArrowUp: [token - 1, key],
+          ArrowDown: [token + 1, key],
+          Home: [token, 0],
+          End: [token, token],
+        }[event.key];
+        if (!to) return;
+        event.preventDefault();
+        onchoose(...to.map((place) => Math.max(0, Math.min(last, place))));
+      });
+    }
+
+    function show(next) {
+      const isSame =
+        grid &&
+        next.drawn === now.drawn &&
+        next.head === now.head &&
+        element.clientWidth === now.width &&
+        cellAt(next.token, next.key);
+      const wanted = { ...next, width: element.clientWidth };
+      let hadFocus = grid && grid.contains(document.activeElement);
+      if (!isSame) hadFocus = build(next) || hadFocus;
+      else grid.querySelector("[tabindex='0']").setAttribute("tabindex", -1);
+      now = wanted;
+      const isShown = Boolean(cellAt(now.token, now.key)); // in a long text the key may be too far from the query
+      const nearest = Math.min(Math.max(first, now.key), first + Math.min(MOST, now.pieces.length) - 1);
+      const cell = cellAt(now.token, nearest);
+      mark.setAttribute("visibility", isShown ? "visible" : "hidden");
+      cell.setAttribute("tabindex", 0);
+      mark.setAttribute("x", Number(cell.getAttribute("x")) - 0.5);
+      mark.setAttribute("y", Number(cell.getAttribute("y")) - 0.5);
+      if (hadFocus && document.activeElement !== cell) cell.focus({ preventScroll: true });
+    }
+    return { element, show };
+  };
+})();

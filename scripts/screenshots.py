@@ -1,0 +1,47 @@
+"""Takes pictures of the lesson page, to be looked at: whole and diagram by diagram, narrow and wide, light and dark.
+
+python scripts/screenshots.py
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Browser, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "runs" / "screenshots"
+WIDTHS = (360, 768, 1440)  # pixels
+SCHEMES = ("light", "dark")
+sys.path[:0] = [str(ROOT / "tests")]
+
+from page.browsing import find_browser  # noqa: E402
+
+
+def take(browser: Browser, width: int, scheme: str) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    page.goto((ROOT / "index.html").as_uri())
+    page.wait_for_timeout(300)
+    name = f"{width}-{scheme}"
+    page.screenshot(path=FOLDER / f"{name}-top.png")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")  # draws what is out of view
+    page.screenshot(path=FOLDER / f"{name}-whole.png", full_page=True)
+    page.add_style_tag(content=".reader { position: static !important; }")
+    for figure in page.locator("[data-diagram]").all():
+        figure.scroll_into_view_if_needed()
+        page.wait_for_timeout(60)
+        figure.screenshot(path=FOLDER / f"{name}-{figure.get_attribute('data-diagram')}.png")
+    page.close()
+
+
+def main() -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=find_browser()) as browser:
+        for width in WIDTHS:
+            for scheme in SCHEMES:
+                take(browser, width, scheme)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,330 @@
+"""The lesson page opens, follows what is typed, pressed and pointed at, and shows the numbers that PyTorch computes."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from page.browsing import ROOT, compute
+from transformer import DecoderOnlyTransformer
+from transformer.page_export import dequantised_model, script
+
+TEXT = "ROMEO:\nBut, soft! what light through yonder window"
+LESSON = (ROOT / "index.html").read_text(encoding="utf-8")
+DIAGRAMS = re.findall(r'data-diagram="(\w+)"', LESSON)
+WHOLE_PAGE = 3_000_000
+Opened = Callable[[Path], tuple[Page, list[str]]]
+
+SEEN = """() => Object.fromEntries(Array.from(document.querySelectorAll("[data-diagram]"), (figure) => {
+  const canvases = Array.from(figure.querySelectorAll("canvas"), (canvas) => canvas.toDataURL());
+  return [figure.dataset.diagram, figure.innerHTML + canvases.join()];
+}))"""
+"""What each diagram shows, by name."""
+
+DRAWN = "() => new Promise((done) => requestAnimationFrame(() => { dispatchEvent(new Event('beforeprint')); done(); }))"
+"""Waits for the next frame, then draws what is out of view as well."""
+
+
+@pytest.fixture
+def lesson(opened: Opened) -> Iterator[Page]:
+    """The page from a file, offline, with TEXT in it; nothing may go wrong in it during the test."""
+    page, wrong = opened(ROOT / "index.html")
+    page.fill("#text", TEXT)
+    page.evaluate(DRAWN)
+    yield page
+    assert wrong == []
+
+
+@pytest.fixture
+def computed(lesson: Page) -> tuple[DecoderOnlyTransformer, torch.Tensor, dict[str, int]]:
+    """The same model in PyTorch, the text's tokens (1, T), and the layer and the head that the page looks at."""
+    found = compute(lesson, "() => [GPT.exported, GPT.app.state.tokens, GPT.app.state.layer, GPT.app.state.head]")
+    return dequantised_model(found[0]), torch.tensor([found[1]]), {"layer": found[2], "head": found[3]}
+
+
+def figure(text: str) -> float:
+    """A number as the page writes it: −1,234.5 or 12.3%."""
+    return float(text.replace("−", "-").replace(",", "").replace("%", ""))
+
+
+@pytest.mark.parametrize("width", [360, 768, 1440])
+def test_it_opens_over_http_without_an_error_and_fits_the_window(browser: Browser, width: int) -> None:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(ROOT)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    wrong: list[str] = []
+    try:
+        with browser.new_page(viewport={"width": width, "height": 800}) as page:
+            page.on("console", lambda message: wrong.append(message.text))
+            page.on("pageerror", lambda error: wrong.append(str(error)))
+            page.on("response", lambda response: wrong.append(response.url) if response.status >= 400 else None)
+            page.goto(f"http://127.0.0.1:{server.server_port}/index.html")
+            page.evaluate(DRAWN)
+            assert page.evaluate("() => document.documentElement.scrollWidth - innerWidth") <= 0
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert wrong == []
+
+
+def test_typing_changes_every_diagram(lesson: Page) -> None:
+    before = lesson.evaluate(SEEN)
+    lesson.locator("#text").press("End")
+    lesson.keyboard.type(" breaks?")
+    lesson.evaluate(DRAWN)
+    after = lesson.evaluate(SEEN)
+    live = [name for name in DIAGRAMS if not lesson.locator(f"[data-diagram={name}][data-schematic]").count()]
+    assert [name for name in live if before[name] == after[name]] == []
+    assert (
+        lesson.locator("#strip [aria-selected=true]").inner_text() == lesson.locator("#strip .token").last.inner_text()
+    )
+
+
+def test_a_typed_character_is_shown_within_50_milliseconds(lesson: Page) -> None:
+    took = lesson.evaluate("""async () => {
+      const times = [];
+      for (const letter of "what breaks?") {
+        let frame;
+        requestAnimationFrame(() => { frame = performance.now(); });
+        const typed = performance.now();
+        GPT.app.set({ text: GPT.app.state.text + letter });
+        const read = performance.now() - typed;
+        await new Promise((done) => requestAnimationFrame(done));
+        times.push(read + performance.now() - frame);
+      }
+      return times.sort((a, b) => a - b);
+    }""")  # milliseconds of work, without the wait for the screen's next frame
+    assert took[0] < 50, took  # the least of them: other work on the machine only adds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "\U0001f600 déjà\n\n", "to be or not to be " * 60], ids=["none", "a", "emoji", "long"]
+)
+def test_any_text_can_be_typed(lesson: Page, text: str) -> None:
+    lesson.fill("#text", text)
+    lesson.evaluate(DRAWN)
+    longest = lesson.evaluate("() => GPT.model.config.max_seq_len")
+    assert 1 <= lesson.locator("#strip .token").count() <= longest
+    cells = lesson.locator("[role=gridcell][tabindex='0']")
+    cells.focus()
+    for key in ("Home", "End", "ArrowRight", "ArrowUp"):
+        lesson.keyboard.press(key)
+        lesson.evaluate(DRAWN)
+        assert cells.count() == 1
+    assert ("left out" in lesson.locator("#cut").inner_text()) == (len(text) > longest)
+
+
+def test_pressing_a_bar_writes_its_token(lesson: Page) -> None:
+    bar = lesson.locator("[data-diagram=next] .bars button").first
+    written = bar.locator(".token").inner_text()
+    bar.click()
+    lesson.evaluate(DRAWN)
+    assert lesson.locator("#strip .token").last.inner_text() == written
+    assert lesson.input_value("#text").startswith(TEXT)
+
+
+def test_arrow_keys_move_in_the_matrix_and_along_the_tokens(lesson: Page) -> None:
+    last = lesson.locator("#strip .token").count() - 1
+    cells = lesson.locator("[role=gridcell][tabindex='0']")
+    cells.focus()
+    for key in ("End", "ArrowLeft", "ArrowUp", "ArrowRight"):
+        lesson.keyboard.press(key)
+        lesson.evaluate(DRAWN)
+    assert cells.count() == 1
+    focused = lesson.evaluate("() => ({ ...document.activeElement.dataset })")
+    assert focused == {"row": str(last - 1), "column": str(last)}
+    assert compute(lesson, "() => [GPT.app.state.token, GPT.app.state.key]") == [last - 1, last]
+    expect(lesson.locator("[data-step=mask]")).to_have_text("−∞")
+    expect(lesson.locator("[data-step=share]")).to_have_text("0.0%")
+    lesson.locator("#strip [tabindex='0']").focus()
+    lesson.keyboard.press("Home")
+    lesson.evaluate(DRAWN)
+    assert compute(lesson, "() => GPT.app.state.token") == 0
+    assert lesson.evaluate("() => document.activeElement.ariaSelected") == "true"
+
+
+def test_every_slider_and_choice_follows_the_arrow_keys(lesson: Page) -> None:
+    sliders = lesson.locator("[role=slider]").all()
+    assert len(sliders) >= 6
+    for slider in sliders:
+        slider.focus()
+        for key in ("Home", "ArrowRight"):
+            lesson.keyboard.press(key)
+        assert slider.get_attribute("aria-valuenow") == "2"
+        assert slider.get_attribute("aria-valuetext")
+    lesson.locator("[data-diagram=attention] input").first.focus()
+    lesson.keyboard.press("ArrowRight")
+    assert compute(lesson, "() => GPT.app.state.layer") in (0, 1)
+
+
+@torch.no_grad()
+def test_pointing_at_a_cell_shows_pytorchs_dot_product_score_and_share(
+    lesson: Page, computed: tuple[DecoderOnlyTransformer, torch.Tensor, dict[str, int]]
+) -> None:
+    model, tokens, at = computed
+    block = model.layers[at["layer"]]
+    x = model.embeddings(tokens)
+    for earlier in model.layers[: at["layer"]]:
+        x = earlier(x)
+    q, k, _ = block.attention.project(block.attention_norm(x))  # (1, H, T, D)
+    shares = model.attention_weights(tokens)[at["layer"]][0, at["head"]]  # (T, T)
+    lesson.locator("[data-diagram=attention]").scroll_into_view_if_needed()
+    for row, column in [(0, 0), (5, 2), (8, 8)]:
+        lesson.locator(f"[data-row='{row}'][data-column='{column}']").hover()
+        shown = {step: figure(lesson.locator(f"[data-step={step}]").inner_text()) for step in ("dot", "score", "share")}
+        dot = float(q[0, at["head"], row] @ k[0, at["head"], column])
+        assert shown["dot"] == pytest.approx(dot, abs=0.006)
+        assert shown["score"] == pytest.approx(dot / model.config.head_dim**0.5, abs=0.006)
+        assert shown["share"] == pytest.approx(100 * float(shares[row, column]), abs=0.06)
+
+
+@torch.no_grad()
+def test_bars_and_lens_show_pytorchs_probabilities(
+    lesson: Page, computed: tuple[DecoderOnlyTransformer, torch.Tensor, dict[str, int]]
+) -> None:
+    model, tokens, _ = computed
+    probs = model(tokens)[0, -1].softmax(-1)
+    shown = [figure(text) for text in lesson.locator("[data-diagram=next] button .bars-value").all_inner_texts()]
+    assert shown == pytest.approx((100 * probs.topk(len(shown)).values).tolist(), abs=0.06)
+    x = model.embeddings(tokens)
+    stages = [x] + [x := block(x) for block in model.layers]
+    lens = [100 * model.head(model.final_norm(stage))[0, -1].softmax(-1).max() for stage in stages]
+    firsts = lesson.locator("[data-diagram=lens] tbody tr td:nth-child(2) small").all_inner_texts()
+    assert [figure(text) for text in firsts] == pytest.approx([float(share) for share in lens], abs=0.06)
+
+
+@torch.no_grad()
+def test_vectors_units_and_corrections_are_pytorchs(
+    lesson: Page, computed: tuple[DecoderOnlyTransformer, torch.Tensor, dict[str, int]]
+) -> None:
+    model, tokens, at = computed
+    x = model.embeddings(tokens)
+    lengths = [float(x[0, -1].norm())]
+    for layer, block in enumerate(model.layers):
+        middle = x + block.attention(block.attention_norm(x))
+        read = block.feedforward_norm(middle)
+        if layer == at["layer"]:
+            unit = block.feedforward.activation(block.feedforward.up(read))[0, -1].max()
+            shown = lesson.locator("[data-diagram=feedforward] .is-marked .bars-value").inner_text()
+            assert figure(shown) == pytest.approx(float(unit), abs=0.006)
+        x = middle + block.feedforward(read)
+        lengths += [float(middle[0, -1].norm()), float(x[0, -1].norm())]
+    shown_lengths = lesson.locator("[data-diagram=stream] .bars-value").all_inner_texts()
+    assert [figure(text.split("→ ")[-1]) for text in shown_lengths] == pytest.approx(lengths, abs=0.006)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"position": "alibi", "num_layers": 1, "activation": "relu", "bias": False},
+        {"position": "sinusoidal", "tie_embeddings": False, "activation": "gelu_tanh"},
+        {"position": "rotary", "norm": "rmsnorm", "activation": "swiglu", "num_kv_heads": 2, "bias": False},
+        {"num_heads": 1, "num_kv_heads": 1, "max_seq_len": 1},
+    ],
+    ids=str,
+)
+def test_a_model_of_any_other_kind_is_shown_without_an_error(
+    settings: dict[str, Any], exported: Callable[..., dict[str, Any]], opened: Opened, tmp_path: Path
+) -> None:
+    import export_page
+
+    made = tmp_path / "page.html"
+    made.write_text(export_page.page(script(exported(**settings))), encoding="utf-8")
+    page, wrong = opened(made)
+    page.fill("#text", "Hi, é")
+    page.evaluate(DRAWN)
+    for choice in page.locator("[data-diagram=positions] input").all():
+        choice.check(force=True)
+        page.evaluate(DRAWN)
+    page.locator("[role=slider]").first.hover()
+    assert "undefined" not in page.inner_text("main")
+    assert "NaN" not in page.inner_text("main")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(lesson: Page, scheme: str) -> None:
+    lesson.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
+    for details in lesson.locator("details").all():
+        details.evaluate("element => { element.open = true; }")
+    lesson.evaluate(DRAWN)
+    chosen = {"runOnly": ["color-contrast"]} if scheme == "dark" else {}  # the rest is the same in both
+    found = Axe().run(lesson, options={"preload": False, **chosen}).response["violations"]
+    serious = [
+        (rule["id"], rule["nodes"][0]["html"][:200]) for rule in found if rule["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+
+
+class Excerpts(HTMLParser):
+    """Collects (file, code) of each <figure class="code" data-source="…">, and each link."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.source: str | None = None
+        self.is_inside = False
+        self.found: list[tuple[str, str]] = []
+        self.links: list[str] = []
+        self.names: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.source = given.get("data-source") or self.source
+        self.is_inside = tag == "code" and self.source is not None
+        self.links += [link for name in ("href", "src") if (link := given.get(name))]
+        self.names |= {name} if (name := given.get("id")) else set()
+        if self.is_inside:
+            self.found.append((str(self.source), ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        self.is_inside = self.is_inside and tag != "code"
+        self.source = None if tag == "figure" else self.source
+
+    def handle_data(self, data: str) -> None:
+        if self.is_inside:
+            self.found[-1] = (self.found[-1][0], self.found[-1][1] + data)
+
+
+@pytest.fixture(scope="module")
+def read() -> Excerpts:
+    parser = Excerpts()
+    parser.feed(LESSON)
+    return parser
+
+
+def test_code_on_the_page_stands_in_its_file_line_by_line(read: Excerpts) -> None:
+    assert len(read.found) >= 6
+    for source, code in read.found:
+        file = re.sub(r"  # type: ignore\S*", "", (ROOT / source).read_text(encoding="utf-8")).splitlines()
+        for part in re.split(r"^…\n", code, flags=re.MULTILINE):
+            lines = textwrap.dedent(part).rstrip().splitlines()
+            runs = (file[at : at + len(lines)] for at in range(len(file)))
+            assert any(textwrap.dedent("\n".join(run)).splitlines() == lines for run in runs), f"{source}: {part}"
+
+
+def test_every_link_leads_somewhere(read: Excerpts) -> None:
+    inside = [link for link in read.links if not link.startswith("http")]
+    missing = [link for link in inside if not (link[1:] in read.names if link[0] == "#" else (ROOT / link).exists())]
+    assert missing == []
+    assert {link[:17] for link in read.links if link.startswith("http")} <= {"https://arxiv.org"}
+
+
+def test_the_whole_page_is_light(read: Excerpts) -> None:
+    files = {ROOT / "index.html", *(ROOT / link for link in read.links if link.startswith(("page/", "assets/")))}
+    assert sum(file.stat().st_size for file in files) < WHOLE_PAGE
+    scripts = {ROOT / link for link in read.links if link.endswith(".js")}
+    assert set((ROOT / "page").rglob("*.js")) == scripts
