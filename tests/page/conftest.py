@@ -15,7 +15,7 @@ from transformer import DecoderOnlyTransformer
 from transformer.page_export import export
 from transformer.text import load_tokenizer
 
-sys.path[:0] = [str(ROOT / "commands")]
+sys.path[:0] = [str(ROOT / "commands"), str(ROOT / "scripts")]
 ENGINE = ["maths", "tokenizer", "sampling", "forward"]
 
 

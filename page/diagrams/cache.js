@@ -1,0 +1,172 @@
+// Prefill and decode, step by step, over the real cache: the reader's text is read, then the model writes on.
+
+var GPT = GPT || {};
+(() => {
+  "use strict";
+  const { html, chip, count, paint, palette, largest, best } = GPT.draw;
+  const { slider, button, bytes } = GPT.charts;
+  const { write, roomFor, cacheBytes } = GPT.generation;
+  const [MOST, PAUSE] = [10, 900]; // tokens that are written, and milliseconds between them
+  const ROWS = ["keys", "values", "shares"];
+
+  GPT.diagram("cache", {
+    mount(element, model) {
+      Object.assign(this, { model, moment: 0, tokens: null, timer: null });
+      this.fresh = Math.min(MOST, Math.floor(model.config.max_seq_len / 2));
+      const go = (moment) => { this.stop(); this.moment = moment; GPT.app.set({}); };
+      this.moments = slider("Moment", { max: 1, text: (moment) => this.name(moment) }, go);
+      this.back = button("‹ Back", () => go(Math.max(0, this.moment - 1)));
+      this.play = button("▶\ufe0e Play", () => this.toggle());
+      this.next = button("Next ›", () => go(Math.min(this.last, this.moment + 1)));
+      this.layers = GPT.parts.layerChoice(model);
+      this.heads = GPT.parts.headChoice(model);
+      this.text = html("p", { class: "context cache-text", "aria-label": "The text at this moment" });
+      this.factors = html("p", { class: "factors" });
+      this.rows = Object.fromEntries(ROWS.map((name) => [name, row()]));
+      const labels = { keys: "keys", values: "values", shares: "shares of the queries" };
+      element.append(
+        html("div", { class: "controls" }, html("div", { class: "buttons" }, this.back, this.play, this.next), this.moments.element),
+        this.text,
+        html("div", { class: "controls" }, this.layers.element, this.heads.element),
+        html("div", { class: "cache-rows" },
+          ROWS.flatMap((name) => [html("span", { class: "note" }, labels[name]), this.rows[name].element])),
+        this.factors);
+    },
+
+    update(state) {
+      if (state.tokens !== this.tokens) this.read(state.tokens);
+      this.layers.show(state);
+      this.heads.show(state);
+      this.moments.show(this.moment);
+      this.back.disabled = this.moment === 0;
+      this.next.disabled = this.moment === this.last;
+      this.play.textContent = this.timer ? "❚❚ Pause" : "▶\ufe0e Play";
+      this.showText();
+      this.showRows(state);
+      this.showBytes();
+      return this.sentence(state);
+    },
+
+    /** Runs the model over a new text, and lets it write on: always the likeliest token. */
+    read(tokens) {
+      this.stop();
+      this.tokens = tokens;
+      this.prompt = roomFor(this.model, tokens, this.fresh);
+      Object.assign(this, write(this.model, this.prompt, this.fresh, (logits) => best(logits, 1)[0]));
+      this.last = this.passes.length;
+      this.moment = Math.min(1, this.last);
+      this.moments.limit(0, this.last);
+    },
+
+    name(moment) {
+      return moment === 0 ? "before" : moment === 1 ? "prefill" : `decode ${moment - 1}`;
+    },
+
+    /** Tokens in the cache at a moment. */
+    length(moment) {
+      return moment ? this.prompt.length + moment - 1 : 0;
+    },
+
+    toggle() {
+      if (this.timer) this.stop();
+      else {
+        if (this.moment === this.last) this.moment = 0;
+        this.timer = setInterval(() => {
+          this.moment = Math.min(this.last, this.moment + 1);
+          if (this.moment === this.last) this.stop();
+          GPT.app.set({});
+        }, PAUSE);
+      }
+      GPT.app.set({});
+    },
+
+    stop() {
+      clearInterval(this.timer);
+      this.timer = null;
+    },
+
+    showText() {
+      const [was, now] = [this.length(Math.max(0, this.moment - 1)), this.length(this.moment)];
+      const all = [...this.prompt, ...this.passes.map(({ next }) => next)];
+      const shown = this.moment ? all.slice(0, now + 1) : this.prompt;
+      this.text.replaceChildren(...shown.map((id, i) => {
+        const token = chip(GPT.app.piece(id));
+        if (i >= was && i < now) token.classList.add("is-read");
+        if (i === now && this.moment) token.classList.add("is-next");
+        if (!this.moment) token.classList.add("is-waiting");
+        return token;
+      }));
+    },
+
+    showRows({ layer, head }) {
+      const { num_heads: H, kv_heads: K, head_dim: D } = this.model.config;
+      const shared = Math.floor((head * K) / H);
+      const [columns, used, was] = [this.cache.maxLen, this.length(this.moment), this.length(Math.max(0, this.moment - 1))];
+      const colours = palette();
+      for (const name of ["keys", "values"]) {
+        const stored = this.cache[name][layer].subarray(shared * columns * D, (shared + 1) * columns * D); // (columns, D)
+        const filled = stored.subarray(0, this.length(this.last) * D);
+        const values = new Float32Array(D * columns);
+        for (let t = 0; t < used; t += 1) for (let d = 0; d < D; d += 1) values[d * columns + t] = stored[t * D + d];
+        paint(this.rows[name].canvas, values, columns, largest(filled), colours);
+        this.rows[name].show(columns, was, used);
+      }
+      const pass = this.moment ? this.passes[this.moment - 1] : null;
+      const T = pass ? pass.trace.T : 1;
+      const shares = new Float32Array(T * columns);
+      if (pass) {
+        const weights = pass.trace.layers[layer].weights; // (H, T, used)
+        for (let t = 0; t < T; t += 1) {
+          const from = (head * T + t) * used;
+          shares.set(weights.subarray(from, from + used), t * columns);
+        }
+      }
+      paint(this.rows.shares.canvas, shares, columns, 1, colours);
+      this.rows.shares.canvas.style.height = T === 1 ? "1.1rem" : "7rem";
+      this.rows.shares.show(columns, 0, used);
+    },
+
+    showBytes() {
+      const { num_layers: L, kv_heads: K, head_dim: D } = this.model.config;
+      const tokens = this.length(this.moment);
+      const parts = [[L, "layers"], [2, "keys, values"], [K, "heads"], [tokens, "tokens"], [D, "width of a head"], [4, "bytes a number"]];
+      const sign = (text) => html("span", { class: "sign" }, text);
+      const factor = (value, name, look) => html("span", { class: look }, html("b", {}, count(value)), html("small", {}, name));
+      this.factors.replaceChildren(
+        ...parts.flatMap(([value, name], i) => (i ? [sign("×"), factor(value, name)] : [factor(value, name)])),
+        sign("="), factor(cacheBytes(this.model.config, tokens), "bytes in use", "sum"));
+    },
+
+    sentence({ layer, head }) {
+      const { config } = this.model;
+      if (!this.moment) {
+        const room = this.cache.maxLen;
+        return `The cache is allocated once, with room for ${count(room)} tokens: ${bytes(cacheBytes(config, room))}. It is still empty.`;
+      }
+      const { tokens, next } = this.passes[this.moment - 1];
+      const following = [chip(GPT.app.piece(next)), "."];
+      if (this.moment > 1) {
+        return ["Decode: one token, ", chip(GPT.app.piece(tokens[0])), ", goes through the model. It adds one column, and its query is " +
+          `compared with all ${count(this.length(this.moment))} keys. Everything else is read, not computed. The likeliest token comes next: `, ...following];
+      }
+      const part = tokens.length < this.tokens.length ? "the last" : "all";
+      const read = tokens.length === 1 ? "one token goes" : `${part} ${count(tokens.length)} tokens of your text go`;
+      const layers = config.num_layers === 1 ? "the one layer" : `all ${config.num_layers} layers`;
+      return [`Prefill: ${read} through the model in one pass. Each leaves a key and a value in every head of ${layers}; you see ` +
+        `layer ${layer + 1}, head ${head + 1}. The last one's scores give the first new token, `, ...following];
+    },
+  });
+
+  /** A map of columns, one for each token that fits: those of this moment framed, those not yet used hatched. */
+  function row() {
+    const canvas = html("canvas", { "aria-hidden": "true" });
+    const [fresh, room] = [html("div", { class: "cache-fresh" }), html("div", { class: "cache-room" })];
+    const element = html("div", { class: "cache-row" }, canvas, room, fresh);
+    function show(columns, was, used) {
+      Object.assign(fresh.style, { left: `${(100 * was) / columns}%`, width: `${(100 * (used - was)) / columns}%` });
+      fresh.hidden = used === was;
+      room.style.left = `${(100 * used) / columns}%`;
+    }
+    return { element, canvas, show };
+  }
+})();

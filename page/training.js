@@ -1,0 +1,82 @@
+// The arithmetic of training: the learning rate of a step, what a batch keeps in memory, and the gradient that the
+// reader's own text would have.
+
+var GPT = GPT || {};
+(() => {
+  "use strict";
+  const { tensor } = GPT.maths;
+  const FLOAT = 4; // bytes
+  const TILED_FROM = 2048; // entries of a vocabulary: src/transformer/loss.py
+
+  /** Python's round: a half goes to the even neighbour. */
+  function round(value) {
+    const down = Math.floor(value);
+    const isHalf = value - down === 0.5;
+    return isHalf ? down + (down % 2) : Math.round(value);
+  }
+
+  /** The share of the peak learning rate at a step, counted from 0: lr_scale in src/transformer/scheduler.py. */
+  function lrScale(step, total, settings) {
+    const warmup = round(settings.warmup_fraction * total);
+    if (step < warmup) return (step + 1) / warmup;
+    if (settings.schedule === "constant") return 1;
+    let fall = total - warmup;
+    if (settings.schedule === "wsd") fall = Math.min(fall, Math.max(1, round(settings.decay_fraction * total)));
+    const done = Math.min(1, Math.max(0, step - (total - fall) + 1) / Math.max(1, fall + 1));
+    const share = settings.schedule === "cosine" ? (1 + Math.cos(Math.PI * done)) / 2 : 1 - done;
+    return settings.min_lr_ratio + (1 - settings.min_lr_ratio) * share;
+  }
+
+  /** Bytes that forward keeps for backward, for rows of `length` tokens, in 32 bits, with fused attention and without
+   *  dropout: src/transformer/cost.py on a CPU. */
+  function activationBytes(config, rows, length) {
+    const { d_model: C, num_heads: H, d_ff: F, num_layers: L } = config;
+    const kv = config.kv_heads * config.head_dim;
+    const norm = config.norm === "layernorm" ? C + 2 : 2 * C + 1;
+    const attention = C + 2 * kv + (config.position === "rotary" ? C + kv : 0) + H;
+    const hidden = ({ relu: 1, swiglu: 4 }[config.activation] || 2) * F;
+    const block = 2 * norm + 2 * C + attention + C + hidden;
+    const numbers = L * block + norm + (config.vocab_size < TILED_FROM ? C : 0); // a token
+    const mask = config.position === "alibi" ? H * length * length : 0;
+    return FLOAT * (rows * length * numbers + mask);
+  }
+
+  /** Each token's loss, -ln p of the token that follows it, and the gradient of the loss with respect to a constant that
+   *  is added to every final vector (in most models the last norm's bias): { losses: [T - 1], gradients: [T - 1] of (C) }.
+   *
+   *  By hand: logits are E f, so d(-ln p_target)/df = E^T (p - onehot(target)), and a constant's share is the same. */
+  function lossGradients(model, trace) {
+    const { d_model: C, vocab_size: V } = model.config;
+    const [losses, gradients] = [[], []];
+    for (let t = 0; t + 1 < trace.T; t += 1) {
+      const target = trace.tokens[t + 1];
+      const error = Float64Array.from(GPT.sampling.softmax(trace.logits(t)));
+      losses.push(-Math.log(error[target]));
+      error[target] -= 1;
+      const gradient = new Float64Array(C);
+      for (let id = 0; id < V; id += 1) {
+        const share = error[id];
+        if (Math.abs(share) < 1e-12) continue;
+        for (let c = 0; c < C; c += 1) gradient[c] += share * model.head[id * C + c];
+      }
+      gradients.push(Float32Array.from(gradient));
+    }
+    return { losses, gradients };
+  }
+
+  /** The sum of vectors over a number, added one after the other in 32 bits as a .grad is: (C). */
+  function accumulated(gradients, over) {
+    const sum = tensor(gradients[0] ? gradients[0].length : 0);
+    for (const gradient of gradients) for (let c = 0; c < sum.length; c += 1) sum[c] += gradient[c] / over;
+    return sum;
+  }
+
+  /** The cosine of the angle between two vectors: 1 for one direction. */
+  function cosine(a, b) {
+    let [ab, aa, bb] = [0, 0, 0];
+    for (let i = 0; i < a.length; i += 1) { ab += a[i] * b[i]; aa += a[i] * a[i]; bb += b[i] * b[i]; }
+    return ab / Math.sqrt(aa * bb || 1);
+  }
+
+  GPT.training = { lrScale, activationBytes, lossGradients, accumulated, cosine };
+})();
