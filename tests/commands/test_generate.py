@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -46,6 +48,25 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
 
 
 # What is written
+
+
+def test_ctrl_c_ends_the_work_after_a_step_even_where_an_exception_would_be_lost() -> None:
+    """A text of a million tokens went on once, since the interruption came where a library swallows exceptions."""
+    from interruptible import interruptible
+
+    def steps() -> Iterator[int]:
+        for number in range(5):
+            with contextlib.suppress(BaseException):
+                if number == 2:
+                    signal.raise_signal(signal.SIGINT)
+            yield number
+
+    before, seen = signal.getsignal(signal.SIGINT), list[int]()
+    with pytest.raises(KeyboardInterrupt):
+        seen.extend(interruptible(steps()))
+    assert seen == [0, 1, 2]
+    assert signal.getsignal(signal.SIGINT) is before
+    assert list(interruptible(range(3))) == [0, 1, 2]
 
 
 def test_int8_writes_what_the_quantised_model_writes_and_says_so(command: Command) -> None:
@@ -176,7 +197,7 @@ def test_it_says_checkpoint_encoding_settings_seed_and_speed(command: Command) -
     described, settings, speed = outcome.err.splitlines()
     assert described.startswith(str(Path("checkpoints/model_epoch_3_byte.pt")) + " (byte, ")
     assert settings == ("strategy top_k_top_p, temperature 0.8, top_k 50, top_p 0.9, seed 7, at most 12 new tokens")
-    assert re.fullmatch(r"seed 7: 12 tokens, \d+ tokens/s, ended by length", speed)
+    assert re.fullmatch(r"seed 7: 12 tokens, [\d,]+ tokens/s, ended by length", speed)
 
 
 SAID = {
