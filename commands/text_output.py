@@ -15,7 +15,6 @@ from itertools import groupby
 from rich.console import Console
 from rich.text import Text
 
-from interruptible import interruptible
 from transformer.checkpoint import LoadedModel
 from transformer.compiled import CompiledDecoder
 from transformer.generation import window_start
@@ -98,10 +97,10 @@ class Pen:
             stop=options.stop_texts,
         )  # fmt: skip
         if stream:
-            print_stream(prompts[0], (pieces[0] for pieces in interruptible(writing)))
+            print_stream(prompts[0], (pieces[0] for pieces in writing))
         else:
             with self.console.status("writing") as status:  # shows itself on terminals only
-                for number, _ in enumerate(interruptible(writing), 1):
+                for number, _ in enumerate(writing, 1):
                     status.update(f"writing {len(jobs)} texts: token {number:,} of at most {room:,}")
         seconds = time.perf_counter() - started
         return [
