@@ -37,7 +37,7 @@ var GPT = GPT || {};
       const { length, speedup } = points[this.at];
       return [`A text of ${count(length)} tokens is written ${number(speedup, 1)} times as fast with the cache. Measured with `,
         html("code", {}, command), `: ${model}, on ${device === "cpu" ? `${threads} CPU threads` : device}, PyTorch ${torch}, ` +
-          `from a prompt of ${count(prompt)} tokens.`];
+          `from a prompt of ${count(prompt)} token${prompt === 1 ? "" : "s"}.`];
     },
   });
 })();
