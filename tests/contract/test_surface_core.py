@@ -264,7 +264,7 @@ def test_m7_the_demo_is_offline_and_of_the_bundled_text() -> None:
     assert demo.checkpoint_dir == "checkpoints_demo"
 
 
-# C13, T1 and P2
+# C13, T1, P1 and P2
 
 
 @pytest.mark.parametrize("name", ["test_attention", "test_sampling", "test_perplexity", "test_kv_cache"])
@@ -303,3 +303,24 @@ def test_p2_the_readme_shows_the_mascot_and_names_the_licence() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "assets/mascot.png" in readme
     assert "MIT" in readme
+
+
+def test_p1_the_page_goes_through_eight_steps_in_order_and_then_lets_try() -> None:
+    page = (ROOT / "index.html").read_text(encoding="utf-8")
+    headings = re.findall(r"<h2><a [^>]*>(?:<small>(Step \d)</small>)?([^<]+)</a></h2>", page)
+    steps = [title.lower() for step, title in headings if step]
+    assert [step for step, _ in headings if step] == [f"Step {number}" for number in range(1, 9)]
+    promised = [
+        "embeddings and positions", "scaled dot-product attention", "multi-head attention", "feed-forward", "block",
+        "complete model", "training at scale", "kv cache",
+    ]  # fmt: skip
+    assert all(words in title for words, title in zip(promised, steps, strict=True)), steps
+    assert headings[-1] == ("", "Try it yourself")
+    for diagram in ("accumulate", "batch", "runs", "cache", "work"):  # accumulation, curves, prefill and decode
+        assert f'data-diagram="{diagram}"' in page
+
+
+def test_p2_the_mascot_is_a_picture_on_the_readme_and_on_the_page() -> None:
+    assert (ROOT / "assets" / "mascot.png").read_bytes().startswith(b"\x89PNG")
+    assert "assets/mascot.png" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "assets/mascot" in (ROOT / "index.html").read_text(encoding="utf-8")
