@@ -22,13 +22,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tyro.conf import Positional
 
 from cli import console, parse, run
+from fetching import teller
 from json_output import print_json
 from measuring import MeasureOptions
 from ranking_table import conclusion, ranking_table
 from scoring import Scoring, Show
 from transformer import checkpoint
 from transformer.checkpoint import CheckpointError
-from transformer.dataset import FetchProgress, Tell, say_nothing
+from transformer.dataset import say_nothing
 from transformer.ranking import Ranking
 from transformer.ranking_plot import save_ranking
 
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str]) -> None:
     paths = [path for name in named for path in found_at(name)] if named else found_here()
     out = console()
     with progress_on(out, quiet=options.json) as show:
-        tell = say_nothing if options.json else teller(out)
+        tell = say_nothing if options.json else teller(out, lambda news: None)
         work = Scoring(options.measure, options.device, show, tell)
         rankings = work.rankings({path.resolve(): path for path in paths}.values())
     if not rankings:
@@ -124,11 +125,6 @@ def progress_on(out: Console, quiet: bool) -> Iterator[Show]:
     with Progress(*columns, console=out, transient=True, disable=quiet or not out.is_terminal) as bar:
         task = bar.add_task("opening the held-out text", total=None)
         yield lambda name, done, total: bar.update(task, description=name, completed=done, total=total)
-
-
-def teller(out: Console) -> Tell:
-    """Returns what prints a line of news about the text; how far fetching is, is not shown."""
-    return lambda news: None if isinstance(news, FetchProgress) else out.print(news, style="dim")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ Each document is read alone, in overlapping windows: perplexity.py and document_
 
 from __future__ import annotations
 
-import json
-import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -27,6 +25,7 @@ from rich.text import Text
 
 from cli import console, open_model, parse, run
 from fetching import fetch_numbers, teller
+from json_output import print_json
 from measuring import MeasureOptions, Texts, baselines, score, verdict
 from transformer.checkpoint import LoadedModel
 from transformer.documents import Documents
@@ -62,7 +61,7 @@ def main(arguments: Sequence[str]) -> None:
         scores = score(loaded, documents, options.measure, progress)
     seconds = time.perf_counter() - started
     if options.json:
-        print(json.dumps(report(loaded, documents, scores, windows, seconds), allow_nan=False))
+        print_json(report(loaded, documents, scores, windows, seconds), indent=None)
     else:
         show(out, loaded, documents, scores, windows, seconds)
 
@@ -103,7 +102,7 @@ def show(
 def report(
     loaded: LoadedModel, documents: Documents, scores: Scores, windows: tuple[int, int], seconds: float
 ) -> dict[str, Any]:
-    """Returns everything as plain values; None for what is no finite number."""
+    """Returns everything as plain values."""
     result = scores.evaluation
     unigram, uniform = baselines(loaded, documents, result)
     is_known = documents.known is not None
@@ -112,23 +111,18 @@ def report(
         "checkpoint": str(loaded.path), "text": documents.name, "trained_on": loaded.config.data.dataset,
         "encoding": loaded.tokenizer.name, "vocab_size": loaded.config.model.vocab_size,
         "context": windows[0], "stride": windows[1], "documents": len(scores), "tokens": result.tokens,
-        "bytes": result.text_bytes, "seconds": seconds, "nats": finite(result.nats), **values(result),
-        "standard_error": dict(zip(values(result), (None if e is None else finite(e) for e in errors), strict=True)),
+        "bytes": result.text_bytes, "seconds": seconds, "nats": result.nats, **values(result),
+        "standard_error": dict(zip(values(result), errors, strict=True)),
         "uniform": values(uniform),
         "unigram": {**values(unigram), "counted_in": "training text" if is_known else "the text itself"},
         "verdict": verdict(result, unigram, uniform, is_known),
     }  # fmt: skip
 
 
-def values(score: Evaluation) -> dict[str, float | None]:
+def values(score: Evaluation) -> dict[str, float]:
     """Returns a score's three measures."""
     names = ("loss", "perplexity", "bits_per_byte")
-    return {name: finite(getattr(score, name)) for name in names}
-
-
-def finite(value: float) -> float | None:
-    """Returns the number, or None for one that JSON cannot hold."""
-    return value if math.isfinite(value) else None
+    return {name: getattr(score, name) for name in names}
 
 
 if __name__ == "__main__":

@@ -6,9 +6,12 @@ import json
 import math
 
 
-def print_json(values: object) -> None:
-    """Prints nested dicts and lists as JSON, with null for a number that is not finite, which JSON has none of."""
-    print(json.dumps(_finite(values), indent=2, default=str))
+def print_json(values: object, indent: int | None = 2) -> None:
+    """Prints nested dicts and lists as JSON, with null for a number that is not finite, which JSON has none of.
+
+    indent None: in one line.
+    """
+    print(json.dumps(_finite(values), indent=indent, default=str))
 
 
 def _finite(values: object) -> object:

@@ -72,10 +72,7 @@ from torch import Tensor
 
 from transformer.config import ModelConfig, SamplingConfig
 from transformer.kv_cache import KVCache
-from transformer.sampling import choose
-
-Generators = torch.Generator | Sequence[torch.Generator] | None
-"""Where random numbers come from: one generator for all rows, one for each row, or torch's global one."""
+from transformer.sampling import Generators, choose
 
 
 class LanguageModel(Protocol):

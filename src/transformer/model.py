@@ -63,10 +63,11 @@ from transformer.attention import causal_mask, document_mask, padding_mask
 from transformer.block import Block, norm
 from transformer.config import ModelConfig, SamplingConfig
 from transformer.embeddings import Embeddings, alibi_bias, alibi_slopes, rotary_table
-from transformer.generation import Generators, generate
+from transformer.generation import generate
 from transformer.kv_cache import KVCache
 from transformer.linear import Linear
 from transformer.loss import next_token_loss
+from transformer.sampling import Generators
 
 PREFILL_CHUNK = 512
 """Tokens of a prompt that are read at once: more are no faster, and hold more activations."""

@@ -18,6 +18,10 @@ PLACES = [
     "C:/Program Files/Google/Chrome/Application/chrome.exe",
 ]
 
+TEXT = "ROMEO:\nBut, soft! what light through yonder window"
+DRAWN = "() => new Promise((done) => requestAnimationFrame(() => { dispatchEvent(new Event('beforeprint')); done(); }))"
+"""Waits for the next frame, then draws what is out of view as well."""
+
 LOGITS = """([exported, tokens]) => {
   const model = GPT.load(exported || GPT.exported);
   const trace = model.run(tokens);

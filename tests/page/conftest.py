@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from page.browsing import ROOT, find_browser
+from page.browsing import DRAWN, ROOT, TEXT, find_browser
 from transformer import DecoderOnlyTransformer
 from transformer.page_export import export
 from transformer.text import load_tokenizer
@@ -54,6 +54,16 @@ def opened(browser: Browser) -> Iterator[Callable[[Path], tuple[Page, list[str]]
     yield show
     for page in pages:
         page.close()
+
+
+@pytest.fixture
+def lesson(opened: Callable[[Path], tuple[Page, list[str]]]) -> Iterator[Page]:
+    """The page from a file, offline, with TEXT in it; nothing may go wrong in it during the test."""
+    page, wrong = opened(ROOT / "index.html")
+    page.fill("#text", TEXT)
+    page.evaluate(DRAWN)
+    yield page
+    assert wrong == []
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -17,11 +17,10 @@ import torch
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from page.browsing import ROOT, compute
+from page.browsing import DRAWN, ROOT, TEXT, compute
 from transformer import DecoderOnlyTransformer
 from transformer.page_export import dequantised_model, script
 
-TEXT = "ROMEO:\nBut, soft! what light through yonder window"
 LESSON = (ROOT / "index.html").read_text(encoding="utf-8")
 DIAGRAMS = re.findall(r'data-diagram="(\w+)"', LESSON)
 WHOLE_PAGE = 3_000_000
@@ -32,19 +31,6 @@ SEEN = """() => Object.fromEntries(Array.from(document.querySelectorAll("[data-d
   return [figure.dataset.diagram, figure.innerHTML + canvases.join()];
 }))"""
 """What each diagram shows, by name."""
-
-DRAWN = "() => new Promise((done) => requestAnimationFrame(() => { dispatchEvent(new Event('beforeprint')); done(); }))"
-"""Waits for the next frame, then draws what is out of view as well."""
-
-
-@pytest.fixture
-def lesson(opened: Opened) -> Iterator[Page]:
-    """The page from a file, offline, with TEXT in it; nothing may go wrong in it during the test."""
-    page, wrong = opened(ROOT / "index.html")
-    page.fill("#text", TEXT)
-    page.evaluate(DRAWN)
-    yield page
-    assert wrong == []
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 import torch
 from playwright.sync_api import Locator, Page, expect
 
-from page.browsing import ROOT, compute
+from page.browsing import DRAWN, ROOT, TEXT, compute
 from transformer import DecoderOnlyTransformer, KVCache, ModelConfig, SamplingConfig
 from transformer.config import SAMPLING_PRESETS, DataConfig, OptimizerConfig, TrainConfig
 from transformer.cost import cost, flops
@@ -23,9 +23,7 @@ from transformer.page_export import dequantised_model, script
 from transformer.sampling import entropy_bits, logits_to_probs
 from transformer.scheduler import lr_scale
 
-TEXT = "ROMEO:\nBut, soft! what light through yonder window"
 CHAPTERS = ["accumulate", "batch", "schedule", "runs", "cache", "work", "sampling"]
-DRAWN = "() => new Promise((done) => requestAnimationFrame(() => { dispatchEvent(new Event('beforeprint')); done(); }))"
 SHAPES = [
     ModelConfig(2048, 128, 4, 4, 512, dropout=0.0),
     ModelConfig(257, 16, 4, 2, 24, num_kv_heads=2, position="rotary", norm="rmsnorm", activation="swiglu", dropout=0.0),
@@ -38,15 +36,6 @@ def arithmetic(engine: Page) -> Page:
     for name in ("training", "generation"):
         engine.add_script_tag(path=ROOT / "page" / f"{name}.js")
     return engine
-
-
-@pytest.fixture
-def lesson(opened: Callable[[Path], tuple[Page, list[str]]]) -> Iterator[Page]:
-    page, wrong = opened(ROOT / "index.html")
-    page.fill("#text", TEXT)
-    page.evaluate(DRAWN)
-    yield page
-    assert wrong == []
 
 
 @pytest.fixture
