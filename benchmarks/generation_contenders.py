@@ -31,7 +31,7 @@ Contender = Callable[[Text, Tensor], Callable[[], Tensor]]
 
 def int8(model: Any) -> Any:
     """Our model with its weights as bytes."""
-    from transformer.quantisation import quantise
+    from transformer.kernels.int8 import quantise
 
     quantise(model)
     return model

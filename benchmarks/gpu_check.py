@@ -32,14 +32,14 @@ from torch import Tensor
 
 from transformer.attention import explicit_attention, fused_attention
 from transformer.config import PRESETS, DataConfig, ModelConfig, TrainConfig
-from transformer.cost import flops
 from transformer.dataset import TextData, TokenDocuments
 from transformer.loss import plain_loss, tiled_loss
-from transformer.runtime.capacity import device_peak, utilisation
-from transformer.runtime.device import peak_memory_bytes, pick_device
-from transformer.runtime.metrics import Event, StepMetrics
+from transformer.planning.cost import flops
+from transformer.planning.hardware import device_peak, utilisation
+from transformer.reporting.metrics_log import Event, StepMetrics
 from transformer.text import load_tokenizer
 from transformer.trainer import Trainer
+from transformer.training.device import peak_memory_bytes, pick_device
 
 RESULT = Path(__file__).parent / "results" / "gpu_check.json"
 TIMED_STEPS, WARM_STEPS = 5, 2

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from transformer import DecoderOnlyTransformer, ModelConfig, SamplingConfig
-from transformer.compiled import CompiledDecoder
 from transformer.generation import LanguageModel, generate, pad
-from transformer.quantisation import quantise
+from transformer.inference.compiled_decode import CompiledDecoder
+from transformer.kernels.int8 import quantise
 
 PROMPTS = [[1, 2, 3, 4, 5], [6, 7, 8], [9]]
 PROMPT_TOKENS = 8

@@ -21,15 +21,14 @@ import torch
 import torch.nn.functional as F
 from machine import machine, typed_command
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "commands"))
-
-from measuring import MeasureOptions, Texts, score
-from transformer import checkpoint, quantisation
-from transformer.checkpoint import LoadedModel
+from transformer.cli.evaluate.options import MeasureOptions, Texts, score
 from transformer.config import IGNORE
 from transformer.dataset import validation_rows
-from transformer.quantisation import quantise
+from transformer.kernels import int8 as quantisation
+from transformer.kernels.int8 import quantise
 from transformer.text import Tokens
+from transformer.training import checkpoint
+from transformer.training.checkpoint import LoadedModel
 
 TOKENS = 20_000
 RESULT = Path(__file__).parent / "results" / "int8.json"

@@ -38,11 +38,11 @@ from demo_recipe import bits_per_byte, new_model, read_corpus, stream, update
 from machine import machine, typed_command
 from torch import Tensor
 
-from transformer import checkpoint
 from transformer.config import PRESETS, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from transformer.dataset import Tokens
 from transformer.optimizer import build_optimizers, set_learning_rate
 from transformer.scheduler import lr_scale
+from transformer.training import checkpoint
 from transformer.training_utils import Objective
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,99 +1,11 @@
 """Draws one or more runs into one picture: loss, learning rate, gradient norm, speed. Several make a table as well.
 
-uv run python main.py plot                                         the run last written here
-uv run python main.py plot checkpoints_demo checkpoints_quick --against seconds
-uv run python main.py plot checkpoints_demo checkpoints_quick --out curves.svg
+The same as `python main.py plot`; the code is in src/transformer/cli/plot.py.
 """
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-from tyro.conf import Positional
-
-from cli import console, parse, run
-from run_table import run_table
-from transformer.history import Against, read_histories
-from transformer.plots import save_loss_curve
-from transformer.runtime.metrics import METRICS_FILE
-
-
-@dataclass(frozen=True)
-class PlotOptions:
-    """Loss, train and validation, and below it learning rate, gradient norm and tokens a second."""
-
-    runs: Positional[tuple[Path, ...]] = ()
-    """Folders of runs, folders that hold such folders, or metrics files; none: the run last written here."""
-    against: Against = "tokens"
-    """What the horizontal axis counts: tokens, steps, or seconds of training."""
-    out: Path | None = None
-    """The picture: .png, .svg or .pdf; None: loss_curve.png and .svg in the run's folder, for several runs
-    comparison.png and .svg in the folder that holds them all, or else here."""
-
-
-def main(arguments: Sequence[str]) -> None:
-    options = parse(PlotOptions, arguments, "plot")
-    files = [file for path in options.runs for file in metrics_files(path)] or [newest_run()]
-    if options.out and not options.out.suffix:
-        raise ValueError(f"--out {options.out} does not say which kind of picture: end it in .png, .svg or .pdf")
-    runs = read_histories(files)
-    pictures = [options.out] if options.out else default_pictures(files)
-    save_loss_curve(files, *pictures, against=options.against)
-    out = console()
-    if len(runs) > 1:
-        out.print(run_table(runs))
-        out.print("Losses (nats a token) are validation's, and compare only within one encoding and dataset.")
-    for picture in pictures:
-        out.print(str(picture))
-
-
-def metrics_files(path: Path) -> list[Path]:
-    """Returns the metrics file that a path means: itself, a folder's own, or those of the folders in it.
-
-    Raises ValueError where there is none.
-    """
-    if path.is_file():
-        return [path]
-    own = path / METRICS_FILE
-    files = [own] if own.is_file() else sorted(path.glob(f"*/{METRICS_FILE}"))
-    if not files:
-        what = "there is no metrics file in" if path.is_dir() else "there is no file or folder"
-        here = sorted({str(file.parent) for file in found_here()})
-        known = f"; runs here: {', '.join(here[:5])}" if here else ", such as checkpoints_demo"
-        raise ValueError(f"{what} {path}: name the folder of a run{known}")
-    return files
-
-
-def default_pictures(files: Sequence[Path]) -> list[Path]:
-    """Returns a .png and an .svg: in the folder of a run alone, beside several in one folder, or in the current one."""
-    folders = {file.resolve().parent for file in files}
-    if len({file.resolve() for file in files}) == 1:
-        where = files[0].parent / "loss_curve"
-    else:
-        shared = {folder.parent for folder in folders} if len(folders) > 1 else folders
-        beside, here = min(shared), Path.cwd()
-        if len(shared) > 1 or beside == here:
-            where = Path("comparison")
-        else:
-            where = (beside.relative_to(here) if beside.is_relative_to(here) else beside) / "comparison"
-    return [where.with_suffix(".png"), where.with_suffix(".svg")]
-
-
-def found_here() -> list[Path]:
-    """Returns the metrics files in folders checkpoints*, and in folders in them, as a sweep leaves them."""
-    return [*Path().glob(f"checkpoints*/{METRICS_FILE}"), *Path().glob(f"checkpoints*/*/{METRICS_FILE}")]
-
-
-def newest_run() -> Path:
-    """Returns the metrics file last written here. Raises ValueError where there is none."""
-    files = found_here()
-    if not files:
-        raise ValueError("no run found here: train a model first, with `make demo`")
-    return max(files, key=lambda path: path.stat().st_mtime)
-
+from transformer.cli.app import main
 
 if __name__ == "__main__":
-    sys.exit(run(main, sys.argv[1:]))
+    sys.exit(main(["plot", *sys.argv[1:]]))

@@ -1,97 +1,11 @@
 """A smoke run of the FineWeb-Edu path: what is on the hub, how fast it comes, the cache, the split, and a sample.
 
-    uv run python commands/test_fineweb.py                      fetches a few row groups: some megabytes
-    uv run python commands/test_fineweb.py --encoding p50k_base
-    uv run python commands/test_fineweb.py --dataset hf:Salesforce/wikitext --subset wikitext-103-raw-v1
-
-It reads what a training run with the same settings reads first, through the same cache; so a second call shows what is
-kept. Not a test for pytest, despite its name: it needs a network, or a cache that an earlier call has filled.
+The same as `python main.py test-fineweb`; the code is in src/transformer/cli/fineweb/command.py.
 """
 
-from __future__ import annotations
-
-import contextlib
-import itertools
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
 
-from rich.console import Console
-from rich.text import Text
-
-from cli import console, parse, run
-from fetching import fetch_numbers, teller
-from fineweb_report import Look, cached, hub, split, timing
-from transformer.config import DataConfig, TrainConfig
-from transformer.dataset import PackedBatches, TextData, Walk, open_dataset
-from transformer.fineweb_dataset import LOADERS, HubSource
-from transformer.remote.remote_text import Pins
-
-BATCH_ROWS = 8
-
-
-@dataclass(frozen=True)
-class FineWebOptions:
-    """Fetches a little of FineWeb-Edu and shows what is there, how fast it comes, and how it is split."""
-
-    data: DataConfig = field(default_factory=lambda: DataConfig(validation_tokens=20_000))
-    units: int = 2
-    """Row groups to read."""
-    sample_tokens: int = 120
-    """Tokens of training text to decode and show."""
-    seed: int = TrainConfig.seed
-    """Which text is read first follows from it, as in a run."""
-
-
-def main(arguments: Sequence[str]) -> None:
-    options = parse(FineWebOptions, arguments, "test-fineweb", check=lambda options: options.data.check())
-    out = console()
-    with opened(options.data, out) as (data, source, opening):
-        out.print(hub(source))
-        first = look(data, source, options, opening)
-    # Opened anew, so that nothing is left in memory, by the commit: then nothing has to be asked of the hub.
-    with opened(replace(options.data, revision=str(data.revision)), out) as (data, source, opening):
-        second = look(data, source, options, opening)
-        out.print(timing(data, first, second))
-        out.print(cached(source))
-    out.print(split(options.data, first.units))
-    tokens = first.units[0].side(options.data.validation_fraction, validation=False)
-    out.print(Text(f"the first {options.sample_tokens} tokens of training text", style="italic"))
-    out.print(Text(data.tokenizer.decode(tokens[: options.sample_tokens].tolist())))
-
-
-@contextlib.contextmanager
-def opened(config: DataConfig, out: Console) -> Iterator[tuple[TextData, HubSource, float]]:
-    """Opens the dataset and tells how many seconds that took."""
-    with out.status(Text(f"opening {config.dataset}")) as status:
-        tell = teller(out, lambda news: status.update(Text(f"fetching {fetch_numbers(news)}")))
-        started = time.perf_counter()
-        with contextlib.closing(open_dataset(config, tell=tell)) as data:
-            if not isinstance(data.train, HubSource):
-                raise ValueError(
-                    f"{config.dataset} is not on the hub: only fineweb and hf:OWNER/NAME are looked at here"
-                )
-            data.train.fetches_ahead = False
-            yield data, data.train, time.perf_counter() - started
-
-
-def look(data: TextData, source: HubSource, options: FineWebOptions, opening: float) -> Look:
-    """Draws a first batch, then reads further units, one after another."""
-    started = time.perf_counter()
-    rows = PackedBatches(source, options.data.seq_length, BATCH_ROWS, options.seed, window_rows=BATCH_ROWS)
-    with contextlib.closing(iter(rows)) as batches:
-        next(batches)
-    first_batch = time.perf_counter() - started
-    started = time.perf_counter()
-    pins = Pins(source.text)
-    units = [
-        source.load(place, pins)
-        for place in itertools.islice(Walk(source, options.seed), LOADERS, LOADERS + options.units)
-    ]
-    pins.close()
-    return Look(opening, first_batch, time.perf_counter() - started, source.text.bytes_fetched, units)
-
+from transformer.cli.app import main
 
 if __name__ == "__main__":
-    sys.exit(run(main, sys.argv[1:]))
+    sys.exit(main(["test-fineweb", *sys.argv[1:]]))

@@ -6,7 +6,7 @@ var GPT = GPT || {};
   const FLOAT = 4; // bytes
 
   /** Multiply-adds of one pass over `fresh` new tokens against `seen` tokens in all, themselves included, and of the
-   *  scores of one next token. Counted as written in src/transformer/cost.py: every query with every key. */
+   *  scores of one next token. Counted as written in src/transformer/planning/cost.py: every query with every key. */
   function passWork(config, fresh, seen) {
     const { d_model: C, d_ff: F, num_layers: L, vocab_size: V } = config;
     const projections = C * (config.num_heads + 2 * config.kv_heads) * config.head_dim + C * C;

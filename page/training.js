@@ -28,7 +28,7 @@ var GPT = GPT || {};
   }
 
   /** Bytes that forward keeps for backward, for rows of `length` tokens, in 32 bits, with fused attention and without
-   *  dropout: src/transformer/cost.py on a CPU. */
+   *  dropout: src/transformer/planning/cost.py on a CPU. */
   function activationBytes(config, rows, length) {
     const { d_model: C, num_heads: H, d_ff: F, num_layers: L } = config;
     const kv = config.kv_heads * config.head_dim;

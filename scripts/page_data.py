@@ -17,7 +17,7 @@ from typing import Any
 
 from transformer.config import SAMPLING_PRESETS, ModelConfig, OptimizerConfig, SamplingConfig
 from transformer.sampling import is_greedy, unused
-from transformer.verdict import verdict
+from transformer.training.diagnosis import verdict
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "page" / "data"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from transformer.runtime.metrics import EvalMetrics, read_metrics
+from transformer.reporting.metrics_log import EvalMetrics, read_metrics
 from transformer.text import load_shakespeare
 
 ROOT = Path(__file__).parents[1]

@@ -22,10 +22,11 @@ from hypothesis import strategies as st
 
 from stand_in_hub import FINEWEB, StandInHub, fineweb_files, fineweb_rows, parquet_bytes, taken_for_the_hub
 from transformer.config import DataConfig, ModelConfig, TrainConfig
+from transformer.data.hub import client as hub
+from transformer.data.hub import text as remote_text
+from transformer.data.hub.errors import HubError
 from transformer.dataset import Batch, DataState, FetchProgress, PackedBatches, TextData, Walk, open_dataset
 from transformer.fineweb_dataset import MOST_AHEAD, HubSource, encode_unit, encoding_id
-from transformer.remote import hub, remote_text
-from transformer.remote.answers import HubError
 from transformer.text import ByteTokenizer, is_validation, load_tokenizer, train_bpe
 from transformer.trainer import Trainer
 

@@ -16,7 +16,7 @@ import torch
 
 from transformer.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from transformer.dataset import open_dataset
-from transformer.runtime.metrics import EvalMetrics, Event, StepMetrics
+from transformer.reporting.metrics_log import EvalMetrics, Event, StepMetrics
 from transformer.trainer import Trainer
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -16,13 +16,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from transformer import checkpoint
-from transformer.checkpoint import CheckpointError
 from transformer.config import ConfigError, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from transformer.dataset import TextData, TokenDocuments, open_dataset, text_data
+from transformer.distributed.processes import Dist
 from transformer.perplexity import evaluate_perplexity
-from transformer.runtime.distributed import Dist
-from transformer.runtime.metrics import (
+from transformer.reporting.metrics_log import (
     METRICS_FILE,
     EpochMetrics,
     EvalMetrics,
@@ -37,6 +35,8 @@ from transformer.runtime.metrics import (
 )
 from transformer.text import ByteTokenizer
 from transformer.trainer import Trainer, TrainingError
+from transformer.training import checkpoint
+from transformer.training.checkpoint import CheckpointError
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "two", "red", "hens", "run", "up", "the", "hill"]
 TIMES = {"seconds", "tokens_per_second", "memory_bytes", "checkpoint"}

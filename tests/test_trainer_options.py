@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from test_trainer import Told, assert_same, numbers, tiny_run, tiny_text, trained, weights
-from transformer import checkpoint
 from transformer.config import TrainConfig
-from transformer.runtime.metrics import EvalMetrics, Event, Phase, RunEnded, Sample, StepMetrics
+from transformer.reporting.metrics_log import EvalMetrics, Event, Phase, RunEnded, Sample, StepMetrics
 from transformer.trainer import Trainer, TrainingError
+from transformer.training import checkpoint
 
 
 def losses(events: list[Event]) -> list[float]:

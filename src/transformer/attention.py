@@ -77,11 +77,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transformer.config import ModelConfig
-from transformer.dropout import Dropout
-from transformer.dropout import dropout as drop
 from transformer.embeddings import rotate
+from transformer.kernels.cpu_linear import Linear
+from transformer.kernels.dropout import Dropout
+from transformer.kernels.dropout import dropout as drop
 from transformer.kv_cache import KVCache
-from transformer.linear import Linear
 
 
 def causal_mask(queries: int, keys: int, device: torch.device | None = None) -> Tensor:

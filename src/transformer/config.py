@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from transformer.settings import Config, ConfigError, between, near_miss, positive, seed_problems
+from transformer.config_base import Config, ConfigError, between, near_miss, positive, seed_problems
 
 __all__ = [
     "IGNORE",

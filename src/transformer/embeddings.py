@@ -63,7 +63,7 @@ import torch
 from torch import Tensor, nn
 
 from transformer.config import ModelConfig
-from transformer.dropout import Dropout
+from transformer.kernels.dropout import Dropout
 
 
 class Embeddings(nn.Module):

@@ -66,11 +66,11 @@ from dataclasses import replace
 import numpy as np
 
 from transformer.config import DataConfig
+from transformer.data.cache.token_files import UnitTokens
+from transformer.data.hub.errors import HubError
+from transformer.data.hub.text import CONNECTIONS, FetchAhead, Pins, RemoteText, open_remote_text
+from transformer.data.hub.validation_cache import HeldOut, first_units
 from transformer.dataset import Place, Tell, TextData, Walk, make_tokenizer, say_nothing, text_data
-from transformer.remote.answers import HubError
-from transformer.remote.held_out import HeldOut, first_units
-from transformer.remote.remote_text import CONNECTIONS, FetchAhead, Pins, RemoteText, open_remote_text
-from transformer.shard_cache.token_files import UnitTokens
 from transformer.text import Tokenizer, Tokens, is_validation, text_digest
 
 LOADERS = 2

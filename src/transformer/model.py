@@ -64,8 +64,8 @@ from transformer.block import Block, norm
 from transformer.config import ModelConfig, SamplingConfig
 from transformer.embeddings import Embeddings, alibi_bias, alibi_slopes, rotary_table
 from transformer.generation import generate
+from transformer.kernels.cpu_linear import Linear
 from transformer.kv_cache import KVCache
-from transformer.linear import Linear
 from transformer.loss import next_token_loss
 from transformer.sampling import Generators
 

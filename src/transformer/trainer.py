@@ -76,19 +76,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from transformer import checkpoint, sharded_state
 from transformer.config import TrainConfig
-from transformer.cost import flops
 from transformer.dataset import DataState, PackedBatches, TextData
-from transformer.looking import LookGivenUpError, measured, written
+from transformer.distributed import sharded_checkpoint as sharded_state
+from transformer.distributed.processes import Dist
 from transformer.model import DecoderOnlyTransformer
 from transformer.optimizer import build_optimizers, set_learning_rate, skip_step_if
 from transformer.perplexity import calculate_perplexity_from_loss
-from transformer.run_state import begin_with, restore, run_state
-from transformer.runtime.capacity import device_peak, utilisation
-from transformer.runtime.device import peak_memory_bytes, pick_device
-from transformer.runtime.distributed import Dist
-from transformer.runtime.metrics import (
+from transformer.planning.cost import flops
+from transformer.planning.hardware import device_peak, utilisation
+from transformer.reporting.metrics_log import (
     EpochMetrics,
     EvalMetrics,
     Event,
@@ -98,11 +95,15 @@ from transformer.runtime.metrics import (
     RunStarted,
     StepMetrics,
 )
-from transformer.runtime.precision import Precision
-from transformer.runtime.step_sums import StepSums
 from transformer.scheduler import lr_scale
+from transformer.training import checkpoint
+from transformer.training.device import peak_memory_bytes, pick_device
+from transformer.training.diagnosis import TrainPoint, ValidationPoint, Verdict, no_longer_improves, verdict
+from transformer.training.metric_sums import StepSums
+from transformer.training.precision import Precision
+from transformer.training.state import begin_with, restore, run_state
+from transformer.training.validation import LookGivenUpError, measured, written
 from transformer.training_utils import Objective, accumulate_gradients, clip_gradients, count_targets
-from transformer.verdict import TrainPoint, ValidationPoint, Verdict, no_longer_improves, verdict
 
 MOST_BAD_STEPS = 10
 """So many steps in a row whose gradient is not finite end a run."""

@@ -64,8 +64,8 @@ import torch
 from torch import Tensor, nn
 
 from transformer.config import IGNORE
+from transformer.distributed.processes import gradients_stay
 from transformer.model import DecoderOnlyTransformer
-from transformer.runtime.distributed import gradients_stay
 
 
 class Objective(nn.Module):

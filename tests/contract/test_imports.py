@@ -134,10 +134,10 @@ def test_only_commands_and_the_playground_speak(path: Path) -> None:
         ("trainer", "argparse", False),
         ("text", "transformer.text.bpe", True),
         ("text", "transformer.config", False),
-        ("runtime", "transformer.runtime.device", True),
+        ("runtime", "transformer.training.device", True),
         ("runtime", "numpy", False),
-        ("plots", "transformer.runtime.metrics.read", True),
-        ("plots", "transformer.runtime.device", False),
+        ("plots", "transformer.reporting.metrics_log.read", True),
+        ("plots", "transformer.training.device", False),
         ("playground", "rich", True),
     ],
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "commands")]
+sys.path[:0] = [str(ROOT)]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "commands").glob("*.py"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -31,7 +31,7 @@ def typed_lines(start: str) -> list[str]:
 def test_a_documented_command_line_is_understood(line: str) -> None:
     import main
 
-    from cli import parse
+    from transformer.cli.base import parse
 
     command, *arguments = shlex.split(line)[4:]
     if command == "COMMAND":

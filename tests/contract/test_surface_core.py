@@ -17,12 +17,13 @@ import torch
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 
-from transformer import DecoderOnlyTransformer, ModelConfig, TrainConfig, checkpoint
+from transformer import DecoderOnlyTransformer, ModelConfig, TrainConfig
 from transformer.config import PRESETS, SAMPLING_PRESETS, DataConfig, SamplingConfig
 from transformer.text import load_shakespeare, load_tokenizer
+from transformer.training import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "commands")]
+sys.path[:0] = [str(ROOT)]
 
 
 @pytest.fixture
@@ -53,12 +54,14 @@ def main(*arguments: str) -> int:
 
 
 def trains_with(*arguments: str) -> TrainConfig:
-    config: TrainConfig = importlib.import_module("train").read_options(arguments).config
+    config: TrainConfig = importlib.import_module("transformer.cli.train.command").read_options(arguments).config
     return config
 
 
 def samples_with(*arguments: str) -> SamplingConfig:
-    sampling: SamplingConfig = importlib.import_module("generate").read_options(arguments).sampling
+    sampling: SamplingConfig = (
+        importlib.import_module("transformer.cli.generate.command").read_options(arguments).sampling
+    )
     return sampling
 
 

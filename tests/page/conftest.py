@@ -12,10 +12,10 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from page.browsing import DRAWN, ROOT, TEXT, find_browser
 from transformer import DecoderOnlyTransformer
-from transformer.page_export import export
+from transformer.interop.lesson_page import export
 from transformer.text import load_tokenizer
 
-sys.path[:0] = [str(ROOT / "commands"), str(ROOT / "scripts")]
+sys.path[:0] = [str(ROOT / "scripts")]
 ENGINE = ["maths", "tokenizer", "sampling", "forward"]
 
 

@@ -13,10 +13,11 @@ import torch
 from playwright.sync_api import Page
 
 from page.browsing import LOGITS, ROOT, compute
-from transformer import DecoderOnlyTransformer, ModelConfig, checkpoint
+from transformer import DecoderOnlyTransformer, ModelConfig
 from transformer.config import DataConfig, TrainConfig
-from transformer.page_export import dequantised_model
+from transformer.interop.lesson_page import dequantised_model
 from transformer.text import load_tokenizer
+from transformer.training import checkpoint
 
 WHOLE_PAGE = 3_000_000
 Opened = Callable[[Path], tuple[Page, list[str]]]
@@ -56,7 +57,7 @@ def test_the_shipped_model_is_the_one_that_the_readme_describes() -> None:
 def test_a_checkpoint_of_ones_own_makes_one_file_that_opens_offline_and_gives_its_logits(
     own_checkpoint: Path, tmp_path: Path, opened: Opened
 ) -> None:
-    import export_page
+    from transformer.cli import export_page
 
     (tmp_path / "elsewhere").mkdir()
     made = tmp_path / "elsewhere" / "page.html"

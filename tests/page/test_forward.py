@@ -11,7 +11,7 @@ import torch
 from playwright.sync_api import Page
 
 from page.browsing import LOGITS, ROOT, compute
-from transformer.page_export import dequantised_model
+from transformer.interop.lesson_page import dequantised_model
 
 Exported = Callable[..., dict[str, Any]]
 SETTINGS = [

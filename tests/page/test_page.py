@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from page.browsing import DRAWN, ROOT, TEXT, compute
 from transformer import DecoderOnlyTransformer
-from transformer.page_export import dequantised_model, script
+from transformer.interop.lesson_page import dequantised_model, script
 
 LESSON = (ROOT / "index.html").read_text(encoding="utf-8")
 DIAGRAMS = re.findall(r'data-diagram="(\w+)"', LESSON)
@@ -230,7 +230,7 @@ def test_vectors_units_and_corrections_are_pytorchs(
 def test_a_model_of_any_other_kind_is_shown_without_an_error(
     settings: dict[str, Any], exported: Callable[..., dict[str, Any]], opened: Opened, tmp_path: Path
 ) -> None:
-    import export_page
+    from transformer.cli import export_page
 
     made = tmp_path / "page.html"
     made.write_text(export_page.page(script(exported(**settings))), encoding="utf-8")

@@ -17,9 +17,9 @@ from playwright.sync_api import Locator, Page, expect
 from page.browsing import DRAWN, ROOT, TEXT, compute
 from transformer import DecoderOnlyTransformer, KVCache, ModelConfig, SamplingConfig
 from transformer.config import SAMPLING_PRESETS, DataConfig, OptimizerConfig, TrainConfig
-from transformer.cost import cost, flops
 from transformer.generation import generate
-from transformer.page_export import dequantised_model, script
+from transformer.interop.lesson_page import dequantised_model, script
+from transformer.planning.cost import cost, flops
 from transformer.sampling import entropy_bits, logits_to_probs
 from transformer.scheduler import lr_scale
 
@@ -232,8 +232,8 @@ def test_the_same_seed_draws_and_writes_the_same(lesson: Page) -> None:
 def test_the_speed_curve_is_there_once_it_has_been_measured(
     tmp_path: Path, exported: Callable[..., dict[str, Any]], opened: Callable[[Path], tuple[Page, list[str]]]
 ) -> None:
-    import benchmark_generation
-    import export_page
+    from transformer.cli import export_page
+    from transformer.cli.benchmark import command as benchmark_generation
 
     options = ["--preset", "tiny", "--repeats", "1", "--lengths", "12", "24", "--out", str(tmp_path), "--device", "cpu"]
     benchmark_generation.main(options)

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page
 
 from page.browsing import compute
-from transformer.page_export import export_tokenizer
+from transformer.interop.lesson_page import export_tokenizer
 from transformer.text import Tokenizer, load_shakespeare, load_tokenizer, train_bpe
 from transformer.text.bpe import build_bpe
 

@@ -1,0 +1,80 @@
+"""A ranking on the terminal: a table, and in words whether its first checkpoint is the best one."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from transformer.evaluation.ranking import WRONG, Ranking, Row
+from transformer.perplexity import Difference
+
+BESIDE = 120
+"""Characters that all columns but the path's take at most, about."""
+LESS = {"encoding", "perplexity", "tokens seen"}
+MOST_NAMED = 4
+"""Checkpoints that a sentence names; it counts the others."""
+
+
+def ranking_table(ranking: Ranking, width: int) -> Table:
+    """Returns the table, without what is LESS wanted where the paths would be broken in pieces otherwise."""
+    texts = "1 document" if ranking.documents == 1 else f"{ranking.documents:,} documents"
+    title = f"{ranking.text}: {texts}, {ranking.text_bytes:,} bytes; fewest bits per byte first"
+    table = Table(title=title, title_justify="left")
+    longest = max(len(str(row.measured.path)) for row in ranking.rows)
+    rows = [cells(row, place, ranking) for place, row in enumerate(ranking.rows, start=1)]
+    headings = [heading for heading in rows[0] if longest + BESIDE < width or heading not in LESS]
+    for heading in headings:
+        is_text = heading in ("checkpoint", "encoding")
+        table.add_column(heading, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
+    for row in rows:
+        table.add_row(*(row[heading] for heading in headings))
+    return table
+
+
+def cells(row: Row, place: int, ranking: Ranking) -> dict[str, str]:
+    """Returns what the table says about a checkpoint, by heading."""
+    one, score = row.measured, row.measured.scores.evaluation
+    is_shared = row.is_tied and sum(other.is_tied for other in ranking.rows) > 1
+    return {
+        "": "1=" if is_shared else str(place),
+        "checkpoint": str(one.path),
+        "encoding": one.encoding,
+        "bits per byte": with_error(Difference(score.bits_per_byte, one.scores.bits_per_byte_error)),
+        "behind first": "" if place == 1 else with_error(row.behind, "+"),
+        "perplexity": f"{score.perplexity:.2f}",
+        "tokens seen": f"{one.tokens:,}",
+        "since epoch before": since(row),
+    }
+
+
+def since(row: Row) -> str:
+    """Returns the change since the checkpoint before, and which one that is where it is not the epoch before."""
+    if row.change is None or row.before is None:
+        return ""
+    epoch, before = row.measured.epoch, row.before.epoch
+    gap = epoch is not None and before is not None and epoch - before != 1
+    return with_error(row.change, "+") + (f" (epoch {before})" if gap else "")
+
+
+def with_error(number: Difference, sign: str = "") -> str:
+    error = "" if number.error is None else f" ± {number.error:.4f}"
+    return f"{number.bits_per_byte:{sign}.4f}{error}"
+
+
+def conclusion(ranking: Ranking) -> str:
+    """Returns whether the first is the best, and by which rule; else which ones it cannot be told apart from."""
+    first, rule = ranking.rows[0].measured.path, f"{ranking.bar:.1f} standard errors"
+    if len(ranking.rows) == 1:
+        return "One checkpoint: there is nothing to compare it with."
+    if ranking.best:
+        return (
+            f"BEST: {first}, ahead of every other by more than {rule} of the difference (chosen so that with "
+            f"{len(ranking.rows)} checkpoints at most {WRONG:.1%} of such calls are wrong)."
+        )
+    if ranking.documents < 2:
+        return "None is called best: one document is too few to tell (--max-tokens reads more)."
+    tied = [str(row.measured.path) for row in ranking.rows[1:] if row.is_tied]
+    more = f" and {len(tied) - MOST_NAMED} more" if len(tied) > MOST_NAMED else ""
+    return (
+        f"None is called best: {first} cannot be told apart from {', '.join(tied[:MOST_NAMED])}{more} "
+        f"(1=: within {rule} of the difference)."
+    )

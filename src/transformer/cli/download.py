@@ -1,0 +1,127 @@
+"""Fetches text from the hub ahead of training, so that training needs no network.
+
+    uv run python main.py download --tokens 100M                      FineWeb-Edu, for the default run
+    uv run python main.py train                                       starts and goes on without a network
+
+What is fetched is what a run with the same --seed reads first, with its token ids for the run's --encoding. Stopped or
+cut off, the same line goes on where it was. The cache keeps --cache-shards shards in --cache-gb: for more text than
+that, give both here and to the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from transformer.cli.base import console, parse
+from transformer.cli.download_progress import fetch_numbers, teller
+from transformer.config import ConfigError, DataConfig, TrainConfig, seed_problems
+from transformer.data.hub.errors import HubError
+from transformer.data.hub.text import CONNECTIONS, Pins
+from transformer.dataset import Place, Walk, open_dataset
+from transformer.fineweb_dataset import HubSource
+
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
+
+
+@dataclass(frozen=True)
+class DownloadOptions:
+    """Fetches text from the hub into the cache, for training without a network."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    tokens: str = "100M"
+    """Training tokens to fetch, for example 500k, 100M or 1B."""
+    seed: int = TrainConfig.seed
+    """The seed of the run that the text is for: it fixes which text comes first."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    options = parse(DownloadOptions, arguments, "download", check=check)
+    config = options.data
+    tokens = token_count(options.tokens) or 0
+    wanted = tokens + config.shuffle_rows * config.seq_length  # a run reads a window ahead
+    out = console()
+    progress = Progress(
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[tokens]}  {task.fields[numbers]}"),
+        TimeRemainingColumn(compact=True),
+        console=out,
+        disable=not out.is_terminal,
+    )
+    task = progress.add_task("tokens", total=wanted, tokens="", numbers="")
+    tell = teller(progress.console, lambda news: progress.update(task, numbers=fetch_numbers(news)))
+    with progress, contextlib.closing(open_dataset(config, tell=tell)) as data:
+        source = data.train
+        assert isinstance(source, HubSource)
+        found = fetch(
+            source, options.seed, wanted, lambda n: progress.update(task, completed=n, tokens=f"{n:,} tokens")
+        )
+        cache = source.text.cache
+        out.print(
+            f"{found:,} tokens of training text ({data.tokenizer.name}) are in {cache.directory}, which holds "
+            f"{len(cache.shards())} shards in {cache.nbytes / 1e9:.2f} GB; train without a network: "
+            f"main.py train --seed {options.seed} with the same settings"
+        )
+
+
+def check(options: DownloadOptions) -> None:
+    """Raises ConfigError for what cannot be fetched."""
+    problems = options.data.problems() + seed_problems(options.seed)
+    if not options.data.is_on_hub:
+        problems.append(f"dataset={options.data.dataset} is not on the hub: only fineweb and hf:OWNER/NAME are fetched")
+    if token_count(options.tokens) is None:
+        problems.append(f"tokens={options.tokens!r} is not a number of tokens such as 500k, 100M or 1B")
+    if problems:
+        raise ConfigError(problems)
+
+
+def token_count(text: str) -> int | None:
+    """Returns the number that a text such as 1.5M means; None where it means none."""
+    match = re.fullmatch(r"([\d_,]*\.?\d+)([kmb]?)", text.strip().lower())
+    count = round(float(match[1].replace("_", "").replace(",", "")) * UNITS[match[2]]) if match else 0
+    return count or None
+
+
+def fetch(source: HubSource, seed: int, wanted: int, show: Callable[[int], None]) -> int:
+    """Brings the units that a run of that seed reads first into the cache, until there are `wanted` tokens or one pass
+    is done; returns how many there are.
+
+    Raises ValueError where the cache is too small to keep them all.
+    """
+    found = 0
+    seen: list[Place] = []
+    walk, pins = Walk(source, seed), Pins(source.text)
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        while found < wanted:
+            try:
+                places = [place for place in itertools.islice(walk, CONNECTIONS) if place.epoch == 0]
+            except HubError:  # about the units of a shard: asked for again, with patience
+                source.text.shard(walk.asked, patient=True)
+                continue
+            for place, unit in zip(places, pool.map(lambda place: source.load(place, pins), places), strict=True):
+                if seen and place.shard != seen[-1].shard:
+                    check_kept(source, seen, found)
+                seen.append(place)
+                found += len(unit.side(source.fraction, validation=False))
+                show(found)
+            if len(places) < CONNECTIONS:  # one pass is done
+                break
+            pins.leave_before(places[-1])
+    check_kept(source, seen, found)
+    return found
+
+
+def check_kept(source: HubSource, places: Sequence[Place], found: int) -> None:
+    """Raises ValueError where the text of any of the places has had to make room already."""
+    text = source.text
+    if not all(text.cache.has_text(text.shard(place.shard), place.unit) for place in places):
+        raise ValueError(
+            f"{found:,} tokens are more than the cache may hold ({text.cache.max_shards} shards, "
+            f"{text.cache.max_bytes / 1e9:g} GB): give a larger --cache-shards and --cache-gb, here and to the run"
+        )

@@ -1,0 +1,131 @@
+"""Puts a checkpoint of yours into the lesson page: one HTML file that runs it in any browser, without a network.
+
+    uv run python main.py export-page                                         the latest checkpoint, as page.html
+    uv run python main.py export-page --checkpoint checkpoints_demo/best --out mine.html
+    uv run python main.py export-page --out page/model.js --measure           only the model, for index.html itself
+
+The weights are rounded to 8 bits (`src/transformer/kernels/int8.py`); --measure says what that costs.
+"""
+
+from __future__ import annotations
+
+import base64
+import mimetypes
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from transformer.cli.base import console, open_model, parse
+from transformer.cli.evaluate.options import MeasureOptions, Texts, score
+from transformer.interop.lesson_page import dequantised_model, export, exported_bytes, script
+from transformer.training.checkpoint import LoadedModel
+
+LESSON = Path(__file__).resolve().parents[3] / "index.html"
+MODEL = "page/model.js"
+LARGEST_MB = 64
+"""Of the HTML file: about 45 million parameters. A browser opens that within seconds, and not much more."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Writes the lesson page with a model of yours inside."""
+
+    checkpoint: Path | None = None
+    """Which checkpoint to put in; best, or FOLDER/best: of the lowest validation loss. None: the latest."""
+    out: Path = Path("page.html")
+    """The file to write: the whole page; or, for a name that ends in .js, the model alone."""
+    measure: bool = False
+    """Measures the validation text before and after the rounding, and lets the page know."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    options = parse(ExportOptions, arguments, "export-page")
+    is_whole = options.out.suffix != ".js"
+    if is_whole and options.out.resolve() == LESSON:
+        raise ValueError(f"--out {options.out} is the lesson page itself: give another name, for example page.html")
+    loaded = open_model(options.checkpoint, "cpu")
+    out = console()
+    out.print(loaded.description, style="dim")
+    expected = exported_bytes(loaded.config.model, loaded.tokenizer) + (len(page("").encode()) if is_whole else 0)
+    refuse_above_limit(expected, loaded)
+    out.print(f"{options.out}: about {expected / 1e6:.2f} MB")
+    about = description(loaded)
+    exported = export(loaded.model, loaded.tokenizer, about)
+    if options.measure:
+        exported["about"] |= rounding(loaded, exported, out)
+    model = script(exported)
+    written = page(model) if is_whole else model
+    options.out.write_text(written, encoding="utf-8", newline="\n")
+    out.print(f"{options.out}: written, {len(written.encode()) / 1e6:.2f} MB" + ("; open it" if is_whole else ""))
+
+
+def refuse_above_limit(expected: int, loaded: LoadedModel) -> None:
+    """Raises ValueError for a page that no browser would open with ease."""
+    if expected > LARGEST_MB * 1e6:
+        parameters = sum(loaded.model.parameter_counts().values())
+        raise ValueError(
+            f"the page would be {expected / 1e6:.0f} MB for {parameters:,} parameters, and at most {LARGEST_MB} MB "
+            "opens well in a browser: choose a smaller model"
+        )
+
+
+def description(loaded: LoadedModel) -> dict[str, Any]:
+    """Returns what the page may tell of the model: text, size, and how far it was trained."""
+    return {
+        "dataset": Path(loaded.config.data.dataset).name,
+        "encoding": loaded.tokenizer.name,
+        "parameters": sum(loaded.model.parameter_counts().values()),
+        "step": loaded.contents["step"],
+        "tokens_seen": loaded.contents["tokens"],
+        "validation_loss": loaded.contents.get("metrics", {}).get("validation_loss"),
+    }
+
+
+def rounding(loaded: LoadedModel, exported: dict[str, Any], out: Console) -> dict[str, Any]:
+    """Returns and shows what rounding the weights costs on the held-out text, measured as `evaluate` does it."""
+    documents = Texts(MeasureOptions()).of(loaded.config.data, loaded.tokenizer)
+    found = {}
+    for name, model in {"checkpoint": loaded.model, "rounded": dequantised_model(exported)}.items():
+        result = score(replace(loaded, model=model), documents, MeasureOptions()).evaluation
+        found[name] = {"loss": result.loss, "perplexity": result.perplexity, "bits_per_byte": result.bits_per_byte}
+        out.print(
+            f"{name:<10} loss {result.loss:.5f}, perplexity {result.perplexity:.3f}, {result.bits_per_byte:.5f} bpb"
+        )
+    return {"validation": found}
+
+
+def page(model: str, lesson: Path = LESSON) -> str:
+    """Returns the lesson as one text: its scripts, styles and pictures inside, and `model` in place of its own.
+
+    Raises ValueError for a file that cannot stand inside.
+    """
+
+    def read(name: str) -> str:
+        return (lesson.parent / name).read_text(encoding="utf-8")
+
+    def styles(found: re.Match[str]) -> str:
+        return f"<style>\n{read(found[1])}</style>"
+
+    def scripts(found: re.Match[str]) -> str:
+        text = model if found[1] == MODEL else read(found[1])
+        if re.search(r"</script|<!--", text, re.IGNORECASE):
+            raise ValueError(f"{found[1]} holds </script or <!--, which would end it inside a page: write it in parts")
+        return f"<script>\n{text}</script>"
+
+    def pictures(found: re.Match[str]) -> str:
+        content = base64.b64encode((lesson.parent / found[2]).read_bytes()).decode("ascii")
+        return f'{found[1]}="data:{mimetypes.guess_type(found[2])[0]};base64,{content}"'
+
+    inside: dict[str, Callable[[re.Match[str]], str]] = {
+        r'<link rel="stylesheet" href="((?:page|assets)/[^"]+)">': styles,
+        r'\b(src|href)="((?:page|assets)/[^"]+\.(?:png|svg))"': pictures,
+        r'<script src="((?:page|assets)/[^"]+)"></script>': scripts,
+    }
+    text = lesson.read_text(encoding="utf-8")
+    for pattern, replacement in inside.items():
+        text = re.sub(pattern, replacement, text)
+    return text

@@ -1,0 +1,87 @@
+"""The tables of test_fineweb: what is on the hub, what took how long, what the cache holds, how the text is split."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rich.table import Table
+
+from transformer.config import DataConfig
+from transformer.data.cache.token_files import UnitTokens
+from transformer.dataset import TextData
+from transformer.fineweb_dataset import HubSource
+
+
+@dataclass(frozen=True)
+class Look:
+    """One opening of the dataset: what was read, and how long it took."""
+
+    opening: float
+    first_batch: float
+    reading: float
+    fetched_bytes: int
+    units: list[UnitTokens]
+
+
+def hub(source: HubSource) -> Table:
+    """Returns the files and their sizes, and how many shards they make."""
+    files = source.text.files
+    table = Table(title=f"{source.text.hub.repo} at {source.text.commit[:12]}", title_justify="left")
+    table.add_column("file")
+    table.add_column("size, MB", justify="right")
+    table.add_column("shards", justify="right")
+    shards = [sum(piece[0] == file for piece in source.text.pieces) for file in files]
+    for file, count in zip(files[:20], shards, strict=False):
+        table.add_row(file.path, f"{file.size / 1e6:,.1f}", str(count))
+    table.add_section()
+    table.add_row(f"{len(files)} files", f"{sum(file.size for file in files) / 1e6:,.1f}", str(sum(shards)))
+    return table
+
+
+def timing(data: TextData, first: Look, second: Look) -> Table:
+    """Returns what took how long, and the same again from the cache."""
+    tokens = sum(len(unit.ids) for unit in first.units)
+    table = Table(title=f"timing ({data.tokenizer.name})", title_justify="left")
+    table.add_column("what")
+    table.add_column("now, s", justify="right")
+    table.add_column("again, from the cache, s", justify="right")
+    table.add_row("open: find the files, read the validation text", f"{first.opening:.2f}", f"{second.opening:.2f}")
+    table.add_row("first batch", f"{first.first_batch:.2f}", f"{second.first_batch:.2f}")
+    table.add_row(f"{len(first.units)} row groups, {tokens:,} tokens", f"{first.reading:.2f}", f"{second.reading:.2f}")
+    rates = [f"{tokens / look.reading / 1e6:,.1f}" for look in (first, second)]
+    table.add_row("million tokens a second, in row groups", *rates)
+    table.add_row("fetched from the hub, MB", *(f"{look.fetched_bytes / 1e6:.2f}" for look in (first, second)))
+    return table
+
+
+def cached(source: HubSource) -> Table:
+    """Returns what the cache holds."""
+    cache = source.text.cache
+    table = Table(title=f"cache in {cache.directory}", title_justify="left")
+    for heading in ("shard", "row groups", "text, MB", "ids, MB", "last use"):
+        table.add_column(heading, justify="right")
+    for entry in cache.shards():
+        used = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.last_use / 1e9))
+        ids = sum(entry.token_bytes.values()) / 1e6
+        units = f"{entry.units_present} of {entry.units}"
+        table.add_row(f"{entry.number:05d}", units, f"{entry.text_bytes / 1e6:,.2f}", f"{ids:,.2f}", used)
+    table.add_section()
+    limit = f"at most {cache.max_shards} shards, {cache.max_bytes / 1e9:g} GB"
+    table.add_row("all", "", f"{cache.nbytes / 1e6:,.2f}", "", limit)
+    return table
+
+
+def split(config: DataConfig, units: Sequence[UnitTokens]) -> Table:
+    """Returns how many documents and tokens of the units are for training, and how many for validation."""
+    table = Table(title=f"split of {len(units)} row groups", title_justify="left")
+    for heading in ("side", "documents", "share", "tokens"):
+        table.add_column(heading, justify="left" if heading == "side" else "right")
+    digests = np.concatenate([unit.digests for unit in units])
+    held_out = int((digests < config.validation_fraction * 2**64).sum())
+    for side, count in (("train", len(digests) - held_out), ("validation", held_out)):
+        tokens = sum(len(unit.side(config.validation_fraction, side == "validation")) for unit in units)
+        table.add_row(side, f"{count:,}", f"{count / max(1, len(digests)):.1%}", f"{tokens:,}")
+    return table

@@ -1,0 +1,54 @@
+"""Numbers and texts as a person reads them in a line."""
+
+from __future__ import annotations
+
+from transformer.config import SamplingConfig
+from transformer.planning.cost import readable
+from transformer.reporting.metrics_log import StepMetrics
+from transformer.sampling import unused
+
+
+def step_numbers(event: StepMetrics) -> str:
+    """Returns the numbers of a step in one line; the share of the peak where that is known."""
+    return (
+        f"loss {event.loss:.3f}  lr {event.learning_rate:.1e}  {event.tokens_per_second:,.0f} tok/s"
+        + (f"  {readable(event.memory_bytes)}" if event.memory_bytes else "")
+        + (f"  {event.utilisation:.0%} MFU" if event.utilisation else "")
+    )
+
+
+def printable(text: str) -> str:
+    """Returns the text in one line, with nothing in it that a terminal would obey."""
+    line = " / ".join(filter(None, map(str.strip, text.splitlines())))
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
+
+
+def duration(seconds: float) -> str:
+    """Returns a time as a person says it.
+
+    >>> [duration(seconds) for seconds in (0.25, 47.2, 119.6, 7_260, 400_000)]
+    ['0.25 s', '47 s', '2 min', '2 h 1 min', '4 d 15 h']
+    """
+    if seconds < 9.95:
+        return f"{seconds:.2g} s"
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours = round(seconds / 3600)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes < 48 * 60 else f"{hours // 24} d {hours % 24} h"
+
+
+def describe(sampling: SamplingConfig) -> str:
+    """Returns the settings that decide the text, in one line.
+
+    >>> describe(SamplingConfig("top_p", temperature=0.8))
+    'strategy top_p, temperature 0.8, top_p 0.9'
+    """
+    values, default = sampling.to_dict(), SamplingConfig().to_dict()
+    silent = unused(sampling, values) + [
+        name for name in ("min_p", "repetition_penalty") if values[name] == default[name]
+    ]
+    said = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in values.items()}
+    return ", ".join(f"{name} {value}" for name, value in said.items() if name not in silent)

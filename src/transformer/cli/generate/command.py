@@ -1,0 +1,141 @@
+"""Writes with a trained model: after a prompt, after what comes through a pipe, or in a conversation.
+
+    uv run python main.py generate                                     the latest checkpoint, interactively
+    uv run python main.py generate --prompt "The cat sat"              one text, as it is written
+    uv run python main.py generate --prompt "The cat" --prompt "The dog" --num-samples 3 --seed 7
+    uv run python main.py generate --checkpoint checkpoints/model_epoch_10_cl100k.pt --preset creative
+    uv run python main.py generate --strategy top_k_top_p --top-k 50 --top-p 0.9 --temperature 0.8
+    uv run python main.py generate --prompt-file story.txt --max-new-tokens 500 --stop "THE END"
+    echo "The cat sat" | uv run python main.py generate --json
+
+A preset is a named set of sampling settings; flags given beside it change single settings. The model is used with the
+encoding that it was trained with, without a flag.
+
+Standard output holds the prompt and the text, with a heading where there are several, or with --json one object; all
+else goes to standard error. Only on a terminal U+FFFD stands for what the terminal would obey. The last line break of a
+prompt that comes from a file or a pipe is left out.
+
+Where prompt and text grow beyond the model's context, it writes on with the last half of the context or more in sight
+(generation.py). Of a prompt that is longer it sees the end.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from tyro.conf import UseAppendAction
+
+from transformer.cli.base import console, flag_value, open_model, parse
+from transformer.cli.formatting import describe
+from transformer.cli.generate.options import WritingOptions, preset_named
+from transformer.cli.generate.output import Pen, Written
+from transformer.cli.generate.repl import COMMANDS, VALUES, Shell
+from transformer.cli.json_output import print_json
+from transformer.config import SAMPLING_PRESETS
+from transformer.training.checkpoint import LoadedModel
+
+
+@dataclass(frozen=True)
+class GenerateOptions(WritingOptions):
+    """Writes with a trained model. Without a prompt, and at a terminal: interactively."""
+
+    prompt: UseAppendAction[tuple[str, ...]] = ()
+    """The text to continue; "" starts a new text; several are written side by side."""
+    prompt_file: Path | None = None
+    """A file with the text to continue, in UTF-8; its last line break is left out."""
+    checkpoint: Path | None = None
+    """Which checkpoint to use; best, or FOLDER/best: of the lowest validation loss. None: the latest."""
+    json: bool = False
+    """Prints one JSON object: what was used, and every text with its tokens, seed, ending and speed."""
+    list_presets: bool = False
+    """Prints the presets and their settings."""
+    int8: bool = False
+    """Rounds the weights to bytes: faster, and nearly the same; `evaluate --int8` measures how nearly."""
+    compile: bool = False
+    """Translates the step that writes a token for the device: a wait first. For long texts on a GPU."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.prompt and self.prompt_file:
+            found.append("--prompt and --prompt-file are both the text to continue: give one of them")
+        if not self.prompt and self.prompt_file is None and sys.stdin is None:
+            found.append("there is no prompt and no standard input: give --prompt")
+        if self.json and self.is_interactive:
+            found.append("--json has no interactive mode: give --prompt, --prompt-file, or a text through a pipe")
+        return found
+
+    @property
+    def is_interactive(self) -> bool:
+        """Whether there is no prompt, and somebody to ask for one."""
+        return not self.prompt and self.prompt_file is None and sys.stdin is not None and sys.stdin.isatty()
+
+
+def main(arguments: Sequence[str]) -> None:
+    options = read_options(arguments)
+    if options.list_presets:
+        for name, preset in SAMPLING_PRESETS.items():
+            print(f"{name:<14} {describe(preset)}")
+        return
+    prompts = given_prompts(options)
+    loaded, seed = open_model(options.checkpoint, options.device, options.int8), options.first_seed()
+    pen = Pen(loaded, console(stderr=True), options.compile)
+    pen.say(loaded.description)
+    for sentence in options.sentences(seed, loaded.tokenizer.vocab_size):
+        pen.say(sentence)
+    if options.is_interactive:
+        from transformer.cli.generate.line_input import (
+            line_reader,  # loads prompt_toolkit, which only those who type need
+        )
+
+        Shell(pen, options, seed, line_reader(tuple(COMMANDS), VALUES)).run()
+        return
+    if prompts is None:
+        pen.say("the prompt is what comes through standard input, up to its end")
+        prompts = [decoded(sys.stdin.buffer.read(), "standard input")]
+    texts = pen.write(options, prompts, seed, show=not options.json)
+    if options.json:
+        print_json(report(options, loaded, texts))
+
+
+def read_options(arguments: Sequence[str]) -> GenerateOptions:
+    """Reads the flags, with the preset's settings as their defaults."""
+    preset = flag_value(arguments, "--preset", GenerateOptions.preset)
+    default = replace(GenerateOptions(), sampling=preset_named(preset), preset=preset)
+    return parse(GenerateOptions, arguments, "generate", default, check=GenerateOptions.check)
+
+
+def given_prompts(options: GenerateOptions) -> list[str] | None:
+    """Returns the prompts that flags give. Raises ValueError where a prompt's file cannot be read."""
+    if options.prompt_file is None:
+        return list(options.prompt) or None
+    try:
+        return [decoded(options.prompt_file.read_bytes(), str(options.prompt_file))]
+    except OSError as error:
+        raise ValueError(f"the prompt cannot be read from {options.prompt_file}: {error.strerror}") from error
+
+
+def report(options: GenerateOptions, loaded: LoadedModel, texts: Sequence[Written]) -> dict[str, object]:
+    """Returns what was used, and what was written."""
+    used = {
+        "checkpoint": str(loaded.path), "encoding": loaded.tokenizer.name, "int8": options.int8,
+        "sampling": options.sampling.to_dict(),
+    }  # fmt: skip
+    limits = {
+        "max_new_tokens": None if options.max_length else options.most_new_tokens,
+        "max_length": options.max_length,
+    }
+    return {**used, **limits, "stop": options.stop_texts, "texts": [asdict(text) for text in texts]}
+
+
+def decoded(text: bytes, source: str) -> str:
+    """Returns a prompt without its last line break. Raises ValueError where it is not UTF-8."""
+    try:
+        prompt = text.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source} is not UTF-8 text: byte {error.start} is {text[error.start]:#04x}") from error
+    return prompt.removesuffix("\n")

@@ -1,0 +1,115 @@
+"""The interactive mode of `generate`: a line is a prompt, and a line that begins with / is a command.
+
+What is wrong is told in one line and changes nothing. Ctrl-C stops the text that is being written, or clears the line.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import get_args, get_type_hints
+
+from transformer.cli.base import one_line
+from transformer.cli.generate.options import WritingOptions, preset_named
+from transformer.cli.generate.output import Pen
+from transformer.config import SAMPLING_PRESETS, SamplingConfig, near_miss
+from transformer.config_base import from_text
+
+HELLO = """\
+Type the beginning of a text and press Enter; an empty line begins a new text. Ctrl-C stops the text, Ctrl-D ends.
+/help lists the commands, such as /preset creative, /temperature 0.7 and /again."""
+SAMPLING = {f"/{setting.name.replace('_', '-')}": setting.name for setting in fields(SamplingConfig)}
+COMMANDS = {
+    "/help": "",
+    "/preset": f"NAME: {', '.join(SAMPLING_PRESETS)}",
+    **dict.fromkeys(SAMPLING, "VALUE"),
+    "/seed": "N: the next text's; random: a new one",
+    "/length": "N: most tokens to write",
+    "/stop": r"TEXT: where a text ends, one more each time, \n being a line break; without TEXT: nowhere",
+    "/settings": "shows what is set",
+    "/again": "writes after the same prompt with the next seed",
+    "/quit": "or Ctrl-D",
+}
+VALUES = {
+    "/preset": tuple(SAMPLING_PRESETS),
+    "/strategy": get_args(get_type_hints(SamplingConfig)["strategy"]),
+    "/seed": ("random",),
+}
+
+
+class Shell:
+    """Reads lines until the end; remembers the settings, the next seed and the last prompt."""
+
+    def __init__(self, pen: Pen, options: WritingOptions, next_seed: int, read: Callable[[], str]) -> None:
+        self.pen, self.options, self.next_seed, self.read = pen, options, next_seed, read
+        self.last_prompt: str | None = None
+
+    def run(self) -> None:
+        self.pen.say(HELLO)
+        while True:
+            line = None
+            try:
+                line = self.read()
+                if line.strip() == "/quit":
+                    return
+                self.obey(line)
+            except EOFError:
+                return
+            except KeyboardInterrupt:
+                if line is not None:
+                    self.pen.say("stopped")
+            except ValueError as error:
+                self.pen.say(f"error: {one_line(str(error))}")
+
+    def obey(self, line: str) -> None:
+        """Writes after a prompt, or does what a command says. Raises ValueError for a wrong one."""
+        if not line.startswith("/") or "\n" in line:
+            self.write(line)
+        elif line.startswith("//"):
+            self.write(line[1:])
+        else:
+            name, _, value = line.partition(" ")
+            self.command(name, value)
+
+    def write(self, prompt: str) -> None:
+        """Writes after the prompt with the next seed."""
+        seed, self.next_seed = self.next_seed, self.next_seed + self.options.num_samples
+        self.last_prompt = prompt
+        self.pen.write(self.options, [prompt], seed)
+
+    def command(self, name: str, value: str) -> None:
+        """Does what a command says."""
+        word = value.strip()
+        match name:
+            case "/help":
+                self.pen.say("\n".join(f"{command:<21}{meaning}" for command, meaning in COMMANDS.items()))
+                self.pen.say("A text that begins with / is typed with two. Alt-Enter breaks the line, Tab completes.")
+            case "/preset":
+                self.change(preset=word, sampling=preset_named(word))
+            case "/seed":
+                self.change(seed=secrets.randbits(32) if word == "random" else from_text(int, word))
+            case "/length":
+                self.change(max_new_tokens=from_text(int, word), max_length=None)
+            case "/stop":
+                self.change(stop=(*self.options.stop, value) if value else ())
+            case "/settings":
+                self.change()
+            case "/again":
+                if self.last_prompt is None:
+                    raise ValueError("/again: nothing has been written yet")
+                self.write(self.last_prompt)
+            case _ if name in SAMPLING:
+                typed = from_text(get_type_hints(SamplingConfig)[SAMPLING[name]], word)
+                self.change(sampling=replace(self.options.sampling, **{SAMPLING[name]: typed}))
+            case _:
+                meant = near_miss(name, COMMANDS)
+                raise ValueError(f"there is no command {name}{meant} (/help lists them; // begins a text with /)")
+
+    def change(self, **settings: object) -> None:
+        """Changes these settings and says what is set now. Raises ConfigError, and changes nothing, for a wrong one."""
+        self.options = replace(self.options, **settings).check()  # type: ignore[arg-type]
+        if "seed" in settings:
+            self.next_seed = self.options.first_seed()
+        for sentence in self.options.sentences(self.next_seed, self.pen.loaded.tokenizer.vocab_size):
+            self.pen.say(sentence)

@@ -1,0 +1,119 @@
+"""Shows what a checkpoint holds, and whether it is whole.
+
+uv run python main.py inspect                                      the latest checkpoint
+uv run python main.py inspect checkpoints_demo/best
+uv run python main.py inspect checkpoints/training_state_cl100k.pt --json
+
+Every checksum is compared, and the weights are held against the settings. What is damaged, foreign or does not fit is
+said in one line, with exit status 2.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from tyro.conf import Positional
+
+from transformer.cli.base import console, parse
+from transformer.cli.config_flags import changed, train_flags
+from transformer.cli.inspect.tables import parts_table, settings_table
+from transformer.cli.json_output import print_json
+from transformer.config import TrainConfig
+from transformer.distributed.sharded_checkpoint import is_sharded_state
+from transformer.planning.cost import readable
+from transformer.training import checkpoint
+from transformer.training.checkpoint import CheckpointError
+from transformer.training.checkpoint_report import Report, inspect
+
+
+@dataclass(frozen=True)
+class InspectOptions:
+    """Config, encoding, parameters by part, tokens seen, metrics, provenance and validity of a checkpoint."""
+
+    checkpoint: Positional[Path | None] = None
+    """An epoch's checkpoint, a training state (a file or a folder), or a run's folder: its latest; best, or
+    FOLDER/best: of the lowest validation loss. None: the latest here."""
+    json: bool = False
+    """Prints everything as one JSON object, every setting included."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    options = parse(InspectOptions, arguments, "inspect")
+    report = inspect(chosen(options.checkpoint))
+    if options.json:
+        differing = list(changed(report.config, TrainConfig()))
+        print_json({**report.to_dict(), "changed_settings": differing, "train_flags": train_flags(report.config)})
+    else:
+        show(report, console())
+    if report.problems:
+        raise CheckpointError(f"{report.path} is not valid: {'; '.join(report.problems)}")
+
+
+def chosen(path: Path | None) -> Path:
+    """Returns the checkpoint that is meant. Raises CheckpointError where there is none."""
+    if path is None:
+        return checkpoint.latest(Path())
+    path = checkpoint.named(path)
+    return checkpoint.latest(path) if path.is_dir() and not is_sharded_state(path) else path
+
+
+def show(report: Report, out: Console) -> None:
+    """Prints the report: what it is, then tables of what it says of itself, of its parts and of its settings."""
+    out.print(str(report.path), style="bold")
+    out.print(f"{report.kind}, {readable(report.bytes)}, format {report.format}")
+    if not report.problems:
+        out.print(f"valid: {report.entries} checksums hold, the weights fit the settings, every number is finite")
+    out.print()
+    for name, what in about_rows(report).items():
+        out.print(f"{name:<12}{what}")
+    for table in (parts_table(report), settings_table(report.config)):
+        out.print()
+        out.print(table)
+    out.print("\nThe same settings again:", style="dim")
+    out.print(shlex.join(["uv", "run", "python", "main.py", "train", *train_flags(report.config)]), soft_wrap=True)
+
+
+def about_rows(report: Report) -> dict[str, str]:
+    """Returns in words what the checkpoint says of itself."""
+    encoding, found = report.encoding, report.provenance
+    ids = "" if encoding.vocab_size is None else f", {encoding.vocab_size:,} ids, end of text {encoding.end_of_text}"
+    epoch = "" if report.epoch is None else f"epoch {report.epoch}, "
+    each = f" ({report.tokens / report.parameters:.2g} a parameter)" if report.parameters else ""
+    version = [f"{name} {found[name]}" for name in ("subset", "split", "revision") if found.get(name)]
+    rows = {
+        "seen": f"{epoch}step {report.step:,}, {report.tokens:,} tokens{each}",
+        **score_rows(report.metrics),
+        "encoding": f"{encoding.name}{ids}; in the file: {encoding.carried}",
+        "text": ", ".join([str(found["dataset"]), *version]),
+    }
+    if "position" in found:
+        rows["position"] = ", ".join(f"{name} {value:,}" for name, value in found["position"].items())
+    if before := found["init_from"]:
+        rows["begun from"] = (
+            f"{before['path']}: step {before['step']:,}, {before['tokens']:,} tokens, {before['dataset']}"
+        )
+    made = f"PyTorch {found.get('torch', '?')}, Python {found.get('python', '?')}, seed {found['seed']}"
+    rows["made with"] = made + (f", {found['processes']} processes" if found.get("processes", 1) > 1 else "")
+    return {**rows, "written": time.strftime("%Y-%m-%d %H:%M", time.localtime(report.path.stat().st_mtime))}
+
+
+def score_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what it scored, as far as it says."""
+    rows = {
+        name: f"loss {metrics[f'{name}_loss']:.4f}, perplexity {metrics[f'{name}_perplexity']:.2f}"
+        for name in ("train", "validation")
+        if f"{name}_perplexity" in metrics
+    }
+    if "bits_per_byte" in metrics and "validation" in rows:
+        rows["validation"] += f", {metrics['bits_per_byte']:.4f} bits per byte"
+    if "lowest_at_step" in metrics and "validation" in rows:
+        rows["validation"] += f"; lowest {metrics['lowest_validation_loss']:.4f} at step {metrics['lowest_at_step']:,}"
+    if "verdict" in metrics:
+        rows["verdict"] = f"{metrics['verdict']}: {metrics['reason']}"
+    return rows

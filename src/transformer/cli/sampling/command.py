@@ -1,0 +1,137 @@
+"""The ways to sample side by side: which tokens stay, how likely each is, what twelve draws give; and a picture.
+
+    uv run python main.py demo-sampling                 on a small distribution, made up for it
+    uv run python main.py demo-sampling --with-model --prompt "Once upon a time"
+
+With a model, the distribution is what the model expects after the prompt, and every preset of `main.py generate`
+writes a short continuation. Whatever is drawn is drawn with the same seed, so that only the settings differ. The
+picture shows the distribution before and after each filter, all of them one after another; a row for a temperature.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from transformer.cli.base import console, open_model, parse
+from transformer.cli.formatting import describe
+from transformer.cli.sampling.distribution import PROMPT, fixed_distribution, model_distribution
+from transformer.cli.sampling.table import DRAWS, WHEN, columns_of, draws_of, results_of, table_of
+from transformer.config import SAMPLING_PRESETS, ConfigError, SamplingConfig, seed_problems
+from transformer.inference.text_stream import write
+from transformer.reporting.run_plots import save
+from transformer.reporting.sampling_plots import draw_stages
+from transformer.sampling import clamped, stages
+from transformer.training.checkpoint import LoadedModel
+
+
+@dataclass(frozen=True)
+class SamplingComparisonOptions:
+    """The ways to sample side by side, on a small fixed distribution or on a trained model's."""
+
+    temperatures: tuple[float, ...] = (0.7, 1.0, 1.5)
+    """One table, and one row of the picture, for each."""
+    top_k: int = 8
+    """Tokens that top_k and top_k_top_p keep."""
+    top_p: float = 0.9
+    """Share of the probability that top_p and top_k_top_p keep."""
+    min_p: float = 0.2
+    """Share of the likeliest token's probability that min_p asks of every token."""
+    repetition_penalty: float = 1.3
+    """What the column "penalty" makes the tokens of the prompt less likely by."""
+    seed: int = 1
+    """Fixes the draws."""
+    with_model: bool = False
+    """Shows a trained model's distribution, and what each preset writes."""
+    prompt: str = PROMPT
+    """With a model: the text to continue; "" starts a new text."""
+    checkpoint: Path | None = None
+    """With a model: which checkpoint to use; None: the latest."""
+    max_new_tokens: int = 40
+    """With a model: tokens in each continuation."""
+    out: Path = Path("runs/sampling_comparison")
+    """Where stages.png, stages.svg and results.json go."""
+    device: str = "auto"
+    """With a model: auto, cpu, cuda or mps."""
+
+    def ways(self, temperature: float) -> dict[str, SamplingConfig]:
+        """Returns the settings of each column. Raises ConfigError where they are impossible."""
+        shared = {"temperature": temperature, "top_k": self.top_k, "top_p": self.top_p}
+        penalty = {"repetition_penalty": self.repetition_penalty}
+        columns: dict[str, dict[str, object]] = {
+            "greedy": {"strategy": "greedy"},
+            "multinomial": {"strategy": "multinomial"},
+            f"top_k\n{self.top_k}": {"strategy": "top_k"},
+            f"top_p\n{self.top_p:g}": {"strategy": "top_p"},
+            "top_k\ntop_p": {"strategy": "top_k_top_p"},
+            f"min_p\n{self.min_p:g}": {"strategy": "multinomial", "min_p": self.min_p},
+            f"penalty\n{self.repetition_penalty:g}": {"strategy": "multinomial", **penalty},
+        }
+        return {name: SamplingConfig.from_dict({**shared, **own}) for name, own in columns.items()}
+
+    def all_at_once(self, temperature: float) -> SamplingConfig:
+        """Returns the settings of the picture: every filter, one after another."""
+        return SamplingConfig(
+            "top_k_top_p", temperature, self.top_k, self.top_p, self.min_p, self.repetition_penalty
+        ).check()
+
+
+def main(arguments: Sequence[str]) -> None:
+    options = parse(SamplingComparisonOptions, arguments, "demo-sampling", check=check)
+    out, loaded = console(), None
+    if options.with_model:
+        loaded = open_model(options.checkpoint, options.device)
+        about = f"{loaded.description}\nprompt {options.prompt!r}"
+        out.print(Text(f"{about}\n", style="dim"))
+        logits, text, name = model_distribution(loaded, options.prompt)
+    else:
+        about = f"What follows {PROMPT!r}? Twelve tokens, with probabilities made up for this demonstration."
+        out.print(f"{about}\n")
+        logits, text, name = fixed_distribution()
+    if limit := clamped(options.all_at_once(1.0), len(logits)):
+        out.print(f"{limit}\n")
+    compared = {heat: columns_of(logits, text, options.ways(heat), options.seed) for heat in options.temperatures}
+    command = shlex.join(["main.py", "demo-sampling", *arguments])
+    results = [{"temperature": heat, "columns": results_of(compared[heat], logits, name)} for heat in compared]
+    contents = {"command": command, "about": about, "prompt": options.prompt, "seed": options.seed, "results": results}
+    rows = [stages(logits, options.all_at_once(heat), text) for heat in compared]
+    written = [options.out / file for file in ("stages.png", "stages.svg", "results.json")]
+    save(draw_stages(rows, name, f"What follows {options.prompt!r}?"), *written[:2])
+    written[2].write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+    for heat, columns in compared.items():
+        out.print(table_of(columns, logits, name, f"temperature {heat:g}"))
+        out.print(f"\n{DRAWS} draws, all with seed {options.seed}:", draws_of(columns, name), "", sep="\n")
+    out.print("kept: tokens that can be drawn; bits: entropy; effective: as uncertain as so many equal tokens.\n")
+    if loaded:
+        continue_with_presets(out, loaded, options)
+    for way, advice in WHEN.items():
+        out.print(f"{way}: {advice}")
+    out.print("Temperature below 1 favours likely tokens, above 1 evens out; 0 is greedy.")
+    out.print(f"written: {', '.join(map(str, written))}")
+
+
+def check(options: SamplingComparisonOptions) -> None:
+    """Raises ConfigError, in one line, for options that are impossible or cannot be used together."""
+    problems = seed_problems(options.seed)
+    if not options.with_model and (options.prompt != PROMPT or options.checkpoint):
+        problems.append("--prompt and --checkpoint are for a trained model: add --with-model")
+    if not options.temperatures or options.max_new_tokens < 1:
+        problems.append("at least one temperature and one new token are needed")
+    if problems:
+        raise ConfigError(problems)
+    for temperature in options.temperatures:
+        options.all_at_once(temperature)
+
+
+def continue_with_presets(out: Console, loaded: LoadedModel, opts: SamplingComparisonOptions) -> None:
+    """Prints what each preset writes after the prompt, every time with the same seed."""
+    for name, sampling in SAMPLING_PRESETS.items():
+        text = write(loaded.model, loaded.tokenizer, opts.prompt, sampling, opts.max_new_tokens, opts.seed)
+        out.print(f"{name} ({describe(sampling)})", style="bold")
+        out.print(Text(f"{opts.prompt}{text}\n"))

@@ -1,0 +1,1 @@
+"""Training once with each value of a setting."""

@@ -1,0 +1,116 @@
+"""The runs that `--set NAME=VALUE,VALUE` asks for: every combination of the values, each with a folder of its own."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from transformer.cli.base import whose
+from transformer.cli.train.start import Start, from_checkpoint
+from transformer.config import ConfigError, TrainConfig, near_miss
+from transformer.config_base import from_text, leaves
+
+Homes = dict[str, tuple[str, Any]]
+FIXED = {
+    "vocab_size": "the vocabulary follows from the encoding: --set encoding=bpe1024,bpe2048",
+    "checkpoint_dir": "every run of a sweep has a folder of its own in --checkpoint-dir",
+}
+"""Settings that no sweep can have several of, and why."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A run of a sweep; its config names its folder."""
+
+    name: str
+    """What it has of its own, as its folder is called: learning_rate=0.001,num_layers=2."""
+    config: TrainConfig
+    typed: frozenset[str]
+    """The settings that somebody gave, in the sweep or by a flag."""
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.config.checkpoint_dir)
+
+    @property
+    def start(self) -> Start:
+        """What a new run of it begins with. Raises ConfigError for settings that cannot be."""
+        if self.config.init_from is None:
+            return Start(self.config.check())
+        return from_checkpoint(self.config, self.typed)
+
+
+def variants(base: TrainConfig, given: Sequence[str], typed: Set[str] = frozenset()) -> list[Variant]:
+    """Returns `base` with every combination of the values, the last setting changing first.
+
+    `given` are texts such as "learning_rate=1e-3,3e-3", `typed` the settings that flags gave. Raises ConfigError that
+    names all that is wrong with any of the runs, and ValueError under torchrun.
+    """
+    if whose():
+        raise ValueError("--set trains one run after another in one process: leave it out, or start without torchrun")
+    homes = {name: home_of(base, group, name) for group, name, _ in leaves(base)}
+    choices = choices_of(given, homes)
+    found: list[Variant] = []
+    problems: list[str] = []
+    for values in itertools.product(*choices.values()):
+        chosen = dict(zip(choices, values, strict=True))
+        name = free_name(chosen, {variant.name.casefold() for variant in found})
+        config = replace(with_settings(base, chosen, homes), checkpoint_dir=str(Path(base.checkpoint_dir) / name))
+        found.append(Variant(name, config, frozenset({*typed, *choices})))
+        try:
+            _ = found[-1].start
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(dict.fromkeys(problems))
+    return found
+
+
+def choices_of(given: Sequence[str], homes: Homes) -> dict[str, list[Any]]:
+    """Returns the values of each setting, each once. Raises ConfigError that lists what is none."""
+    choices: dict[str, list[Any]] = {}
+    problems = []
+    for text in given:
+        typed, _, values = text.partition("=")
+        name = typed.strip().lstrip("-").replace("-", "_")
+        if name not in homes:
+            problems.append(f"--set {text}: there is no setting {name!r}{near_miss(name, homes)}")
+        elif name in FIXED:
+            problems.append(f"--set {text}: {FIXED[name]}")
+        elif not values:
+            problems.append(f"--set {text} has no values: --set {name}=A,B tries A and B")
+        elif name in choices:
+            problems.append(f"--set {name} is given twice: name all its values in one, {name}=A,B")
+        else:
+            choices[name] = list(dict.fromkeys(from_text(homes[name][1], value.strip()) for value in values.split(",")))
+    if problems:
+        raise ConfigError(problems)
+    return choices
+
+
+def home_of(config: TrainConfig, group: str, name: str) -> tuple[str, Any]:
+    """Returns the group that a setting is in, "" for the run's own, and its type."""
+    holder = getattr(config, group) if group else config
+    return group, get_type_hints(type(holder))[name]
+
+
+def with_settings(config: TrainConfig, chosen: dict[str, Any], homes: Homes) -> TrainConfig:
+    for name, value in chosen.items():
+        group = homes[name][0]
+        changes: dict[str, Any] = {name: value}
+        if group:
+            changes = {group: replace(getattr(config, group), **changes)}
+        config = replace(config, **changes)
+    return config
+
+
+def free_name(chosen: dict[str, Any], taken: set[str]) -> str:
+    """Returns a folder's name that every system allows, and that is not taken, in whatever case."""
+    name = ",".join(f"{name}={str(value)[-60:]}" for name, value in chosen.items())
+    name = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "-", name).rstrip(". ")
+    names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+    return next(name for name in names if name.casefold() not in taken)

@@ -1,0 +1,137 @@
+"""The training run on the terminal: a live line of numbers under a progress bar, and a lasting line where it matters.
+
+While text is fetched from the hub or the validation text is measured, a second line shows how far that is. Where
+standard output is not a terminal, only the lasting lines are printed, a step line now and then among them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.status import Status
+from rich.text import Text
+
+from transformer.cli.download_progress import fetch_numbers, teller
+from transformer.cli.formatting import duration, printable, step_numbers
+from transformer.cli.progress import Bars
+from transformer.cli.train.forecast import Forecast
+from transformer.config import TrainConfig
+from transformer.dataset import FetchProgress
+from transformer.planning.cost import readable
+from transformer.reporting.metrics_log import (
+    EpochMetrics,
+    EvalMetrics,
+    Event,
+    Phase,
+    RunEnded,
+    RunStarted,
+    Sample,
+    StepMetrics,
+)
+
+
+class TrainingDisplay:
+    """An observer of a training run; use it as a context manager around fit()."""
+
+    def __init__(self, console: Console, config: TrainConfig) -> None:
+        self.console, self.config = console, config
+        self.bars = Bars(console)
+        self.status: Status | None = None
+        self.lines_every = 0
+        self.forecast: Forecast | None = None
+        self.memory_bytes, self.utilisations = 0, [0.0]
+        self.tell = teller(console, self._fetched)
+        """Shows news of the data: a lasting line, or how far fetching is. May be called from any thread."""
+
+    @contextlib.contextmanager
+    def opening(self, what: str) -> Iterator[None]:
+        """Shows what is waited for before the run begins, and how far its fetching is."""
+        with self.console.status(Text(what)) as self.status:
+            yield
+        self.status = None
+
+    def _fetched(self, news: FetchProgress) -> None:
+        numbers = fetch_numbers(news)
+        if self.status is not None:
+            self.status.update(Text(f"fetching {numbers}, {news.fetched_units} of {news.units} row groups"))
+            return
+        self.bars.beside("fetching", news.fetched_units, news.units, numbers)
+
+    def __enter__(self) -> Self:
+        self.bars.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bars.progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self._started(event)
+            case Phase():
+                self._busy(event)
+            case StepMetrics():
+                self.memory_bytes = event.memory_bytes
+                self.utilisations.append(event.utilisation)
+                self.bars.steps(completed=event.step, numbers=step_numbers(event))
+                if not self.console.is_terminal and event.step % self.lines_every == 0:
+                    self.console.print(f"step {event.step}: {step_numbers(event)}, gradient norm {event.grad_norm:.2f}")
+            case EvalMetrics():
+                self.console.print(
+                    f"step {event.step}: validation loss {event.loss:.4f}, perplexity {event.perplexity:.2f}, "
+                    f"{event.bits_per_byte:.3f} bits per byte"
+                )
+            case Sample():
+                written = Text(
+                    f"step {event.step} writes: {printable(event.prompt + event.text) or 'nothing'}", style="dim italic"
+                )
+                self.console.print(written, no_wrap=True, overflow="ellipsis")
+            case EpochMetrics():
+                self.console.print(
+                    f"epoch {event.epoch}: "
+                    f"train loss {event.train_loss:.4f} (perplexity {event.train_perplexity:.2f}), "
+                    f"validation loss {event.validation_loss:.4f} (perplexity {event.validation_perplexity:.2f}); "
+                    f"saved {event.checkpoint}"
+                )
+                self.console.print(f"{event.verdict}: {event.reason}")
+            case RunEnded():
+                if event.gave_up:
+                    self.console.print(f"validation no longer improves: ended at step {event.step}, as --patience asks")
+                rate = event.tokens / event.seconds if event.seconds else 0.0
+                self.console.print(
+                    f"trained on {event.tokens:,} tokens in {duration(event.seconds)}, {rate:,.0f} tokens/s"
+                    + (f", {readable(self.memory_bytes)} of memory at most" if self.memory_bytes else "")
+                    + (f", up to {max(self.utilisations):.0%} of the device's peak" if max(self.utilisations) else "")
+                )
+
+    def _started(self, event: RunStarted) -> None:
+        model, data = self.config.model, self.config.data
+        self.console.print(
+            f"{event.parameters / 1e6:.2f}M parameters: {model.num_layers} layers, width {model.d_model}, "
+            f"{model.num_heads} heads, vocabulary {model.vocab_size:,}; on {event.device}"
+        )
+        self.console.print(
+            f"{data.dataset}: {event.total_steps:,} steps of {event.tokens_per_step:,} tokens, "
+            f"{event.steps_per_epoch:,} an epoch"
+        )
+        log_every = self.config.log_every
+        self.lines_every = max(1, event.total_steps // 20 // log_every) * log_every
+        self.bars.steps(total=event.total_steps, completed=event.step)
+        self.forecast = Forecast(self.config, event)
+
+    def _busy(self, phase: Phase) -> None:
+        """Moves the bars; after a few steps says how long the run will take."""
+        if phase.doing == "validating":
+            self.bars.beside("validating", phase.done, phase.total, "rows of validation text")
+        elif phase.doing != "training":
+            self.bars.steps(numbers=phase.doing)
+        else:
+            self.bars.steps(completed=phase.step + phase.done / phase.total)
+            if self.forecast is not None and (line := self.forecast.at(phase)):
+                self.console.print(line)

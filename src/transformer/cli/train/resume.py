@@ -1,0 +1,111 @@
+"""What --resume does before training goes on: it finds a state that can be read, and compares its settings."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence, Set
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from transformer.config import ConfigError, TrainConfig
+from transformer.config_base import leaves
+from transformer.distributed import sharded_checkpoint as sharded_state
+from transformer.trainer import Trainer
+from transformer.training.checkpoint import CheckpointError
+
+MAY_CHANGE = {
+    "epochs", "max_steps", "eval_every", "log_every", "patience", "save_every_minutes", "save_every_steps", "keep_last",
+    "checkpoint_dir", "device", "cache_dir", "cache_shards", "cache_gb", "num_workers", "network_patience", "trackers",
+    "compile", "activation_checkpointing", "sample_tokens", "sample_prompt", "shard",
+}  # fmt: skip
+"""Settings that a resumed run may have others of; the rest would make it another run."""
+SHARE = {"batch_size", "accumulation_steps"}
+"""Settings that make a process's share of a step; another number of processes may need other ones."""
+
+
+def with_resume_path(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with `--resume PATH` as `--resume-from PATH`."""
+    found = list(arguments)
+    for place, argument in enumerate(found[:-1]):
+        if argument == "--resume" and not found[place + 1].startswith("-"):
+            found[place] = "--resume-from"
+    return found
+
+
+def typed_settings(arguments: Sequence[str]) -> set[str]:
+    """Returns the names of the settings whose flags are among the arguments: bias for --no-bias.
+
+    A value never begins with two dashes, unless it follows "=".
+    """
+    flags = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
+    names = {flag.removeprefix("--").replace("-", "_") for flag in flags}
+    return names | {name.removeprefix("no_") for name in names} | ({"device"} if "mps" in names else set())
+
+
+def load_state(path: Path | None, directory: Path, out: Console) -> tuple[Path, dict[str, Any]]:
+    """Returns the state at `path`, or the newest of `directory` that can be read; tells which ones cannot.
+
+    Raises CheckpointError where there is none.
+    """
+    if path is not None:
+        return path, sharded_state.load(path)
+    states = sharded_state.newest_first(directory)
+    if not states:
+        others = ", ".join(sorted({str(path.parent) for path in Path().glob("checkpoints*/training_state_*")}))
+        hint = f"; --checkpoint-dir chooses another folder, and there is one in {others}" if others else ""
+        raise CheckpointError(f"there is no training_state_* in {directory}: nothing to resume{hint}")
+    *newer, oldest = states
+    damaged = []
+    for state in newer:
+        try:
+            contents = sharded_state.load(state)
+            break
+        except CheckpointError as error:
+            out.print(f"{error}; trying the state before it")
+            damaged.append(state)
+    else:
+        state, contents = oldest, sharded_state.load(oldest)
+    for path in damaged:  # else the next save would put it in the place of the one that is whole
+        with contextlib.suppress(OSError):
+            path.replace(f"{path}.damaged")
+    return state, contents
+
+
+def merged(contents: dict[str, Any], given: TrainConfig, typed: Set[str], world_size: int = 1) -> TrainConfig:
+    """Returns a state's settings with those of `given` that were typed and may change.
+
+    With another number of processes the share of each may change. Whether the model is sharded is never stored: that
+    belongs to how this run is started. Raises ConfigError that lists every other typed setting that contradicts what is
+    stored.
+    """
+    stored = TrainConfig.from_dict(contents["config"])
+    may_change = MAY_CHANGE if world_size == contents.get("world_size", 1) else MAY_CHANGE | SHARE
+    problems: list[str] = []
+    changes: dict[str, dict[str, Any]] = {}
+    for (group, name, old), (_, _, new) in zip(leaves(stored), leaves(given), strict=True):
+        if name not in typed or new == old:
+            continue
+        if name in may_change:
+            changes.setdefault(group, {})[name] = new
+        else:
+            problems.append(f"--{name.replace('_', '-')} {new}: the run has {old}")
+    if problems:
+        raise ConfigError([f"a resumed run keeps its settings ({'; '.join(problems)}): leave these flags out"])
+    groups = {group: replace(getattr(stored, group), **values) for group, values in changes.items() if group}
+    return replace(stored, **groups, **{**changes.get("", {}), "shard": given.shard})
+
+
+def batch_change(contents: dict[str, Any], trainer: Trainer) -> str | None:
+    """Returns a line for a run whose steps are of another size than before, with another number of processes."""
+    stored, config, processes = TrainConfig.from_dict(contents["config"]), trainer.config, trainer.dist.world_size
+    before = stored.batch_size * stored.accumulation_steps * contents.get("world_size", 1)
+    rows = config.batch_size * config.accumulation_steps * processes
+    if rows == before:
+        return None
+    return (
+        f"with another number of processes, {processes} for {contents.get('world_size', 1)}, a step takes {rows} rows, "
+        f"not {before}: --batch-size and --accumulation-steps may be changed to even that out"
+    )

@@ -1,0 +1,75 @@
+"""A training run from its settings to its picture, as one of the processes that train together, or as the only one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Set
+from pathlib import Path
+
+from transformer.cli.base import console
+from transformer.cli.train.display import TrainingDisplay
+from transformer.cli.train.plan import show_plan, with_vocabulary
+from transformer.cli.train.session import as_opened, fit, open_together, told_once
+from transformer.cli.train.start import starting_point, take_over
+from transformer.config import TrainConfig
+from transformer.distributed.processes import Dist
+from transformer.reporting.metrics_log import METRICS_FILE, MetricsLog, StepMetrics, read_metrics
+from transformer.reporting.run_plots import save_loss_curve
+from transformer.reporting.trackers import Tracking, check_installed
+from transformer.trainer import Trainer
+from transformer.training import checkpoint
+from transformer.training.device import pick_device
+
+
+def train(
+    config: TrainConfig, resume: bool = False, resume_from: Path | None = None, typed: Set[str] = frozenset()
+) -> Trainer:
+    """Trains as the config says, with the display, the metrics file and the loss curve; returns the trainer.
+
+    A run that is resumed has its stored settings, and of the config those whose names are in `typed`.
+    """
+    with Dist.from_environment() as dist:
+        trainer, stopped_by = train_as(dist, config, resume, resume_from, typed)
+    if stopped_by is not None:
+        raise SystemExit(128 + stopped_by)  # as shells count it: 130 for Ctrl-C, 143 for SIGTERM
+    return trainer
+
+
+def train_as(
+    dist: Dist, config: TrainConfig, resume: bool, resume_from: Path | None, typed: Set[str]
+) -> tuple[Trainer, int | None]:
+    """Trains as one of the processes, of which rank 0 speaks; returns the trainer, and the signal that stopped it."""
+    out = console()
+    with told_once():
+        if config.shard:
+            dist.check_shard()
+        start = starting_point(dist, config, resume, resume_from, typed, out)
+        config, directory = start.config, Path(start.config.checkpoint_dir)
+        device = pick_device(config.device)  # a device that is missing is told before any text is read
+        check_installed(config.trackers if dist.is_main else ())
+    dist.own(device)
+    if config.data.is_on_hub:
+        with told_once():  # before anything is downloaded
+            show_plan(with_vocabulary(config, start.tokenizer), None, device, dist, out)
+    display = TrainingDisplay(out, config)
+    with display.opening(f"reading {config.data.dataset}"):
+        data = open_together(config, start.tokenizer, display.tell, dist)
+    with contextlib.closing(data):
+        config = display.config = as_opened(config, data)
+        if not config.data.is_on_hub:
+            with told_once():
+                show_plan(config, data.tokens_per_epoch, device, dist, out)
+        dist.wait()  # all have opened the text: now an earlier run may be moved
+        if not start.resumes and dist.is_main and (aside := checkpoint.set_aside(directory)):
+            out.print(f"{directory} held an earlier run, which is now in {aside}", style="dim")
+        tracking = Tracking(config.trackers, directory, config.to_dict(), out.print)
+        trainer = Trainer(config, data, [MetricsLog(directory), display, tracking] if dist.is_main else [], dist)
+        if start.path is not None:
+            take_over(trainer, start, out)
+        stopped_by = fit(trainer, display)
+    if dist.is_main and any(isinstance(event, StepMetrics) for event in read_metrics(directory / METRICS_FILE)):
+        pictures = (directory / "loss_curve.png", directory / "loss_curve.svg")
+        out.print(f"loss curve: {save_loss_curve([directory / METRICS_FILE], *pictures)}")
+    if stopped_by is not None:
+        out.print(f"stopped at step {trainer.step}; --resume goes on exactly there")
+    return trainer, stopped_by

@@ -1,0 +1,1 @@
+"""Perplexity by document, and checkpoints ranked by it."""

@@ -1,0 +1,96 @@
+"""A picture of ranked checkpoints: bits per byte against the tokens seen, a line a run, a panel a text.
+
+A dotted line marks the first one. The bars are of the difference to it, paired by document, and as long as the ranking
+asks for: where a bar reaches the dotted line, the two cannot be told apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
+from transformer.evaluation.ranking import Ranking, Row
+from transformer.reporting.run_plots import Color, as_label, colors
+
+FACTORS_FROM = 30
+"""Ratio of the most and the fewest tokens seen from which on their axis goes by factors."""
+LEGEND_INSIDE = 8
+"""Lines up to which their names stand inside the panel."""
+
+
+def save_ranking(rankings: Sequence[Ranking], *pictures: Path) -> None:
+    """Draws the rankings into one picture, and writes it as each of the files; their endings say which kind."""
+    figure = draw(rankings)
+    for picture in pictures:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(picture, dpi=150)
+
+
+def draw(rankings: Sequence[Ranking]) -> Figure:
+    figure = Figure(figsize=(9, 0.6 + 4.6 * len(rankings)), layout="constrained")
+    panels = figure.subplots(len(rankings), 1, squeeze=False)[:, 0]
+    beside = max(draw_ranking(axes, ranking) for axes, ranking in zip(panels, rankings, strict=True))
+    figure.set_figwidth(9 + beside)
+    return figure
+
+
+def draw_ranking(axes: Axes, ranking: Ranking) -> float:
+    """Draws one text's checkpoints; returns the inches that the names of the lines need beside the panel."""
+    lines: dict[tuple[Path, str], list[Row]] = {}
+    for row in sorted(ranking.rows, key=lambda row: row.measured.tokens):
+        lines.setdefault((row.measured.path.parent, row.measured.encoding), []).append(row)
+    names = line_names(list(lines))
+    for (key, rows), color in zip(lines.items(), colors(len(lines)), strict=True):
+        draw_line(axes, rows, ranking.bar, color, names[key])
+    first = ranking.rows[0].measured
+    level = first.scores.evaluation.bits_per_byte
+    if len(ranking.rows) > 1:
+        axes.axhline(level, linestyle=":", color="dimgray", linewidth=1)
+    if ranking.best:
+        axes.plot([first.tokens], [level], "*", markersize=15, color="black", label="best", zorder=3)
+    seen = [row.measured.tokens for row in ranking.rows]
+    if min(seen) > 0 and max(seen) > FACTORS_FROM * min(seen):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlabel("tokens seen")
+    axes.set_ylabel("bits per byte")
+    axes.set_title(caption(ranking), loc="left", fontsize="small", color="dimgray")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(lines) <= LEGEND_INSIDE:
+        axes.legend(frameon=False)
+        return 0.0
+    axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1))
+    return 0.9 + 0.07 * max(map(len, names.values()))
+
+
+def draw_line(axes: Axes, rows: Sequence[Row], needed: float, color: Color, name: str) -> None:
+    """Draws the checkpoints of a run in the order in which they were left."""
+    levels = [row.measured.scores.evaluation.bits_per_byte for row in rows]
+    bars = [needed * row.behind.error if row.behind.error else 0.0 for row in rows]
+    axes.errorbar(
+        [row.measured.tokens for row in rows], levels, bars, color=color, label=as_label(name), marker="o",
+        markersize=4, linewidth=1.4, elinewidth=1, capsize=3,
+    )  # fmt: skip
+
+
+def line_names(lines: Sequence[tuple[Path, str]]) -> dict[tuple[Path, str], str]:
+    """Returns the folder of each line, with its encoding where not all have the same."""
+    several = len({encoding for _, encoding in lines}) > 1
+    return {(folder, encoding): f"{folder}, {encoding}" if several else str(folder) for folder, encoding in lines}
+
+
+def caption(ranking: Ranking) -> str:
+    """Returns what was measured, and how the bars are read."""
+    texts = "1 document" if ranking.documents == 1 else f"{ranking.documents:,} documents"
+    what = f"{as_label(ranking.text)}: {texts}, {ranking.text_bytes / 1e3:,.0f} kB"
+    if len(ranking.rows) < 2 or ranking.rows[-1].behind.error is None:
+        return what
+    bars = f"bars: {ranking.bar:.1f} standard errors of the difference to the first, paired by document"
+    return f"{what}\n{bars}; one that reaches the dotted line cannot be told apart from it"

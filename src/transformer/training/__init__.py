@@ -1,0 +1,1 @@
+"""Around the training loop: checkpoints, resume state, validation, diagnosis, precision, device."""

@@ -1,0 +1,281 @@
+"""What a checkpoint holds and whether it is whole, as data: `main.py inspect` shows it.
+
+Reading a file has checked its sums already (checkpoint.py, sharded_state.py). Here its contents are held against the
+model that its settings describe, which is built without memory, on PyTorch's "meta" device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transformer.config import TrainConfig
+from transformer.distributed import sharded_checkpoint as sharded_state
+from transformer.model import DecoderOnlyTransformer
+from transformer.optimizer import build_optimizers
+from transformer.perplexity import calculate_perplexity_from_loss
+from transformer.text import Tokenizer, tokenizer_from_state
+from transformer.training import checkpoint
+from transformer.training.checkpoint import CheckpointError
+from transformer.training.state import must_fit
+
+PARTS = {
+    "embeddings.token": "token embedding",
+    "embeddings.position": "position embedding",
+    ".attention.": "attention",
+    ".feedforward.": "feed-forward",
+    "norm.": "norms",
+    "head.": "output projection",
+}
+"""Parts of the model, by what the names of their weights contain; the first that fits."""
+CARRIED = {
+    "byte": "a rule: an id for each byte",
+    "named": "by its name; the vocabulary comes with this package or with tiktoken",
+    "bpe": "whole, every entry",
+}
+"""How a checkpoint carries its encoding, by the kind of it."""
+MOST_NAMED = 3
+"""Weights that a problem names; it counts the others."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Weights of one part of the model; shared ones count where they come first."""
+
+    name: str
+    parameters: int
+    bytes: int
+    rms: float
+    """Root of the mean square: how large the part's numbers are."""
+    dtype: str
+    is_tied: bool = False
+    """Whether all of it is shared with a part before; its numbers are then 0."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """The encoding, and how the file carries it."""
+
+    name: str
+    vocab_size: int | None
+    """None, as end_of_text, where the encoding cannot be had."""
+    end_of_text: int | None
+    carried: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that `inspect` says about a checkpoint. Sizes are in bytes, losses in nats a token."""
+
+    path: Path
+    kind: str
+    bytes: int
+    entries: int
+    """Stored pieces whose checksums were compared: entries of a file's archive, files of a folder."""
+    format: int
+    problems: list[str]
+    """What makes the checkpoint unusable, a sentence each; empty: it is valid."""
+    config: TrainConfig
+    encoding: Encoding
+    parts: list[Part]
+    averages_bytes: int
+    """The optimizers' averages, of a training state."""
+    step: int
+    epoch: int | None
+    tokens: int
+    metrics: dict[str, Any]
+    provenance: dict[str, Any]
+
+    @property
+    def parameters(self) -> int:
+        return sum(part.parameters for part in self.parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {
+            **values,
+            "path": str(self.path),
+            "valid": not self.problems,
+            "config": self.config.to_dict(),
+            "encoding": dataclasses.asdict(self.encoding),
+            "parameters": self.parameters,
+            "parts": [dataclasses.asdict(part) for part in self.parts],
+        }
+
+
+def inspect(path: Path) -> Report:
+    """Reads a checkpoint, a state to resume from or a sharded one, and checks all of it.
+
+    Raises CheckpointError where it is missing, damaged, foreign, or has settings that this version cannot read. What
+    else is wrong with it, such as weights that do not fit its settings, stands in the report's problems.
+    """
+    contents = sharded_state.load(path)
+    try:
+        config = TrainConfig.from_dict(contents["config"])
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} does not fit this version: {str(error).splitlines()[0]}") from error
+    model = DecoderOnlyTransformer(config.model, device="meta")
+    kind = "state to resume from" if "optimizers" in contents else "epoch checkpoint"
+    if "folder" in contents:
+        kind += ", sharded"
+        with must_fit(path):
+            contents = sharded_state.complete(contents, model)
+    tokenizer, problems = _encoding(contents, config)
+    weights = contents["model"]
+    problems += _weight_problems(weights, model) + _state_problems(contents, model, config)
+    return Report(
+        path, kind, *_size(path), contents["format"], problems, config, tokenizer,
+        parts=_parts({name: value for name, value in weights.items() if isinstance(value, Tensor)}),
+        averages_bytes=sum(t.nbytes for t in _tensors(contents.get("optimizers", []))),
+        step=contents["step"], epoch=contents.get("epoch"), tokens=contents["tokens"],
+        metrics=_metrics(contents), provenance=_provenance(contents, config),
+    )  # fmt: skip
+
+
+def _encoding(contents: Mapping[str, Any], config: TrainConfig) -> tuple[Encoding, list[str]]:
+    state = contents["tokenizer"]
+    carried = CARRIED.get(state.get("kind"), "in no way that this version knows")
+    try:
+        tokenizer: Tokenizer = tokenizer_from_state(state)
+    except (ValueError, OSError) as error:
+        return Encoding(str(state.get("name", "unknown")), None, None, carried), [f"the encoding: {error}"]
+    problems = []
+    if tokenizer.vocab_size != config.model.vocab_size:
+        problems.append(f"the encoding has {tokenizer.vocab_size:,} ids, the model {config.model.vocab_size:,}")
+    return Encoding(tokenizer.name, tokenizer.vocab_size, tokenizer.eot_id, carried), problems
+
+
+def _weight_problems(weights: Mapping[str, Any], model: DecoderOnlyTransformer) -> list[str]:
+    """Returns what keeps the weights from being the model's, or from being of use."""
+    wanted = model.state_dict()
+    shapes = [
+        f"{name} {tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__}, not {tuple(like.shape)}"
+        for name, like in wanted.items()
+        if name in weights and getattr(value := weights[name], "shape", None) != like.shape
+    ]
+    tensors = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
+    broken = [name for name, value in tensors.items() if not value.isfinite().all()]
+    found = {
+        "are missing": [name for name in wanted if name not in weights],
+        "are not the model's": [name for name in weights if name not in wanted],
+        "have another shape": shapes,
+        "hold nan or infinite numbers": broken,
+    }
+    problems = [_said(f"weights that {what}", names) for what, names in found.items() if names]
+    token, head = tensors.get("embeddings.token.weight"), tensors.get("head.weight")
+    is_whole = token is not None and head is not None and token.shape == head.shape
+    if model.config.tie_embeddings and is_whole and not torch.equal(token.nan_to_num(), head.nan_to_num()):  # type: ignore[union-attr]
+        problems.append("head.weight is not the token table that it is tied to")
+    return problems
+
+
+def _state_problems(contents: Mapping[str, Any], model: DecoderOnlyTransformer, config: TrainConfig) -> list[str]:
+    """Returns what keeps a run from going on with the optimizers' averages; nothing for an epoch's checkpoint."""
+    if "optimizers" not in contents:
+        return []
+    optimizers = build_optimizers(model, config.optimizer)
+    try:
+        for optimizer, state in zip(optimizers, contents["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return [f"the optimizers' state does not fit: {str(error).splitlines()[0]}"]
+    averages = [
+        (weight, value)
+        for optimizer in optimizers
+        for weight, state in optimizer.state.items()
+        for value in state.values()
+        if isinstance(value, Tensor) and value.ndim
+    ]
+    problems = []
+    if wrong := sum(weight.shape != value.shape for weight, value in averages):
+        problems.append(f"{wrong} of the optimizers' averages have another shape than their weights")
+    tensors = list(_tensors(contents["optimizers"]))
+    if broken := sum(not tensor.isfinite().all() for tensor in tensors):
+        problems.append(f"{broken} of {len(tensors)} of the optimizers' averages hold nan or infinite numbers")
+    return problems
+
+
+def _said(what: str, names: list[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"{what}: {', '.join(names[:MOST_NAMED])}{more}"
+
+
+def _parts(weights: Mapping[str, Tensor]) -> list[Part]:
+    """Returns the parts in the order in which text goes through them."""
+    members: dict[str, list[Tensor]] = {}
+    tied: dict[str, int] = {}
+    seen: set[int] = set()
+    for name, tensor in weights.items():
+        part = next((part for mark, part in PARTS.items() if mark in name), name.split(".")[0])
+        own = members.setdefault(part, [])
+        if tensor.data_ptr() in seen:
+            tied[part] = tied.get(part, 0) + 1
+        else:
+            seen.add(tensor.data_ptr())
+            own.append(tensor)
+    order = list(PARTS.values())
+    names = sorted(members, key=lambda part: order.index(part) if part in order else len(order))
+    return [_part(name, members[name], bool(tied.get(name)) and not members[name]) for name in names]
+
+
+def _part(name: str, tensors: list[Tensor], is_tied: bool) -> Part:
+    count = sum(t.numel() for t in tensors)
+    squares = sum(float(t.double().square().sum()) for t in tensors)
+    dtypes = ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in tensors}))
+    rms = math.sqrt(squares / count) if count and math.isfinite(squares) else math.nan
+    return Part(name, count, sum(t.nbytes for t in tensors), rms, dtypes, is_tied)
+
+
+def _metrics(contents: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the checkpoint says that it scored: an epoch's in `metrics`, a state's in what it has counted."""
+    found = dict(contents.get("metrics", {}))
+    if points := contents.get("train_points"):
+        found["train_loss"] = points[-1][1]
+    if points := contents.get("validation_points"):
+        found["validation_loss"] = points[-1][1]
+        lowest = min(points, key=lambda point: math.inf if math.isnan(point[1]) else point[1])
+        found |= {"lowest_validation_loss": lowest[1], "lowest_at_step": lowest[0]}
+    for name in ("train", "validation"):
+        if isinstance(loss := found.get(f"{name}_loss"), float):
+            found[f"{name}_perplexity"] = calculate_perplexity_from_loss(loss)
+    return found
+
+
+def _provenance(contents: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
+    """Returns where the weights come from, as far as the file says."""
+    data = config.data
+    found: dict[str, Any] = {**contents.get("versions", {}), "dataset": data.dataset, "seed": config.seed}
+    if data.is_on_hub:
+        found |= {"subset": data.subset, "split": data.split, "revision": data.revision}
+    if "data" in contents:
+        found["position"] = contents["data"]
+    if "world_size" in contents:
+        found["processes"] = contents["world_size"]
+    return {**found, "init_from": contents.get("init_from")}
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Returns how many bytes a checkpoint takes, and in how many pieces that have a checksum each."""
+    if path.is_dir():
+        files = [file for file in path.iterdir() if file.is_file()]
+        return sum(file.stat().st_size for file in files), len(files) - 1  # the manifest has none
+    return path.stat().st_size, checkpoint.entries(path)
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    """Yields the tensors in nested dicts and lists, each once, that are more than a number."""
+    if isinstance(tree, Mapping):
+        tree = list(tree.values())
+    if isinstance(tree, list | tuple):
+        for value in tree:
+            yield from _tensors(value)
+    elif isinstance(tree, Tensor) and tree.ndim:
+        yield tree

@@ -1,0 +1,86 @@
+"""Commands as a user calls them: through main.py, in an empty folder; and a tiny checkpoint to call them on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from transformer import DecoderOnlyTransformer
+from transformer.config import DataConfig, ModelConfig, TrainConfig
+from transformer.reporting.metrics_log import METRICS_FILE
+from transformer.text import load_tokenizer
+from transformer.training import checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT)]
+
+
+class Outcome(NamedTuple):
+    """What a command left: exit status, standard output, standard error."""
+
+    status: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    """command("generate", "--prompt", "x") runs `main.py generate --prompt x` in this process, in tmp_path."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "1")  # main.py sets it; set here, it is taken back
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    from main import main
+
+    def call(*arguments: str) -> Outcome:
+        capsys.readouterr()
+        status = main(list(arguments))
+        return Outcome(status, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def signalled(tmp_path: Path) -> Callable[[Sequence[str], str, signal.Signals], Outcome]:
+    """signalled(line, "run", SIGINT) sends the signal when the run in tmp_path/run has told of a step."""
+
+    def call(line: Sequence[str], folder: str, number: signal.Signals) -> Outcome:
+        with subprocess.Popen(
+            line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        ) as running:  # fmt: skip
+            metrics = tmp_path / folder / METRICS_FILE
+            while not (metrics.exists() and '"event": "step"' in metrics.read_text()):
+                assert running.poll() is None, running.communicate()
+                time.sleep(0.01)
+            running.send_signal(number)
+            out, err = running.communicate(timeout=60)
+        return Outcome(running.returncode, out, err)
+
+    return call
+
+
+@pytest.fixture
+def tiny_checkpoint(tmp_path: Path) -> Path:
+    """checkpoints/model_epoch_3_byte.pt in tmp_path: a byte-level model with fresh weights and a context of 24."""
+    torch.manual_seed(0)
+    shape = ModelConfig(vocab_size=257, d_model=16, num_heads=2, num_layers=2, d_ff=32, max_seq_len=24, dropout=0.0)
+    config = TrainConfig(shape, DataConfig("shakespeare", "byte", seq_length=24))
+    tokenizer = load_tokenizer("byte")
+    contents = checkpoint.model_contents(DecoderOnlyTransformer(shape), config, tokenizer)
+    path = checkpoint.epoch_path(tmp_path / "checkpoints", 3, tokenizer.short_name)
+    checkpoint.save(path, {**contents, "step": 7, "epoch": 3, "tokens": 5_376})
+    return path

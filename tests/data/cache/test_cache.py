@@ -1,0 +1,1190 @@
+"""The shard cache: its files by hand, any order by any thread, eviction, pins, damage, full disks, killed processes."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import inspect
+import itertools
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import transformer
+from transformer.data.cache import InUseError, Shard, ShardCache
+from transformer.data.cache.index import evictions
+from transformer.data.cache.token_files import UnitTokens
+
+SOURCE = "hub://files/a.parquet@1"
+META = "cache_metadata.json"
+ENCODING = "cl100k_base"
+WHOLE, PART, TOKENS = "shard_00000.parquet", "shard_00000.parts/00001.parquet", f"shard_00000.{ENCODING}/00001.tokens"
+Open = Callable[..., ShardCache]
+
+
+def shard_at(number: int, units: int = 3, source: str = SOURCE) -> Shard:
+    return Shard(number, source, "text", number * units, units)
+
+
+def documents(shard: Shard, unit: int) -> list[str | None]:
+    """Five documents and what is nearly none, the same for equal shards only."""
+    place = f"{shard.source} {shard.first_group + unit}"
+    noise = [hashlib.sha256(f"{place} {n}".encode()).hexdigest() for n in range(5)]
+    return [f"{place}: {line} é" for line in noise] + [None, ""]
+
+
+def column(shard: Shard, unit: int) -> pa.Array:
+    return pa.array(documents(shard, unit), pa.string())
+
+
+def tokens_of(shard: Shard, unit: int, count: int = 40) -> UnitTokens:
+    random = np.random.default_rng([shard.first_group + unit, len(shard.source)])
+    ids = random.integers(0, 1000, count).astype(np.uint32)
+    return UnitTokens(ids, np.array([count - 7, 7], np.uint32), random.integers(0, 2**63, 2).astype(np.uint64))
+
+
+def fill(cache: ShardCache, shard: Shard, tokens: bool = False) -> None:
+    for unit in range(shard.units):
+        cache.put_text(shard, unit, column(shard, unit))
+        if tokens:
+            cache.put_tokens(shard, unit, ENCODING, tokens_of(shard, unit))
+
+
+def come(cache: ShardCache, shard: Shard, expected_bytes: int = 0, tokens: bool = False) -> None:
+    """All that a run does with a shard."""
+    cache.pin(shard)
+    cache.make_room(shard, expected_bytes)
+    fill(cache, shard, tokens)
+    cache.unpin(shard)
+
+
+def texts(cache: ShardCache, shard: Shard, unit: int) -> list[str | None] | None:
+    found = cache.text(shard, unit)
+    return None if found is None else found.to_pylist()
+
+
+def is_right(cache: ShardCache, shard: Shard) -> bool:
+    return all(texts(cache, shard, unit) == documents(shard, unit) for unit in range(shard.units))
+
+
+def names(directory: Path) -> set[str]:
+    """All files, but for locks and processes."""
+    paths = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
+    return {path for path in paths if not path.startswith(".") and path != "cache.lock"}
+
+
+def shard_numbers(cache: ShardCache) -> list[int]:
+    return [entry.number for entry in cache.shards()]
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def opened(directory: Path, told: list[str]) -> Iterator[Open]:
+    """Opens caches on `directory` and closes them after the test; every line told is one line."""
+    caches = []
+
+    def make(**given: Any) -> ShardCache:
+        caches.append(ShardCache(directory, **{"tell": told.append, **given}))
+        return caches[-1]
+
+    yield make
+    for cache in caches:
+        cache.close()
+    assert not [line for line in told if "\n" in line]
+    assert list((directory / ".processes").glob("*")) == []
+
+
+# What lies where
+
+
+def test_the_files_of_a_shard_by_hand(opened: Open, directory: Path, told: list[str]) -> None:
+    cache, shard = opened(), shard_at(12, units=3)
+    cache.put_text(shard, 2, column(shard, 2))
+    cache.put_text(shard, 0, column(shard, 0))
+    cache.put_tokens(shard, 2, ENCODING, tokens_of(shard, 2))
+    tokens = f"shard_00012.{ENCODING}/00002.tokens"
+    parts = {"shard_00012.parts/00000.parquet", "shard_00012.parts/00002.parquet"}
+    assert names(directory) == {META, tokens} | parts
+    cache.put_text(shard, 1, column(shard, 1))
+    assert names(directory) == {META, tokens, "shard_00012.parquet"}
+    assert not (directory / "shard_00012.parts").exists()
+    assert {path.name for path in directory.iterdir() if path.name.startswith(".")} == {".locks", ".processes"}
+
+    path = directory / "shard_00012.parquet"
+    with pq.ParquetFile(path) as file:
+        assert file.num_row_groups == 3
+        assert file.schema_arrow.names == ["text"]
+        chunk = file.metadata.row_group(1).column(0)
+        assert (chunk.compression, chunk.has_dictionary_page) == ("ZSTD", False)
+        assert [file.read_row_group(unit)["text"].to_pylist() for unit in range(3)] == [
+            documents(shard, unit) for unit in range(3)
+        ]
+        header = json.loads(file.metadata.metadata[b"shard"])
+    assert [header[name] for name in ("source", "column", "first_group", "units")] == [SOURCE, "text", 36, 3]
+
+    metadata = json.loads((directory / META).read_text())
+    assert metadata["format"] == 1
+    entry = metadata["shards"]["12"]
+    assert (entry["source"], entry["column"], entry["units"], entry["complete"]) == (SOURCE, "text", 3, True)
+    assert entry["bytes"] == path.stat().st_size
+    assert entry["mtime_ns"] == path.stat().st_mtime_ns
+    assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert told == []
+
+
+def test_text_and_tokens_come_back_as_they_were_put(opened: Open) -> None:
+    cache, shard = opened(), shard_at(0)
+    assert not cache.has_text(shard, 1)
+    assert cache.text(shard, 1) is None
+    assert cache.tokens(shard, 1, ENCODING) is None
+    cache.put_text(shard, 1, column(shard, 1))
+    assert cache.has_text(shard, 1)
+    assert not cache.has_text(shard, 0)
+    assert texts(cache, shard, 1) == documents(shard, 1)
+    for encoding, count in (("byte", 9), (ENCODING, 40)):
+        cache.put_tokens(shard, 1, encoding, tokens_of(shard, 1, count))
+    for encoding, count in (("byte", 9), (ENCODING, 40)):
+        found, wanted = cache.tokens(shard, 1, encoding), tokens_of(shard, 1, count)
+        assert found is not None
+        assert found.ids.tolist() == wanted.ids.tolist()
+        assert found.lengths.tolist() == wanted.lengths.tolist()
+        assert found.digests.tolist() == wanted.digests.tolist()
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([], pa.string()),
+        pa.array([None, None, ""], pa.large_string()),
+        pa.chunked_array([["one"], [], [None, "two"]], pa.string()),
+        pa.array(["cut", "é" * 3000, "kept", None, "cut"], pa.string())[1:4],
+    ],
+    ids=["no document", "no text", "chunks", "slice"],
+)
+def test_any_column_of_strings_is_kept_in_parts_and_merged(opened: Open, column: Any) -> None:
+    cache, shard = opened(), shard_at(0)
+    for unit in (0, 1):
+        cache.put_text(shard, unit, column)
+    assert texts(cache, shard, 1) == column.to_pylist()
+    cache.put_text(shard, 2, column)
+    assert cache.shards()[0].units_present == 3
+    assert [texts(cache, shard, unit) for unit in range(3)] == [column.to_pylist()] * 3
+
+
+def test_what_is_no_text_unit_or_encoding_is_refused(opened: Open) -> None:
+    cache, shard = opened(), shard_at(0)
+    with pytest.raises(ValueError, match="is int64, wanted string"):
+        cache.put_text(shard, 0, pa.array([1, 2]))
+    with pytest.raises(ValueError, match="unit 3 is not in shard 0, which has 3"):
+        cache.text(shard, 3)
+    for encoding in ("parts", "parquet", "a/b", "", "a.b"):
+        with pytest.raises(ValueError, match=r"encoding .* cannot name a folder"):
+            cache.put_tokens(shard, 0, encoding, tokens_of(shard, 0))
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file cannot be used as a cache \(.*\): give a folder") as caught:
+        ShardCache(tmp_path / "file")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_an_error(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ValueError, match=r"cannot be used as a cache \(Permission denied\)"):
+        ShardCache(tmp_path / "cache")
+
+
+def test_listings_and_layouts_are_there_for_the_next_run(opened: Open) -> None:
+    first, shard = opened(), shard_at(7)
+    assert (first.layout(7), first.recall("files")) == (None, None)
+    first.make_room(shard, 100)
+    first.record("files", {"a.parquet": [1, 2]})
+    first.close()
+    first.close()  # twice is once
+    second = opened()
+    assert second.layout(7) == shard
+    assert second.recall("files") == {"a.parquet": [1, 2]}
+
+
+def test_the_list_of_shards_says_what_is_here(opened: Open, directory: Path) -> None:
+    cache, one, two = opened(), shard_at(1), shard_at(2)
+    fill(cache, one, tokens=True)
+    cache.pin(two)
+    cache.put_text(two, 1, column(two, 1))
+    first, second = cache.shards()
+    assert (first.number, first.source, first.units, first.units_present, first.pinned) == (1, SOURCE, 3, 3, False)
+    assert first.text_bytes == (directory / "shard_00001.parquet").stat().st_size
+    assert first.token_bytes == {ENCODING: sum(tokens_of(one, unit).nbytes for unit in range(3))}
+    assert (second.number, second.units_present, second.token_bytes, second.pinned) == (2, 1, {}, True)
+    assert second.last_use > 0
+    assert cache.nbytes == first.text_bytes + sum(first.token_bytes.values()) + second.text_bytes
+
+
+# Many threads, many users
+
+
+@settings(max_examples=12)
+@given(st.permutations(range(7)), st.integers(1, 4), st.booleans())
+def test_any_order_of_units_by_any_threads_makes_the_same_shard(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int], threads: int, twice: bool
+) -> None:
+    shard = shard_at(3, units=7)
+    directory = tmp_path_factory.mktemp("order")
+    told: list[str] = []
+    with ShardCache(directory, tell=told.append) as one, ShardCache(directory, tell=told.append) as other:
+        caches = itertools.cycle([one, other])
+
+        def put(place: tuple[ShardCache, int]) -> None:
+            cache, unit = place
+            with cache.lock(shard, unit) as mine:
+                assert mine
+                cache.put_text(shard, unit, column(shard, unit))
+
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(put, zip(caches, order * (2 if twice else 1), strict=False)))
+        assert names(directory) == {META, "shard_00003.parquet"}
+        with pq.ParquetFile(directory / "shard_00003.parquet") as file:
+            found = [file.read_row_group(unit)["text"].to_pylist() for unit in range(file.num_row_groups)]
+        assert found == [documents(shard, unit) for unit in range(7)]
+        assert is_right(one, shard)
+        assert is_right(other, shard)
+    assert told == []
+
+
+def test_a_stored_unit_is_never_missing_while_parts_are_merged(opened: Open, told: list[str]) -> None:
+    cache = opened(max_shards=100)
+    stored: list[tuple[Shard, int]] = []
+    missing: list[tuple[Shard, int]] = []
+    done = threading.Event()
+
+    def look() -> None:
+        reader = opened()
+        while not done.is_set():
+            for shard, unit in stored[-12:]:
+                if texts(reader, shard, unit) != documents(shard, unit):
+                    missing.append((shard, unit))
+
+    with ThreadPoolExecutor(2) as pool:
+        looking = [pool.submit(look) for _ in range(2)]
+        for number in range(12):
+            shard = shard_at(number, units=6)
+            for unit in range(6):
+                cache.put_text(shard, unit, column(shard, unit))
+                stored.append((shard, unit))
+        done.set()
+        for result in looking:
+            result.result()
+    assert missing == []
+    assert told == []
+
+
+def test_a_unit_that_is_merged_between_two_looks_is_found(opened: Open, directory: Path) -> None:
+    cache, shard = opened(), shard_at(0)
+    cache.put_text(shard, 0, column(shard, 0))
+    cache.put_text(shard, 1, column(shard, 1))
+
+    class Slow(ShardCache):
+        def _read(self, shard: Shard, path: Path, read: Any) -> Any:
+            found = super()._read(shard, path, read)
+            cache.put_text(shard, 2, column(shard, 2))  # after the look at the shard file, before that at the part
+            return found
+
+    with Slow(directory) as slow:
+        assert texts(slow, shard, 1) == documents(shard, 1)
+    assert not (directory / PART).exists()
+
+
+def test_a_unit_lock_holds_one_thread_at_a_time(opened: Open) -> None:
+    caches, shard = [opened(), opened()], shard_at(0)
+    inside: list[int] = []
+    most: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(5):
+            with caches[number % 2].lock(shard, 1) as mine:
+                assert mine
+                inside.append(number)
+                most.append(len(inside))
+                time.sleep(0.001)
+                inside.remove(number)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert set(most) == {1}
+    assert len(most) == 20
+
+
+def test_a_held_unit_is_not_waited_for_unless_asked(opened: Open, directory: Path) -> None:
+    one, other, shard = opened(), opened(), shard_at(0)
+    locks = set((directory / ".locks").iterdir())
+    with one.lock(shard, 0) as mine:
+        assert mine
+        with other.lock(shard, 0, blocking=False) as also:
+            assert not also
+        with other.lock(shard, 1, blocking=False) as free:
+            assert free
+    with pytest.raises(ZeroDivisionError), other.lock(shard, 0, blocking=False):
+        _ = 1 / 0  # an error gives it back, too
+    with one.lock(shard, 0, blocking=False) as mine:
+        assert mine
+    assert set((directory / ".locks").iterdir()) == locks  # locks are made once
+
+
+def test_two_users_see_what_the_other_stores(opened: Open) -> None:
+    one, other, shard = opened(), opened(), shard_at(0)
+    one.put_text(shard, 0, column(shard, 0))
+    assert texts(other, shard, 0) == documents(shard, 0)
+    other.put_text(shard, 1, column(shard, 1))
+    other.put_text(shard, 2, column(shard, 2))
+    assert is_right(one, shard)
+    one.put_tokens(shard, 0, ENCODING, tokens_of(shard, 0))
+    assert other.tokens(shard, 0, ENCODING) is not None
+    assert one.shards() == other.shards()
+
+
+# Eviction
+
+
+def test_the_shard_used_longest_ago_goes_first(opened: Open) -> None:
+    cache = opened(max_shards=3)
+    for number in range(3):
+        come(cache, shard_at(number))
+    cache.pin(shard_at(0))  # used again: now 1 is the oldest
+    cache.unpin(shard_at(0))
+    come(cache, shard_at(3))
+    assert shard_numbers(cache) == [0, 2, 3]
+    come(cache, shard_at(4))
+    assert shard_numbers(cache) == [0, 3, 4]
+    assert cache.layout(2) is None
+    assert cache.text(shard_at(2), 0) is None
+
+
+def test_reading_is_a_use_also_by_another_process(opened: Open) -> None:
+    cache = opened(max_shards=2)
+    come(cache, shard_at(0))
+    come(cache, shard_at(1))
+    assert is_right(opened(), shard_at(0))
+    come(cache, shard_at(2))
+    assert shard_numbers(cache) == [0, 2]
+
+
+def test_order_of_use_survives_a_clock_that_is_set_back(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = opened(max_shards=2)
+    come(cache, shard_at(0))
+    monkeypatch.setattr(time, "time_ns", lambda: 5)
+    come(cache, shard_at(1))
+    come(cache, shard_at(2))
+    assert shard_numbers(cache) == [1, 2]
+
+
+def test_tokens_go_before_text(opened: Open) -> None:
+    cache = opened(max_shards=3)
+    for number in range(2):
+        come(cache, shard_at(number), tokens=True)
+    cache.max_bytes = cache.nbytes
+    cache.make_room(shard_at(2), 1)
+    assert [bool(entry.token_bytes) for entry in cache.shards()] == [False, True, False]
+    cache.make_room(shard_at(2), 1 + cache.shards()[1].token_bytes[ENCODING])
+    assert [bool(entry.token_bytes) for entry in cache.shards()] == [False, False, False]
+    assert is_right(cache, shard_at(0))
+    cache.make_room(shard_at(2), cache.max_bytes)
+    assert shard_numbers(cache) == [2]
+
+
+def test_room_for_a_pinned_shard_stays_reserved_until_it_is_here(opened: Open) -> None:
+    cache = opened(max_bytes=1_000_000)
+    one, two, three = shard_at(1), shard_at(2), shard_at(3)
+    come(cache, one)
+    cache.pin(two)
+    cache.make_room(two, 999_000 - cache.nbytes)
+    assert shard_numbers(cache) == [1, 2]
+    opened(max_bytes=1_000_000).make_room(three, 5_000)  # on disk there is room, but it is promised
+    assert shard_numbers(cache) == [2, 3]
+    fill(cache, two)
+    come(cache, one)
+    assert shard_numbers(cache) == [1, 2]  # all of them fit; what never came is forgotten
+
+
+def test_tokens_make_room_for_themselves(opened: Open) -> None:
+    cache = opened()
+    come(cache, shard_at(0), tokens=True)
+    cache.put_text(shard_at(1), 0, column(shard_at(1), 0))
+    cache.max_bytes = cache.nbytes + 10
+    cache.put_tokens(shard_at(1), 0, ENCODING, tokens_of(shard_at(1), 0))
+    assert [list(entry.token_bytes) for entry in cache.shards()] == [[], [ENCODING]]
+    assert cache.nbytes <= cache.max_bytes
+
+
+def test_bounds_hold_over_many_shards(opened: Open, directory: Path, told: list[str]) -> None:
+    cache, order = opened(), random.Random(0)
+    come(cache, shard_at(0), tokens=True)
+    one = cache.nbytes
+    cache.max_shards, cache.max_bytes = 4, int(3.5 * one)
+    for _ in range(40):
+        come(cache, shard_at(order.randrange(12)), one, tokens=True)
+        assert len(cache.shards()) <= 4
+        assert cache.nbytes <= cache.max_bytes
+    assert cache.nbytes > 2 * one
+    on_disk = sum((directory / name).stat().st_size for name in names(directory) - {META})
+    assert on_disk == cache.nbytes
+    assert told == []
+
+
+def test_the_pinned_stay_even_if_it_is_too_much(opened: Open) -> None:
+    cache = opened(max_shards=1, max_bytes=1)
+    for number in range(3):
+        cache.pin(shard_at(number))
+        cache.make_room(shard_at(number), 1000)
+        fill(cache, shard_at(number), tokens=True)
+    assert shard_numbers(cache) == [0, 1, 2]
+    assert all(entry.token_bytes for entry in cache.shards())
+    cache.unpin(shard_at(1))
+    cache.make_room(shard_at(2), 0)
+    assert shard_numbers(cache) == [0, 2]
+
+
+def test_pins_are_counted(opened: Open) -> None:
+    cache, shard = opened(max_shards=1), shard_at(0)
+    come(cache, shard)
+    cache.pin(shard)
+    cache.pin(shard)
+    cache.unpin(shard)
+    opened(max_shards=1).make_room(shard_at(1), 0)
+    assert is_right(cache, shard)
+    cache.unpin(shard)
+    with pytest.raises(ValueError, match="is not pinned"):
+        cache.unpin(shard)
+    opened(max_shards=1).make_room(shard_at(1), 0)
+    assert cache.text(shard, 0) is None
+
+
+def test_a_closed_cache_has_no_pins(opened: Open) -> None:
+    cache, shard = opened(), shard_at(0)
+    cache.pin(shard)
+    fill(cache, shard)
+    cache.close()
+    other = opened(max_shards=1)
+    other.make_room(shard_at(1), 0)
+    assert shard_numbers(other) == [1]
+
+
+@given(
+    st.dictionaries(
+        st.integers(0, 8), st.dictionaries(st.sampled_from(["parquet", "parts", "a", "b"]), st.integers(0, 9))
+    ),
+    st.data(),
+    st.integers(0, 6),
+    st.integers(0, 60),
+)
+def test_only_what_may_go_goes_and_no_more_than_must(
+    stock: dict[int, dict[str, int]], data: st.DataObject, max_shards: int, max_bytes: int
+) -> None:
+    numbers = data.draw(st.permutations(sorted(stock)))
+    oldest = numbers[: data.draw(st.integers(0, len(numbers)))]
+    going = evictions(stock, oldest, max_shards, max_bytes)
+    assert len(set(going)) == len(going)
+    assert {number for number, _ in going} <= set(oldest)
+    left = {n: {k: size for k, size in kinds.items() if (n, k) not in going} for n, kinds in stock.items()}
+    evictable = [(n, k) for n in oldest for k in left[n]]
+    total = sum(sum(kinds.values()) for kinds in left.values())
+    assert total <= max_bytes or not evictable
+    surplus = oldest[: max(0, len(stock) - max_shards)]
+    assert not any(left[number] for number in surplus)
+    for_bytes = [(n, k) for n, k in going if n not in surplus]
+    if for_bytes:  # without the last one there would be too much
+        assert total + stock[for_bytes[-1][0]][for_bytes[-1][1]] > max_bytes
+    if any(kind in ("parquet", "parts") for _, kind in for_bytes):
+        assert not any(kind not in ("parquet", "parts") for _, kind in evictable)
+    ranks = [(kind in ("parquet", "parts"), oldest.index(number)) for number, kind in for_bytes]
+    assert ranks == sorted(ranks)
+
+
+# Files of others, and other texts
+
+
+def test_what_is_not_ours_is_left_alone(opened: Open, directory: Path, told: list[str]) -> None:
+    directory.mkdir()
+    strange = [
+        "README.md",
+        ".DS_Store",
+        "notes.parquet",
+        "shard_1.parquet",
+        "shard_00001.parquet.bak",
+        "shard_00001.txt",
+    ]
+    strange += ["shard_00000.backup/mine.txt", "shard_00001.parts.old/00000.parquet", ".processes/notes"]
+    for name in strange:
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_bytes(b"mine")
+    cache = opened(max_shards=1, max_bytes=10)
+    for number in range(3):
+        come(cache, shard_at(number), 1000, tokens=True)
+        assert [(entry.number, list(entry.token_bytes)) for entry in cache.shards()] == [(number, [ENCODING])]
+    assert [(directory / name).read_bytes() for name in strange] == [b"mine"] * len(strange)
+    (directory / ".processes/notes").unlink()
+    assert told == []
+
+
+def test_a_strange_file_under_our_name_goes_when_it_counts(opened: Open, directory: Path, told: list[str]) -> None:
+    directory.mkdir()
+    for number in (98, 99):
+        (directory / f"shard_000{number}.parquet").write_bytes(b"no parquet")
+    cache = opened()
+    assert cache.shards() == []
+    assert told == []
+    assert cache.text(shard_at(98), 0) is None
+    assert len(told) == 1
+    assert (directory / "shard_00099.parquet").exists()
+    cache.make_room(shard_at(1), 0)
+    assert names(directory) == {META}
+    assert len(told) == 2
+    assert "shard_00099.parquet" in told[1]
+
+
+def foreign_parquet(path: Path) -> None:
+    pq.write_table(pa.table({"text": ["another", "text"]}), path, row_group_size=1)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Shard(5, "hub://files/a.parquet@2", "text", 15, 3),
+        Shard(5, SOURCE, "body", 15, 3),
+        Shard(5, SOURCE, "text", 16, 3),
+        Shard(5, SOURCE, "text", 15, 4),
+    ],
+    ids=["revision", "column", "place", "length"],
+)
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("forgotten", [True, False])
+def test_another_text_under_the_number_is_removed(
+    opened: Open, directory: Path, told: list[str], other: Shard, whole: bool, forgotten: bool
+) -> None:
+    shard = shard_at(5)
+    first = opened()
+    for unit in range(other.units if whole else 1):
+        first.put_text(other, unit, pa.array(["other"]))
+        first.put_tokens(other, unit, ENCODING, tokens_of(other, unit, 9))
+    first.close()
+    if forgotten:
+        (directory / META).unlink()
+    told.clear()
+    cache = opened()
+    assert not cache.has_text(shard, 0)
+    assert cache.text(shard, 0) is None
+    assert cache.tokens(shard, 0, ENCODING) is None
+    assert names(directory) == {META}
+    assert len(told) == 1 + forgotten
+    come(cache, shard, tokens=True)
+    assert is_right(cache, shard)
+    assert cache.layout(5) == shard
+
+
+def test_another_text_under_a_pinned_number_is_an_error(opened: Open, told: list[str]) -> None:
+    one, other = opened(), opened()
+    mine, theirs = shard_at(0), shard_at(0, source="hub://files/a.parquet@2")
+    one.pin(mine)
+    fill(one, mine)
+    for call in (other.pin, lambda shard: other.make_room(shard, 0), lambda shard: other.text(shard, 0)):
+        with pytest.raises(InUseError, match=r"in use with another text: give this run another cache directory"):
+            call(theirs)
+    assert is_right(one, mine)
+    one.unpin(mine)
+    come(other, theirs)
+    assert is_right(other, theirs)
+    assert texts(one, mine, 0) is None  # and so it goes to and fro, but never wrong
+    assert len(told) == 2
+
+
+def test_files_that_changed_places_are_noticed(opened: Open, directory: Path, told: list[str]) -> None:
+    cache, shard = opened(), shard_at(0)
+    for unit in (0, 1):
+        cache.put_text(shard, unit, column(shard, unit))
+        cache.put_tokens(shard, unit, ENCODING, tokens_of(shard, unit))
+    for folder, suffix in (("parts", "parquet"), (ENCODING, "tokens")):
+        source = directory / f"shard_00000.{folder}"
+        shutil.copy(source / f"00000.{suffix}", source / f"00001.{suffix}")
+    assert cache.text(shard, 1) is None
+    assert cache.tokens(shard, 1, ENCODING) is None
+    assert texts(cache, shard, 0) == documents(shard, 0)
+    assert [("00001." in line, "removed" in line) for line in told] == [(True, True)] * 2
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_file_of_another_text_that_turns_up_later_is_noticed(
+    opened: Open, directory: Path, told: list[str], whole: bool
+) -> None:
+    cache, shard, other = opened(), shard_at(0), shard_at(0, source="hub://files/a.parquet@2")
+    cache.put_text(shard, 0, column(shard, 0))
+    with ShardCache(directory.parent / "other") as elsewhere:
+        for unit in range(3 if whole else 2):
+            elsewhere.put_text(other, unit, column(other, unit))
+    name = WHOLE if whole else PART
+    shutil.copy(directory.parent / "other" / name, directory / name)
+    assert cache.text(shard, 1) is None
+    assert texts(cache, shard, 0) == documents(shard, 0)
+    assert not (directory / name).exists()
+    assert len(told) == 1
+    assert "another text" in told[0]
+
+
+# Damage
+
+
+def flipped(contents: bytes, place: int) -> bytes:
+    return contents[:place] + bytes([contents[place] ^ 0x20]) + contents[place + 1 :]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda good: b"",
+    "half": lambda good: good[: len(good) // 2],
+    "less a byte": lambda good: good[:-1],
+    "a byte in the middle": lambda good: flipped(good, len(good) // 3),
+    "garbage": lambda good: random.Random(0).randbytes(len(good)),
+    "text": lambda good: b"not at all a file of ours",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", [WHOLE, PART, TOKENS])
+@pytest.mark.parametrize("same_time", [True, False])
+def test_a_damaged_file_is_told_removed_and_made_again(
+    opened: Open, directory: Path, told: list[str], name: str, damage: str, same_time: bool
+) -> None:
+    cache, shard = opened(), shard_at(0)
+    for unit in range(3 if name == WHOLE else 2):
+        cache.put_text(shard, unit, column(shard, unit))
+        cache.put_tokens(shard, unit, ENCODING, tokens_of(shard, unit))
+    path = directory / name
+    status = path.stat()
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    if same_time:
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    for user in (cache, opened()):  # one that knows the file, and one that meets it
+        read = [user.text(shard, unit) for unit in range(3)] + [user.tokens(shard, 1, ENCODING)]
+        if user is cache and damage == "a byte in the middle" and name == WHOLE and same_time:
+            wanted = [documents(shard, unit) for unit in range(3)]  # found when its unit is read
+            assert all(found is None or found.to_pylist() == wanted[n] for n, found in enumerate(read[:3]))
+        elif name == TOKENS:
+            assert read[3] is None
+        else:
+            assert read[1] is None
+    assert len(told) == 1
+    assert path.name in told[0]
+    assert not path.exists()
+    come(cache, shard, tokens=True)
+    assert is_right(cache, shard)
+    assert cache.tokens(shard, 1, ENCODING) is not None
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("name", [WHOLE, PART])
+def test_a_flipped_bit_anywhere_never_makes_another_text(opened: Open, directory: Path, name: str) -> None:
+    """Page checksums leave page headers and the footer open: there, one bit made other documents of the same pages."""
+    cache, shard = opened(), shard_at(0)
+    for unit in range(3 if name == WHOLE else 2):
+        cache.put_text(shard, unit, column(shard, unit))
+    path = directory / name
+    status, good, metadata = path.stat(), path.read_bytes(), (directory / META).read_bytes()
+
+    @example(place=5, bit=0)  # the first page's kind
+    @given(place=st.integers(0, len(good) - 1), bit=st.integers(0, 7))
+    def flip(place: int, bit: int) -> None:
+        contents = bytearray(good)
+        contents[place] ^= 1 << bit
+        path.write_bytes(contents)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        (directory / META).write_bytes(metadata)
+        for unit in range(3):
+            assert texts(cache, shard, unit) in (None, documents(shard, unit))
+
+    flip()
+
+
+def test_a_touched_shard_is_compared_whole_and_stays(opened: Open, directory: Path, told: list[str]) -> None:
+    first, shard = opened(), shard_at(0)
+    fill(first, shard)
+    os.utime(directory / WHOLE, ns=(1, 1))
+    assert is_right(first, shard)
+    assert json.loads((directory / META).read_text())["shards"]["0"]["mtime_ns"] == 1
+    assert is_right(opened(), shard)
+    assert told == []
+
+
+def test_a_changed_shard_is_found_by_its_sha256_wherever_the_change_is(
+    opened: Open, directory: Path, told: list[str]
+) -> None:
+    shard = shard_at(0)
+    first = opened()
+    fill(first, shard)
+    path = directory / WHOLE
+    path.write_bytes(flipped(path.read_bytes(), 10))  # in unit 0, but unit 2 is asked for
+    assert opened().text(shard, 2) is None
+    assert len(told) == 1
+    assert "sha256" in told[0]
+    entry = json.loads((directory / META).read_text())["shards"]["0"]
+    assert (entry["complete"], entry["sha256"]) == (False, None)
+
+
+def test_a_file_that_was_made_again_meanwhile_is_not_removed(opened: Open, directory: Path, told: list[str]) -> None:
+    good, shard = opened(), shard_at(0)
+    good.put_text(shard, 1, column(shard, 1))
+    path = directory / PART
+    kept = path.read_bytes()
+    path.write_bytes(b"damaged")
+
+    class Slow(ShardCache):
+        def _condemn(self, *given: Any) -> None:
+            path.with_suffix(".new").write_bytes(kept)
+            path.with_suffix(".new").replace(path)
+            super()._condemn(*given)
+
+    with Slow(directory, tell=told.append) as slow:
+        assert slow.text(shard, 1) is None
+    assert texts(good, shard, 1) == documents(shard, 1)
+    assert told == []
+
+
+def test_a_damaged_part_is_found_when_parts_are_merged(opened: Open, directory: Path, told: list[str]) -> None:
+    cache, shard = opened(), shard_at(0)
+    cache.put_text(shard, 0, column(shard, 0))
+    cache.put_text(shard, 1, column(shard, 1))
+    (directory / PART).write_bytes(b"gone")
+    cache.put_text(shard, 2, column(shard, 2))
+    assert names(directory) == {META, "shard_00000.parts/00000.parquet", "shard_00000.parts/00002.parquet"}
+    assert len(told) == 1
+    cache.put_text(shard, 1, column(shard, 1))
+    assert names(directory) == {META, WHOLE}
+    assert is_right(cache, shard)
+
+
+def test_a_folder_where_a_file_should_be_is_as_if_nothing_were_there(opened: Open, directory: Path) -> None:
+    cache, shard = opened(), shard_at(0)
+    (directory / WHOLE).mkdir(parents=True)
+    (directory / WHOLE / "mine").touch()
+    come(cache, shard)
+    assert is_right(cache, shard)  # from parts, which cannot be merged
+    assert (directory / WHOLE / "mine").exists()
+
+
+GOOD_ENTRY = {
+    "source": SOURCE, "column": "text", "first_group": 0, "units": 3, "expected_bytes": 0, "last_use": 1,
+    "complete": False, "bytes": None, "mtime_ns": None, "sha256": None,
+}  # fmt: skip
+METADATA: dict[str, Callable[[str], str | bytes]] = {
+    "empty": lambda good: "",
+    "half": lambda good: good[: len(good) // 2],
+    "garbage": lambda good: bytes(range(256)),
+    "deep": lambda good: "[" * 100_000,
+    "a list": lambda good: "[]",
+    "no shards": lambda good: '{"format": 1}',
+    "another format": lambda good: good.replace('"format": 1', '"format": 2'),
+    "shards as a list": lambda good: '{"format": 1, "shards": [], "listings": {}}',
+    "an entry as a number": lambda good: '{"format": 1, "shards": {"0": 7}, "listings": {}}',
+    "a key that is none": lambda good: good.replace('"0": {', '"00": {'),
+    "use as text": lambda good: good.replace('"last_use": ', '"last_use": "x", "y": '),
+    "units as truth": lambda good: json.dumps(
+        {"format": 1, "shards": {"0": {**GOOD_ENTRY, "units": True}}, "listings": {}}
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", METADATA)
+def test_damaged_metadata_is_told_and_made_again(opened: Open, directory: Path, told: list[str], damage: str) -> None:
+    cache = opened(max_shards=3)
+    pinned, whole, coming = shard_at(0), shard_at(1), shard_at(2)
+    for shard in (pinned, whole):
+        come(cache, shard, tokens=True)
+    come(cache, whole)
+    cache.pin(pinned)
+    cache.put_text(coming, 1, column(coming, 1))
+    path = directory / META
+    contents = METADATA[damage](path.read_text())
+    path.write_bytes(contents if isinstance(contents, bytes) else contents.encode())
+    other = opened(max_shards=3)
+    assert [other.layout(number) for number in range(3)] == [pinned, whole, coming]
+    assert len(told) == 1
+    assert META in told[0]
+    other.max_shards = 1
+    other.make_room(shard_at(3), 0)
+    assert shard_numbers(other) == [0, 3]
+    assert is_right(other, pinned)
+    assert other.tokens(pinned, 0, ENCODING) is not None
+    assert len(told) == 1
+
+
+def test_missing_metadata_is_made_again_and_no_news_in_an_empty_folder(
+    opened: Open, directory: Path, told: list[str]
+) -> None:
+    cache, shard = opened(), shard_at(0)
+    assert cache.shards() == []
+    assert told == []
+    fill(cache, shard, tokens=True)
+    (directory / META).unlink()
+    again = opened()
+    assert again.layout(0) == shard
+    assert is_right(again, shard)
+    assert again.tokens(shard, 0, ENCODING) is not None
+    assert len(told) == 1
+    entry = json.loads((directory / META).read_text())["shards"]["0"]
+    assert entry["sha256"] == hashlib.sha256((directory / WHOLE).read_bytes()).hexdigest()
+
+
+def test_metadata_that_cannot_be_a_file_costs_memory_only(opened: Open, directory: Path, told: list[str]) -> None:
+    (directory / META).mkdir(parents=True)
+    cache, shard = opened(), shard_at(0)
+    come(cache, shard, tokens=True)
+    assert is_right(cache, shard)
+    assert told
+
+
+def test_a_cache_that_is_removed_while_in_use_is_as_if_empty(directory: Path, told: list[str]) -> None:
+    shard = shard_at(0)
+    with ShardCache(directory, tell=told.append) as cache:
+        cache.pin(shard)
+        fill(cache, shard)
+        shutil.rmtree(directory)
+        assert cache.text(shard, 0) is None
+        fill(cache, shard, tokens=True)
+        with cache.lock(shard, 0) as mine:
+            assert mine
+        cache.make_room(shard_at(1), 10)
+        cache.unpin(shard)
+    assert not [line for line in told if "\n" in line]
+    with ShardCache(directory) as cache:
+        come(cache, shard)
+        assert is_right(cache, shard)
+
+
+def test_a_folder_that_goes_before_the_file_gets_there_is_made_again(
+    opened: Open, directory: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, shard = opened(), shard_at(0)
+    cache.pin(shard)
+    replace = Path.replace
+
+    def late(path: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", replace)
+        target.parent.rmdir()  # as whoever evicts an unpinned shard does
+        return path.replace(target)
+
+    monkeypatch.setattr(Path, "replace", late)
+    cache.put_text(shard, 0, column(shard, 0))
+    assert names(directory) == {META, "shard_00000.parts/00000.parquet"}
+    assert told == []
+
+
+# Merges that were cut short
+
+
+def test_parts_that_nobody_merged_are_merged_at_the_next_pin(opened: Open, directory: Path) -> None:
+    cache, shard = opened(), shard_at(0)
+    fill(cache, shard)
+    with ShardCache(directory.parent / "other") as other:
+        for unit in (0, 1):
+            other.put_text(shard, unit, column(shard, unit))
+    parts = directory.parent / "other" / "shard_00000.parts"
+    with ShardCache(directory.parent / "third") as third:
+        for unit in (1, 2):
+            third.put_text(shard, unit, column(shard, unit))
+    shutil.copy(directory.parent / "third" / "shard_00000.parts" / "00002.parquet", parts)
+    (directory / WHOLE).unlink()
+    parts.rename(directory / "shard_00000.parts")
+    assert is_right(cache, shard)
+    cache.pin(shard)
+    assert names(directory) == {META, WHOLE}
+    assert is_right(cache, shard)
+    shutil.copytree(directory.parent / "third" / "shard_00000.parts", directory / "shard_00000.parts")
+    cache.pin(shard)  # killed after the shard was there, before its parts were gone
+    assert names(directory) == {META, WHOLE}
+
+
+def test_who_finds_a_merge_going_on_goes_on_himself(opened: Open, directory: Path) -> None:
+    cache, shard = opened(), shard_at(0)
+    with cache._folder.held("merge_00"):
+        fill(opened(), shard)
+        assert (directory / "shard_00000.parts").is_dir()
+        assert is_right(cache, shard)
+    cache.pin(shard)
+    assert names(directory) == {META, WHOLE}
+
+
+# Full disks
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """full_disk(n): the next n files cannot be flushed to disk."""
+    sync, left = os.fsync, [0]
+
+    def fsync(file: int) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return lambda times: left.__setitem__(0, times)
+
+
+def test_on_a_full_disk_the_oldest_makes_room(opened: Open, told: list[str], full_disk: Callable[[int], None]) -> None:
+    cache, shard = opened(), shard_at(2)
+    come(cache, shard_at(0))
+    come(cache, shard_at(1))
+    cache.pin(shard)
+    full_disk(1)
+    cache.put_text(shard, 0, column(shard, 0))
+    assert shard_numbers(cache) == [1, 2]
+    assert texts(cache, shard, 0) == documents(shard, 0)
+    full_disk(1)
+    cache.put_tokens(shard, 0, ENCODING, tokens_of(shard, 0))
+    assert shard_numbers(cache) == [2]
+    assert cache.tokens(shard, 0, ENCODING) is not None
+    assert told == []
+
+
+def test_another_file_is_kept_whole_or_not_at_all(
+    opened: Open, directory: Path, told: list[str], full_disk: Callable[[int], None]
+) -> None:
+    cache, path = opened(max_shards=1, max_bytes=1), directory / "validation.parquet"
+    cache.keep(path, lambda file: file.write(b"first"))
+    full_disk(1)
+    cache.keep(path, lambda file: file.write(b"second"))
+    assert len(told) == 1
+    come(cache, shard_at(0))
+    come(cache, shard_at(1))
+    assert path.read_bytes() == b"first"
+    assert shard_numbers(cache) == [1]
+
+
+def test_a_disk_that_stays_full_is_told_once_and_all_goes_on(
+    opened: Open, directory: Path, told: list[str], full_disk: Callable[[int], None]
+) -> None:
+    cache, shard = opened(), shard_at(0)
+    cache.pin(shard)
+    full_disk(1000)
+    fill(cache, shard, tokens=True)
+    cache.record("key", 1)
+    assert cache.recall("key") is None
+    assert texts(cache, shard, 0) is None
+    assert names(directory) == {META}
+    assert len(told) == 1
+    assert "No space left on device" in told[0]
+    assert list((directory / ".processes").rglob("*.tmp")) == []
+    full_disk(0)
+    fill(cache, shard, tokens=True)
+    assert is_right(cache, shard)
+    full_disk(2)
+    cache.put_tokens(shard, 0, "byte", tokens_of(shard, 0))
+    assert len(told) == 2
+
+
+def test_without_room_for_the_merged_file_the_parts_are_read(
+    opened: Open, directory: Path, told: list[str], full_disk: Callable[[int], None]
+) -> None:
+    cache, shard = opened(), shard_at(0)
+    cache.pin(shard)
+    cache.put_text(shard, 0, column(shard, 0))
+    cache.put_text(shard, 1, column(shard, 1))
+    whole = directory / WHOLE
+    sync = os.fsync
+    os.fsync = lambda file: (
+        (full_disk(1), sync(file))[1] if (directory / "shard_00000.parts/00002.parquet").exists() else sync(file)
+    )
+    cache.put_text(shard, 2, column(shard, 2))
+    os.fsync = sync
+    assert not whole.exists()
+    assert is_right(cache, shard)
+    assert len(told) == 1
+    full_disk(0)
+    cache.pin(shard)
+    assert whole.exists()
+
+
+# Other processes. They load the cache without the rest of the package, which would take seconds.
+
+PREAMBLE = f"""
+from __future__ import annotations
+import hashlib, os, random, sys, time, traceback, types
+from pathlib import Path
+package = types.ModuleType("transformer")
+package.__path__ = {list(transformer.__path__)!r}
+sys.modules["transformer"] = package
+import numpy as np
+import pyarrow as pa
+from transformer.data.cache import Shard, ShardCache
+from transformer.data.cache.token_files import UnitTokens
+SOURCE, ENCODING = {SOURCE!r}, {ENCODING!r}
+directory = Path(sys.argv[1])
+"""
+HELPERS = "\n".join(
+    inspect.getsource(function) for function in (shard_at, documents, column, tokens_of, fill, come, texts, is_right)
+)
+
+
+def python(code: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PREAMBLE + HELPERS + inspect.cleandoc(code), *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_pins_and_locks_of_another_process_hold_until_it_is_killed(
+    opened: Open, directory: Path, told: list[str]
+) -> None:
+    holder = """
+        cache = ShardCache(directory)
+        shard = shard_at(0)
+        cache.pin(shard)
+        fill(cache, shard)
+        temporary = next((directory / ".processes").iterdir()) / "half.tmp"
+        temporary.write_bytes(b"half a file")
+        with cache.lock(shard, 1):
+            print("ready", flush=True)
+            sys.stdin.read()
+    """
+    with python(holder, directory) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        cache, shard = opened(max_shards=1), shard_at(0)
+        come(cache, shard_at(1))
+        come(cache, shard_at(2))
+        assert shard_numbers(cache) == [0, 2]
+        assert is_right(cache, shard)
+        with pytest.raises(InUseError):
+            cache.pin(shard_at(0, source="hub://files/a.parquet@2"))
+        with cache.lock(shard, 1, blocking=False) as mine:
+            assert not mine
+        process.kill()
+        process.wait()
+    with cache.lock(shard, 1, blocking=False) as mine:
+        assert mine
+    come(cache, shard_at(3))
+    assert shard_numbers(cache) == [3]
+    assert len(list((directory / ".processes").iterdir())) == 1
+    assert told == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file sizes are limited with resource")
+def test_a_limit_on_file_sizes_stops_storing_and_nothing_else(directory: Path) -> None:
+    code = """
+        import resource
+        told = []
+        shard, long = shard_at(0, units=2), pa.array([random.Random(n).randbytes(2000).hex() for n in range(100)])
+        with ShardCache(directory, tell=told.append) as cache:
+            cache.put_text(shard, 0, column(shard, 0))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+            cache.put_text(shard, 1, long)
+            cache.put_tokens(shard, 1, ENCODING, tokens_of(shard, 1, 20_000))
+            assert cache.text(shard, 1) is None and cache.tokens(shard, 1, ENCODING) is None
+            assert texts(cache, shard, 0) == documents(shard, 0)
+            assert len(told) == 1 and "File too large" in told[0] and "\\n" not in told[0], told
+            assert not list(directory.rglob("*.tmp"))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            cache.put_text(shard, 1, long)
+            assert cache.text(shard, 1).to_pylist() == long.to_pylist()
+            assert (directory / "shard_00000.parquet").exists()
+        print("done")
+    """
+    with python(code, directory) as process:
+        assert process.communicate()[0] == "done\n"
+    assert process.returncode == 0
+
+
+def work(directory: Path, seed: int) -> None:
+    """Stores, merges and evicts until it is killed."""
+    order = random.Random(seed)
+    cache = ShardCache(directory, max_shards=2, max_bytes=12_000)
+    while True:
+        shard = shard_at(order.randrange(4))
+        cache.pin(shard)
+        cache.make_room(shard, 2000)
+        for unit in order.sample(range(3), 3):
+            with cache.lock(shard, unit):
+                if cache.text(shard, unit) is None:
+                    cache.put_text(shard, unit, column(shard, unit))
+            if cache.tokens(shard, unit, ENCODING) is None:
+                cache.put_tokens(shard, unit, ENCODING, tokens_of(shard, unit))
+        cache.unpin(shard)
+
+
+def check(directory: Path) -> int:
+    """Asserts that all that can be read is right and nothing is left of the dead; returns the shards that are here."""
+    told: list[str] = []
+    with ShardCache(directory, max_shards=2, max_bytes=12_000, tell=told.append) as cache:
+        assert len(list((directory / ".processes").iterdir())) == 1
+        assert not list(directory.rglob("*.tmp"))
+        for shard in map(shard_at, range(4)):
+            for unit in range(3):
+                assert texts(cache, shard, unit) in (None, documents(shard, unit))
+                found = cache.tokens(shard, unit, ENCODING)
+                assert found is None or found.ids.tolist() == tokens_of(shard, unit).ids.tolist()
+        found = len(cache.shards())
+        come(cache, shard_at(0), 2000, tokens=True)
+        assert is_right(cache, shard_at(0))
+        assert len(cache.shards()) <= 2
+        assert cache.nbytes <= 12_000
+    assert told == []
+    assert not list((directory / ".processes").iterdir())
+    return found
+
+
+KILLER = """
+    def start(function, *arguments):
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(function(directory, *arguments))
+            except BaseException:
+                traceback.print_exc()
+            os._exit(99)
+        return child
+
+    order, here = random.Random(0), 0
+    for trial in range(int(sys.argv[2])):
+        for child in [start(work, 2 * trial), start(work, 2 * trial + 1)]:
+            time.sleep(order.uniform(0, 0.1))
+            os.kill(child, 9)
+            assert os.waitpid(child, 0)[1] == 9
+        found = os.waitstatus_to_exitcode(os.waitpid(start(check), 0)[1])
+        assert found <= 4, trial  # what both had pinned may be one or two more than the bound
+        here += found
+    print("shards seen", here)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="two processes are started quickly with fork")
+@pytest.mark.parametrize("trials", [30, pytest.param(1000, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_nothing_is_wrong_and_nothing_is_left(directory: Path, trials: int) -> None:
+    code = inspect.getsource(work) + inspect.getsource(check) + inspect.cleandoc(KILLER)
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c"]  # fork beside numpy's idle threads
+    command += [PREAMBLE + HELPERS + code, str(directory), str(trials)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60 + trials)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert int(done.stdout.split()[-1]) > trials  # they came to something between the kills

@@ -1,0 +1,190 @@
+"""The record of a run: what was told is what is read, also after a crash."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transformer.reporting.metrics_log import (
+    KINDS,
+    METRICS_FILE,
+    EpochMetrics,
+    EvalMetrics,
+    Event,
+    MetricsLog,
+    Phase,
+    RunEnded,
+    RunStarted,
+    Sample,
+    StepMetrics,
+    from_line,
+    read_metrics,
+    to_line,
+)
+
+START = RunStarted("checkpoints", 0, 20, 5, 32, 1000, "cpu")
+STEP = StepMetrics(1, 1, 5.5, 244.7, 1e-4, 1.25, 32, 1000.0, 0.1)
+LOOK = EvalMetrics(1, 1, 5.25, 190.6, 7.5, 100, 0.05)
+EPOCH = EpochMetrics(1, 5, 5.1, 164.0, 5.2, 181.3, "checkpoints/model_epoch_1_byte.pt")
+END = RunEnded(20, 640, 2.5)
+SAMPLE = Sample(1, "Once", " upon\na time é")
+ONE_OF_EACH: list[Event] = [START, STEP, LOOK, SAMPLE, EPOCH, END]
+
+
+def told(folder: Path, *events: Event) -> Path:
+    log = MetricsLog(folder)
+    for event in events:
+        log(event)
+    return folder / METRICS_FILE
+
+
+def steps(*numbers: int) -> list[Event]:
+    return [replace(STEP, step=number, loss=1 / number) for number in numbers]
+
+
+def test_every_kind_of_event_comes_back_equal(tmp_path: Path) -> None:
+    assert {type(event) for event in ONE_OF_EACH} == set(KINDS.values())
+    assert read_metrics(told(tmp_path / "new" / "folder", *ONE_OF_EACH)) == ONE_OF_EACH
+
+
+def test_phases_are_for_those_who_watch_and_are_not_kept(tmp_path: Path) -> None:
+    assert read_metrics(told(tmp_path, START, Phase(0, "validating", 3, 10), STEP)) == [START, STEP]
+
+
+def test_each_line_is_an_object_with_its_kind_first(tmp_path: Path) -> None:
+    lines = told(tmp_path, *ONE_OF_EACH).read_text(encoding="utf-8").splitlines()
+    objects = [json.loads(line) for line in lines]
+    assert [values["event"] for values in objects] == ["start", "step", "evaluation", "sample", "epoch", "end"]
+    assert all(line.startswith('{"event": ') for line in lines)
+    assert {name: value for name, value in objects[1].items() if name != "event"} == asdict(STEP)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_numbers_that_json_lacks_become_null_and_come_back_as_nan(number: float) -> None:
+    """A run that diverged must still be read by strict readers of JSON."""
+    line = to_line(replace(STEP, loss=number, perplexity=number))
+    assert '"loss": null' in line
+    json.loads(line, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
+    again = from_line(line)
+    assert isinstance(again, StepMetrics)
+    assert math.isnan(again.loss)
+    assert math.isnan(again.perplexity)
+    assert replace(again, loss=0.0, perplexity=0.0) == replace(STEP, loss=0.0, perplexity=0.0)
+
+
+@given(
+    st.builds(
+        EpochMetrics,
+        epoch=st.integers(0, 10**9),
+        step=st.integers(0, 10**12),
+        train_loss=st.floats(allow_nan=False, allow_infinity=False),
+        train_perplexity=st.floats(0, 1e300),
+        validation_loss=st.floats(0, 20),
+        validation_perplexity=st.floats(0, 1e300),
+        checkpoint=st.text(),
+    )
+)
+def test_any_event_is_one_line_and_comes_back_equal(event: EpochMetrics) -> None:
+    line = to_line(event)
+    assert line.endswith("\n")
+    assert len(line.splitlines()) == 1
+    assert from_line(line) == event
+
+
+def test_every_event_is_in_the_file_as_soon_as_it_was_told(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path)
+    for number, event in enumerate(ONE_OF_EACH, start=1):
+        log(event)
+        assert read_metrics(log.path) == ONE_OF_EACH[:number]
+
+
+@pytest.mark.parametrize("lost", [1, 2, 10, 60])
+def test_a_last_line_cut_short_is_passed_over(tmp_path: Path, lost: int) -> None:
+    path = told(tmp_path, START, *steps(1, 2, 3))
+    path.write_bytes(path.read_bytes()[:-lost])
+    events = read_metrics(path)
+    # Without its line end alone, the last line is still whole.
+    assert events == ([START, *steps(1, 2, 3)] if lost == 1 else [START, *steps(1, 2)])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "half a li",
+        "{}",
+        "[]",
+        "null",
+        "7",
+        '{"event": "party"}',
+        '{"event": "end", "step": 1}',
+        '{"event": "end", "step": 1, "tokens": 2, "seconds": 3, "extra": 4}',
+        '{"event": ["end"], "step": 1}',
+        "",
+    ],
+)
+def test_a_bad_line_in_the_middle_is_an_error_with_its_number(tmp_path: Path, line: str) -> None:
+    path = told(tmp_path, START, *steps(1, 2))
+    lines = path.read_text(encoding="utf-8").splitlines()
+    lines.insert(2, line)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape(f"{path}, line 3: not a line of metrics")) as caught:
+        read_metrics(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bad_last_line_that_is_whole_is_an_error(tmp_path: Path) -> None:
+    path = told(tmp_path, START)
+    with path.open("a", encoding="utf-8") as file:
+        file.write("{}\n")
+    with pytest.raises(ValueError, match="line 2"):
+        read_metrics(path)
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_metrics(tmp_path / METRICS_FILE)
+
+
+def test_a_file_that_is_not_text_is_an_error_that_names_it(tmp_path: Path) -> None:
+    """`plot model_epoch_1.pt` is a likely slip."""
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"PK\x03\x04\x80\xff\xfe" * 20)
+    with pytest.raises(ValueError, match="not") as caught:
+        read_metrics(path)
+    assert str(path) in str(caught.value)
+
+
+# Runs that go on
+
+
+def test_a_new_run_begins_a_new_file(tmp_path: Path) -> None:
+    told(tmp_path, START, *steps(1, 2), END)
+    assert read_metrics(told(tmp_path, START, *steps(1))) == [START, *steps(1)]
+
+
+def test_a_resumed_run_keeps_the_events_up_to_its_step(tmp_path: Path) -> None:
+    """The first process went on to step 5 after the state of step 3 was saved; steps 4 and 5 happen again."""
+    told(tmp_path, START, *steps(1, 2, 3), replace(LOOK, step=3), *steps(4, 5))
+    again = replace(START, step=3)
+    path = told(tmp_path, again, *steps(4, 5, 6))
+    assert read_metrics(path) == [START, *steps(1, 2, 3), replace(LOOK, step=3), again, *steps(4, 5, 6)]
+
+
+def test_a_resumed_run_goes_on_after_a_line_cut_short(tmp_path: Path) -> None:
+    path = told(tmp_path, START, *steps(1, 2, 3))
+    path.write_bytes(path.read_bytes()[:-20])
+    again = replace(START, step=2)
+    assert read_metrics(told(tmp_path, again, *steps(3))) == [START, *steps(1, 2), again, *steps(3)]
+
+
+def test_a_resumed_run_without_its_metrics_begins_a_new_file(tmp_path: Path) -> None:
+    """Only the training state was copied to another machine: no reason not to go on."""
+    again = replace(START, step=2)
+    assert read_metrics(told(tmp_path, again, *steps(3))) == [again, *steps(3)]
