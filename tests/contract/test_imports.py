@@ -1,72 +1,85 @@
-"""The import law of the house, enforced on the source: who may know whom, who may speak, nothing at import."""
+"""The import rules: no cycles; the core imports only the core; only the command line prints; importing does nothing."""
 
 import ast
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "transformer"
-
-# A room is a module or a folder directly under src/transformer. LAW: room -> the rooms it may import.
-CONCEPTS = {
-    "linear", "quantisation", "dropout", "embeddings", "attention", "kv_cache", "feedforward", "block", "loss",
-    "sampling",
-}  # fmt: skip
-BELOW_MODEL = {"config", "generation"} | CONCEPTS
-TEACHING = {"optimizer", "scheduler"}
-DATA = {"dataset", "documents", "fineweb_dataset", "remote", "shard_cache"}
-PLANNING = {"cost", "verdict"}
-ABOVE_MODEL = {
-    "perplexity", "compiled", "document_scores", "ranking", "writing", "training_utils", "trainer", "looking",
-    "run_state", "checkpoint", "sharded_state", "inspection", "interop", "interpret", "page_export",
-}  # fmt: skip
-LIBRARY = BELOW_MODEL | {"model", "text", "runtime"} | TEACHING | DATA | PLANNING | ABOVE_MODEL
-
-LAW: dict[str, set[str]] = {
-    "settings": set(),
-    "config": {"settings"},
-    **{room: {"config"} | (CONCEPTS - {room}) for room in CONCEPTS},
-    "generation": {"config", "kv_cache", "sampling"},
-    "model": BELOW_MODEL,
-    **{room: BELOW_MODEL | (TEACHING - {room}) for room in TEACHING},
-    "verdict": set(),
-    "cost": {"config", "loss"},
-    "text": set(),
-    **{room: {"config", "text"} | (DATA - {room}) for room in DATA},
-    "shard_cache": {"config", "text"},
-    "runtime": set(),
-    "history": {"runtime.metrics"},
-    "plots": {"history", "runtime.metrics"},
-    "ranking_plot": {"plots", "ranking"},
-    "sampling_plots": {"sampling"},
-    "tracking": {"runtime.metrics"},
-    **{room: LIBRARY - {room} for room in ABOVE_MODEL},
-    "playground": LIBRARY | {"history", "plots", "sampling_plots", "tracking"},
-    "__init__": LIBRARY,
-}
-
-# Rooms that may import only these from outside the standard library. The others are free, short of PRESENTATION.
-OUTSIDE: dict[str, set[str]] = {
-    **{room: set() for room in ("settings", "config")},
-    **{room: {"torch"} for room in CONCEPTS | {"generation", "model", "runtime", "cost"} | TEACHING},
-    "verdict": {"numpy"},
-}
-PRESENTATION = {"rich", "argparse", "tyro"}  # for commands/ and playground/
-
 FILES = sorted(PACKAGE.rglob("*.py"))
 
+MODEL = {
+    "config", "embeddings", "attention", "feedforward", "block", "loss", "model", "sampling", "generation", "kv_cache",
+    "perplexity",
+}  # fmt: skip
+"""The core of the model: these files import torch and one another."""
+CORE = MODEL | {"optimizer", "scheduler", "training_utils"}
+SETTINGS = {"config", "config_base"}
+TRAINING = {"training", "distributed", "trainer"}
+DATA = {"data", "dataset", "fineweb_dataset", "text"}
+LIBRARY = CORE | SETTINGS | TRAINING | DATA | {
+    "kernels", "inference", "evaluation", "reporting", "planning", "interop",
+}  # fmt: skip
 
-def room_of(path: Path) -> str:
+# A part is a module or a package directly under src/transformer. RULES: part -> the parts it may import.
+RULES: dict[str, set[str]] = {
+    "config_base": set(),
+    "config": {"config_base"},
+    **{part: MODEL - {part, "model", "generation", "perplexity"} for part in MODEL - {"config"}},
+    "generation": {"config", "sampling", "kv_cache"},
+    "model": MODEL - {"model", "perplexity"},
+    "perplexity": MODEL - {"perplexity"},
+    "scheduler": {"config"},
+    "optimizer": {"config"},
+    "training_utils": MODEL,
+    "kernels": CORE | SETTINGS,
+    "inference": CORE | SETTINGS | {"kernels", "text"},
+    "text": set(),
+    "data": SETTINGS | {"text"},
+    "dataset": SETTINGS | {"data", "text"},
+    "fineweb_dataset": SETTINGS | {"data", "dataset", "text"},
+    "distributed": CORE | SETTINGS | {"kernels", "training"},
+    "training": CORE | SETTINGS | DATA | {"kernels", "inference", "distributed", "evaluation"},
+    "trainer": LIBRARY - {"trainer", "interop"},
+    "evaluation": CORE | SETTINGS | DATA | {"kernels", "inference", "training"},
+    "reporting": CORE | SETTINGS | {"training", "evaluation"},
+    "planning": CORE | SETTINGS | {"kernels"},
+    "interop": LIBRARY - {"trainer"},
+    "cli": LIBRARY | {"__init__"},
+    "__init__": MODEL,
+}
+OUTSIDE: dict[str, set[str]] = {
+    **{part: set() for part in SETTINGS},
+    **{part: {"torch"} for part in CORE - SETTINGS},
+    "kernels": {"torch"},
+}
+"""Parts that may import only these packages from outside the standard library."""
+PRESENTATION = {"rich", "argparse", "tyro", "prompt_toolkit"}
+"""Packages for the command line only."""
+
+
+def module_of(path: Path) -> str:
+    """src/transformer/text/bpe.py -> text.bpe; src/transformer/text/__init__.py -> text."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def part_of(path: Path) -> str:
     """src/transformer/text/bpe.py -> text; src/transformer/loss.py -> loss."""
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+    return module_of(path).split(".")[0]
 
 
 def imports(path: Path, tree: ast.AST) -> list[str]:
-    """Full dotted names of everything imported anywhere in the file: `transformer.text.bpe`, `torch.nn.functional`."""
+    """Full dotted names of everything imported anywhere in the file: `transformer.text.bpe`, `torch.nn.functional`.
+
+    Imports inside functions and under TYPE_CHECKING count.
+    """
     package = ["transformer", *path.relative_to(PACKAGE).parent.parts]
     names = []
     for node in ast.walk(tree):
@@ -78,76 +91,132 @@ def imports(path: Path, tree: ast.AST) -> list[str]:
     return names
 
 
-def is_allowed(name: str, room: str) -> bool:
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Returns each module's imports among our modules."""
+    modules = {module_of(path): path for path in FILES}
+    graph: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        found = set()
+        for name in imports(path, parsed(path)):
+            if not name.startswith("transformer."):
+                continue
+            tail = name.removeprefix("transformer.")
+            # `transformer.text.bpe.train_bpe` names a function in a module; `transformer.text.bpe` the module itself.
+            found.add(next(known for known in (tail, tail.rpartition(".")[0], "__init__") if known in modules))
+        # A package's own __init__ gathers its modules' names, and runs before each of them.
+        graph[module] = found - {module}
+    return graph
+
+
+def cycle_in(graph: Mapping[str, set[str]]) -> list[str]:
+    """Returns the modules of one cycle, in order, or an empty list.
+
+    >>> cycle_in({"a": {"b"}, "b": {"c"}, "c": {"a"}})
+    ['a', 'b', 'c', 'a']
+    >>> cycle_in({"a": {"b", "c"}, "b": {"c"}, "c": set()})
+    []
+    """
+    finished: set[str] = set()
+
+    def search(module: str, trail: list[str]) -> list[str]:
+        if module in trail:
+            return [*trail[trail.index(module) :], module]
+        if module in finished:
+            return []
+        for other in sorted(graph.get(module, ())):
+            if found := search(other, [*trail, module]):
+                return found
+        finished.add(module)
+        return []
+
+    return next((found for module in sorted(graph) if (found := search(module, []))), [])
+
+
+def is_allowed(name: str, part: str) -> bool:
     head, *rest = name.split(".")
     if head != "transformer":
-        if head in sys.stdlib_module_names:
-            return head not in PRESENTATION or room == "playground"
-        return head in OUTSIDE[room] if room in OUTSIDE else head not in PRESENTATION or room == "playground"
-    own = {room} if (PACKAGE / room).is_dir() else set()
-    return any(".".join(rest[: law.count(".") + 1]) == law for law in LAW[room] | own)
+        if head in PRESENTATION:
+            return part == "cli"
+        return head in sys.stdlib_module_names or part not in OUTSIDE or head in OUTSIDE[part]
+    own = {part} if (PACKAGE / part).is_dir() else set()
+    imported = rest[0] if rest and rest[0] in RULES else "__init__"  # `from transformer import DecoderOnlyTransformer`
+    return imported in RULES[part] | own
 
 
 def speech(node: ast.AST) -> str | None:
-    """The name of what only a command may do, where this node does it."""
+    """The name of an action reserved for the command line, if this node is one."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"print", "input", "exit"}:
         return f"{node.func.id}()"
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "sys":
         return f"sys.{node.attr}" if node.attr in {"argv", "exit", "stdout", "stderr", "stdin"} else None
     if isinstance(node, ast.Name) and node.id == "SystemExit":
-        return node.id
+        return "SystemExit"
     return None
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_a_room_imports_only_what_the_law_allows(path: Path) -> None:
-    room = room_of(path)
-    assert room in LAW, f"{room} is a new room: give it a line in LAW and in DESIGN"
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert [name for name in imports(path, tree) if not is_allowed(name, room)] == []
+def test_no_import_cycle_exists() -> None:
+    assert cycle_in(import_graph()) == []
+
+
+def test_the_graph_search_finds_a_cycle_and_only_a_cycle() -> None:
+    assert cycle_in({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c", "a"]
+    assert cycle_in({"a": {"a"}}) == ["a", "a"]
+    assert cycle_in({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_every_part_has_a_rule() -> None:
+    assert {part_of(path) for path in FILES} == set(RULES)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_only_commands_and_the_playground_speak(path: Path) -> None:
-    if room_of(path) == "playground":
+def test_a_part_imports_only_what_its_rule_allows(path: Path) -> None:
+    part = part_of(path)
+    assert [name for name in imports(path, parsed(path)) if not is_allowed(name, part)] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_only_the_command_line_prints_reads_arguments_or_exits(path: Path) -> None:
+    if part_of(path) == "cli":
         return
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    said = [f"line {node.lineno}: {found}" for node in ast.walk(tree) if (found := speech(node))]  # type: ignore[attr-defined]
-    assert said == []
+    found = [f"line {node.lineno}: {name}" for node in ast.walk(parsed(path)) if (name := speech(node))]  # type: ignore[attr-defined]
+    assert found == []
 
 
 @pytest.mark.parametrize(
-    ("room", "name", "allowed"),
+    ("part", "name", "allowed"),
     [
         ("attention", "transformer.config.ModelConfig", True),
         ("attention", "transformer.model.DecoderOnlyTransformer", False),
-        ("generation", "transformer.model", False),
-        ("generation", "transformer.block", False),
+        ("attention", "transformer.kernels.accelerate", False),
+        ("generation", "transformer.inference.batch", False),
+        ("model", "transformer.trainer", False),
         ("model", "tokenizers", False),
         ("model", "numpy", False),
         ("model", "torch.nn", True),
         ("model", "transformer.DecoderOnlyTransformer", False),
+        ("generation", "transformer.model", False),
+        ("kernels", "transformer.model", True),
+        ("kernels", "transformer.inference.batch", False),
         ("dataset", "transformer.text.Tokenizer", True),
         ("dataset", "transformer.model", False),
-        ("dataset", "pyarrow.parquet", True),
+        ("data", "transformer.model", False),
+        ("data", "pyarrow.parquet", True),
         ("trainer", "rich.table", False),
         ("trainer", "argparse", False),
+        ("training", "transformer.trainer", False),
         ("text", "transformer.text.bpe", True),
         ("text", "transformer.config", False),
-        ("runtime", "transformer.training.device", True),
-        ("runtime", "numpy", False),
-        ("plots", "transformer.reporting.metrics_log.read", True),
-        ("plots", "transformer.training.device", False),
-        ("playground", "rich", True),
+        ("reporting", "transformer.trainer", False),
+        ("cli", "rich", True),
     ],
 )
-def test_the_law_reads_as_it_is_meant(
-    room: str, name: str, allowed: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    for folder in ["text", "runtime"]:
-        (tmp_path / folder).mkdir()
-    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
-    assert is_allowed(name, room) == allowed
+def test_the_rules_read_as_they_are_meant(part: str, name: str, allowed: bool) -> None:
+    assert is_allowed(name, part) == allowed
 
 
 def test_imports_are_found_wherever_they_stand() -> None:
@@ -180,8 +249,7 @@ Imported = tuple[subprocess.CompletedProcess[str], Path]
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory: pytest.TempPathFactory) -> Imported:
     """A process, and its folder, that imports the package, then every module, and says what is different then."""
-    modules = [".".join(["transformer", *path.relative_to(PACKAGE).with_suffix("").parts]) for path in FILES]
-    names = [name.removesuffix(".__init__") for name in modules if not name.endswith("__main__")]
+    names = [f"transformer.{module_of(path)}".removesuffix(".__init__") for path in FILES if part_of(path) != "cli"]
     every = "\n".join(f"import {name}" for name in names)
     last = 'print(json.dumps(sorted({"huggingface_hub", "transformers", "rich"} & set(sys.modules))))'
     folder = tmp_path_factory.mktemp("empty")
