@@ -36,10 +36,10 @@ from transformer.dataset import TextData, TokenDocuments
 from transformer.loss import plain_loss, tiled_loss
 from transformer.planning.cost import flops
 from transformer.planning.hardware import device_peak, utilisation
-from transformer.reporting.metrics_log import Event, StepMetrics
 from transformer.text import load_tokenizer
 from transformer.trainer import Trainer
 from transformer.training.device import peak_memory_bytes, pick_device
+from transformer.training.events import Event, StepMetrics
 
 RESULT = Path(__file__).parent / "results" / "gpu_check.json"
 TIMED_STEPS, WARM_STEPS = 5, 2

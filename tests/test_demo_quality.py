@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from transformer.reporting.metrics_log import EvalMetrics, read_metrics
+from transformer.reporting.metrics_log import read_metrics
 from transformer.text import load_shakespeare
+from transformer.training.events import EvalMetrics
 
 ROOT = Path(__file__).parents[1]
 

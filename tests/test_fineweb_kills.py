@@ -24,7 +24,8 @@ from forks import Forks, command, serve, wait_for
 from stand_in_hub import FINEWEB, StandInHub, fineweb_files
 from transformer.config import DataConfig
 from transformer.dataset import DataState, PackedBatches, open_dataset
-from transformer.reporting.metrics_log import METRICS_FILE, StepMetrics, read_metrics
+from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
+from transformer.training.events import StepMetrics
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="readers are forked")]
 

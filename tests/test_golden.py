@@ -16,8 +16,8 @@ import torch
 
 from transformer.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from transformer.dataset import open_dataset
-from transformer.reporting.metrics_log import EvalMetrics, Event, StepMetrics
 from transformer.trainer import Trainer
+from transformer.training.events import EvalMetrics, Event, StepMetrics
 
 GOLDEN = Path(__file__).parent / "golden"
 RUNS: dict[str, dict[str, Any]] = {

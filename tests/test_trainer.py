@@ -20,23 +20,21 @@ from transformer.config import ConfigError, DataConfig, ModelConfig, OptimizerCo
 from transformer.dataset import TextData, TokenDocuments, open_dataset, text_data
 from transformer.distributed.processes import Dist
 from transformer.perplexity import evaluate_perplexity
-from transformer.reporting.metrics_log import (
-    METRICS_FILE,
-    EpochMetrics,
-    EvalMetrics,
-    Event,
-    MetricsLog,
-    Phase,
-    RunEnded,
-    RunStarted,
-    Sample,
-    StepMetrics,
-    read_metrics,
-)
+from transformer.reporting.metrics_log import METRICS_FILE, MetricsLog, read_metrics
 from transformer.text import ByteTokenizer
 from transformer.trainer import Trainer, TrainingError
 from transformer.training import checkpoint
 from transformer.training.checkpoint import CheckpointError
+from transformer.training.events import (
+    EpochMetrics,
+    EvalMetrics,
+    Event,
+    Progress,
+    RunEnded,
+    RunStarted,
+    Sample,
+    StepMetrics,
+)
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "two", "red", "hens", "run", "up", "the", "hill"]
 TIMES = {"seconds", "tokens_per_second", "memory_bytes", "checkpoint"}
@@ -80,7 +78,7 @@ class Told(list[Event]):
     """An observer that keeps all that is told, but for phases."""
 
     def __call__(self, event: Event) -> None:
-        if not isinstance(event, Phase):
+        if not isinstance(event, Progress):
             self.append(event)
 
 
@@ -479,7 +477,7 @@ def test_a_run_ends_when_validation_surely_no_longer_improves_if_asked(tmp_path:
     trainer, events = trained(tiny_run(tmp_path / "patient", patience=2, **still))
     assert trainer.step < 15
     assert isinstance(events[-1], RunEnded)
-    assert (events[-1].gave_up, events[-1].stopped) == (True, False)
+    assert (events[-1].early_stopped, events[-1].stopped) == (True, False)
     assert isinstance(events[-2], EpochMetrics)  # what it had come to is kept
     assert Path(events[-2].checkpoint).exists()
     assert trained(tiny_run(tmp_path / "asked", patience=0, **still))[0].step == 15
@@ -533,7 +531,12 @@ def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(tmp_path: Path,
     assert uninterrupted.data_state == resumed.data_state
     later = [numbers(event) for event in expected if event.step > saved_step]
     assert later == [numbers(event) for event in events if event.step > saved_step]
-    assert numbers(events[0]) == {**numbers(expected[0]), "run": "stopped", "step": saved_step, "looks_again": True}
+    assert numbers(events[0]) == {
+        **numbers(expected[0]),
+        "run": "stopped",
+        "step": saved_step,
+        "evaluation_pending": True,
+    }
 
 
 def test_a_run_resumed_step_by_step_equals_one_that_never_stopped(tmp_path: Path) -> None:
@@ -567,7 +570,7 @@ def test_keeping_documents_apart_goes_with_the_checkpoint_and_a_resumed_run(tmp_
     assert not torch.equal(plain.model.head.weight, whole.model.head.weight)
 
 
-def test_a_run_killed_while_it_looks_looks_again_and_leaves_the_same_files(tmp_path: Path) -> None:
+def test_a_run_killed_while_it_looks_evaluation_pending_and_leaves_the_same_files(tmp_path: Path) -> None:
     """The state is saved before the look, so that a crash in the look loses nothing; no event is told twice."""
     whole = tiny_run(tmp_path / "whole")
     Trainer(whole, tiny_text(whole), [MetricsLog(tmp_path / "whole")]).fit()

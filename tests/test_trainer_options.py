@@ -11,9 +11,9 @@ import torch
 
 from test_trainer import Told, assert_same, numbers, tiny_run, tiny_text, trained, weights
 from transformer.config import TrainConfig
-from transformer.reporting.metrics_log import EvalMetrics, Event, Phase, RunEnded, Sample, StepMetrics
 from transformer.trainer import Trainer, TrainingError
 from transformer.training import checkpoint
+from transformer.training.events import EvalMetrics, Event, Progress, RunEnded, Sample, StepMetrics
 
 
 def losses(events: list[Event]) -> list[float]:
@@ -76,14 +76,16 @@ def test_the_sample_is_the_models_and_the_draws_of_training_are_its_own(tmp_path
 
 def test_who_watches_sees_micro_batches_validation_and_saving(tmp_path: Path) -> None:
     config = tiny_run(tmp_path, max_steps=3, validation_tokens=200)
-    seen: list[Phase] = []
-    Trainer(config, tiny_text(config), [lambda event: seen.append(event) if isinstance(event, Phase) else None]).fit()
-    assert [(phase.step, phase.done, phase.total) for phase in seen if phase.doing == "training"] == [
+    seen: list[Progress] = []
+    Trainer(
+        config, tiny_text(config), [lambda event: seen.append(event) if isinstance(event, Progress) else None]
+    ).fit()
+    assert [(phase.step, phase.done, phase.total) for phase in seen if phase.activity == "training"] == [
         (step, micro_batch, 2) for step in range(3) for micro_batch in range(2)
     ]
-    rows = [(phase.done, phase.total) for phase in seen if phase.doing == "validating"]
+    rows = [(phase.done, phase.total) for phase in seen if phase.activity == "evaluating"]
     assert rows == [(16, 25), (25, 25)]
-    assert {phase.doing for phase in seen} == {"training", "validating", "writing", "saving"}
+    assert {phase.activity for phase in seen} == {"training", "evaluating", "sampling", "saving"}
 
 
 def test_a_look_is_given_up_when_the_run_shall_stop_and_taken_again_by_the_resumed_one(tmp_path: Path) -> None:
@@ -93,7 +95,7 @@ def test_a_look_is_given_up_when_the_run_shall_stop_and_taken_again_by_the_resum
     first = Trainer(config, tiny_text(config), [told])
 
     def stop(event: Event) -> None:
-        if isinstance(event, Phase) and event.doing == "saving" and event.step == 3:
+        if isinstance(event, Progress) and event.activity == "saving" and event.step == 3:
             first.stop()  # the look comes next
 
     first.observers = [told, stop]

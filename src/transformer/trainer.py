@@ -85,20 +85,20 @@ from transformer.optimizer import build_optimizers, set_learning_rate, skip_step
 from transformer.perplexity import calculate_perplexity_from_loss
 from transformer.planning.cost import flops
 from transformer.planning.hardware import device_peak, utilisation
-from transformer.reporting.metrics_log import (
-    EpochMetrics,
-    EvalMetrics,
-    Event,
-    Observer,
-    Phase,
-    RunEnded,
-    RunStarted,
-    StepMetrics,
-)
 from transformer.scheduler import lr_scale
 from transformer.training import checkpoint
 from transformer.training.device import peak_memory_bytes, pick_device
 from transformer.training.diagnosis import TrainPoint, ValidationPoint, Verdict, no_longer_improves, verdict
+from transformer.training.events import (
+    Callback,
+    EpochMetrics,
+    EvalMetrics,
+    Event,
+    Progress,
+    RunEnded,
+    RunStarted,
+    StepMetrics,
+)
 from transformer.training.metric_sums import StepSums
 from transformer.training.precision import Precision
 from transformer.training.state import begin_with, restore, run_state
@@ -121,7 +121,7 @@ class Trainer:
     """One training run. Build it, maybe resume(), then fit()."""
 
     def __init__(
-        self, config: TrainConfig, data: TextData, observers: Sequence[Observer] = (), dist: Dist | None = None
+        self, config: TrainConfig, data: TextData, observers: Sequence[Callback] = (), dist: Dist | None = None
     ) -> None:
         """Raises ConfigError for impossible settings, ValueError where the device or other processes are missing."""
         self.config = config.check()
@@ -148,7 +148,7 @@ class Trainer:
         """The epochs whose checkpoints this run has left in its folder, in order, each with its validation loss."""
         self.init_from: dict[str, Any] | None = None
         """Which checkpoint the first weights come from, its step and tokens; None: they were drawn."""
-        self.gave_up = False
+        self.early_stopped = False
         """Whether validation has surely stopped to improve, for as long as `patience` says."""
         self._asked_to_stop = self.stopping = False
         self._save_is_due = False
@@ -167,7 +167,7 @@ class Trainer:
         is_over = self.step >= self.total_steps and not self.looks_next
         if self.looks_next:  # the state was saved before this look
             self.look()
-        while not self._all_stop() and self.step < self.total_steps and not self.gave_up:
+        while not self._all_stop() and self.step < self.total_steps and not self.early_stopped:
             self.train_step()
             self.looks_next = self._epoch_ends() or self.step % self.config.eval_every == 0
             if self.looks_next or self.step % self.config.log_every == 0:
@@ -179,7 +179,7 @@ class Trainer:
                 self.save_state()
         if not is_over:
             self.save_state()
-        self.tell(RunEnded(self.step, self.tokens, self.sums.total_seconds(), self.stopping, self.gave_up))
+        self.tell(RunEnded(self.step, self.tokens, self.sums.total_seconds(), self.stopping, self.early_stopped))
 
     def stop(self) -> None:
         """Asks fit() to end after the step that it is at, on all processes. May be called by a signal's handler."""
@@ -207,8 +207,8 @@ class Trainer:
         if self.config.sample_tokens and math.isfinite(score.loss):  # else there are no probabilities to draw from
             self.sample()
         patience = self.config.patience
-        self.gave_up = patience > 0 and no_longer_improves(self.validation_points, patience)
-        if self._epoch_ends() or self.gave_up:
+        self.early_stopped = patience > 0 and no_longer_improves(self.validation_points, patience)
+        if self._epoch_ends() or self.early_stopped:
             self.finish_epoch(score)
         self.looks_next = False
 
@@ -241,7 +241,7 @@ class Trainer:
 
     def _on_device(self, micro_batches: list[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
         for number, (tokens, targets) in enumerate(micro_batches):
-            self.tell(Phase(self.step, "training", number, len(micro_batches)))
+            self.tell(Progress(self.step, "training", number, len(micro_batches)))
             yield tokens.to(self.device), targets.to(self.device)
 
     def _draw(self) -> tuple[list[tuple[Tensor, Tensor]], int]:
@@ -280,7 +280,7 @@ class Trainer:
             self.objective.compile(fullgraph=True, dynamic=False)
         parallel = self.dist.parallel(self.objective)
         if self.config.compile:
-            self.tell(Phase(self.step, "compiling"))
+            self.tell(Progress(self.step, "compiling"))
             try:
                 self._try(parallel)
             except Exception as error:
@@ -348,11 +348,11 @@ class Trainer:
     def _looked_at(self, rows: int, total: int) -> None:
         if self._asked_to_stop and self.dist.world_size == 1:  # of several processes all must measure
             raise LookGivenUpError
-        self.tell(Phase(self.step, "validating", rows, total))
+        self.tell(Progress(self.step, "evaluating", rows, total))
 
     def sample(self) -> None:
         """Lets the model write a little and tells it; the draws of chance are always the same, and its own."""
-        self.tell(Phase(self.step, "writing"))
+        self.tell(Progress(self.step, "sampling"))
         with self.dist.whole(self.model) as model:
             if self.dist.is_main:
                 self.tell(written(self, model))
@@ -409,7 +409,7 @@ class Trainer:
     def save_state(self) -> Path:
         """Writes all that resume() needs; the one before stays beside it. Returns its path."""
         path = checkpoint.state_path(self.directory, self.data.tokenizer.short_name)
-        self.tell(Phase(self.step, "saving"))
+        self.tell(Progress(self.step, "saving"))
         path = sharded_state.save(path, {**self._contents(), **run_state(self)}, self.dist)  # all have a part in it
         self._saved_at = time.monotonic()
         return path
@@ -457,6 +457,6 @@ class Trainer:
                 tokens_per_step=self.config.tokens_per_step * self.dist.world_size,
                 parameters=sum(self.model.parameter_counts().values()),
                 device=str(self.device),
-                looks_again=self.looks_next,
+                evaluation_pending=self.looks_next,
             )
         )

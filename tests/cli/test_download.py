@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from stand_in_hub import FINEWEB, StandInHub, fineweb_files, taken_for_the_hub
-from transformer.reporting.metrics_log import METRICS_FILE, EvalMetrics, StepMetrics, read_metrics
+from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
+from transformer.training.events import EvalMetrics, StepMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
 Command = Callable[..., Any]

@@ -19,9 +19,10 @@ import pytest
 import torch
 
 from same_runs import assert_same_run
-from transformer.reporting.metrics_log import METRICS_FILE, StepMetrics, read_metrics
+from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.trainer import Trainer
 from transformer.training import checkpoint
+from transformer.training.events import StepMetrics
 
 resource = pytest.importorskip("resource", reason="Windows has no limit on the size of files")
 Command = Callable[..., Any]

@@ -15,8 +15,9 @@ import pytest
 
 from same_runs import assert_same_run
 from transformer.config import ConfigError, ModelConfig, TrainConfig
-from transformer.reporting.metrics_log import METRICS_FILE, RunEnded, StepMetrics, read_metrics
+from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.training import checkpoint
+from transformer.training.events import RunEnded, StepMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ("train", "--preset", "tiny", "--max-steps", "120", "--eval-every", "50", "--log-every", "5")

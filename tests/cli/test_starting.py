@@ -16,9 +16,10 @@ import torch
 from transformer.config import PRESETS
 from transformer.dataset import open_dataset
 from transformer.perplexity import evaluate_perplexity
-from transformer.reporting.metrics_log import METRICS_FILE, StepMetrics, read_metrics
+from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.trainer import Trainer
 from transformer.training import checkpoint
+from transformer.training.events import StepMetrics
 
 Command = Callable[..., Any]
 CADENCE = ("--eval-every", "4", "--log-every", "1")

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from transformer.config import TrainConfig
-from transformer.reporting.metrics_log import METRICS_FILE, RunEnded, RunStarted, read_metrics
+from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.training import checkpoint
+from transformer.training.events import RunEnded, RunStarted
 
 Command = Callable[..., Any]
 TINY = ("train", "--preset", "tiny", "--dataset", "story.txt", "--seq-length", "16", "--batch-size", "4")

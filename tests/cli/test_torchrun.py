@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 import torch
 
-from transformer.reporting.metrics_log import METRICS_FILE, EvalMetrics, RunEnded, StepMetrics, read_metrics
+from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.training import checkpoint
+from transformer.training.events import EvalMetrics, RunEnded, StepMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ("train", "--preset", "tiny", "--device", "cpu", "--dropout", "0", "--max-steps", "12", "--log-every", "1")

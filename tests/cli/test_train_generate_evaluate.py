@@ -26,9 +26,10 @@ import torch
 from transformer.config import PRESETS, SAMPLING_PRESETS
 from transformer.dataset import open_dataset
 from transformer.perplexity import evaluate_perplexity
-from transformer.reporting.metrics_log import EpochMetrics, EvalMetrics, RunEnded, RunStarted, StepMetrics, read_metrics
+from transformer.reporting.metrics_log import read_metrics
 from transformer.trainer import Trainer
 from transformer.training import checkpoint
+from transformer.training.events import EpochMetrics, EvalMetrics, RunEnded, RunStarted, StepMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
 Command = Callable[..., Any]

@@ -26,8 +26,9 @@ import torch
 
 from forks import ROOT, Forks, command, serve, wait_for
 from stand_in_hub import FINEWEB, StandInHub, fineweb_files
-from transformer.reporting.metrics_log import METRICS_FILE, EpochMetrics, RunStarted, StepMetrics, read_metrics
+from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.training import checkpoint
+from transformer.training.events import EpochMetrics, RunStarted, StepMetrics
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")]
 

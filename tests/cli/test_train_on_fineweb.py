@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 
 from stand_in_hub import FINEWEB, StandInHub, fineweb_files, taken_for_the_hub
-from transformer.reporting.metrics_log import METRICS_FILE, EvalMetrics, StepMetrics, read_metrics
+from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.trainer import Trainer
 from transformer.training import checkpoint
+from transformer.training.events import EvalMetrics, StepMetrics
 
 pytestmark = pytest.mark.slow  # whole runs, several of them in processes of their own
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from transformer.reporting.metrics_log import METRICS_FILE, EvalMetrics, StepMetrics, read_metrics
+from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
+from transformer.training.events import EvalMetrics, StepMetrics
 
 Command = Callable[..., Any]
 RUN = ("train", "--preset", "tiny", "--max-steps", "20", "--eval-every", "10", "--log-every", "5")

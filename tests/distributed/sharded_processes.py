@@ -17,10 +17,10 @@ from test_trainer import numbers, tiny_run, tiny_text
 from transformer.config import TrainConfig
 from transformer.distributed import sharded_checkpoint as sharded_state
 from transformer.distributed.processes import Dist
-from transformer.reporting.metrics_log import Event
 from transformer.trainer import Trainer
 from transformer.training import checkpoint
 from transformer.training.checkpoint import CheckpointError
+from transformer.training.events import Event
 
 SHAPES: dict[str, dict[str, Any]] = {
     "adamw": {"d_model": 6, "num_layers": 2, "validation_tokens": 100},  # 13 rows; 6 numbers are not a multiple of 4

@@ -18,11 +18,11 @@ from sharded_processes import PROMPT, ROWS, SHAPES
 from test_trainer import assert_same, numbers, tiny_run, tiny_text, weights
 from transformer.distributed import sharded_checkpoint as sharded_state
 from transformer.distributed.sharded_checkpoint import newest_first
-from transformer.reporting.metrics_log import Event
 from transformer.trainer import Trainer
 from transformer.training import checkpoint
 from transformer.training.checkpoint import CheckpointError
 from transformer.training.checkpoint_report import inspect
+from transformer.training.events import Event
 
 HERE = Path(__file__).parent
 Seen = list[dict[str, Any]]

@@ -15,8 +15,8 @@ import torch
 from test_trainer import Told, numbers, tiny_run, tiny_text, weights
 from transformer.config import TrainConfig
 from transformer.distributed.processes import Dist
-from transformer.reporting.metrics_log import Event
 from transformer.trainer import OtherProcessError, Trainer
+from transformer.training.events import Event
 
 DROPOUT = {"dropout": 0.2, "batch_size": 1, "position": "rotary", "num_layers": 2}
 LATER = {"epochs": 3, "max_steps": 9, "eval_every": 4}

@@ -33,9 +33,9 @@ from transformer.planning.cost import (
     seconds,
     smaller_batches,
 )
-from transformer.reporting.metrics_log import EpochMetrics, EvalMetrics
 from transformer.text import load_shakespeare, train_bpe
 from transformer.training import checkpoint
+from transformer.training.events import EpochMetrics, EvalMetrics
 from transformer.training_utils import Objective, accumulate_gradients
 
 SMALL = ModelConfig(

@@ -12,21 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformer.reporting.metrics_log import (
-    KINDS,
-    METRICS_FILE,
+from transformer.reporting.metrics_log import KINDS, METRICS_FILE, MetricsLog, from_line, read_metrics, to_line
+from transformer.training.events import (
     EpochMetrics,
     EvalMetrics,
     Event,
-    MetricsLog,
-    Phase,
+    Progress,
     RunEnded,
     RunStarted,
     Sample,
     StepMetrics,
-    from_line,
-    read_metrics,
-    to_line,
 )
 
 START = RunStarted("checkpoints", 0, 20, 5, 32, 1000, "cpu")
@@ -55,7 +50,7 @@ def test_every_kind_of_event_comes_back_equal(tmp_path: Path) -> None:
 
 
 def test_phases_are_for_those_who_watch_and_are_not_kept(tmp_path: Path) -> None:
-    assert read_metrics(told(tmp_path, START, Phase(0, "validating", 3, 10), STEP)) == [START, STEP]
+    assert read_metrics(told(tmp_path, START, Progress(0, "evaluating", 3, 10), STEP)) == [START, STEP]
 
 
 def test_each_line_is_an_object_with_its_kind_first(tmp_path: Path) -> None:

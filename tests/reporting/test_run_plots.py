@@ -13,9 +13,10 @@ from transformer import ModelConfig, TrainConfig
 from transformer.config import DataConfig
 from transformer.dataset import open_dataset
 from transformer.reporting.history import Against, read_histories, smoothed
-from transformer.reporting.metrics_log import METRICS_FILE, EvalMetrics, Event, MetricsLog, RunStarted, StepMetrics
+from transformer.reporting.metrics_log import METRICS_FILE, MetricsLog
 from transformer.reporting.run_plots import draw, save_loss_curve
 from transformer.trainer import Trainer
+from transformer.training.events import EvalMetrics, Event, RunStarted, StepMetrics
 
 PNG = b"\x89PNG\r\n\x1a\n"
 STEP = StepMetrics(1, 1, 5.5, 244.7, 1e-4, 1.25, 32, 1000.0, 0.1)

@@ -14,17 +14,17 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from transformer.config import TrainConfig
-from transformer.reporting.metrics_log import (
+from transformer.reporting.trackers import TRACKERS, Tracking, check_installed, remembered_id
+from transformer.training.events import (
     EpochMetrics,
     EvalMetrics,
     Event,
-    Phase,
+    Progress,
     RunEnded,
     RunStarted,
     Sample,
     StepMetrics,
 )
-from transformer.reporting.trackers import TRACKERS, Tracking, check_installed, remembered_id
 
 START = RunStarted("checkpoints", 0, 20, 5, 32, 1000, "cpu")
 STEP = StepMetrics(1, 1, 5.5, 244.7, 1e-4, 1.25, 32, 1000.0, 0.1, skipped=2, memory_bytes=64)
@@ -78,7 +78,7 @@ def curve(folder: Path, name: str) -> list[tuple[int, float]]:
 def test_each_event_becomes_numbers_or_text_at_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TRACKERS, "recorder", Recorder)
     tracking = Tracking(["recorder"], tmp_path, SETTINGS)
-    tell(tracking, START, STEP, LOOK, Sample(5, "Once ", "upon"), Phase(5, "saving"), EPOCH, END)
+    tell(tracking, START, STEP, LOOK, Sample(5, "Once ", "upon"), Progress(5, "saving"), EPOCH, END)
     recorder = tracking.trackers["recorder"]
     assert isinstance(recorder, Recorder)
     numbers = {

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from transformer.reporting.metrics_log import METRICS_FILE, EvalMetrics, StepMetrics, read_metrics
+from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.training import checkpoint
+from transformer.training.events import EvalMetrics, StepMetrics
 
 
 def assert_same_run(one: Path, other: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from transformer.config import SamplingConfig
 from transformer.planning.cost import readable
-from transformer.reporting.metrics_log import StepMetrics
 from transformer.sampling import unused
+from transformer.training.events import StepMetrics
 
 
 def step_numbers(event: StepMetrics) -> str:

@@ -12,7 +12,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
-from transformer.reporting.metrics_log import METRICS_FILE, EvalMetrics, StepMetrics, read_metrics
+from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
+from transformer.training.events import EvalMetrics, StepMetrics
 
 Against = Literal["tokens", "steps", "seconds"]
 

@@ -1,126 +1,28 @@
-"""What happens in a training run, as events, and the file that keeps them: one JSON object a line.
-
-The trainer tells its observers these events; the metrics file, the terminal's display and the plots all read the same.
-"""
+"""The metrics file of a training run, metrics.jsonl: one event (training/events.py) per line, as a JSON object."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
+
+from transformer.training.events import (
+    EpochMetrics,
+    EvalMetrics,
+    Event,
+    Progress,
+    RunEnded,
+    RunStarted,
+    Sample,
+    StepMetrics,
+)
 
 METRICS_FILE = "metrics.jsonl"
 
 
-@dataclass(frozen=True)
-class RunStarted:
-    """A run begins, or goes on at `step`."""
-
-    run: str
-    step: int
-    total_steps: int
-    steps_per_epoch: int
-    tokens_per_step: int
-    parameters: int
-    device: str
-    looks_again: bool = False
-    """Whether the run was saved just before it looked at the validation text at `step`, and now looks."""
-
-
-@dataclass(frozen=True)
-class StepMetrics:
-    """The optimizer steps since the last of these events. Losses in nats a token, rates per second."""
-
-    step: int
-    epoch: int
-    loss: float
-    perplexity: float
-    learning_rate: float
-    grad_norm: float
-    tokens: int
-    tokens_per_second: float
-    seconds: float
-    skipped: int = 0
-    """Steps among them whose gradient was not finite, and which changed nothing."""
-    memory_bytes: int = 0
-    """Most memory that the device has given the run so far, on a CPU that the process has taken; 0: not known."""
-    utilisation: float = 0.0
-    """Share of the device's peak operations that reach the model (runtime/capacity.py); 0: peak not known."""
-
-
-@dataclass(frozen=True)
-class EvalMetrics:
-    """The model on the validation text."""
-
-    step: int
-    epoch: int
-    loss: float
-    perplexity: float
-    bits_per_byte: float
-    tokens: int
-    seconds: float
-    loss_error: float | None = None
-    """Standard error of the loss as a level: how much another text of this size might differ."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What the model writes at this step, always with the same draws of chance."""
-
-    step: int
-    prompt: str
-    text: str
-    """What follows the prompt."""
-
-
-@dataclass(frozen=True)
-class EpochMetrics:
-    """The end of an epoch: the loss over all its training tokens, beside validation's."""
-
-    epoch: int
-    step: int
-    train_loss: float
-    train_perplexity: float
-    validation_loss: float
-    validation_perplexity: float
-    checkpoint: str
-    verdict: str = ""
-    """learning, overfitting, underfitting, ..."""
-    reason: str = ""
-    """The evidence for the verdict, and what to try (verdict.py)."""
-
-
-@dataclass(frozen=True)
-class RunEnded:
-    """All steps are done, or the run was asked to stop and has saved its state."""
-
-    step: int
-    tokens: int
-    seconds: float
-    stopped: bool = False
-    gave_up: bool = False
-    """Whether the validation loss had surely stopped to fall, for as long as `patience` says."""
-
-
-@dataclass(frozen=True)
-class Phase:
-    """What the run is busy with, for whoever watches; the metrics file does not keep it."""
-
-    step: int
-    """Steps done so far."""
-    doing: str
-    """training, compiling, validating, writing or saving."""
-    done: int = 0
-    total: int = 0
-    """Parts of it, where it has parts: the micro-batches of a step, or rows of the validation text."""
-
-
-Event = RunStarted | StepMetrics | EvalMetrics | Sample | EpochMetrics | RunEnded | Phase
-Observer = Callable[[Event], None]
 KINDS: dict[str, type[Event]] = {
     "start": RunStarted,
     "step": StepMetrics,
@@ -130,10 +32,12 @@ KINDS: dict[str, type[Event]] = {
     "end": RunEnded,
 }
 _NAMES = {cls: kind for kind, cls in KINDS.items()}
+_OLD_FIELDS = {"looks_again": "evaluation_pending", "gave_up": "early_stopped"}
+"""Field names in files written by earlier versions, and their names today."""
 
 
 class MetricsLog:
-    """An observer that appends every event but phases to `directory`/metrics.jsonl.
+    """A callback that appends every event except Progress to `directory`/metrics.jsonl.
 
     A run that starts at step 0 begins a new file; one that goes on keeps the events up to its step.
     """
@@ -142,7 +46,7 @@ class MetricsLog:
         self.path = directory / METRICS_FILE
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Phase):
+        if isinstance(event, Progress):
             return
         if isinstance(event, RunStarted):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +73,7 @@ def _is_after(line: str, start: RunStarted) -> bool:
         if isinstance(event, RunEnded):
             return True  # it did not end there
         looks = isinstance(event, EvalMetrics | Sample | EpochMetrics)
-        return event.step > start.step or (looks and event.step == start.step and start.looks_again)
+        return event.step > start.step or (looks and event.step == start.step and start.evaluation_pending)
     return False
 
 
@@ -187,6 +91,7 @@ def from_line(line: str) -> Event:
     try:
         values: dict[str, Any] = json.loads(line)
         cls = KINDS[values.pop("event")]
+        values = {_OLD_FIELDS.get(name, name): value for name, value in values.items()}
         for field in fields(cls):
             if field.type == "float" and values.get(field.name, 0.0) is None:
                 values[field.name] = math.nan

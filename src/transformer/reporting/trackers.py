@@ -17,15 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from transformer.reporting.metrics_log import (
-    EpochMetrics,
-    EvalMetrics,
-    Event,
-    RunEnded,
-    RunStarted,
-    Sample,
-    StepMetrics,
-)
+from transformer.training.events import EpochMetrics, EvalMetrics, Event, RunEnded, RunStarted, Sample, StepMetrics
 
 PROJECT = "transformer"
 """What Weights & Biases and trackio file the runs under."""

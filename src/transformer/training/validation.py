@@ -13,7 +13,7 @@ from transformer.config import IGNORE, SAMPLING_PRESETS
 from transformer.inference.text_stream import write
 from transformer.model import DecoderOnlyTransformer
 from transformer.perplexity import Evaluation, Spread, evaluate_perplexity
-from transformer.reporting.metrics_log import EvalMetrics, Sample
+from transformer.training.events import EvalMetrics, Sample
 
 if TYPE_CHECKING:
     from transformer.trainer import Trainer

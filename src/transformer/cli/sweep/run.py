@@ -16,9 +16,10 @@ from transformer.cli.train.run import train
 from transformer.config import ConfigError
 from transformer.data.hub.errors import HubError
 from transformer.reporting.history import History, read_histories
-from transformer.reporting.metrics_log import METRICS_FILE, EpochMetrics, RunEnded, read_metrics
+from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.reporting.run_plots import save_loss_curve
 from transformer.training.checkpoint import CheckpointError, states
+from transformer.training.events import EpochMetrics, RunEnded
 
 
 @dataclass
@@ -107,4 +108,4 @@ def is_finished(variant: Variant) -> bool:
     if not events or not isinstance(end := events[-1], RunEnded) or end.stopped:
         return False
     epochs = max((event.epoch for event in events if isinstance(event, EpochMetrics)), default=0)
-    return end.gave_up or (end.step >= config.max_steps if config.max_steps else epochs >= config.epochs)
+    return end.early_stopped or (end.step >= config.max_steps if config.max_steps else epochs >= config.epochs)

@@ -22,11 +22,11 @@ from transformer.cli.train.forecast import Forecast
 from transformer.config import TrainConfig
 from transformer.dataset import FetchProgress
 from transformer.planning.cost import readable
-from transformer.reporting.metrics_log import (
+from transformer.training.events import (
     EpochMetrics,
     EvalMetrics,
     Event,
-    Phase,
+    Progress,
     RunEnded,
     RunStarted,
     Sample,
@@ -74,7 +74,7 @@ class TrainingDisplay:
         match event:
             case RunStarted():
                 self._started(event)
-            case Phase():
+            case Progress():
                 self._busy(event)
             case StepMetrics():
                 self.memory_bytes = event.memory_bytes
@@ -101,7 +101,7 @@ class TrainingDisplay:
                 )
                 self.console.print(f"{event.verdict}: {event.reason}")
             case RunEnded():
-                if event.gave_up:
+                if event.early_stopped:
                     self.console.print(f"validation no longer improves: ended at step {event.step}, as --patience asks")
                 rate = event.tokens / event.seconds if event.seconds else 0.0
                 self.console.print(
@@ -125,12 +125,12 @@ class TrainingDisplay:
         self.bars.steps(total=event.total_steps, completed=event.step)
         self.forecast = Forecast(self.config, event)
 
-    def _busy(self, phase: Phase) -> None:
+    def _busy(self, phase: Progress) -> None:
         """Moves the bars; after a few steps says how long the run will take."""
-        if phase.doing == "validating":
-            self.bars.beside("validating", phase.done, phase.total, "rows of validation text")
-        elif phase.doing != "training":
-            self.bars.steps(numbers=phase.doing)
+        if phase.activity == "evaluating":
+            self.bars.beside("evaluating", phase.done, phase.total, "rows of validation text")
+        elif phase.activity != "training":
+            self.bars.steps(numbers=phase.activity)
         else:
             self.bars.steps(completed=phase.step + phase.done / phase.total)
             if self.forecast is not None and (line := self.forecast.at(phase)):

@@ -12,9 +12,9 @@ from transformer.cli.formatting import duration
 from transformer.config import TrainConfig
 from transformer.dataset import TextData, TokenDocuments
 from transformer.planning.cost import cost, seconds
-from transformer.reporting.metrics_log import Phase, RunStarted
 from transformer.text import load_tokenizer
 from transformer.trainer import Trainer
+from transformer.training.events import Progress, RunStarted
 
 TIMED_STEPS = 3
 """So many steps, after the first, are timed."""
@@ -34,7 +34,7 @@ class Forecast:
         self.first_step = event.step
         self.started: list[float] = []
 
-    def at(self, phase: Phase) -> str | None:
+    def at(self, phase: Progress) -> str | None:
         """Takes note of a phase of training; returns the line to show, when there is one."""
         if phase.done or phase.step != self.first_step + len(self.started):
             return None

@@ -13,12 +13,13 @@ from transformer.cli.train.session import as_opened, fit, open_together, told_on
 from transformer.cli.train.start import starting_point, take_over
 from transformer.config import TrainConfig
 from transformer.distributed.processes import Dist
-from transformer.reporting.metrics_log import METRICS_FILE, MetricsLog, StepMetrics, read_metrics
+from transformer.reporting.metrics_log import METRICS_FILE, MetricsLog, read_metrics
 from transformer.reporting.run_plots import save_loss_curve
 from transformer.reporting.trackers import Tracking, check_installed
 from transformer.trainer import Trainer
 from transformer.training import checkpoint
 from transformer.training.device import pick_device
+from transformer.training.events import StepMetrics
 
 
 def train(
