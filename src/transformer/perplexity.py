@@ -47,31 +47,19 @@ a run's looks at itself, and each row's first tokens have little before them, or
 `document_scores.score_documents` reads every document alone, in windows that overlap, so that each token has context.
 Tokens with more context are easier, so its numbers tend to lie lower: compare them with each other, not with looks.
 
-**How sure.** Another choice of documents would have given another number. Tokens of one document resemble each other,
-so documents, not tokens, are the independent draws. With loss L = sum n_d / sum t_d over D documents of n_d nats and
-t_d tokens, a ratio of two sums, the usual linearised estimate of its standard error is
-
-    s = sqrt(D / (D - 1) * sum_d (n_d - L t_d)^2) / sum_d t_d
-
-Two models on the same documents are compared by the differences document by document (`Scores.minus`): what makes a
-document hard is hard for both and cancels, so that a difference far below either one's own error shows.
-
 **Cost.** A forward pass over the text, without the table of logits (loss.py).
-**Not chosen.** Student's t for few documents: read s with care below ten of them. Error bars over tokens: too short.
 **Is it working?** An untrained model scores about ln V; training text scores no worse than validation text.
 
 Papers: perplexity, Jelinek et al. 1977, "Perplexity, a measure of the difficulty of speech recognition tasks"; Shannon
-1951, "Prediction and entropy of printed English"; bits per byte across encodings, arXiv 2101.00027; the error of a
-ratio, Cochran 1977, "Sampling Techniques", chapter 6; paired differences, arXiv 2411.00640.
+1951, "Prediction and entropy of printed English"; bits per byte across encodings, arXiv 2101.00027.
 Read before: loss.py. Next: document_scores.py, scheduler.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -106,106 +94,6 @@ class Evaluation:
         return self.nats / math.log(2) / self.text_bytes if self.text_bytes else math.nan
 
 
-class Difference(NamedTuple):
-    """How much more one model needs than another on the same documents."""
-
-    bits_per_byte: float
-    error: float | None
-    """Its standard error; None for fewer than two documents."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What a model scored on each of D documents."""
-
-    nats: Tensor
-    """Summed surprise, (D,) float64."""
-    tokens: Tensor
-    """Tokens predicted, end-of-text among them, (D,) int64."""
-    text_bytes: Tensor
-    """The text's size, (D,) int64."""
-
-    def __len__(self) -> int:
-        """The number of documents."""
-        return len(self.nats)
-
-    @property
-    def evaluation(self) -> Evaluation:
-        """The sums over all documents."""
-        return Evaluation(float(self.nats.sum()), int(self.tokens.sum()), int(self.text_bytes.sum()))
-
-    @property
-    def loss_error(self) -> float | None:
-        """The standard error of the loss, in nats a token; None for fewer than two documents."""
-        return _ratio_error(self.nats, self.tokens)
-
-    @property
-    def perplexity_error(self) -> float | None:
-        """The standard error of the perplexity, from that of the loss by the slope of exp."""
-        return None if self.loss_error is None else self.evaluation.perplexity * self.loss_error
-
-    @property
-    def bits_per_byte_error(self) -> float | None:
-        """The standard error of the bits per byte; None for fewer than two documents."""
-        return _ratio_error(self.nats / math.log(2), self.text_bytes)
-
-    def minus(self, other: Scores) -> Difference:
-        """Returns this model's bits per byte less the other's, paired by document.
-
-        Raises ValueError where the documents are not of equal sizes; see `shared`.
-        """
-        if not torch.equal(self.text_bytes, other.text_bytes):
-            raise ValueError("the two models were not measured on the same documents: cut both with shared()")
-        bits = (self.nats - other.nats) / math.log(2)  # (D,)
-        return Difference(float(bits.sum() / self.text_bytes.sum()), _ratio_error(bits, self.text_bytes))
-
-
-def shared(scores: Sequence[Scores]) -> list[Scores]:
-    """Cuts scores of one text to the documents, from the first on, that all of them have whole.
-
-    A limit in tokens ends sooner for an encoding with more tokens to the text, often inside a document.
-    """
-    count = min(map(len, scores), default=0)
-    sizes = [score.text_bytes[:count] for score in scores]
-    alike = torch.stack([size == sizes[0] for size in sizes]).all(0) if sizes else torch.ones(0)  # (count,)
-    whole = int(alike.long().cumprod(0).sum())
-    return [Scores(score.nats[:whole], score.tokens[:whole], score.text_bytes[:whole]) for score in scores]
-
-
-def _ratio_error(parts: Tensor, sizes: Tensor) -> float | None:
-    """The standard error of sum(parts) / sum(sizes), both (D,), over draws of documents; None for fewer than two."""
-    total = float(sizes.sum())
-    if len(parts) < 2 or not total:
-        return None
-    residuals = parts - parts.sum() / total * sizes  # (D,)
-    return math.sqrt(float(residuals.square().sum()) * len(parts) / (len(parts) - 1)) / total
-
-
-@dataclass
-class Spread:
-    """How much batches differ in loss, from sums that add up over batches and over processes."""
-
-    batches: float = 0.0
-    nats_squared: float = 0.0
-    nats_times_tokens: float = 0.0
-    tokens_squared: float = 0.0
-
-    def add(self, nats: float, tokens: float) -> None:
-        """Adds a batch."""
-        self.batches += 1
-        self.nats_squared += nats * nats
-        self.nats_times_tokens += nats * tokens
-        self.tokens_squared += tokens * tokens
-
-    def loss_error(self, evaluation: Evaluation) -> float | None:
-        """Returns the standard error of the evaluation's loss, as a level; None for fewer than two batches."""
-        if self.batches < 2 or not evaluation.tokens:
-            return None
-        loss = evaluation.loss
-        squares = self.nats_squared - 2 * loss * self.nats_times_tokens + loss**2 * self.tokens_squared
-        return math.sqrt(max(0.0, squares) * self.batches / (self.batches - 1)) / evaluation.tokens
-
-
 def evaluate_perplexity(
     model: DecoderOnlyTransformer,
     inputs: Tensor,
@@ -213,16 +101,15 @@ def evaluate_perplexity(
     text_bytes: int = 0,
     batch_size: int = 16,
     end_of_text: int | None = None,
-    spread: Spread | None = None,
-    progress: Callable[[int], object] | None = None,
+    on_batch: Callable[[int, float, int], object] | None = None,
 ) -> Evaluation:
     """Scores a text that dataset.validation_rows cut: inputs and targets (rows, T) int64 on any device.
 
     sum_i -ln p(target_i | the row before it), and the count of i; their quotient is the loss, exp of that the
     perplexity (Jelinek et al. 1977). Targets of IGNORE do not count. `text_bytes` is the size of the text that the
     targets spell. Given the id of end-of-text, attention stays within documents, as it should for a model that was
-    trained so. `spread` collects how much the batches differ; `progress` is told the rows that are done. Dropout is
-    off; the model's mode is restored.
+    trained so. `on_batch` is called after each batch with the rows done so far and the batch's nats and tokens.
+    Dropout is off; the model's mode is restored.
     """
     nats, tokens = torch.zeros((), dtype=torch.float64), 0
     device = model.device
@@ -232,10 +119,8 @@ def evaluate_perplexity(
             batch_nats, count = model.loss(rows.to(device), wanted.to(device), end_of_text)
             nats += batch_nats.double().cpu()
             tokens += int(count)
-            if spread is not None and count:
-                spread.add(float(batch_nats), int(count))
-            if progress is not None:
-                progress(min(len(inputs), number * batch_size))
+            if on_batch is not None:
+                on_batch(min(len(inputs), number * batch_size), float(batch_nats), int(count))
     return Evaluation(float(nats), tokens, text_bytes)
 
 

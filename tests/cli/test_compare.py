@@ -21,7 +21,7 @@ import torch
 from transformer import DecoderOnlyTransformer
 from transformer.config import DataConfig, ModelConfig, TrainConfig
 from transformer.evaluation.ranking import Measured, rank
-from transformer.perplexity import Scores
+from transformer.evaluation.statistics import DocumentScores
 from transformer.text import Tokenizer, load_tokenizer, split_documents, train_bpe
 from transformer.training import checkpoint
 
@@ -274,7 +274,7 @@ def test_a_narrow_terminal_leaves_columns_out_before_it_breaks_numbers() -> None
     from transformer.cli.compare.table import ranking_table
 
     sizes = torch.tensor([100, 200])
-    scores = Scores(sizes.double(), sizes, sizes)
+    scores = DocumentScores(sizes.double(), sizes, sizes)
     ranking = rank("text", [Measured(Path(f"run{n}/m.pt"), "byte", 1, 10, scores) for n in range(2)])
     headings = {width: [column.header for column in ranking_table(ranking, width).columns] for width in (80, 140)}
     assert {"encoding", "perplexity", "tokens seen"} <= set(headings[140])

@@ -15,8 +15,8 @@ from transformers import GPT2LMHeadModel
 from parity.test_gpt2 import ours, theirs
 from transformer import DecoderOnlyTransformer
 from transformer.evaluation.document_perplexity import score_documents, window_sizes, windows
+from transformer.evaluation.statistics import DocumentScores
 from transformer.loss import TILED_FROM_VOCAB
-from transformer.perplexity import Scores
 from transformer.text import Tokens
 
 Models = Callable[..., DecoderOnlyTransformer]
@@ -29,7 +29,7 @@ def texts(*lengths: int, vocab: int = 16, seed: int = 0) -> list[Tokens]:
     return [np.append(chance.integers(0, vocab, max(0, n - 1)), EOT).astype(np.uint32)[:n] for n in lengths]
 
 
-def score(model: DecoderOnlyTransformer, documents: list[Tokens], **how: int | None) -> Scores:
+def score(model: DecoderOnlyTransformer, documents: list[Tokens], **how: int | None) -> DocumentScores:
     return score_documents(model, documents, [len(tokens) for tokens in documents], EOT, **how)  # type: ignore[arg-type]
 
 

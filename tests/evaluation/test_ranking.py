@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transformer.evaluation.ranking import Measured, Ranking, bar, effective_documents, rank, students_t
-from transformer.perplexity import Scores
+from transformer.evaluation.statistics import DocumentScores
 from transformer.reporting.ranking_plot import draw, save_ranking
 
 
 def scored(name: str, nats: torch.Tensor, text_bytes: torch.Tensor, tokens: int = 100, epoch: int = 1) -> Measured:
-    return Measured(Path(name), "byte", epoch, tokens, Scores(nats, text_bytes + 1, text_bytes))
+    return Measured(Path(name), "byte", epoch, tokens, DocumentScores(nats, text_bytes + 1, text_bytes))
 
 
 def drawn(levels: list[float], documents: int, noise: float, chance: torch.Generator) -> list[Measured]:
@@ -70,7 +70,7 @@ def test_one_document_or_one_checkpoint_tells_nothing() -> None:
 
 
 def test_documents_of_other_sizes_cannot_be_ranked() -> None:
-    with pytest.raises(ValueError, match="not measured on the same documents"):
+    with pytest.raises(ValueError, match="not evaluated on the same documents"):
         rank("text", [scored("a", torch.ones(2).double(), torch.tensor([1, n])) for n in (1, 2)])
 
 

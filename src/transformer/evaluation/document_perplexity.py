@@ -24,10 +24,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from transformer.evaluation.statistics import DocumentScores
 from transformer.generation import evaluating
 from transformer.loss import token_nats
 from transformer.model import DecoderOnlyTransformer
-from transformer.perplexity import Scores
 
 TokenArray = Sequence[int] | npt.NDArray[np.uint32]
 
@@ -79,7 +79,7 @@ def score_documents(
     context: int | None = None,
     batch_size: int = 16,
     progress: Callable[[int], object] | None = None,
-) -> Scores:
+) -> DocumentScores:
     """Scores each document alone: its tokens, the end-of-text after them included, and the bytes of its text.
 
     batch_size is in windows, of several documents together; it changes speed and memory, not the scores. `progress` is
@@ -103,7 +103,7 @@ def score_documents(
             scored += len(owners)
             if progress is not None:
                 progress(scored)
-    return Scores(
+    return DocumentScores(
         nats, torch.tensor([len(tokens) for tokens in documents], dtype=torch.int64), torch.as_tensor(text_bytes).long()
     )
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from transformer.perplexity import Difference, Scores
+from transformer.evaluation.statistics import Difference, DocumentScores
 
 WRONG = 0.025
 """Chance, at most, that a checkpoint is called best and is not."""
@@ -41,7 +41,7 @@ class Measured:
     epoch: int | None
     tokens: int
     """Tokens seen in training."""
-    scores: Scores
+    scores: DocumentScores
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def rank(text: str, measured: Sequence[Measured]) -> Ranking:
     return Ranking(text, rows, needed)
 
 
-def effective_documents(scores: Scores) -> float:
+def effective_documents(scores: DocumentScores) -> float:
     """Returns how many documents of one size would tell as much: at most as many as there are."""
     sizes = scores.text_bytes.double()
     return float(sizes.sum() ** 2 / sizes.square().sum())

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from transformer.config import IGNORE, SAMPLING_PRESETS
+from transformer.evaluation.statistics import LossVariance
 from transformer.inference.text_stream import write
 from transformer.model import DecoderOnlyTransformer
-from transformer.perplexity import Evaluation, Spread, evaluate_perplexity
+from transformer.perplexity import Evaluation, evaluate_perplexity
 from transformer.training.events import EvalMetrics, Sample
 
 if TYPE_CHECKING:
@@ -26,22 +27,26 @@ class LookGivenUpError(Exception):
 def measured(trainer: Trainer, progress: Callable[[int, int], object]) -> EvalMetrics:
     """Returns the score of all processes' shares of the validation text; `progress` gets rows done and all rows."""
     started = time.perf_counter()
-    dist, spread = trainer.dist, Spread()
+    dist, variance = trainer.dist, LossVariance()
     inputs, targets = (
         dist.share(rows, padding) for rows, padding in zip(trainer.data.validation, (0, IGNORE), strict=True)
     )
+
+    def on_batch(rows: int, nats: float, tokens: int) -> None:
+        variance.add(nats, tokens)
+        progress(rows, len(inputs))
+
     with trainer.precision.tf32(), trainer.precision.autocast():
         own = evaluate_perplexity(
-            trainer.model, inputs, targets, end_of_text=trainer.objective.end_of_text, spread=spread,
-            progress=lambda rows: progress(rows, len(inputs)),
+            trainer.model, inputs, targets, end_of_text=trainer.objective.end_of_text, on_batch=on_batch,
         )  # fmt: skip
-    sums = torch.tensor([own.nats, own.tokens, *astuple(spread)], dtype=torch.float64)
+    sums = torch.tensor([own.nats, own.tokens, *astuple(variance)], dtype=torch.float64)
     nats, tokens, *sums_of_squares = dist.sum(sums).tolist()
     score = Evaluation(nats, int(tokens), trainer.data.validation_bytes)
     seconds = time.perf_counter() - started
     return EvalMetrics(
         trainer.step, trainer.epoch, score.loss, score.perplexity, score.bits_per_byte, score.tokens, seconds,
-        Spread(*sums_of_squares).loss_error(score),
+        LossVariance(*sums_of_squares).loss_error(score),
     )  # fmt: skip
 
 

@@ -13,8 +13,8 @@ from transformer.config import TrainConfig
 from transformer.data.eval_documents import Documents
 from transformer.dataset import Tell
 from transformer.evaluation.ranking import Measured, Ranking, rank
+from transformer.evaluation.statistics import common_documents
 from transformer.fineweb_dataset import encoding_id
-from transformer.perplexity import shared
 from transformer.text import Tokenizer, tokenizer_from_state
 from transformer.training import checkpoint
 from transformer.training.checkpoint import CheckpointError
@@ -90,7 +90,7 @@ class Scoring:
     def rank(self, group: Sequence[tuple[Candidate, Documents]]) -> Ranking | None:
         """Measures checkpoints on one text and ranks them by the documents that all encodings have whole."""
         measured = [one for candidate, documents in group if (one := self.measure(candidate, documents))]
-        scores = shared([one.scores for one in measured])
+        scores = common_documents([one.scores for one in measured])
         if measured and not len(scores[0]):
             limit = f"--max-tokens {self.options.max_tokens}" if self.options.max_tokens else "the usual --max-tokens"
             error = ValueError(f"no document fits {limit} in every encoding: a larger one compares them")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from transformer.evaluation.ranking import WRONG, Ranking, Row
-from transformer.perplexity import Difference
+from transformer.evaluation.statistics import Difference
 
 BESIDE = 120
 """Characters that all columns but the path's take at most, about."""

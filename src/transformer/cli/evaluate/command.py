@@ -27,7 +27,8 @@ from transformer.cli.download_progress import fetch_numbers, teller
 from transformer.cli.evaluate.options import MeasureOptions, Texts, baselines, score, verdict
 from transformer.cli.json_output import print_json
 from transformer.data.eval_documents import Documents
-from transformer.perplexity import Evaluation, Scores
+from transformer.evaluation.statistics import DocumentScores
+from transformer.perplexity import Evaluation
 from transformer.training.checkpoint import LoadedModel
 
 
@@ -75,13 +76,18 @@ def bar(out: Console, total: int) -> Iterator[Any]:
 
 
 def show(
-    out: Console, loaded: LoadedModel, documents: Documents, scores: Scores, windows: tuple[int, int], seconds: float
+    out: Console,
+    loaded: LoadedModel,
+    documents: Documents,
+    scores: DocumentScores,
+    windows: tuple[int, int],
+    seconds: float,
 ) -> None:
     """Prints the numbers and what they mean."""
     result = scores.evaluation
     others = baselines(loaded, documents, result)
     table = Table(title=documents.name, title_justify="left")
-    for name in ("", "model", "±", "frequencies only", "knowing nothing"):
+    for name in ("", "model", "±", "unigram baseline", "uniform baseline"):
         table.add_column(name, justify="right" if name else "left")
     rows = [("loss", scores.loss_error, 4), ("perplexity", scores.perplexity_error, 2)]
     for name, error, digits in [*rows, ("bits per byte", scores.bits_per_byte_error, 4)]:
@@ -99,7 +105,7 @@ def show(
 
 
 def report(
-    loaded: LoadedModel, documents: Documents, scores: Scores, windows: tuple[int, int], seconds: float
+    loaded: LoadedModel, documents: Documents, scores: DocumentScores, windows: tuple[int, int], seconds: float
 ) -> dict[str, Any]:
     """Returns everything as plain values."""
     result = scores.evaluation

@@ -14,7 +14,8 @@ from transformer.config import DataConfig
 from transformer.data.eval_documents import Documents, encode_documents, held_out_documents, training_counts
 from transformer.dataset import Tell, say_nothing
 from transformer.evaluation.document_perplexity import score_documents, window_sizes
-from transformer.perplexity import Evaluation, Scores, unigram_nats
+from transformer.evaluation.statistics import DocumentScores
+from transformer.perplexity import Evaluation, unigram_nats
 from transformer.text import Tokenizer, plain_documents, read_documents
 from transformer.training.checkpoint import LoadedModel
 
@@ -106,7 +107,7 @@ def score(
     documents: Documents,
     options: MeasureOptions,
     progress: Callable[[int], object] | None = None,
-) -> Scores:
+) -> DocumentScores:
     """Scores a model on documents in its encoding; `progress` is told the tokens scored so far."""
     context, stride = options.windows(loaded)
     return score_documents(
