@@ -1,6 +1,11 @@
-"""Measures generation with and without the key-value cache: tokens per second, first token, memory, equal output.
+"""Measures generation with and without the key-value cache: tokens per second, time to the first token, memory.
 
-The same as `python main.py benchmark`; the code is in src/transformer/cli/benchmark/command.py.
+    uv run python main.py benchmark                                     the latest checkpoint, or a fresh model
+    uv run python main.py benchmark --preset default --max-seq-len 512  a fresh model with a longer context
+
+Speed does not depend on the values of the weights, so a model with random weights is enough. For each length the
+command continues a short prompt greedily, in turns with and without the cache, and reports medians. It also checks that
+both texts are equal. The code is in src/transformer/cli/benchmark/.
 """
 
 import sys

@@ -1,6 +1,9 @@
-"""The whole job, offline: trains a small model on Shakespeare, draws its curve, measures it, lets it write.
+"""Trains a small model on Shakespeare offline, draws its loss curve, evaluates it and generates text.
 
-The same as `python main.py demo`; the code is in src/transformer/cli/demo.py.
+    uv run python main.py demo
+
+The settings are the preset "demo" in config.py; benchmarks/results/demo_experiments.md reports how they were chosen.
+The code is in src/transformer/cli/demo.py.
 """
 
 import sys

@@ -1,6 +1,12 @@
-"""Measures a checkpoint on held-out text, or on a text of yours: perplexity and bits per byte, and what they mean.
+"""Evaluates a checkpoint on held-out text or on a text of your own: perplexity and bits per byte, with an explanation.
 
-The same as `python main.py evaluate`; the code is in src/transformer/cli/evaluate/command.py.
+    uv run python main.py evaluate                              the latest checkpoint, on its own dataset
+    uv run python main.py evaluate --checkpoint checkpoints/model_epoch_10_cl100k.pt --dataset fineweb
+    uv run python main.py evaluate --text-file notes.md --stride 1
+    uv run python main.py evaluate --json                       one JSON object on standard output
+
+Each document is evaluated by itself, in overlapping windows: perplexity.py and evaluation/document_perplexity.py
+explain the numbers. The code is in src/transformer/cli/evaluate/.
 """
 
 import sys

@@ -1,6 +1,11 @@
-"""Puts a checkpoint of yours into the lesson page: one HTML file that runs it in any browser, without a network.
+"""Puts a checkpoint into the lesson page: one HTML file that runs the model in any browser, without a network.
 
-The same as `python main.py export-page`; the code is in src/transformer/cli/export_page.py.
+    uv run python main.py export-page                                         the latest checkpoint, as page.html
+    uv run python main.py export-page --checkpoint checkpoints_demo/best --out mine.html
+    uv run python main.py export-page --out page/model.js --measure           only the model, for index.html itself
+
+The weights are rounded to 8 bits (src/transformer/kernels/int8.py); --measure reports the effect on the validation
+loss. The code is in src/transformer/cli/export_page.py.
 """
 
 import sys

@@ -1,6 +1,10 @@
-"""Draws one or more runs into one picture: loss, learning rate, gradient norm, speed. Several make a table as well.
+"""Draws one or more runs in one picture: loss, learning rate, gradient norm, speed. For several it prints a table.
 
-The same as `python main.py plot`; the code is in src/transformer/cli/plot.py.
+    uv run python main.py plot                                         the latest run in this folder
+    uv run python main.py plot checkpoints_demo checkpoints_quick --against seconds
+    uv run python main.py plot checkpoints_demo checkpoints_quick --out curves.svg
+
+The code is in src/transformer/cli/plot.py.
 """
 
 import sys

@@ -1,65 +1,73 @@
-"""Trains a model. This is the guide to a run; `--help` lists every setting with its default.
+"""Trains a model. This docstring is the guide to a run; `--help` lists every setting with its default.
 
-**Begin small.** The bundled plays need no network, and a small shape shows within minutes whether all works:
+**Start small.** The bundled Shakespeare plays need no network, and a small model shows within minutes whether
+everything works:
 
     uv run python main.py train --preset demo                     Shakespeare, about two minutes on two cores
-    uv run python main.py train --preset tiny                     seconds; writes nonsense, proves the machinery
+    uv run python main.py train --preset tiny                     seconds; the text is nonsense, but every step runs
     uv run python main.py train --quick                           FineWeb-Edu, a small model
     uv run python main.py train                                   FineWeb-Edu, 6 layers, 100M tokens an epoch
     uv run python main.py train --preset demo --dataset notes/    your own .txt, .md, .jsonl or .parquet
 
-A preset (default, quick, tiny, demo, gpt2, modern) is a starting point: every flag beside it changes one setting.
+A preset (default, quick, tiny, demo, gpt2, modern) is a starting point: each further flag changes one setting.
 
-**What you see.** First the size: parameters, tokens a step, steps. Then, as it runs, the loss (nats a token, falling),
-perplexity (its exponential), the learning rate (up, then down) and tokens a second; metrics.jsonl has the gradient's
-norm too. Every --eval-every steps and after every epoch the validation text is measured: text that is never trained on,
-and the only number that tells learning from remembering. trainer.py says how to read the curves.
+**Output.** The command first prints the size of the run: parameters, tokens per step, steps. During the run it prints
+the loss (nats per token), the perplexity (its exponential), the learning rate and tokens per second; metrics.jsonl also
+contains the gradient norm. Every --eval-every steps and after every epoch the model is evaluated on the validation
+text. The model is never trained on that text, so only the validation loss separates learning from memorising.
+trainer.py explains how to read the curves.
 
-**What it will cost**: --dry-run shows parameters, work, memory and disk, and downloads nothing.
+**Cost.** --dry-run prints parameters, FLOPs, memory, disk and time. It trains and downloads nothing.
 
-**What you choose**, in the order in which it usually matters:
+**Settings**, in the order in which they usually matter:
 
-1. The text: more of it, and of the kind that the model shall write. --dataset.
-2. The encoding: cl100k_base suits FineWeb; for a few megabytes a vocabulary of your own, --encoding bpe2048, is far
-   cheaper and learns sooner, since every one of its entries is seen often.
-3. The size, --num-layers and --d-model: as large as your patience allows; twice the width is four times the work.
-4. --learning-rate: the one to try first when the loss is poor. Too high jumps, too low crawls. Factors of 2 to 3.
-5. --batch-size fills the memory, --accumulation-steps makes the effective batch: batch_size * accumulation_steps rows.
-6. --dropout 0 where the text is seen only once, 0.1 to 0.2 where it is seen many times.
+1. --dataset: more text, of the kind that the model is to generate.
+2. --encoding: cl100k_base suits FineWeb. For a few megabytes of text, a vocabulary trained on that text
+   (--encoding bpe2048) is much cheaper and learns faster, because every token occurs often.
+3. --num-layers and --d-model: the size of the model. Twice the width costs four times the FLOPs.
+4. --learning-rate: try this first if the loss is poor. If it is too high the loss jumps; if it is too low the loss
+   falls slowly. Change it by factors of 2 to 3.
+5. --batch-size and --accumulation-steps: the first is limited by memory; a step uses batch_size * accumulation_steps
+   rows.
+6. --dropout: 0 if the text is seen only once, 0.1 to 0.2 if it is seen many times.
 
-**What a change does** shows side by side: --set NAME=VALUE,VALUE trains once with each value, and given again, with
-every combination, each in a folder of its own. At the end, or after Ctrl-C, come a table, best first, and
-comparison.png. The same line with --resume does what is left; with --dry-run it shows the cost.
+**Comparing settings.** --set NAME=VALUE,VALUE trains once with each value. Several --set options train with every
+combination. Each run has a folder of its own. At the end, or after Ctrl-C, the command prints a table of the runs, best
+first, and draws comparison.png. The same line with --resume continues unfinished runs; with --dry-run it prints the
+cost.
 
     uv run python main.py train --preset demo --set learning_rate=3e-3,1e-2 --set num_layers=2,4
 
-**What it leaves** in --checkpoint-dir: model_epoch_N_ENCODING.pt after each epoch (for generate, evaluate, compare);
-training_state_ENCODING.pt and the one before it, with which --resume goes on where it stopped; metrics.jsonl, one
-event a line; loss_curve.png and .svg; tensorboard/, for `tensorboard --logdir .`, with steps along the x-axis
-(--trackers wandb or trackio for those). A checkpoint carries its config and its encoding: no other command needs to be
-told them. `main.py plot RUN RUN` draws several runs into one picture.
---keep-last 3 leaves the last three epochs and the best one, by validation loss, that is `generate --checkpoint best`.
+**Files** in --checkpoint-dir: model_epoch_N_ENCODING.pt after each epoch (for generate, evaluate and compare);
+training_state_ENCODING.pt and the state before it (for --resume); metrics.jsonl, one event per line; loss_curve.png and
+.svg; tensorboard/ (for `tensorboard --logdir .`; --trackers wandb or trackio logs there). A checkpoint contains its
+config and its encoding, so the other commands need no flags for them. `main.py plot RUN RUN` draws several runs in one
+picture. --keep-last 3 keeps the last three epochs and the one with the lowest validation loss, which
+`generate --checkpoint best` selects.
 
-**Fine-tuning.** --init-from CHECKPOINT begins a new run with a trained model, on other text: its weights, shape, row
-length and encoding; the optimizer and everything else are the new run's, and a lower --learning-rate than the first
-run's is a good beginning. It goes to checkpoints_finetuned where no --checkpoint-dir is given. The first line says how
-the checkpoint does on the new text before it has learnt any of it.
+**Fine-tuning.** --init-from CHECKPOINT starts a new run from a trained model, on other text. Weights, model shape, row
+length and encoding come from the checkpoint; the optimizer state and all other settings are new. Use a lower
+--learning-rate than in the first run. The default folder is checkpoints_finetuned. The first line of output is the
+checkpoint's validation loss on the new text before training.
 
-**Stopping.** Ctrl-C, or SIGTERM from a batch system, ends the run after its step and saves the state; a second one
-stops at once. A run that was killed goes on from the state saved last, every --eval-every steps or so many minutes or
-steps (--save-every-minutes, --save-every-steps), and on one machine gives the same weights, bit for bit, as one that
-never stopped. So does one whose disk was full, when there is room. A damaged state is renamed to *.damaged, and the one
-before it used. A run that goes on keeps its settings: flags may change how long it runs and how often it looks, not
-what it learns. Of a preset only the folder counts, and not even that beside --resume PATH: such a run goes on in its
-own folder, or in --checkpoint-dir.
+**Stopping and resuming.** Ctrl-C, or SIGTERM from a batch system, ends the run after the current step and saves the
+state; a second one stops at once. The state is also saved at every evaluation, and every --save-every-minutes or
+--save-every-steps. --resume continues from the last saved state. On one machine the resumed run produces the same
+weights, bit for bit, as an uninterrupted one. This includes runs that were killed, and runs that stopped because the
+disk was full. If the latest state is damaged, the command reports it, renames the file to *.damaged and resumes from
+the previous state. A resumed run keeps its stored settings. Flags may change the length of the run, how often it
+evaluates and where it runs, but not what it learns. With --resume, a preset only selects the checkpoint folder; with
+--resume PATH it has no effect: the run continues in its own folder, or in --checkpoint-dir.
 
-**Several GPUs or machines**: torchrun --nproc-per-node 4 main.py train ...; docs/several-machines.md says when it pays.
-With --max-restarts 3 a job that loses a process goes on by itself from the state that it saved last.
-A model too large for one of them: the same with --shard, and each keeps only its part.
+**Several GPUs or machines.** torchrun --nproc-per-node 4 main.py train ...; docs/several-machines.md explains when this
+is faster. With --max-restarts 3, torchrun restarts a job that loses a process, and the job resumes from its last saved
+state. If the model is too large for one GPU, --shard splits it between the processes.
 
-**When it goes wrong.** Out of memory: a smaller --batch-size with more --accumulation-steps gives the same result.
-Loss is nan: a lower --learning-rate. Validation rises while train falls: more text, or fewer epochs. Nothing learnt on
-your own text: look at it first; a model learns what is there.
+**Problems.** Out of memory: a smaller --batch-size with more --accumulation-steps gives the same result. The loss is
+nan: lower --learning-rate. Validation loss rises while train loss falls: use more text or fewer epochs. The model does
+not learn your own text: read the text itself first; a model learns what it contains.
+
+The code is in src/transformer/cli/train/.
 """
 
 import sys

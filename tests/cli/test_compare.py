@@ -160,16 +160,16 @@ def test_a_limit_in_which_no_document_fits_every_encoding_is_said(
 def test_each_text_is_encoded_once_for_each_encoding(
     command: Command, tmp_path: Path, text: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from transformer.cli.evaluate import options as measuring
+    from transformer.cli.evaluate import options
 
     opened: Counter[tuple[str, str]] = Counter()
-    real = measuring.held_out_documents
+    real = options.held_out_documents
 
     def counting(config: DataConfig, tokenizer: Tokenizer, *rest: Any) -> Any:
         opened[config.dataset, tokenizer.name] += 1
         return real(config, tokenizer, *rest)
 
-    monkeypatch.setattr(measuring, "held_out_documents", counting)
+    monkeypatch.setattr(options, "held_out_documents", counting)
     (tmp_path / "other.jsonl").write_bytes((tmp_path / "pages.jsonl").read_bytes())
     for epoch in (1, 2, 3):
         leave(tmp_path / "checkpoints" / f"model_epoch_{epoch}_byte.pt", uniform(), epoch=epoch)

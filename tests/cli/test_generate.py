@@ -255,7 +255,7 @@ class Conversation:
     """The shell, told line by line."""
 
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        from transformer.cli.base import console
+        from transformer.cli.console import console
         from transformer.cli.generate.options import WritingOptions
         from transformer.cli.generate.output import Pen
         from transformer.cli.generate.repl import Shell

@@ -26,9 +26,9 @@ def lines_of(out: str) -> dict[str, str]:
 @pytest.fixture
 def quick_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     """For models that are too large to be tried out in a test."""
-    from transformer.cli.train import plan as planning
+    from transformer.cli.train import plan
 
-    monkeypatch.setattr(planning, "step_seconds", lambda config: 2.0)
+    monkeypatch.setattr(plan, "step_seconds", lambda config: 2.0)
 
 
 @pytest.mark.usefixtures("quick_trial")
@@ -79,13 +79,13 @@ def test_a_dry_run_counts_a_local_text_and_a_vocabulary_still_to_be_trained(comm
 
 @pytest.mark.usefixtures("quick_trial")
 def test_a_dry_run_counts_all_processes_and_the_first_one_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformer.cli.train import plan as planning
+    from transformer.cli.train import plan
 
     def told(rank: str, peak: tuple[float, str] | None = None) -> str:
         monkeypatch.setenv("RANK", rank)
         out = Console(file=io.StringIO(), width=200)
-        monkeypatch.setattr(planning, "device_peak", lambda device, dtype: peak)
-        planning.dry_run(PRESETS["quick"], out)
+        monkeypatch.setattr(plan, "device_peak", lambda device, dtype: peak)
+        plan.dry_run(PRESETS["quick"], out)
         return out.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
     monkeypatch.setenv("WORLD_SIZE", "4")
@@ -102,9 +102,9 @@ def test_a_dry_run_counts_all_processes_and_the_first_one_speaks(monkeypatch: py
 def test_a_run_that_cannot_fit_is_refused_in_one_line_by_a_dry_run(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from transformer.cli.train import plan as planning
+    from transformer.cli.train import plan
 
-    monkeypatch.setattr(planning, "device_memory", lambda device: 3 * 10**9)
+    monkeypatch.setattr(plan, "device_memory", lambda device: 3 * 10**9)
     outcome = command("train", "--preset", "gpt2", "--dry-run", "--device", "cpu")
     assert outcome.status == 2
     assert outcome.err.startswith("error: the run needs about ")
@@ -116,9 +116,9 @@ def test_a_run_that_cannot_fit_is_refused_in_one_line_by_a_dry_run(
 def test_a_run_that_will_hardly_fit_is_warned_about_and_begun(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from transformer.cli.train import plan as planning
+    from transformer.cli.train import plan
 
-    monkeypatch.setattr(planning, "free_disk", lambda path: 1000)
+    monkeypatch.setattr(plan, "free_disk", lambda path: 1000)
     outcome = command("train", "--preset", "tiny", "--max-steps", "2")
     assert outcome.status == 0, outcome.err
     assert "warning: the run writes about " in outcome.out

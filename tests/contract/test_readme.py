@@ -31,7 +31,7 @@ def typed_lines(start: str) -> list[str]:
 def test_a_documented_command_line_is_understood(line: str) -> None:
     import main
 
-    from transformer.cli.base import parse
+    from transformer.cli.options import parse
 
     command, *arguments = shlex.split(line)[4:]
     if command == "COMMAND":

@@ -203,4 +203,4 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
-    os._exit(0)  # as transformer/cli/base.py does, and for its reason
+    os._exit(0)  # as transformer/cli/app.py does, and for its reason

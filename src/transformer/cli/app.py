@@ -1,48 +1,106 @@
-"""The commands: which name is which module. Each command has a --help of its own."""
+"""The commands: a table from name to module, and the exit status of each.
+
+A command is a function `main(arguments)` that returns nothing. An error that the user can correct is a ValueError or an
+OSError: it becomes one line on standard error and exit status 2. Each command has a --help of its own.
+"""
 
 from __future__ import annotations
 
 import importlib
+import io
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+Command = Callable[[Sequence[str]], None]
 COMMANDS = {
-    "demo": ("transformer.cli.demo", "the whole job offline on Shakespeare: train, plot, evaluate, generate"),
+    "demo": ("transformer.cli.demo", "train, plot, evaluate and generate offline on Shakespeare, in minutes"),
     "train": ("transformer.cli.train.command", "train a model"),
-    "download": (
-        "transformer.cli.download",
-        "fetch text from the hub, to train later without a network",
-    ),
-    "generate": ("transformer.cli.generate.command", "write with a trained model"),
+    "download": ("transformer.cli.download", "fetch text from the hub, to train later without a network"),
+    "generate": ("transformer.cli.generate.command", "write text with a trained model"),
     "evaluate": ("transformer.cli.evaluate.command", "perplexity and bits per byte of a checkpoint"),
-    "inspect": ("transformer.cli.inspect.command", "what a checkpoint holds, and whether it is whole"),
-    "compare": ("transformer.cli.compare.command", "all checkpoints, ranked"),
-    "plot": ("transformer.cli.plot", "the curves of one or more runs, as a picture and a table"),
-    "demo-sampling": ("transformer.cli.sampling.command", "the sampling strategies side by side"),
+    "inspect": ("transformer.cli.inspect.command", "show what a checkpoint contains, and check it"),
+    "compare": ("transformer.cli.compare.command", "rank all checkpoints"),
+    "plot": ("transformer.cli.plot", "draw the curves of one or more runs, as a picture and a table"),
+    "demo-sampling": ("transformer.cli.sampling.command", "compare the sampling strategies side by side"),
     "test-fineweb": (
         "transformer.cli.fineweb.command",
         "check the FineWeb-Edu path: files, cache, timing, split, a sample",
     ),
-    "export-page": ("transformer.cli.export_page", "the lesson page with a model of yours inside, as one HTML file"),
+    "export-page": ("transformer.cli.export_page", "put a model of yours into the lesson page, as one HTML file"),
     "benchmark": ("transformer.cli.benchmark.command", "tokens per second with and without the key-value cache"),
 }
+"""By name: the module whose main() is the command, and one line of help."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command that the first argument names; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    from transformer.cli.options import program
+
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help", "help"):
-        print("usage: main.py COMMAND [OPTIONS]\n")
+        print(f"usage: {program()} COMMAND [OPTIONS]\n")
         print("\n".join(f"  {command:<15} {about}" for command, (_, about) in COMMANDS.items()))
-        print("\nOptions of a command: main.py COMMAND --help")
+        print(f"\nOptions of a command: {program()} COMMAND --help")
         return 0
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages: PyTorch reads this when it first takes memory
-    from transformer.cli.base import run
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages; PyTorch reads this at its first allocation
     from transformer.config import near_miss
 
     if name not in COMMANDS:
-        print(f"error: there is no command {name!r}{near_miss(name, COMMANDS)} (see main.py --help)", file=sys.stderr)
+        meant = near_miss(name, COMMANDS)
+        print(f"error: there is no command {name!r}{meant} (see {program()} --help)", file=sys.stderr)
         return 2
     return run(importlib.import_module(COMMANDS[name][0]).main, arguments[1:])
+
+
+def run(command: Command, arguments: Sequence[str]) -> int:
+    """Runs a command; returns its exit status: 0, 2 for an error that the user can correct, 130 for Ctrl-C.
+
+    Under torchrun it does not return but ends the process. Python's normal exit destroys the interpreter while threads
+    of the process group may still run, and occasionally one of them aborts a run that has succeeded.
+    """
+    from transformer.cli.console import rank_prefix
+
+    try:
+        status = _status(command, arguments)
+    except SystemExit as stop:
+        if not rank_prefix() or not isinstance(stop.code, int):
+            raise
+        status = stop.code
+    if rank_prefix():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _status(command: Command, arguments: Sequence[str]) -> int:
+    from transformer.cli.console import is_out_of_memory, one_line, rank_prefix
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without a character shows "?" in its place
+    try:
+        command(arguments)
+    except (ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError):  # `... | head` closed the pipe
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        print(f"error: {rank_prefix()}{one_line(str(error))}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if rank_prefix() and re.search("gloo|NCCL", str(error)):  # the process that failed has reported its error
+            if os.environ["LOCAL_RANK"] == "0":
+                reason = one_line(str(error))[:200]
+                print(f"{rank_prefix()}stopped because another process failed: {reason}", file=sys.stderr)
+            return 1
+        if not is_out_of_memory(error):
+            raise
+        advice = "a smaller --batch-size, --d-model or encoding needs less"
+        print(f"error: {rank_prefix()}out of memory: {advice}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    return 0

@@ -1,9 +1,4 @@
-"""The whole job, offline: trains a small model on Shakespeare, draws its curve, measures it, lets it write.
-
-    uv run python main.py demo
-
-The recipe is the preset "demo" in config.py; benchmarks/results/demo_experiments.md tells how it was found.
-"""
+"""The demo command; commands/demo.py documents it."""
 
 from __future__ import annotations
 
@@ -11,9 +6,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from transformer.cli.base import console, parse
-from transformer.cli.evaluate import command as evaluate_perplexity
-from transformer.cli.generate import command as generate
+from transformer.cli.console import console
+from transformer.cli.evaluate.command import main as evaluate
+from transformer.cli.generate.command import main as generate
+from transformer.cli.options import parse
 from transformer.cli.train.run import train
 from transformer.config import PRESETS
 from transformer.training.checkpoint import epoch_path
@@ -40,10 +36,10 @@ def main(arguments: Sequence[str]) -> None:
     trainer = train(replace(PRESETS["demo"], seed=options.seed).check())
     path = str(epoch_path(trainer.directory, trainer.epoch, trainer.data.tokenizer.short_name))
     out.print("\n2. Measure on scenes that were never trained on", style="bold")
-    evaluate_perplexity.main(["--checkpoint", path])
+    evaluate(["--checkpoint", path])
     out.print("\n3. Write", style="bold")
     for seed in range(options.seed, options.seed + TEXTS):
-        generate.main(["--checkpoint", path, "--prompt", options.prompt, "--seed", str(seed)])
+        generate(["--checkpoint", path, "--prompt", options.prompt, "--seed", str(seed)])
     out.print(f"\nAll in {time.perf_counter() - started:.0f} s. Go on:")
     out.print('  uv run python main.py generate --prompt "JULIET:" --preset creative')
     out.print("  uv run python main.py train --preset demo --dataset PATH --checkpoint-dir checkpoints_mine")

@@ -1,12 +1,4 @@
-"""Fetches text from the hub ahead of training, so that training needs no network.
-
-    uv run python main.py download --tokens 100M                      FineWeb-Edu, for the default run
-    uv run python main.py train                                       starts and goes on without a network
-
-What is fetched is what a run with the same --seed reads first, with its token ids for the run's --encoding. Stopped or
-cut off, the same line goes on where it was. The cache keeps --cache-shards shards in --cache-gb: for more text than
-that, give both here and to the run.
-"""
+"""The download command; commands/download.py documents it."""
 
 from __future__ import annotations
 
@@ -19,8 +11,9 @@ from dataclasses import dataclass, field
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from transformer.cli.base import console, parse
+from transformer.cli.console import console
 from transformer.cli.download_progress import fetch_numbers, teller
+from transformer.cli.options import parse
 from transformer.config import ConfigError, DataConfig, TrainConfig, seed_problems
 from transformer.data.hub.errors import HubError
 from transformer.data.hub.text import CONNECTIONS, Pins

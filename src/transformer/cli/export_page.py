@@ -1,11 +1,4 @@
-"""Puts a checkpoint of yours into the lesson page: one HTML file that runs it in any browser, without a network.
-
-    uv run python main.py export-page                                         the latest checkpoint, as page.html
-    uv run python main.py export-page --checkpoint checkpoints_demo/best --out mine.html
-    uv run python main.py export-page --out page/model.js --measure           only the model, for index.html itself
-
-The weights are rounded to 8 bits (`src/transformer/kernels/int8.py`); --measure says what that costs.
-"""
+"""The export-page command; commands/export_page.py documents it."""
 
 from __future__ import annotations
 
@@ -19,8 +12,10 @@ from typing import Any
 
 from rich.console import Console
 
-from transformer.cli.base import console, open_model, parse
+from transformer.cli.console import console
 from transformer.cli.evaluate.options import MeasureOptions, Texts, score
+from transformer.cli.models import open_model
+from transformer.cli.options import parse
 from transformer.interop.lesson_page import dequantised_model, export, exported_bytes, script
 from transformer.training.checkpoint import LoadedModel
 

@@ -1,9 +1,4 @@
-"""Draws one or more runs into one picture: loss, learning rate, gradient norm, speed. Several make a table as well.
-
-uv run python main.py plot                                         the run last written here
-uv run python main.py plot checkpoints_demo checkpoints_quick --against seconds
-uv run python main.py plot checkpoints_demo checkpoints_quick --out curves.svg
-"""
+"""The plot command; commands/plot.py documents it."""
 
 from __future__ import annotations
 
@@ -13,7 +8,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from transformer.cli.base import console, parse
+from transformer.cli.console import console
+from transformer.cli.options import parse
 from transformer.cli.run_table import run_table
 from transformer.reporting.history import Against, read_histories
 from transformer.reporting.metrics_log import METRICS_FILE

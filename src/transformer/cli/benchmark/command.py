@@ -1,12 +1,4 @@
-"""Measures generation with and without the key-value cache: tokens per second, first token, memory, equal output.
-
-    uv run python main.py benchmark                                     the latest checkpoint, or else a fresh model
-    uv run python main.py benchmark --preset default --max-seq-len 512  a fresh model with a longer context
-
-Speed does not depend on what a model has learnt, so random weights will do. Each length is a text written greedily
-from a short prompt, inside the context; runs with and without the cache take turns, and medians are shown. How the
-seconds of a text grow with its length is fitted as a power: seconds = constant * length ** exponent.
-"""
+"""The benchmark command; commands/benchmark_generation.py documents it."""
 
 from __future__ import annotations
 
@@ -20,10 +12,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from transformer import DecoderOnlyTransformer
-from transformer.cli.base import console, open_model, parse
 from transformer.cli.benchmark.growth import growths
 from transformer.cli.benchmark.report import memory, save, summary, table
 from transformer.cli.benchmark.speed import Comparison, compare
+from transformer.cli.console import console
+from transformer.cli.models import open_model
+from transformer.cli.options import parse
 from transformer.config import PRESETS, near_miss
 from transformer.kernels.int8 import quantise
 from transformer.training.checkpoint import epochs, folders

@@ -1,13 +1,4 @@
-"""Measures checkpoints and ranks them by bits per byte, which encodings of different sizes share.
-
-uv run python main.py compare                                      all runs in folders checkpoints* here
-uv run python main.py compare checkpoints_demo checkpoints_lr/     runs, and folders of runs, as a sweep leaves them
-uv run python main.py compare a/best b/model_epoch_3_byte.pt       single checkpoints
-uv run python main.py compare --text-file notes.md --json          all on a text of yours, for programs
-
-All checkpoints of a dataset read the same held-out documents, each document alone (document_scores.py). Differences are
-paired by document; one is called BEST only where it is surely ahead of every other (ranking.py says what surely means).
-"""
+"""The compare command; commands/compare.py documents it."""
 
 from __future__ import annotations
 
@@ -20,12 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tyro.conf import Positional
 
-from transformer.cli.base import console, parse
 from transformer.cli.compare.score import Scoring, Show
 from transformer.cli.compare.table import conclusion, ranking_table
+from transformer.cli.console import console
 from transformer.cli.download_progress import teller
 from transformer.cli.evaluate.options import MeasureOptions
 from transformer.cli.json_output import print_json
+from transformer.cli.options import parse
 from transformer.dataset import say_nothing
 from transformer.evaluation.ranking import Ranking
 from transformer.reporting.ranking_plot import save_ranking

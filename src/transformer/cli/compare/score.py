@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from transformer.cli.base import one_line
+from transformer.cli.console import one_line
 from transformer.cli.evaluate.options import MeasureOptions, Texts, score
 from transformer.config import TrainConfig
 from transformer.data.eval_documents import Documents

@@ -1,12 +1,4 @@
-"""Measures a checkpoint on held-out text, or on a text of yours: perplexity and bits per byte, and what they mean.
-
-uv run python main.py evaluate                              the latest checkpoint, on its own dataset's held-out text
-uv run python main.py evaluate --checkpoint checkpoints/model_epoch_10_cl100k.pt --dataset fineweb
-uv run python main.py evaluate --text-file notes.md --stride 1
-uv run python main.py evaluate --json                       one JSON object on standard output, for programs
-
-Each document is read alone, in overlapping windows: perplexity.py and document_scores.py explain the numbers.
-"""
+"""The evaluate command; commands/evaluate_perplexity.py documents it."""
 
 from __future__ import annotations
 
@@ -22,10 +14,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from transformer.cli.base import console, open_model, parse
+from transformer.cli.console import console
 from transformer.cli.download_progress import fetch_numbers, teller
 from transformer.cli.evaluate.options import MeasureOptions, Texts, baselines, score, verdict
 from transformer.cli.json_output import print_json
+from transformer.cli.models import open_model
+from transformer.cli.options import parse
 from transformer.data.eval_documents import Documents
 from transformer.evaluation.statistics import DocumentScores
 from transformer.perplexity import Evaluation

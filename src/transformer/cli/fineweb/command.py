@@ -1,12 +1,4 @@
-"""A smoke run of the FineWeb-Edu path: what is on the hub, how fast it comes, the cache, the split, and a sample.
-
-    uv run python commands/test_fineweb.py                      fetches a few row groups: some megabytes
-    uv run python commands/test_fineweb.py --encoding p50k_base
-    uv run python commands/test_fineweb.py --dataset hf:Salesforce/wikitext --subset wikitext-103-raw-v1
-
-It reads what a training run with the same settings reads first, through the same cache; so a second call shows what is
-kept. Not a test for pytest, despite its name: it needs a network, or a cache that an earlier call has filled.
-"""
+"""The test-fineweb command; commands/test_fineweb.py documents it."""
 
 from __future__ import annotations
 
@@ -19,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from rich.console import Console
 from rich.text import Text
 
-from transformer.cli.base import console, parse
+from transformer.cli.console import console
 from transformer.cli.download_progress import fetch_numbers, teller
 from transformer.cli.fineweb.report import Look, cached, hub, split, timing
+from transformer.cli.options import parse
 from transformer.config import DataConfig, TrainConfig
 from transformer.data.hub.text import Pins
 from transformer.dataset import PackedBatches, TextData, Walk, open_dataset

@@ -1,23 +1,4 @@
-"""Writes with a trained model: after a prompt, after what comes through a pipe, or in a conversation.
-
-    uv run python main.py generate                                     the latest checkpoint, interactively
-    uv run python main.py generate --prompt "The cat sat"              one text, as it is written
-    uv run python main.py generate --prompt "The cat" --prompt "The dog" --num-samples 3 --seed 7
-    uv run python main.py generate --checkpoint checkpoints/model_epoch_10_cl100k.pt --preset creative
-    uv run python main.py generate --strategy top_k_top_p --top-k 50 --top-p 0.9 --temperature 0.8
-    uv run python main.py generate --prompt-file story.txt --max-new-tokens 500 --stop "THE END"
-    echo "The cat sat" | uv run python main.py generate --json
-
-A preset is a named set of sampling settings; flags given beside it change single settings. The model is used with the
-encoding that it was trained with, without a flag.
-
-Standard output holds the prompt and the text, with a heading where there are several, or with --json one object; all
-else goes to standard error. Only on a terminal U+FFFD stands for what the terminal would obey. The last line break of a
-prompt that comes from a file or a pipe is left out.
-
-Where prompt and text grow beyond the model's context, it writes on with the last half of the context or more in sight
-(generation.py). Of a prompt that is longer it sees the end.
-"""
+"""The generate command; commands/generate.py documents it."""
 
 from __future__ import annotations
 
@@ -28,12 +9,14 @@ from pathlib import Path
 
 from tyro.conf import UseAppendAction
 
-from transformer.cli.base import console, flag_value, open_model, parse
+from transformer.cli.console import console
 from transformer.cli.formatting import describe
 from transformer.cli.generate.options import WritingOptions, preset_named
 from transformer.cli.generate.output import Pen, Written
 from transformer.cli.generate.repl import COMMANDS, VALUES, Shell
 from transformer.cli.json_output import print_json
+from transformer.cli.models import open_model
+from transformer.cli.options import flag_value, parse
 from transformer.config import SAMPLING_PRESETS
 from transformer.training.checkpoint import LoadedModel
 

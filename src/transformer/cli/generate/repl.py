@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import get_args, get_type_hints
 
-from transformer.cli.base import one_line
+from transformer.cli.console import one_line
 from transformer.cli.generate.options import WritingOptions, preset_named
 from transformer.cli.generate.output import Pen
 from transformer.config import SAMPLING_PRESETS, SamplingConfig, near_miss

@@ -1,12 +1,4 @@
-"""Shows what a checkpoint holds, and whether it is whole.
-
-uv run python main.py inspect                                      the latest checkpoint
-uv run python main.py inspect checkpoints_demo/best
-uv run python main.py inspect checkpoints/training_state_cl100k.pt --json
-
-Every checksum is compared, and the weights are held against the settings. What is damaged, foreign or does not fit is
-said in one line, with exit status 2.
-"""
+"""The inspect command; commands/inspect_checkpoint.py documents it."""
 
 from __future__ import annotations
 
@@ -20,10 +12,11 @@ from typing import Any
 from rich.console import Console
 from tyro.conf import Positional
 
-from transformer.cli.base import console, parse
 from transformer.cli.config_flags import changed, train_flags
+from transformer.cli.console import console
 from transformer.cli.inspect.tables import parts_table, settings_table
 from transformer.cli.json_output import print_json
+from transformer.cli.options import parse
 from transformer.config import TrainConfig
 from transformer.distributed.sharded_checkpoint import is_sharded_state
 from transformer.planning.cost import readable

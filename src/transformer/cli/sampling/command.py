@@ -1,12 +1,4 @@
-"""The ways to sample side by side: which tokens stay, how likely each is, what twelve draws give; and a picture.
-
-    uv run python main.py demo-sampling                 on a small distribution, made up for it
-    uv run python main.py demo-sampling --with-model --prompt "Once upon a time"
-
-With a model, the distribution is what the model expects after the prompt, and every preset of `main.py generate`
-writes a short continuation. Whatever is drawn is drawn with the same seed, so that only the settings differ. The
-picture shows the distribution before and after each filter, all of them one after another; a row for a temperature.
-"""
+"""The demo-sampling command; commands/sampling_comparison.py documents it."""
 
 from __future__ import annotations
 
@@ -19,8 +11,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from transformer.cli.base import console, open_model, parse
+from transformer.cli.console import console
 from transformer.cli.formatting import describe
+from transformer.cli.models import open_model
+from transformer.cli.options import parse
 from transformer.cli.sampling.distribution import PROMPT, fixed_distribution, model_distribution
 from transformer.cli.sampling.table import DRAWS, WHEN, columns_of, draws_of, results_of, table_of
 from transformer.config import SAMPLING_PRESETS, ConfigError, SamplingConfig, seed_problems

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from transformer.cli.base import whose
+from transformer.cli.console import rank_prefix
 from transformer.cli.train.start import Start, from_checkpoint
 from transformer.config import ConfigError, TrainConfig, near_miss
 from transformer.config_base import from_text, leaves
@@ -50,7 +50,7 @@ def variants(base: TrainConfig, given: Sequence[str], typed: Set[str] = frozense
     `given` are texts such as "learning_rate=1e-3,3e-3", `typed` the settings that flags gave. Raises ConfigError that
     names all that is wrong with any of the runs, and ValueError under torchrun.
     """
-    if whose():
+    if rank_prefix():
         raise ValueError("--set trains one run after another in one process: leave it out, or start without torchrun")
     homes = {name: home_of(base, group, name) for group, name, _ in leaves(base)}
     choices = choices_of(given, homes)

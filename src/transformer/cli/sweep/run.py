@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
-from transformer.cli.base import is_out_of_memory, one_line
+from transformer.cli.console import is_out_of_memory, one_line
 from transformer.cli.run_table import run_table
 from transformer.cli.sweep.grid import Variant
 from transformer.cli.train.resume import load_state, merged

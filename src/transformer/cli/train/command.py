@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tyro.conf import UseAppendAction
 
-from transformer.cli.base import console, flag_value, parse
+from transformer.cli.console import console
+from transformer.cli.options import flag_value, parse
 from transformer.cli.sweep.grid import variants
 from transformer.cli.sweep.plan import dry_run_all
 from transformer.cli.sweep.run import Sweep

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from transformer.config import ConfigError, TrainConfig
 from transformer.config_base import leaves
-from transformer.distributed import sharded_checkpoint as sharded_state
+from transformer.distributed import sharded_checkpoint
 from transformer.trainer import Trainer
 from transformer.training.checkpoint import CheckpointError
 
@@ -51,8 +51,8 @@ def load_state(path: Path | None, directory: Path, out: Console) -> tuple[Path, 
     Raises CheckpointError where there is none.
     """
     if path is not None:
-        return path, sharded_state.load(path)
-    states = sharded_state.newest_first(directory)
+        return path, sharded_checkpoint.load(path)
+    states = sharded_checkpoint.newest_first(directory)
     if not states:
         others = ", ".join(sorted({str(path.parent) for path in Path().glob("checkpoints*/training_state_*")}))
         hint = f"; --checkpoint-dir chooses another folder, and there is one in {others}" if others else ""
@@ -61,13 +61,13 @@ def load_state(path: Path | None, directory: Path, out: Console) -> tuple[Path, 
     damaged = []
     for state in newer:
         try:
-            contents = sharded_state.load(state)
+            contents = sharded_checkpoint.load(state)
             break
         except CheckpointError as error:
             out.print(f"{error}; trying the state before it")
             damaged.append(state)
     else:
-        state, contents = oldest, sharded_state.load(oldest)
+        state, contents = oldest, sharded_checkpoint.load(oldest)
     for path in damaged:  # else the next save would put it in the place of the one that is whole
         with contextlib.suppress(OSError):
             path.replace(f"{path}.damaged")

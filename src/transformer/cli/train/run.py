@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Set
 from pathlib import Path
 
-from transformer.cli.base import console
+from transformer.cli.console import console
 from transformer.cli.train.display import TrainingDisplay
 from transformer.cli.train.plan import show_plan, with_vocabulary
 from transformer.cli.train.session import as_opened, fit, open_together, told_once

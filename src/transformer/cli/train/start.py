@@ -12,7 +12,7 @@ from rich.console import Console
 from transformer.cli.train.resume import batch_change, load_state, merged
 from transformer.config import ConfigError, TrainConfig
 from transformer.config_base import leaves
-from transformer.distributed import sharded_checkpoint as sharded_state
+from transformer.distributed import sharded_checkpoint
 from transformer.distributed.processes import Dist
 from transformer.text import Tokenizer, tokenizer_from_state
 from transformer.trainer import Trainer
@@ -52,7 +52,7 @@ def starting_point(
         start = Start(config, state, contents, resumes=True)
     restarts = max(dist.gather(dist.restarts))  # a machine that has joined later has counted fewer
     if restarts and (own := left_by_this_job(dist, restarts, Path(config.checkpoint_dir), out)):
-        contents = sharded_state.load(own)
+        contents = sharded_checkpoint.load(own)
         stored = TrainConfig.from_dict(contents["config"])  # which came from the same command line
         return Start(replace(stored, checkpoint_dir=config.checkpoint_dir), own, contents, resumes=True)
     return from_checkpoint(config, typed) if start.path is None and config.init_from is not None else start
@@ -93,7 +93,7 @@ def from_checkpoint(config: TrainConfig, typed: Set[str]) -> Start:
     ConfigError that lists every other typed setting that contradicts the checkpoint.
     """
     path = checkpoint.named(Path(config.init_from or ""))
-    contents = sharded_state.load(path)
+    contents = sharded_checkpoint.load(path)
     stored = TrainConfig.from_dict(contents["config"])
     encoding = tokenizer_from_state(contents["tokenizer"]).name
     is_learned = stored.model.position == "learned"

@@ -1,0 +1,22 @@
+"""The checkpoint that a command works with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformer.kernels.int8 import quantise
+from transformer.training import checkpoint
+from transformer.training.checkpoint import LoadedModel
+from transformer.training.device import pick_device
+
+
+def open_model(path: Path | None, device: str = "auto", int8: bool = False) -> LoadedModel:
+    """Loads a checkpoint. None: the latest in this folder; "best" or FOLDER/best: the lowest validation loss.
+
+    int8: the weight matrices are rounded to 8 bits. Raises CheckpointError, a ValueError.
+    """
+    found = checkpoint.named(path) if path else checkpoint.latest(Path())
+    loaded = checkpoint.load_model(found, pick_device(device))
+    if int8:
+        quantise(loaded.model)
+    return loaded
