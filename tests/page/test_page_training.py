@@ -232,11 +232,10 @@ def test_the_same_seed_draws_and_writes_the_same(lesson: Page) -> None:
 def test_the_speed_curve_is_there_once_it_has_been_measured(
     tmp_path: Path, exported: Callable[..., dict[str, Any]], opened: Callable[[Path], tuple[Page, list[str]]]
 ) -> None:
-    from transformer.cli import export_page
-    from transformer.cli.benchmark import command as benchmark_generation
+    from transformer.cli import benchmark, export_page
 
     options = ["--preset", "tiny", "--repeats", "1", "--lengths", "12", "24", "--out", str(tmp_path), "--device", "cpu"]
-    benchmark_generation.main(options)
+    benchmark.main(options)
     measured = page_data.generation(tmp_path / "results.json")
     assert measured is not None
     assert page_data.generation(tmp_path / "none.json") is None

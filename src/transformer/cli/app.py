@@ -29,7 +29,7 @@ COMMANDS = {
         "check the FineWeb-Edu path: files, cache, timing, split, a sample",
     ),
     "export-page": ("transformer.cli.export_page", "put a model of yours into the lesson page, as one HTML file"),
-    "benchmark": ("transformer.cli.benchmark.command", "tokens per second with and without the key-value cache"),
+    "benchmark": ("transformer.cli.benchmark", "tokens per second with and without the key-value cache"),
 }
 """By name: the module whose main() is the command, and one line of help."""
 

@@ -1,0 +1,181 @@
+"""The benchmark command; commands/benchmark_generation.py documents it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from rich.table import Table
+from torch import Tensor
+
+from transformer import DecoderOnlyTransformer, KVCache
+from transformer.cli.console import console
+from transformer.cli.models import open_model
+from transformer.cli.options import parse, program
+from transformer.config import PRESETS, near_miss
+from transformer.kernels.int8 import quantise
+from transformer.training.checkpoint import epochs, folders
+from transformer.training.device import pick_device
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """Tokens per second with and without the key-value cache, over several lengths of text."""
+
+    checkpoint: Path | None = None
+    """The model to measure. None: the latest checkpoint, or a fresh model if there is none."""
+    preset: str | None = None
+    """Measure a fresh model with random weights: default, quick, tiny, demo, gpt2 or modern."""
+    max_seq_len: int | None = None
+    """Context of the fresh model in tokens. None: the preset's."""
+    lengths: tuple[int, ...] = ()
+    """Lengths to measure, in tokens, prompt included. None given: eight lengths from 10 to the context."""
+    prompt_tokens: int = 1
+    """Tokens in the prompt."""
+    repeats: int = 3
+    """Runs with and without the cache at each length; the median counts."""
+    max_seconds: float = 30.0
+    """Do not repeat runs of one kind at one length beyond this total time."""
+    out: Path = Path("runs/benchmark_generation")
+    """Folder for results.json, speed.png and speed.svg."""
+    int8: bool = False
+    """Round the weight matrices to 8 bits first."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    options = parse(BenchmarkOptions, arguments, "benchmark")
+    model, about = open_or_make_model(options)
+    lengths = pick_lengths(options, model.config.max_seq_len)
+    device, threads = model.device, torch.get_num_threads()
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    out = console()
+    out.print(f"{about}\n{where}, {threads} CPU threads, torch {torch.__version__}", style="dim")
+    with out.status("measuring"):
+        rows = [measure(model, length, options) for length in lengths]
+    results = {
+        "command": shlex.join([program(), "benchmark", *arguments]), "model": about, "config": model.config.to_dict(),
+        "device": where, "threads": threads, "torch": torch.__version__, "prompt_tokens": options.prompt_tokens,
+        "repeats": options.repeats, "max_seconds": options.max_seconds, "results": rows,
+    }  # fmt: skip
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    for name in ("speed.png", "speed.svg"):
+        plot(rows, f"{about}; {where}").savefig(options.out / name, dpi=150)
+    out.print(table(rows))
+    out.print(f"written: {options.out}")
+    if different := [row["length"] for row in rows if not row["same_text"]]:
+        raise ValueError(f"THE CACHE CHANGED THE OUTPUT at length {different[0]}: a bug, or two logits that are equal")
+    out.print("The texts with and without the cache are the same, token for token, at every length.")
+
+
+def measure(model: DecoderOnlyTransformer, length: int, options: BenchmarkOptions) -> dict[str, Any]:
+    """Returns the medians for texts of `length` tokens; runs with and without the cache alternate."""
+    prompt, new_tokens = random_tokens(model, options.prompt_tokens), length - options.prompt_tokens
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    texts = []
+    for use_cache in seconds:
+        timed(model, prompt, min(new_tokens, 8), use_cache)  # warm-up
+    for _ in range(options.repeats):
+        for use_cache, runs in seconds.items():
+            if not runs or sum(runs) + runs[-1] <= options.max_seconds:
+                text, elapsed = timed(model, prompt, new_tokens, use_cache)
+                runs.append(elapsed)
+                texts.append(text)
+    kinds = {
+        name: {"seconds": median(runs), "tokens_per_second": new_tokens / median(runs), "runs": len(runs)}
+        for name, runs in (("cached", seconds[True]), ("uncached", seconds[False]))
+    }
+    one_token = [timed(model, random_tokens(model, max(1, length - 1)), 1, True)[1] for _ in range(options.repeats)]
+    cache = KVCache.allocate(model.config, 1, length, "meta", model.embeddings.token.weight.dtype)
+    return {
+        "length": length, "new_tokens": new_tokens, **kinds,
+        "speedup": kinds["uncached"]["seconds"] / kinds["cached"]["seconds"],
+        "first_token_seconds": median(one_token), "cache_bytes": cache.capacity_bytes,
+        "same_text": all(text == texts[0] for text in texts),
+    }  # fmt: skip
+
+
+def timed(model: DecoderOnlyTransformer, prompt: Tensor, new_tokens: int, use_cache: bool) -> tuple[list[int], float]:
+    """Continues prompt (1, P) greedily; returns the ids and the seconds."""
+    started = time.perf_counter()
+    ids = model.generate(prompt, max_new_tokens=new_tokens, use_cache=use_cache)[0].tolist()  # waits for the device
+    return ids, time.perf_counter() - started
+
+
+def random_tokens(model: DecoderOnlyTransformer, length: int) -> Tensor:
+    """Returns ids (1, length) on the model's device, the same at every call."""
+    ids = torch.randint(model.config.vocab_size, (1, length), generator=torch.Generator().manual_seed(1))
+    return ids.to(model.device)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> Table:
+    shown = Table(title="tokens per second", title_justify="left", caption="first token: after a prompt of that length")
+    for heading in ("tokens", "with cache", "without", "speed-up", "first token", "cache", "text"):
+        shown.add_column(heading, justify="right")
+    for row in rows:
+        speeds = (f"{row[kind]['tokens_per_second']:,.0f}/s" for kind in ("cached", "uncached"))
+        first, size = f"{row['first_token_seconds'] * 1e3:.1f} ms", f"{row['cache_bytes'] / 1024:,.1f} KiB"
+        same = "same" if row["same_text"] else "DIFFERENT"
+        shown.add_row(f"{row['length']:,}", *speeds, f"{row['speedup']:.2f}x", first, size, same)
+    return shown
+
+
+def plot(rows: Sequence[dict[str, Any]], title: str) -> Figure:
+    """Returns a picture of tokens per second against length."""
+    figure = Figure(figsize=(6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for kind, name in (("cached", "with the cache"), ("uncached", "without the cache")):
+        axes.plot([row["length"] for row in rows], [row[kind]["tokens_per_second"] for row in rows], "o-", label=name)
+    axes.set(xscale="log", ylim=(0, None), xlabel="length of the text (tokens)", ylabel="tokens per second")
+    axes.set_title(title, fontsize=8)
+    axes.legend(frameon=False)
+    return figure
+
+
+def open_or_make_model(options: BenchmarkOptions) -> tuple[DecoderOnlyTransformer, str]:
+    """Returns the model to measure, in eval mode, and one line that describes it."""
+    is_fresh = options.preset is not None or options.max_seq_len is not None
+    if options.checkpoint and is_fresh:
+        raise ValueError("--preset and --max-seq-len make a fresh model: leave them out to measure a --checkpoint")
+    if not is_fresh and (options.checkpoint or epochs(Path()) or folders(Path())):
+        loaded = open_model(options.checkpoint, options.device, options.int8)
+        return loaded.model, loaded.description
+    name = options.preset or "default"
+    if name not in PRESETS:
+        raise ValueError(f"there is no preset {name!r}{near_miss(name, PRESETS)}; one of {', '.join(PRESETS)}")
+    config = PRESETS[name].model
+    if options.max_seq_len is not None:
+        config = replace(config, max_seq_len=options.max_seq_len)
+    torch.manual_seed(1)
+    model = DecoderOnlyTransformer(config).to(pick_device(options.device)).eval()
+    millions = sum(model.parameter_counts().values()) / 1e6
+    if options.int8:
+        quantise(model)
+    kind = " in int8" if options.int8 else ""
+    return model, f"fresh model with random weights (preset {name}, {millions:.1f}M parameters{kind})"
+
+
+def pick_lengths(options: BenchmarkOptions, limit: int) -> list[int]:
+    """Returns the lengths to measure, shortest first. Raises ValueError for a length that exceeds the context."""
+    if options.repeats < 1 or options.prompt_tokens < 1:
+        raise ValueError("repeats and prompt_tokens must be at least 1")
+    if not options.max_seconds >= 0:
+        raise ValueError(f"max_seconds={options.max_seconds} must not be below 0")
+    shortest = min(max(10, options.prompt_tokens + 1), limit)
+    usual = [round(shortest * (limit / shortest) ** (step / 7)) for step in range(8)]
+    lengths = sorted(set(options.lengths or usual))
+    for length in lengths:
+        if not options.prompt_tokens < length <= limit:
+            wanted = f"above prompt_tokens={options.prompt_tokens} and at most max_seq_len={limit}"
+            raise ValueError(f"length {length} must be {wanted}; --max-seq-len gives a fresh model a longer context")
+    return lengths
