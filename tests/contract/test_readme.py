@@ -1,4 +1,4 @@
-"""What the documents tell people to type exists and is understood."""
+"""The documentation matches the code: command lines parse, make targets and links exist, the example runs."""
 
 from __future__ import annotations
 
@@ -12,28 +12,43 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "transformer"
 sys.path[:0] = [str(ROOT)]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "commands").glob("*.py"))]
+GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = sorted((ROOT / "commands").glob("*.py"))
+LINKED = [*GUIDES, ROOT / "benchmarks" / "README.md", ROOT / "page" / "README.md"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RUNNERS = ("uv run", "srun uv run", "python main.py")
 
 
-def typed_lines(start: str) -> list[str]:
-    """Lines of the documents that begin with `start`, less what is said about them after two spaces."""
-    found = []
-    for document in DOCUMENTS:
-        for line in document.read_text(encoding="utf-8").splitlines():
-            if line.strip().startswith(start):
-                found.append(re.split(r"\s{2,}", line.strip())[0])
-    return sorted(set(found))
+def shown_lines(document: Path) -> list[str]:
+    """The lines of a document's code blocks, of a command's docstring all lines; continued lines joined."""
+    text = document.read_text(encoding="utf-8")
+    if document.suffix == ".md":
+        text = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
+    return [line.strip() for line in re.sub(r" *\\\n *", " ", text).splitlines()]
 
 
-@pytest.mark.parametrize("line", typed_lines("uv run python main.py"))
+def documented_arguments() -> list[str]:
+    """What follows main.py on each documented line, without the explanation after two spaces."""
+    lines = [line for document in [*GUIDES, *COMMANDS] for line in shown_lines(document)]
+    typed = [re.split(r"\s{2,}", line)[0] for line in lines if line.startswith(RUNNERS)]
+    return sorted({line.partition("main.py ")[2] for line in typed if "main.py " in line})
+
+
+def make_lines() -> list[str]:
+    typed = {line for document in GUIDES for line in shown_lines(document) if line.startswith("make ")}
+    inline = {found for document in GUIDES for found in re.findall(r"`(make [^`]+)`", document.read_text("utf-8"))}
+    return sorted(typed | inline)
+
+
+@pytest.mark.parametrize("line", documented_arguments())
 def test_a_documented_command_line_is_understood(line: str) -> None:
     import main
 
     from transformer.cli.options import parse
 
-    command, *arguments = shlex.split(line)[4:]
+    command, *arguments = shlex.split(line)
     if command == "COMMAND":
         return
     module = importlib.import_module(main.COMMANDS[command][0])
@@ -46,10 +61,17 @@ def test_a_documented_command_line_is_understood(line: str) -> None:
     parse(options[0], arguments, command)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("line", typed_lines("make "))
+@pytest.mark.parametrize("line", make_lines())
 def test_a_documented_make_target_exists(line: str) -> None:
-    target = shlex.split(line)[1]
+    target = shlex.split(line, comments=True)[1]
     assert re.search(rf"^{target}:.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_guides_are_searched_for_command_lines() -> None:
+    assert {"train --shard --resume", "train --mps", "evaluate --text-file notes.md --stride 1"} <= set(
+        documented_arguments()
+    )
+    assert any(line.startswith("make test ARGS=") for line in make_lines())
 
 
 def test_the_readmes_python_example_runs() -> None:
@@ -61,12 +83,35 @@ def test_the_readmes_python_example_runs() -> None:
         assert names["text"].shape == (1, 20)  # type: ignore[attr-defined]
 
 
-def test_every_path_that_the_readme_links_to_exists() -> None:
-    targets = re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r'src="([^"]+)"', README)
-    assert [target for target in targets if "://" not in target and not (ROOT / target).exists()] == []
+@pytest.mark.parametrize("document", LINKED, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_link_of_a_guide_leads_to_a_file_and_a_heading(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    missing = []
+    for target in re.findall(r"\]\(([^)]+)\)", text) + re.findall(r'src="([^"]+)"', re.sub(r"```.*?```", "", text)):
+        path, _, anchor = target.partition("#")
+        if "://" in path or "…" in path:
+            continue
+        file = document.parent / path if path else document
+        headings = re.findall(r"^#+ (.+)$", file.read_text("utf-8"), re.MULTILINE) if file.suffix == ".md" else []
+        anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        if not file.exists() or (anchor and anchor not in anchors):
+            missing.append(target)
+    assert missing == []
 
 
-def test_every_source_file_is_on_the_readmes_map() -> None:
-    room = ROOT / "src" / "transformer"
-    named = [path.name for path in room.glob("*.py") if path.name != "__init__.py"]
-    assert [name for name in named if name not in README] == []
+def test_every_source_file_and_package_is_on_the_readmes_map() -> None:
+    files = [path.name for path in PACKAGE.glob("*.py") if path.name != "__init__.py"]
+    packages = [f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")]
+    assert [name for name in files + packages if name not in README] == []
+
+
+def test_every_source_file_and_package_is_in_the_layout_table_of_contributing() -> None:
+    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Layout")[2].partition("\n## ")[0]
+    named = set(re.findall(r"\w+/?", table))
+    files = [path.stem for path in PACKAGE.glob("*.py") if path.name != "__init__.py"]
+    packages = [f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")]
+    assert [name for name in files + packages if name not in named] == []
+
+
+def test_the_readme_stays_under_200_lines() -> None:
+    assert len(README.splitlines()) < 200
