@@ -94,7 +94,8 @@ def read(cache: Path, more_batches: int, **settings: Any) -> dict[str, float]:
     import torch  # noqa: F401  not part of what is timed
 
     from transformer.config import DataConfig
-    from transformer.dataset import PackedBatches, open_dataset
+    from transformer.data.open import open_dataset
+    from transformer.dataset import PackedBatches
 
     started = time.perf_counter()
     config = DataConfig(cache_dir=str(cache), shard_mb=8, cache_shards=50, **settings)

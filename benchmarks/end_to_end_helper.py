@@ -32,7 +32,8 @@ def prepare(folder: str, micro_batches: str, steps: str) -> dict[str, Any]:
     from machine import machine
 
     from transformer.config import PRESETS, DataConfig
-    from transformer.dataset import PackedBatches, open_dataset
+    from transformer.data.open import open_dataset
+    from transformer.dataset import PackedBatches
     from transformer.scheduler import lr_scale
 
     config = PRESETS["default"]

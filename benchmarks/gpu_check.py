@@ -32,7 +32,8 @@ from torch import Tensor
 
 from transformer.attention import explicit_attention, fused_attention
 from transformer.config import PRESETS, DataConfig, ModelConfig, TrainConfig
-from transformer.dataset import TextData, TokenDocuments
+from transformer.data.contracts import TextData
+from transformer.dataset import TokenDocuments
 from transformer.loss import plain_loss, tiled_loss
 from transformer.planning.cost import flops
 from transformer.planning.hardware import device_peak, utilisation

@@ -45,7 +45,8 @@ from torch import Tensor
 
 from transformer import loss
 from transformer.config import IGNORE, PRESETS, DataConfig
-from transformer.dataset import PackedBatches, TokenDocuments, open_dataset
+from transformer.data.open import open_dataset
+from transformer.dataset import PackedBatches, TokenDocuments
 from transformer.model import DecoderOnlyTransformer
 from transformer.optimizer import build_optimizers, set_learning_rate
 from transformer.perplexity import evaluate_perplexity

@@ -39,9 +39,9 @@ from machine import machine, typed_command
 from torch import Tensor
 
 from transformer.config import PRESETS, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
-from transformer.dataset import Tokens
 from transformer.optimizer import build_optimizers, set_learning_rate
 from transformer.scheduler import lr_scale
+from transformer.text import Tokens
 from transformer.training import checkpoint
 from transformer.training_utils import Objective
 

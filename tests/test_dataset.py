@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from transformer.config import IGNORE
-from transformer.dataset import DataState, PackedBatches, Place, TokenDocuments, Walk, validation_rows
+from transformer.data.contracts import DataState, Place
+from transformer.dataset import PackedBatches, ReadOrder, TokenDocuments, validation_rows
 
 END = 0
 # Documents of 0 to 7 tokens; each token's id is its own, so that a row says where it comes from.
@@ -39,12 +40,12 @@ class Shards(TokenDocuments):
     def __len__(self) -> int:
         return len(self.shards)
 
-    def units(self, shard: int) -> int:
+    def row_groups(self, shard: int) -> int:
         return len(self.shards[shard])
 
-    def stream(self, walk: Walk) -> Generator[tuple[Place, np.ndarray]]:
-        for place in walk:
-            yield place, np.append(self.shards[place.shard][place.unit], np.uint32(END))
+    def stream(self, seed: int, start: DataState) -> Generator[tuple[Place, np.ndarray]]:
+        for place in ReadOrder(self, seed, start):
+            yield place, np.append(self.shards[place.shard][place.row_group], np.uint32(END))
 
 
 def packed(documents: Sequence[Sequence[int]], shards: int = 0, **settings_: object) -> PackedBatches:
@@ -170,7 +171,7 @@ def test_a_state_fed_back_gives_exactly_the_remaining_batches(
     shape = {"seq_length": seq_length, "batch_size": batch_size, "window_rows": window_rows, "shards": shards}
     drawn = first(packed(documents_of(lengths), **shape), done + 15)
     state = drawn[done - 1][2] if done else DataState()
-    restored = DataState(**json.loads(json.dumps(state.to_dict())))  # as a checkpoint stores it
+    restored = DataState.from_dict(json.loads(json.dumps(state.to_dict())))  # as a checkpoint stores it
     assert_same(first(packed(documents_of(lengths), state=restored, **shape), 15), drawn[done:])
 
 
@@ -185,8 +186,8 @@ def test_iterating_again_goes_on_where_it_stopped() -> None:
 class PatientDocuments(TokenDocuments):
     """Documents that may be read so often and no oftener, so that an endless search ends."""
 
-    def stream(self, walk: Walk) -> Generator[tuple[Place, np.ndarray]]:
-        yield from itertools.islice(super().stream(walk), 1_000)
+    def stream(self, seed: int, start: DataState) -> Generator[tuple[Place, np.ndarray]]:
+        yield from itertools.islice(super().stream(seed, start), 1_000)
         raise TimeoutError("1,000 reads without a batch")
 
 
@@ -252,8 +253,8 @@ def test_no_documents_are_an_error() -> None:
 
 def test_documents_without_a_token_are_an_error_not_an_endless_search() -> None:
     class Empty(TokenDocuments):
-        def stream(self, walk: Walk) -> Generator[tuple[Place, np.ndarray]]:
-            return ((place, np.empty(0, np.uint32)) for place in walk)
+        def stream(self, seed: int, start: DataState) -> Generator[tuple[Place, np.ndarray]]:
+            return ((place, np.empty(0, np.uint32)) for place in ReadOrder(self, seed, start))
 
     with pytest.raises(ValueError, match="no token"):
         next(iter(PackedBatches(Empty([[], []], END), 3, 2, seed=1)))
@@ -261,37 +262,37 @@ def test_documents_without_a_token_are_an_error_not_an_endless_search() -> None:
 
 def test_a_walk_visits_every_unit_once_a_pass_shard_by_shard_in_new_orders() -> None:
     source = Shards(documents_of([1] * 60), 5)
-    places = list(itertools.islice(Walk(source, seed=1), 120))
+    places = list(itertools.islice(ReadOrder(source, seed=1), 120))
     every = {(shard, unit) for shard in range(5) for unit in range(12)}
     for number, one_pass in enumerate((places[:60], places[60:])):
-        assert {(place.shard, place.unit) for place in one_pass} == every
+        assert {(place.shard, place.row_group) for place in one_pass} == every
         assert {place.epoch for place in one_pass} == {number}
         assert len(list(itertools.groupby(one_pass, key=lambda place: place.shard))) == 5  # a shard at a time
-    orders = [[(place.shard, place.unit) for place in one] for one in (places[:60], places[60:])]
+    orders = [[(place.shard, place.row_group) for place in one] for one in (places[:60], places[60:])]
     assert orders[0] != orders[1]
-    assert orders[0] != [(p.shard, p.unit) for p in itertools.islice(Walk(source, seed=2), 60)]
+    assert orders[0] != [(p.shard, p.row_group) for p in itertools.islice(ReadOrder(source, seed=2), 60)]
 
 
 @given(st.integers(0, 130), SHARDS.filter(bool))
 def test_a_walk_from_any_place_on_is_the_rest_of_the_walk(done: int, shards: int) -> None:
     source = Shards(documents_of([1] * 60), shards)
-    whole = list(itertools.islice(Walk(source, seed=1), done + 20))
+    whole = list(itertools.islice(ReadOrder(source, seed=1), done + 20))
     at = whole[done]
-    state = DataState(at.epoch, at.shards_before, at.units_before)
-    assert list(itertools.islice(Walk(source, 1, state), 20)) == whole[done:]
+    state = DataState(at.epoch, at.shards_before, at.row_groups_before)
+    assert list(itertools.islice(ReadOrder(source, 1, state), 20)) == whole[done:]
 
 
 def test_a_copy_of_a_walk_goes_on_by_itself_and_an_error_leaves_it_where_it_was() -> None:
     class Failing(Shards):
         fails = False
 
-        def units(self, shard: int) -> int:
+        def row_groups(self, shard: int) -> int:
             if self.fails:
                 raise OSError("no network")
-            return super().units(shard)
+            return super().row_groups(shard)
 
     source = Failing(documents_of([1] * 6), 3)
-    walk = Walk(source, seed=1)
+    walk = ReadOrder(source, seed=1)
     ahead = list(itertools.islice(copy.copy(walk), 8))
     found = [next(walk), next(walk)]  # the first shard has two units: the next one must be asked for its own
     source.fails = True

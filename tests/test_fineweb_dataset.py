@@ -22,11 +22,13 @@ from hypothesis import strategies as st
 
 from stand_in_hub import FINEWEB, StandInHub, fineweb_files, fineweb_rows, parquet_bytes, taken_for_the_hub
 from transformer.config import DataConfig, ModelConfig, TrainConfig
+from transformer.data.contracts import DataState, FetchProgress, TextData
 from transformer.data.hub import client as hub
 from transformer.data.hub import text as remote_text
 from transformer.data.hub.errors import HubError
-from transformer.dataset import Batch, DataState, FetchProgress, PackedBatches, TextData, Walk, open_dataset
-from transformer.fineweb_dataset import MOST_AHEAD, HubSource, encode_unit, encoding_id
+from transformer.data.open import open_dataset
+from transformer.dataset import Batch, PackedBatches
+from transformer.fineweb_dataset import MAX_AHEAD, HubSource, encode_row_group, encoding_id
 from transformer.text import ByteTokenizer, is_validation, load_tokenizer, train_bpe
 from transformer.trainer import Trainer
 
@@ -63,7 +65,7 @@ def config(folder: Path, **changes: Any) -> DataConfig:
 def opened(
     settings_: DataConfig, tell: Callable[[Any], None] = lambda news: None
 ) -> Iterator[tuple[TextData, HubSource]]:
-    with contextlib.closing(open_dataset(settings_, tell=tell)) as data:
+    with contextlib.closing(open_dataset(settings_, notify=tell)) as data:
         assert isinstance(data.train, HubSource)
         yield data, data.train
 
@@ -97,8 +99,8 @@ def texts_in(tokens: Sequence[int] | np.ndarray) -> list[str]:
 
 def one_pass(source: HubSource, seed: int = 3) -> list[str]:
     """The training documents of the first pass, in its order."""
-    places = sum(source.units(shard) for shard in range(len(source)))
-    with contextlib.closing(source.stream(Walk(source, seed))) as stream:
+    places = sum(source.row_groups(shard) for shard in range(len(source)))
+    with contextlib.closing(source.stream(seed, DataState())) as stream:
         return [text for _, tokens in itertools.islice(stream, places) for text in texts_in(tokens)]
 
 
@@ -106,7 +108,7 @@ def reference_rows(source: HubSource, seed: int, seq_length: int, window_rows: i
     """The rows of the first windows, from the texts alone: (rows, T + 1)."""
     part = len(TEXTS) // FILES
     groups = [TEXTS[f * part : (f + 1) * part][g : g + GROUP] for f in range(FILES) for g in range(0, part, GROUP)]
-    units = [source.units(shard) for shard in range(len(source))]
+    units = [source.row_groups(shard) for shard in range(len(source))]
     stream: list[int] = []
     for epoch in range(windows * window_rows * seq_length // 1_000 + 2):  # a pass has more than 1,000 tokens
         for shard in np.random.default_rng([seed, epoch, 0, 1]).permutation(len(units)):
@@ -173,9 +175,9 @@ def test_shards_are_runs_of_whole_row_groups_that_make_up_the_files(server: Stan
     for shard in shards:
         path = re.search(r"(sample/10BT/\d+_00000\.parquet)@[0-9a-f]{64} part", shard.source)
         assert path is not None
-        by_file.setdefault(path[1], []).extend(range(shard.first_group, shard.first_group + shard.units))
+        by_file.setdefault(path[1], []).extend(range(shard.first_group, shard.first_group + shard.row_groups))
     assert by_file == {f"sample/10BT/{n:03}_00000.parquet": list(range(12)) for n in range(FILES)}
-    units = [shard.units for shard in shards]
+    units = [shard.row_groups for shard in shards]
     assert len(units) > FILES
     assert max(units) <= 2 * min(units)
 
@@ -351,7 +353,7 @@ def test_any_hub_dataset_of_parquet_files_is_read_by_subset_split_and_column(
 def test_a_vocabulary_can_be_trained_on_the_text_itself(server: StandInHub, tmp_path: Path) -> None:
     with opened(config(tmp_path, encoding="bpe300")) as (data, source):
         assert data.tokenizer.vocab_size == 300
-        with contextlib.closing(source.stream(Walk(source, 3))) as stream:
+        with contextlib.closing(source.stream(3, DataState())) as stream:
             _, tokens = next(stream)
         assert data.tokenizer.decode(tokens.tolist()).startswith("Page ")
         assert re.fullmatch(r"bpe300-[0-9a-f]{12}", source.encoding)
@@ -365,11 +367,11 @@ def test_an_encoding_has_one_name_for_ever() -> None:
 
 
 def test_a_unit_by_hand() -> None:
-    unit = encode_unit(["ab", None, "", "c<|endoftext|>"], BYTE)
+    unit = encode_row_group(["ab", None, "", "c<|endoftext|>"], BYTE)
     assert texts_in(unit.ids) == ["ab", "c<|endoftext|>"]
     assert unit.lengths.tolist() == [3, 15]
     assert (unit.digests < 0.1 * 2**64).tolist() == [is_validation("ab"), is_validation("c<|endoftext|>")]
-    assert encode_unit([None, ""], BYTE).ids.tolist() == []
+    assert encode_row_group([None, ""], BYTE).ids.tolist() == []
 
 
 FAULTS: dict[str, dict[str, Any]] = {
@@ -398,7 +400,7 @@ def test_a_file_replaced_on_the_hub_in_mid_run_is_an_error_never_wrong_text(serv
     whole: list[Any] = []
 
     def read_on(source: HubSource) -> None:
-        with contextlib.closing(source.stream(Walk(source, 3))) as stream:
+        with contextlib.closing(source.stream(3, DataState())) as stream:
             for place, tokens in stream:
                 whole.append((place, texts_in(tokens)))
                 if len(whole) == 3:
@@ -410,7 +412,7 @@ def test_a_file_replaced_on_the_hub_in_mid_run_is_an_error_never_wrong_text(serv
             read_on(source)
     assert 3 <= len(whole) < 35
     for place, texts in whole:
-        group = source.text.shard(place.shard).first_group + place.unit
+        group = source.text.shard(place.shard).first_group + place.row_group
         assert texts == [text for text in TEXTS[group * GROUP : (group + 1) * GROUP] if not is_validation(text)]
 
 
@@ -436,9 +438,9 @@ def test_the_cache_stays_within_its_bounds_and_the_stream_the_same(server: Stand
     shards = {"dataset": "hf:someone/many", "revision": commit, "shard_mb": max(sizes) / 3e6}
     with opened(config(tmp_path / "large", **shards)) as (_, source):
         whole = first(source, 200)
-        units = [source.units(shard) for shard in range(len(source))]
+        units = [source.row_groups(shard) for shard in range(len(source))]
     assert len(units) >= 8
-    assert min(units) > MOST_AHEAD
+    assert min(units) > MAX_AHEAD
     told: list[Any] = []
     with opened(config(tmp_path / "small", cache_shards=3, **shards), told.append) as (_, source):
         batches = PackedBatches(source, 16, 4, seed=3, window_rows=24)
@@ -446,7 +448,7 @@ def test_the_cache_stays_within_its_bounds_and_the_stream_the_same(server: Stand
         with contextlib.closing(iter(batches)) as iterator:
             for batch in itertools.islice(iterator, 200):
                 drawn.append(batch)
-                most = max(most, sum(entry.units_present > 0 for entry in source.text.cache.shards()))
+                most = max(most, sum(entry.row_groups_present > 0 for entry in source.text.cache.shards()))
     assert_same(drawn, whole)
     assert most == 3
     assert any(isinstance(news, FetchProgress) for news in told)
@@ -480,9 +482,8 @@ def test_closing_ends_all_threads_at_once_even_in_a_stalled_fetch(server: StandI
     before = threading.active_count()
     with opened(config(tmp_path / "stalled")) as (_, source):
         server.fail("status", path="/cdn/", status=503, times=10**6)
-        walk = Walk(source, 3)
         reader = threading.Thread(
-            target=lambda: contextlib.suppress(Exception) or next(source.stream(walk)), daemon=True
+            target=lambda: contextlib.suppress(Exception) or next(source.stream(3, DataState())), daemon=True
         )
         started = time.monotonic()
         reader.start()

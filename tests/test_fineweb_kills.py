@@ -23,7 +23,9 @@ import pytest
 from forks import Forks, command, serve, wait_for
 from stand_in_hub import FINEWEB, StandInHub, fineweb_files
 from transformer.config import DataConfig
-from transformer.dataset import DataState, PackedBatches, open_dataset
+from transformer.data.contracts import DataState
+from transformer.data.open import open_dataset
+from transformer.dataset import PackedBatches
 from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.training.events import StepMetrics
 
@@ -43,8 +45,8 @@ def read(job: dict[str, Any]) -> None:
     """Appends a line for each batch to job["out"], a digest and the state after it, and news to job["out"].told."""
     out, told = (os.open(job["out"] + end, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for end in ("", ".told"))
     config = DataConfig(**job["config"]).check()
-    with contextlib.closing(open_dataset(config, tell=lambda news: os.write(told, f"{news}\n".encode()))) as data:
-        batches = PackedBatches(data.train, 32, 8, job["seed"], DataState(**job["state"]), window_rows=64)
+    with contextlib.closing(open_dataset(config, notify=lambda news: os.write(told, f"{news}\n".encode()))) as data:
+        batches = PackedBatches(data.train, 32, 8, job["seed"], DataState.from_dict(job["state"]), window_rows=64)
         with contextlib.closing(iter(batches)) as iterator:
             for inputs, targets, state in itertools.islice(iterator, job["batches"]):
                 digest = hashlib.sha256(inputs.numpy().tobytes() + targets.numpy().tobytes()).hexdigest()

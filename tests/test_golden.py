@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from transformer.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
-from transformer.dataset import open_dataset
+from transformer.data.open import open_dataset
 from transformer.trainer import Trainer
 from transformer.training.events import EvalMetrics, Event, StepMetrics
 

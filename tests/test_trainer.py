@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from transformer.config import ConfigError, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
-from transformer.dataset import TextData, TokenDocuments, open_dataset, text_data
+from transformer.data.contracts import TextData
+from transformer.data.open import open_dataset, text_data
+from transformer.dataset import TokenDocuments
 from transformer.distributed.processes import Dist
 from transformer.perplexity import evaluate_perplexity
 from transformer.reporting.metrics_log import METRICS_FILE, MetricsLog, read_metrics

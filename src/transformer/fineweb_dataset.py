@@ -1,54 +1,53 @@
-r"""FineWeb-Edu: ten billion tokens of the web, without downloading them first.
+r"""FineWeb-Edu: ten billion tokens of web text, without downloading them first.
 
-**The problem.** A language model wants more text than a laptop wants to store. HuggingFaceFW/fineweb-edu's sample-10BT
-is 14 files of about 2 GB, chosen from the web for being worth learning from (a classifier scored every page for it).
-Fetching all of it before the first step would take hours, and reading a stream from its start to find a place in its
-middle takes as long as training up to there did.
+**The problem.** A language model needs more text than a laptop can store. The sample-10BT of HuggingFaceFW/fineweb-edu
+is 14 files of about 2 GB, web pages that a classifier selected for their educational value. Downloading all of it
+before the first step would take hours, and resuming by reading the stream again from its start would take as long as
+the interrupted training did.
 
-**The idea.** A parquet file is a row of *row groups*, about a thousand documents each, with a table of contents at its
-end. So the text can be addressed like the pages of a book, and only the text column of the wanted page is fetched:
+**The idea.** A parquet file is a sequence of *row groups*, about a thousand documents each, with a table of contents
+at its end. Any row group can therefore be read on its own, and of its columns only the text is fetched:
 
-    file 0   [row group 0][row group 1] ... [row group 730] [footer: where each group's columns lie]
+    file 0   [row group 0][row group 1] ... [row group 730] [footer: the position of each row group's columns]
               shard 0 ................. shard 5 .........
     file 1   [row group 0] ...
 
-A row group is a *unit* of dataset.TokenSource and a run of them, about 400 MB, a *shard*: what the cache keeps and what
-the order of an epoch is made of. Training starts when the first unit is there. From then on three things go on side by
-side, each a little ahead of the next:
+A *shard* is a run of row groups, about 400 MB: the amount that the cache keeps or removes, and that an epoch reads
+before it continues elsewhere. Training starts when the first row group has arrived. From then on three stages run
+concurrently, each a little ahead of the next:
 
-    fetch ahead          hub --text column of a unit--> cache        4 at a time, to the end of the next shard
-    tokenize ahead       cache --documents--> ids --> cache          on all cores, a few units ahead
-    train                ids --> rows (dataset.py) --> steps         waits only if the others are slower
+    fetch ahead          hub --text column of a row group--> cache   4 at a time, to the end of the next shard
+    tokenize ahead       cache --documents--> ids --> cache          on all cores, a few row groups ahead
+    train                ids --> rows (dataset.py) --> steps         waits only if the other stages are slower
 
-**The cache**, data/fineweb_cache, keeps the most recently used shards (shard_cache/), and beside each shard its token
-ids: tokenizing is the slow part, and a second pass or a second run reads ids at the disk's speed. What is stored is
-all documents, with the hash that decides each one's side of the split; so a run with another validation_fraction
-reads the same files.
+**The cache** (data/cache/), in data/fineweb_cache, keeps the most recently used shards, and with each shard its token
+ids. Tokenizing is slow; a second pass or a second run reads the ids from disk. The cache stores all documents and,
+for each, the hash that decides its side of the split. So runs with another validation_fraction use the same files.
 
-**The split.** 10% of the documents, chosen by a hash of their text, are never trained on. The validation text is made
-of such documents from the first units of the first shard, always the same ones, kept in a file of their own, so that
-every run and every epoch is measured alike, and no eviction can change it.
+**The split.** 10% of the documents, chosen by a hash of their text, are never trained on. The validation text consists
+of such documents from the first row groups of the first shard. It is kept in a file of its own, which is never evicted,
+so that all runs and epochs are evaluated on the same text.
 
-**Nothing lost.** The hub's branch is resolved to a commit when a run begins; the checkpoint stores it, and a resumed
-run reads that commit, whatever has been uploaded since. Files are requested by commit and known by their checksum.
-A network that fails is tried again for network_patience seconds; what the cache holds needs no network at all.
+**Reproducible.** A new run resolves the hub's branch to a commit. The checkpoint stores the commit, and a resumed run
+reads it again even if files have been uploaded since. Files are requested by commit and verified by their hash. A
+failing request is retried for network_patience seconds. Text that is in the cache needs no network.
 
-By hand, a file of two row groups, the texts in the first ab and c, in the second d and ef, is two units:
+By hand, a file of two row groups, the first with the texts "ab" and "c", the second with "d" and "ef":
 
 >>> from transformer.text import load_tokenizer
->>> first, second = (encode_unit(texts, load_tokenizer("byte")) for texts in (["ab", "c"], ["d", None, "ef"]))
+>>> byte = load_tokenizer("byte")
+>>> first, second = encode_row_group(["ab", "c"], byte), encode_row_group(["d", None, "ef"], byte)
 >>> second.ids.tolist(), second.lengths.tolist()               # d, end-of-text, e, f, end-of-text
 ([100, 256, 101, 102, 256], [2, 3])
 >>> len(second.side(0.5, validation=True)) + len(second.side(0.5, validation=False))
 5
 
-**Cost.** In memory: a few units' text and ids, and dataset.py's window. On disk: cache_gb. From the network: each text
-once, as long as it stays in the cache, and nothing but the text column.
-**Chosen.** Row groups as units, so that no state is ever more than six numbers. Not chosen: the datasets library's
-streaming, which goes on by reading again from the start of a file; a full download; a file of ids in place of the text,
-which would have to be fetched again for another encoding.
-**Is it working?** `commands/test_fineweb.py` shows what is fetched, how long it takes, and decodes a sample. Resuming
-at a batch gives that batch, which a test holds for any batch.
+**Cost.** In memory: the text and ids of a few row groups, and dataset.py's window. On disk: cache_gb. From the network:
+the text column of each row group once, while its shard stays in the cache.
+**Not chosen.** The datasets library's streaming, which resumes by reading again from the start of a file. Downloading
+everything. Storing ids instead of text: another encoding would need the text again.
+**Is it working?** `commands/test_fineweb.py` shows what is fetched, how long it takes, and a decoded sample. Resuming
+at any batch gives that batch: tests/test_fineweb_dataset.py.
 
 Papers: FineWeb-Edu, arXiv 2406.17557. Read before: dataset.py. Next: trainer.py.
 """
@@ -61,150 +60,132 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 
 import numpy as np
 
-from transformer.config import DataConfig
-from transformer.data.cache.token_files import UnitTokens
+from transformer.data.cache.token_files import RowGroupTokens
+from transformer.data.contracts import DataState, Place
 from transformer.data.hub.errors import HubError
-from transformer.data.hub.text import CONNECTIONS, FetchAhead, Pins, RemoteText, open_remote_text
-from transformer.data.hub.validation_cache import HeldOut, first_units
-from transformer.dataset import Place, Tell, TextData, Walk, make_tokenizer, say_nothing, text_data
+from transformer.data.hub.text import CONNECTIONS, FetchAhead, HubText, Leases
+from transformer.data.hub.validation_cache import first_row_groups
+from transformer.dataset import ReadOrder
 from transformer.text import Tokenizer, Tokens, is_validation, text_digest
 
 LOADERS = 2
-"""Units loaded at once: one waits for its text or is stored while the other is tokenized, on all cores."""
-AHEAD_TOKENS, MOST_AHEAD = 8_000_000, 8
-"""Tokens that may wait for their turn in memory, about, and units."""
+"""Row groups loaded at once: while one waits for its text or is stored, the other is tokenized on all cores."""
+AHEAD_TOKENS, MAX_AHEAD = 8_000_000, 8
+"""Approximate number of tokens, and maximum number of row groups, that are prepared in memory before their use."""
 
 SAMPLE_CHARS = 10_000_000
-"""Characters of text that a vocabulary of one's own ("bpe8192") is trained on."""
+"""Characters of text on which a vocabulary of the dataset's own ("bpe8192") is trained."""
 
 
 class HubSource:
-    """A TokenSource: the training documents of remote text."""
+    """A TokenSource: the training documents of a text on the hub."""
 
-    def __init__(self, text: RemoteText, tokenizer: Tokenizer, fraction: float, workers: int | None = None) -> None:
-        """`fraction` of the documents are for validation, and left out; `workers` threads tokenize.
+    def __init__(self, text: HubText, tokenizer: Tokenizer, fraction: float, workers: int | None = None) -> None:
+        """`fraction` of the documents is held out for validation; `workers` threads tokenize (None: one per core).
 
-        `fetches_ahead` may be set to False: then only what is asked for is fetched.
+        If `fetches_ahead` is set to False, row groups are fetched only when they are read.
         """
         self.text, self.tokenizer, self.fraction = text, tokenizer, fraction
         self._encoders = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="tokenize")
         self.encoding = encoding_id(tokenizer)
         self.fetches_ahead = True
-        self._running: list[Callable[[], None]] = []
+        self._stops: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
         return len(self.text)
 
-    def units(self, shard: int) -> int:
-        return self.text.shard(shard).units
+    def row_groups(self, shard: int) -> int:
+        return self.text.shard(shard).row_groups
 
-    def stream(self, walk: Walk) -> Generator[tuple[Place, Tokens]]:
-        pins = Pins(self.text)
-        ahead = FetchAhead(self.text, copy.copy(walk), pins, CONNECTIONS if self.fetches_ahead else 0)
+    def stream(self, seed: int, start: DataState) -> Generator[tuple[Place, Tokens]]:
+        order = ReadOrder(self, seed, start)
+        leases = Leases(self.text)
+        ahead = FetchAhead(self.text, copy.copy(order), leases, CONNECTIONS if self.fetches_ahead else 0)
         pool = ThreadPoolExecutor(LOADERS, thread_name_prefix="load")
-        self._running += [pins.close, ahead.join, pool.shutdown]  # in the other direction
+        self._stops += [leases.close, ahead.join, pool.shutdown]  # run in reverse order by close()
         waiting: deque[tuple[Place, Future[Tokens]]] = deque()
         wanted = LOADERS
         try:
             while True:
+                # 1. Keep `wanted` row groups loading.
                 while len(waiting) < wanted:
                     try:
-                        place = next(walk)
-                    except HubError:  # it was about which units walk.asked has
-                        if waiting:  # go on with these; the walk will be at the same place
+                        place = next(order)
+                    except HubError:  # the next shard's row groups could not be counted
+                        if waiting:  # use the loaded row groups first; then the order tries the same shard again
                             break
-                        self.text.shard(walk.asked, patient=True)
+                        self.text.shard(order.next_shard, patient=True)  # nothing is loaded: retry until patience ends
                         continue
-                    waiting.append((place, pool.submit(self._training_part, place, pins)))
+                    waiting.append((place, pool.submit(self._training_tokens, place, leases)))
+                # 2. Take the oldest, and let the other stages know how far the reader is.
                 place, future = waiting.popleft()
                 ahead.reader_at(place)
-                pins.leave_before(place)
+                leases.release_before(place)
                 tokens = future.result()
-                wanted = max(LOADERS, min(MOST_AHEAD, AHEAD_TOKENS // max(1, len(tokens))))
+                # 3. Small row groups are loaded further ahead than large ones.
+                wanted = max(LOADERS, min(MAX_AHEAD, AHEAD_TOKENS // max(1, len(tokens))))
                 yield place, tokens
-        finally:  # nothing is waited for here: close() does that, and makes it quick
+        finally:  # nothing waits here: close() waits, after it has cut the network requests short
             ahead.stop()
             pool.shutdown(wait=False, cancel_futures=True)
-            pins.close()
+            leases.close()
 
     def close(self) -> None:
-        self.text.close()
-        while self._running:
-            self._running.pop()()
+        self.text.stop()
+        while self._stops:
+            self._stops.pop()()
         self._encoders.shutdown()
-        self.text.cache.close()
+        self.text.close()
 
-    def load(self, place: Place, pins: Pins) -> UnitTokens:
-        """All documents of a unit: ids from the cache, or made from its text and stored."""
-        shard = pins.enter(place)
-        with self.text.lock(shard, place.unit):
-            tokens = self.text.cache.tokens(shard, place.unit, self.encoding)
+    def load(self, place: Place, leases: Leases) -> RowGroupTokens:
+        """Returns all documents of a row group: ids from the cache, or new ones, which are then stored."""
+        shard = leases.enter(place)
+        with self.text.lock(shard, place.row_group):
+            tokens = self.text.cache.tokens(shard, place.row_group, self.encoding)
             if tokens is None:
-                tokens = encode_unit(self.text.text(shard, place.unit).to_pylist(), self.tokenizer, self._encoders)
-                self.text.cache.put_tokens(shard, place.unit, self.encoding, tokens)
+                documents = self.text.text(shard, place.row_group).to_pylist()
+                tokens = encode_row_group(documents, self.tokenizer, self._encoders)
+                self.text.cache.put_tokens(shard, place.row_group, self.encoding, tokens)
         return tokens
 
-    def _training_part(self, place: Place, pins: Pins) -> Tokens:
-        return self.load(place, pins).side(self.fraction, validation=False)
+    def _training_tokens(self, place: Place, leases: Leases) -> Tokens:
+        return self.load(place, leases).side(self.fraction, validation=False)
 
 
-def encode_unit(
+def encode_row_group(
     texts: Iterable[str | None], tokenizer: Tokenizer, pool: ThreadPoolExecutor | None = None
-) -> UnitTokens:
-    """Tokenizes documents, an end-of-text after each; missing and empty ones are none.
+) -> RowGroupTokens:
+    """Tokenizes documents, with an end-of-text after each. Missing and empty texts are skipped.
 
-    One pool for all units, rather than a new one for each: tiktoken's regular expressions are slow until they have
-    warmed up, thread by thread.
+    All row groups share one pool: in each new thread tiktoken's regular expressions are slow at first.
     """
     documents = [text for text in texts if text]
     end = np.array([tokenizer.eot_id], np.uint32)
     parts = [part for tokens in tokenizer.encode_batch(documents, pool) for part in (tokens, end)]
     ids = np.concatenate(parts) if parts else np.empty(0, np.uint32)
     lengths = np.array([len(part) + 1 for part in parts[::2]], np.uint32)
-    return UnitTokens(ids, lengths, np.array([text_digest(text) for text in documents], np.uint64))
+    return RowGroupTokens(ids, lengths, np.array([text_digest(text) for text in documents], np.uint64))
 
 
 def encoding_id(tokenizer: Tokenizer) -> str:
-    """Returns the encoding's name as token files carry it; one that was trained on a text has its hash in it too."""
+    """Returns the encoding's name in the cache. The name of a trained encoding includes a hash of its vocabulary."""
     state = tokenizer.state()
     if state["kind"] != "bpe":
         return tokenizer.name
     return f"{tokenizer.name}-{hashlib.sha256(repr(sorted(state.items())).encode()).hexdigest()[:12]}"
 
 
-def sample_texts(text: RemoteText, fraction: float) -> list[str]:
-    """Returns the first training documents, for a vocabulary of their own."""
+def sample_texts(text: HubText, fraction: float) -> list[str]:
+    """Returns the first training documents, about SAMPLE_CHARS of them, on which a vocabulary is trained."""
     texts: list[str] = []
     size = 0
-    for unit in first_units(text):
-        train = [document for document in unit if not is_validation(document, fraction)]
+    for documents in first_row_groups(text):
+        train = [document for document in documents if not is_validation(document, fraction)]
         texts += train
         size += sum(map(len, train))
         if size >= SAMPLE_CHARS:
             break
     return texts
-
-
-def open_hub_dataset(config: DataConfig, tokenizer: Tokenizer | None = None, tell: Tell = say_nothing) -> TextData:
-    """Opens a dataset of the hub: FineWeb-Edu's sample-10BT for "fineweb", or hf:OWNER/NAME.
-
-    Raises ValueError, in one line, where neither the hub nor the cache gives what is needed to start.
-    """
-    text = open_remote_text(config, tell)
-    try:
-        held_out = HeldOut(text, config.validation_fraction)
-        if tokenizer is None:
-            sample = sample_texts(text, config.validation_fraction) if config.encoding.startswith("bpe") else []
-            tokenizer = make_tokenizer(config.encoding, sample)
-        source = HubSource(text, tokenizer, config.validation_fraction, config.num_workers)
-        documents = held_out.tokens(tokenizer, config.validation_tokens)
-        data = text_data(config, tokenizer, source, config.tokens_per_epoch, iter(documents))
-        return replace(data, revision=text.commit)
-    except BaseException:
-        text.close()
-        text.cache.close()
-        raise

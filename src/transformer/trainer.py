@@ -29,7 +29,8 @@ epoch verdict.py says which picture it is, by the slopes of both curves and how 
 By hand, a text that repeats four letters, and a model of one block:
 
 >>> from transformer.config import DataConfig, ModelConfig, OptimizerConfig
->>> from transformer.dataset import TokenDocuments, text_data
+>>> from transformer.data.open import text_data
+>>> from transformer.dataset import TokenDocuments
 >>> from transformer.text import load_tokenizer
 >>> tokenizer, settings = load_tokenizer("byte"), DataConfig(seq_length=8)
 >>> text = TokenDocuments([tokenizer.encode("abcd" * 50)], tokenizer.eot_id)
@@ -77,7 +78,8 @@ import torch
 from torch import Tensor, nn
 
 from transformer.config import TrainConfig
-from transformer.dataset import DataState, PackedBatches, TextData
+from transformer.data.contracts import DataState, TextData
+from transformer.dataset import PackedBatches
 from transformer.distributed import sharded_checkpoint as sharded_state
 from transformer.distributed.processes import Dist
 from transformer.model import DecoderOnlyTransformer

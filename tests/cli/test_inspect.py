@@ -15,7 +15,7 @@ import torch
 
 from transformer.config import PRESETS, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from transformer.config_base import leaves
-from transformer.dataset import open_dataset
+from transformer.data.open import open_dataset
 from transformer.trainer import Trainer
 from transformer.training import checkpoint
 from transformer.training.checkpoint_report import inspect

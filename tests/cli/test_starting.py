@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from transformer.config import PRESETS
-from transformer.dataset import open_dataset
+from transformer.data.open import open_dataset
 from transformer.perplexity import evaluate_perplexity
 from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.trainer import Trainer

@@ -24,7 +24,7 @@ import pytest
 import torch
 
 from transformer.config import PRESETS, SAMPLING_PRESETS
-from transformer.dataset import open_dataset
+from transformer.data.open import open_dataset
 from transformer.perplexity import evaluate_perplexity
 from transformer.reporting.metrics_log import read_metrics
 from transformer.trainer import Trainer

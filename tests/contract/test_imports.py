@@ -41,7 +41,7 @@ RULES: dict[str, set[str]] = {
     "kernels": CORE | SETTINGS,
     "inference": CORE | SETTINGS | {"kernels", "text"},
     "text": set(),
-    "data": SETTINGS | {"text"},
+    "data": SETTINGS | {"text", "dataset", "fineweb_dataset"},
     "dataset": SETTINGS | {"data", "text"},
     "fineweb_dataset": SETTINGS | {"data", "dataset", "text"},
     "distributed": CORE | SETTINGS | {"kernels", "training"},

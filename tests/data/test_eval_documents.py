@@ -13,7 +13,7 @@ from stand_in_hub import FINEWEB, StandInHub, fineweb_files, taken_for_the_hub
 from transformer.config import DataConfig
 from transformer.data.eval_documents import encode_documents, held_out_documents
 from transformer.data.hub import client as hub
-from transformer.dataset import open_dataset
+from transformer.data.open import open_dataset
 from transformer.text import ByteTokenizer, is_validation, load_tokenizer, train_bpe
 
 BYTE = ByteTokenizer()
@@ -135,7 +135,7 @@ def test_without_a_network_the_file_of_documents_is_enough(tmp_path: Path, monke
         server.fail("status", status=503, times=10_000)
         news: list[object] = []
         config = DataConfig(**{**on_hub(tmp_path).to_dict(), "network_patience": 0.2})
-        offline = held_out_documents(config, BYTE, tell=news.append)
+        offline = held_out_documents(config, BYTE, notify=news.append)
         assert any("cannot be reached" in str(line) for line in news)
         with pytest.raises(ValueError, match="503"):
             held_out_documents(config, BYTE, 10_000)

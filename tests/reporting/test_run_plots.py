@@ -11,7 +11,7 @@ import pytest
 
 from transformer import ModelConfig, TrainConfig
 from transformer.config import DataConfig
-from transformer.dataset import open_dataset
+from transformer.data.open import open_dataset
 from transformer.reporting.history import Against, read_histories, smoothed
 from transformer.reporting.metrics_log import METRICS_FILE, MetricsLog
 from transformer.reporting.run_plots import draw, save_loss_curve

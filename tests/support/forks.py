@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer.config import DataConfig
-from transformer.dataset import open_dataset
+from transformer.data.open import open_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 90.0

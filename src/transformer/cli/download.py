@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +14,11 @@ from transformer.cli.console import console
 from transformer.cli.download_progress import fetch_numbers, teller
 from transformer.cli.options import parse
 from transformer.config import ConfigError, DataConfig, TrainConfig, seed_problems
+from transformer.data.contracts import Place
 from transformer.data.hub.errors import HubError
-from transformer.data.hub.text import CONNECTIONS, Pins
-from transformer.dataset import Place, Walk, open_dataset
+from transformer.data.hub.text import CONNECTIONS, Leases
+from transformer.data.open import open_dataset
+from transformer.dataset import ReadOrder
 from transformer.fineweb_dataset import HubSource
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     task = progress.add_task("tokens", total=wanted, tokens="", numbers="")
     tell = teller(progress.console, lambda news: progress.update(task, numbers=fetch_numbers(news)))
-    with progress, contextlib.closing(open_dataset(config, tell=tell)) as data:
+    with progress, contextlib.closing(open_dataset(config, notify=tell)) as data:
         source = data.train
         assert isinstance(source, HubSource)
         found = fetch(
@@ -82,30 +83,38 @@ def token_count(text: str) -> int | None:
 
 
 def fetch(source: HubSource, seed: int, wanted: int, show: Callable[[int], None]) -> int:
-    """Brings the units that a run of that seed reads first into the cache, until there are `wanted` tokens or one pass
-    is done; returns how many there are.
+    """Fetches the row groups that a run with this seed reads first, up to `wanted` tokens or one pass over the dataset.
 
-    Raises ValueError where the cache is too small to keep them all.
+    Returns the number of tokens.
+
+    Raises ValueError if the cache is too small to keep them all.
     """
-    found = 0
+    found, one_pass_done = 0, False
     seen: list[Place] = []
-    walk, pins = Walk(source, seed), Pins(source.text)
+    order, leases = ReadOrder(source, seed), Leases(source.text)
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        while found < wanted:
-            try:
-                places = [place for place in itertools.islice(walk, CONNECTIONS) if place.epoch == 0]
-            except HubError:  # about the units of a shard: asked for again, with patience
-                source.text.shard(walk.asked, patient=True)
-                continue
-            for place, unit in zip(places, pool.map(lambda place: source.load(place, pins), places), strict=True):
+        while found < wanted and not one_pass_done:
+            places: list[Place] = []
+            while len(places) < CONNECTIONS and not one_pass_done:
+                try:
+                    place = next(order)
+                except HubError:  # the next shard's row groups could not be counted
+                    if places:  # load these first; then the order tries the same shard again
+                        break
+                    source.text.shard(order.next_shard, patient=True)
+                    continue
+                one_pass_done = place.epoch > 0
+                places += [] if one_pass_done else [place]
+            for place, row_group in zip(
+                places, pool.map(lambda place: source.load(place, leases), places), strict=True
+            ):
                 if seen and place.shard != seen[-1].shard:
                     check_kept(source, seen, found)
                 seen.append(place)
-                found += len(unit.side(source.fraction, validation=False))
+                found += len(row_group.side(source.fraction, validation=False))
                 show(found)
-            if len(places) < CONNECTIONS:  # one pass is done
-                break
-            pins.leave_before(places[-1])
+            if places:
+                leases.release_before(places[-1])
     check_kept(source, seen, found)
     return found
 
@@ -113,7 +122,7 @@ def fetch(source: HubSource, seed: int, wanted: int, show: Callable[[int], None]
 def check_kept(source: HubSource, places: Sequence[Place], found: int) -> None:
     """Raises ValueError where the text of any of the places has had to make room already."""
     text = source.text
-    if not all(text.cache.has_text(text.shard(place.shard), place.unit) for place in places):
+    if not all(text.cache.has_text(text.shard(place.shard), place.row_group) for place in places):
         raise ValueError(
             f"{found:,} tokens are more than the cache may hold ({text.cache.max_shards} shards, "
             f"{text.cache.max_bytes / 1e9:g} GB): give a larger --cache-shards and --cache-gb, here and to the run"

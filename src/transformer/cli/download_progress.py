@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from transformer.dataset import FetchProgress, Tell
+from transformer.data.contracts import FetchProgress, Notify
 
 
-def teller(console: Console, show: Callable[[FetchProgress], object]) -> Tell:
+def teller(console: Console, show: Callable[[FetchProgress], object]) -> Notify:
     """Returns what prints a line of news about the data so that it lasts, and gives numbers of fetching to `show`."""
 
     def tell(news: str | FetchProgress) -> None:

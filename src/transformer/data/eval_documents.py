@@ -1,8 +1,9 @@
-"""Documents to measure a model on, one by one: the held-out ones of a dataset, or any texts.
+"""Documents on which a model is evaluated, one by one: the held-out documents of a dataset, or any texts.
 
-A dataset is opened for them alone: no training text is fetched, and of a local one no more is encoded than is counted
-for the baseline. Each document ends in an end-of-text, as in training. A limit in tokens takes the first ones, the last
-of them cut short, so that the default limit gives the tokens that a run looks at while it trains.
+Only the held-out documents of a dataset are opened: no training text is fetched from the hub, and of a local text only
+as much training text is encoded as the unigram baseline counts. An end-of-text follows each document, as in training. A
+limit in tokens takes the first documents and truncates the last of them. The default limit gives the tokens on which a
+run evaluates during training.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from transformer.config import DataConfig
-from transformer.dataset import Tell, local_documents, say_nothing
+from transformer.data.contracts import Notify, silent
+from transformer.data.hub.text import open_hub_text
+from transformer.data.hub.validation_cache import ValidationText
+from transformer.data.open import local_documents
 from transformer.text import Tokenizer, Tokens, split_documents
 
 COUNTED_TOKENS = 5_000_000
-"""Tokens of training text that are counted for the baseline at most."""
+"""Maximum number of tokens of training text that are counted for the unigram baseline."""
 
 Counts = npt.NDArray[np.int64]
 
@@ -29,15 +33,15 @@ class Documents:
     """D texts in tokens."""
 
     name: str
-    """What they are, for a person."""
+    """A description for messages and tables."""
     tokens: list[Tokens]
-    """Each document's, an end-of-text the last, except where the limit cut it."""
+    """Each document's tokens; the last is an end-of-text, except in a truncated document."""
     text_bytes: list[int]
-    """The bytes that each one's tokens spell."""
+    """Bytes of text that each document's tokens encode."""
     counts: Counts
-    """How often each token comes in them, (V,)."""
+    """How often each token occurs in the documents, (V,)."""
     known: Counts | None = None
-    """How often each token comes in the training text, (V,); None where there is none at hand."""
+    """How often each token occurs in the training text, (V,); None if that text is not on this machine."""
 
     @property
     def num_tokens(self) -> int:
@@ -46,35 +50,35 @@ class Documents:
 
 
 def held_out_documents(
-    config: DataConfig, tokenizer: Tokenizer, max_tokens: int | None = None, tell: Tell = say_nothing
+    config: DataConfig, tokenizer: Tokenizer, max_tokens: int | None = None, notify: Notify = silent
 ) -> Documents:
-    """Returns the first held-out documents of a dataset; max_tokens None: as many tokens as a run looks at.
+    """Returns the first held-out documents of a dataset; max_tokens=None: the tokens on which a run evaluates.
 
-    Raises ValueError, in one line, for a text that is missing, unreadable or out of reach.
+    Raises ValueError, in one line, for a text that is missing, unreadable or unreachable.
     """
     name, limit = f"held-out text of {config.dataset}", max_tokens or config.validation_tokens
     if config.is_on_hub:
-        with contextlib.closing(_remote_texts(config, tell)) as texts:
+        with contextlib.closing(_hub_texts(config, notify)) as texts:
             return encode_documents(texts, tokenizer, name, limit)
     train, held_out = split_documents(local_documents(config), config.validation_fraction)
     return replace(encode_documents(held_out, tokenizer, name, limit), known=_counted(train, tokenizer))
 
 
 def training_counts(config: DataConfig, tokenizer: Tokenizer) -> Counts | None:
-    """Returns how often each token comes in a dataset's training text, (V,); None where that is not on this machine."""
+    """Returns how often each token occurs in the training text, (V,); None if the text is not on this machine."""
     if config.is_on_hub:
         return None
     try:
         return _counted(split_documents(local_documents(config), config.validation_fraction)[0], tokenizer)
-    except ValueError:  # it is gone, or no longer what it was
+    except ValueError:  # the file was removed or changed
         return None
 
 
 def encode_documents(texts: Iterable[str], tokenizer: Tokenizer, name: str, max_tokens: int | None = None) -> Documents:
-    """Encodes texts, an end-of-text after each, up to max_tokens. Raises ValueError where there is no text."""
+    """Encodes texts, with an end-of-text after each, up to max_tokens. Raises ValueError if there is no text."""
     found = _encoded(texts, tokenizer, max_tokens)
     if not found:
-        raise ValueError(f"{name} holds no text to measure a model on: give some")
+        raise ValueError(f"{name} has no text on which to evaluate a model: give some")
     sizes = [len(tokenizer.decode_bytes(tokens[tokens != tokenizer.eot_id].tolist())) for tokens in found]
     return Documents(name, found, sizes, _counts(found, tokenizer))
 
@@ -88,7 +92,7 @@ def _counts(documents: list[Tokens], tokenizer: Tokenizer) -> Counts:
 
 
 def _encoded(texts: Iterable[str], tokenizer: Tokenizer, max_tokens: int | None) -> list[Tokens]:
-    """Reads no more texts than have max_tokens; the last one is cut there."""
+    """Reads only as many texts as max_tokens needs, and truncates the last one."""
     found: list[Tokens] = []
     left = max_tokens
     for text in filter(None, texts):
@@ -98,14 +102,10 @@ def _encoded(texts: Iterable[str], tokenizer: Tokenizer, max_tokens: int | None)
     return found
 
 
-def _remote_texts(config: DataConfig, tell: Tell) -> Generator[str]:
-    """Yields the held-out documents of a hub dataset; without a network, those of its validation file."""
-    from transformer.data.hub.text import open_remote_text
-    from transformer.data.hub.validation_cache import HeldOut
-
-    remote = open_remote_text(config, tell)
+def _hub_texts(config: DataConfig, notify: Notify) -> Generator[str]:
+    """Yields the held-out documents of a hub dataset. Those in its validation file need no network."""
+    hub_text = open_hub_text(config, notify)
     try:
-        yield from HeldOut(remote, config.validation_fraction).texts()
+        yield from ValidationText(hub_text, config.validation_fraction).texts()
     finally:
-        remote.close()
-        remote.cache.close()
+        hub_text.close()

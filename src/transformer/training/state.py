@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from transformer.dataset import DataState
+from transformer.data.contracts import DataState
 from transformer.distributed.sharded_checkpoint import complete
 from transformer.training.checkpoint import CheckpointError
 from transformer.training.metric_sums import StepSums
@@ -63,7 +63,7 @@ def restore(trainer: Trainer, contents: dict[str, Any], path: Path) -> None:
     trainer.validation_points = list(map(tuple, contents.get("validation_points", [])))
     if path.parent.resolve() == trainer.directory.resolve():  # in another folder those names may be somebody else's
         trainer.epochs_saved = list(map(tuple, contents.get("epochs_saved", [])))
-    trainer.data_state = DataState(**contents["data"])
+    trainer.data_state = DataState.from_dict(contents["data"])
     states = contents["random"]
     if trainer.dist.rank < len(states):
         set_random_state(states[trainer.dist.rank], trainer.device)

@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 import transformer
 from transformer.data.cache import InUseError, Shard, ShardCache
 from transformer.data.cache.index import evictions
-from transformer.data.cache.token_files import UnitTokens
+from transformer.data.cache.token_files import RowGroupTokens
 
 SOURCE = "hub://files/a.parquet@1"
 META = "cache_metadata.json"
@@ -53,14 +53,14 @@ def column(shard: Shard, unit: int) -> pa.Array:
     return pa.array(documents(shard, unit), pa.string())
 
 
-def tokens_of(shard: Shard, unit: int, count: int = 40) -> UnitTokens:
+def tokens_of(shard: Shard, unit: int, count: int = 40) -> RowGroupTokens:
     random = np.random.default_rng([shard.first_group + unit, len(shard.source)])
     ids = random.integers(0, 1000, count).astype(np.uint32)
-    return UnitTokens(ids, np.array([count - 7, 7], np.uint32), random.integers(0, 2**63, 2).astype(np.uint64))
+    return RowGroupTokens(ids, np.array([count - 7, 7], np.uint32), random.integers(0, 2**63, 2).astype(np.uint64))
 
 
 def fill(cache: ShardCache, shard: Shard, tokens: bool = False) -> None:
-    for unit in range(shard.units):
+    for unit in range(shard.row_groups):
         cache.put_text(shard, unit, column(shard, unit))
         if tokens:
             cache.put_tokens(shard, unit, ENCODING, tokens_of(shard, unit))
@@ -80,7 +80,7 @@ def texts(cache: ShardCache, shard: Shard, unit: int) -> list[str | None] | None
 
 
 def is_right(cache: ShardCache, shard: Shard) -> bool:
-    return all(texts(cache, shard, unit) == documents(shard, unit) for unit in range(shard.units))
+    return all(texts(cache, shard, unit) == documents(shard, unit) for unit in range(shard.row_groups))
 
 
 def names(directory: Path) -> set[str]:
@@ -192,7 +192,7 @@ def test_any_column_of_strings_is_kept_in_parts_and_merged(opened: Open, column:
         cache.put_text(shard, unit, column)
     assert texts(cache, shard, 1) == column.to_pylist()
     cache.put_text(shard, 2, column)
-    assert cache.shards()[0].units_present == 3
+    assert cache.shards()[0].row_groups_present == 3
     assert [texts(cache, shard, unit) for unit in range(3)] == [column.to_pylist()] * 3
 
 
@@ -239,10 +239,10 @@ def test_the_list_of_shards_says_what_is_here(opened: Open, directory: Path) -> 
     cache.pin(two)
     cache.put_text(two, 1, column(two, 1))
     first, second = cache.shards()
-    assert (first.number, first.source, first.units, first.units_present, first.pinned) == (1, SOURCE, 3, 3, False)
+    assert (first.number, first.source, first.units, first.row_groups_present, first.pinned) == (1, SOURCE, 3, 3, False)
     assert first.text_bytes == (directory / "shard_00001.parquet").stat().st_size
     assert first.token_bytes == {ENCODING: sum(tokens_of(one, unit).nbytes for unit in range(3))}
-    assert (second.number, second.units_present, second.token_bytes, second.pinned) == (2, 1, {}, True)
+    assert (second.number, second.row_groups_present, second.token_bytes, second.pinned) == (2, 1, {}, True)
     assert second.last_use > 0
     assert cache.nbytes == first.text_bytes + sum(first.token_bytes.values()) + second.text_bytes
 
@@ -1040,7 +1040,7 @@ sys.modules["transformer"] = package
 import numpy as np
 import pyarrow as pa
 from transformer.data.cache import Shard, ShardCache
-from transformer.data.cache.token_files import UnitTokens
+from transformer.data.cache.token_files import RowGroupTokens
 SOURCE, ENCODING = {SOURCE!r}, {ENCODING!r}
 directory = Path(sys.argv[1])
 """

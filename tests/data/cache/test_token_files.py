@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformer.data.cache.token_files import UnitTokens, read, write
+from transformer.data.cache.token_files import RowGroupTokens, read, write
 
 
-def unit_of(documents: list[list[int]], digests: list[int]) -> UnitTokens:
-    return UnitTokens(
+def unit_of(documents: list[list[int]], digests: list[int]) -> RowGroupTokens:
+    return RowGroupTokens(
         np.array([token for document in documents for token in document], np.uint32),
         np.array([len(document) for document in documents], np.uint32),
         np.array(digests, np.uint64),
@@ -32,7 +32,7 @@ units = st.lists(st.tuples(st.lists(st.integers(0, 2**32 - 1), max_size=6), st.i
 )
 
 
-def lists(unit: UnitTokens) -> list[list[int]]:
+def lists(unit: RowGroupTokens) -> list[list[int]]:
     return [unit.ids.tolist(), unit.lengths.tolist(), unit.digests.tolist()]
 
 
@@ -46,7 +46,7 @@ def test_the_bytes_by_hand(tmp_path: Path) -> None:
 
 @given(units, st.binary(max_size=16).filter(lambda label: not label.endswith(b"\0")))
 def test_any_unit_is_read_as_it_was_written(
-    tmp_path_factory: pytest.TempPathFactory, unit: UnitTokens, label: bytes
+    tmp_path_factory: pytest.TempPathFactory, unit: RowGroupTokens, label: bytes
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.tokens"
     write(path, unit, label)
@@ -65,7 +65,7 @@ def test_a_unit_without_documents_is_a_file_too(tmp_path: Path) -> None:
 
 def test_arrays_that_are_slices_of_others_are_written_as_they_look(tmp_path: Path) -> None:
     ids = np.arange(20, dtype=np.uint32)[::2]
-    unit = UnitTokens(ids, np.array([4, 6], np.uint32), np.array([0, 9, 1, 9], np.uint64)[::2])
+    unit = RowGroupTokens(ids, np.array([4, 6], np.uint32), np.array([0, 9, 1, 9], np.uint64)[::2])
     write(tmp_path / "a.tokens", unit)
     assert lists(read(tmp_path / "a.tokens")) == lists(unit)
 
@@ -108,7 +108,7 @@ def test_every_flipped_byte_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("unit", [UNIT, EMPTY], ids=["some", "none"])
-def test_every_truncation_and_every_addition_is_found(tmp_path: Path, unit: UnitTokens) -> None:
+def test_every_truncation_and_every_addition_is_found(tmp_path: Path, unit: RowGroupTokens) -> None:
     path = tmp_path / "a.tokens"
     write(path, unit)
     good = path.read_bytes()
@@ -148,12 +148,12 @@ def test_a_missing_file_is_an_error_of_the_system(tmp_path: Path) -> None:
 )
 def test_arrays_that_disagree_are_no_unit(ids: list[int], lengths: list[int], digests: list[int]) -> None:
     with pytest.raises(ValueError, match=r"do not fit|flat arrays"):
-        UnitTokens(np.array(ids, np.uint32), np.array(lengths, np.uint32), np.array(digests, np.uint64))
+        RowGroupTokens(np.array(ids, np.uint32), np.array(lengths, np.uint32), np.array(digests, np.uint64))
 
 
 def test_arrays_of_another_type_are_no_unit() -> None:
     with pytest.raises(ValueError, match=r"flat arrays.*int64"):
-        UnitTokens(np.array([1, 2]), np.array([2], np.uint32), np.array([0], np.uint64))  # type: ignore[arg-type]
+        RowGroupTokens(np.array([1, 2]), np.array([2], np.uint32), np.array([0], np.uint64))  # type: ignore[arg-type]
 
 
 def test_the_sides_by_hand() -> None:
@@ -163,7 +163,7 @@ def test_the_sides_by_hand() -> None:
 
 
 @given(units, st.one_of(st.sampled_from([0.0, 0.1, 0.5, 1.0, 2.0**-64]), st.floats(0, 1)))
-def test_each_document_is_on_the_side_that_its_digest_says(unit: UnitTokens, fraction: float) -> None:
+def test_each_document_is_on_the_side_that_its_digest_says(unit: RowGroupTokens, fraction: float) -> None:
     wanted: dict[bool, list[int]] = {True: [], False: []}
     start = 0
     for length, digest in zip(unit.lengths.tolist(), unit.digests.tolist(), strict=True):

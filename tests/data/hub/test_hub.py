@@ -37,7 +37,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
 
 
 def quick(tell: Any = lambda line: None, **settings: Any) -> Hub:
-    return Hub(REPO, tell=tell, **{"patience": 20.0, "timeout": 5.0, "first_wait": 0.01, **settings})
+    return Hub(REPO, notify=tell, **{"patience": 20.0, "timeout": 5.0, "first_wait": 0.01, **settings})
 
 
 def first_file(server: StandInHub, path: str = FIRST) -> tuple[str, HubFile]:

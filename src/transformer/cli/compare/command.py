@@ -18,7 +18,7 @@ from transformer.cli.download_progress import teller
 from transformer.cli.evaluate.options import MeasureOptions
 from transformer.cli.json_output import print_json
 from transformer.cli.options import parse
-from transformer.dataset import say_nothing
+from transformer.data.contracts import silent
 from transformer.evaluation.ranking import Ranking
 from transformer.reporting.ranking_plot import save_ranking
 from transformer.training import checkpoint
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     paths = [path for name in named for path in found_at(name)] if named else found_here()
     out = console()
     with progress_on(out, quiet=options.json) as show:
-        tell = say_nothing if options.json else teller(out, lambda news: None)
+        tell = silent if options.json else teller(out, lambda news: None)
         work = Scoring(options.measure, options.device, show, tell)
         rankings = work.rankings({path.resolve(): path for path in paths}.values())
     if not rankings:

@@ -10,8 +10,8 @@ from pathlib import Path
 from transformer.cli.console import one_line
 from transformer.cli.evaluate.options import MeasureOptions, Texts, score
 from transformer.config import TrainConfig
+from transformer.data.contracts import Notify
 from transformer.data.eval_documents import Documents
-from transformer.dataset import Tell
 from transformer.evaluation.ranking import Measured, Ranking, rank
 from transformer.evaluation.statistics import common_documents
 from transformer.fineweb_dataset import encoding_id
@@ -43,7 +43,7 @@ class Candidate:
 class Scoring:
     """Measures checkpoints; those that cannot be are left out, with a line that says why."""
 
-    def __init__(self, options: MeasureOptions, device: str, show: Show, tell: Tell) -> None:
+    def __init__(self, options: MeasureOptions, device: str, show: Show, tell: Notify) -> None:
         """Raises ValueError where there is no such device."""
         self.options, self.device, self.show, self.tell = options, pick_device(device), show, tell
         self.left_out: list[str] = []

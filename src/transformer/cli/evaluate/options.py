@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from transformer.config import DataConfig
+from transformer.data.contracts import Notify, silent
 from transformer.data.eval_documents import Documents, encode_documents, held_out_documents, training_counts
-from transformer.dataset import Tell, say_nothing
 from transformer.evaluation.document_perplexity import score_documents, window_sizes
 from transformer.evaluation.statistics import DocumentScores
 from transformer.perplexity import Evaluation, unigram_nats
@@ -71,7 +71,7 @@ class MeasureOptions:
 class Texts:
     """The documents that the options mean, encoded once for each dataset and encoding."""
 
-    def __init__(self, options: MeasureOptions, tell: Tell = say_nothing) -> None:
+    def __init__(self, options: MeasureOptions, tell: Notify = silent) -> None:
         self.options, self.tell = options, tell
         self._known: dict[object, Documents] = {}
         self._typed: list[str] | None = None

@@ -16,8 +16,10 @@ from transformer.cli.download_progress import fetch_numbers, teller
 from transformer.cli.fineweb.report import Look, cached, hub, split, timing
 from transformer.cli.options import parse
 from transformer.config import DataConfig, TrainConfig
-from transformer.data.hub.text import Pins
-from transformer.dataset import PackedBatches, TextData, Walk, open_dataset
+from transformer.data.contracts import TextData
+from transformer.data.hub.text import Leases
+from transformer.data.open import open_dataset
+from transformer.dataset import PackedBatches, ReadOrder
 from transformer.fineweb_dataset import LOADERS, HubSource
 
 BATCH_ROWS = 8
@@ -59,7 +61,7 @@ def opened(config: DataConfig, out: Console) -> Iterator[tuple[TextData, HubSour
     with out.status(Text(f"opening {config.dataset}")) as status:
         tell = teller(out, lambda news: status.update(Text(f"fetching {fetch_numbers(news)}")))
         started = time.perf_counter()
-        with contextlib.closing(open_dataset(config, tell=tell)) as data:
+        with contextlib.closing(open_dataset(config, notify=tell)) as data:
             if not isinstance(data.train, HubSource):
                 raise ValueError(
                     f"{config.dataset} is not on the hub: only fineweb and hf:OWNER/NAME are looked at here"
@@ -76,10 +78,10 @@ def look(data: TextData, source: HubSource, options: FineWebOptions, opening: fl
         next(batches)
     first_batch = time.perf_counter() - started
     started = time.perf_counter()
-    pins = Pins(source.text)
+    leases = Leases(source.text)
     units = [
-        source.load(place, pins)
-        for place in itertools.islice(Walk(source, options.seed), LOADERS, LOADERS + options.units)
+        source.load(place, leases)
+        for place in itertools.islice(ReadOrder(source, options.seed), LOADERS, LOADERS + options.units)
     ]
-    pins.close()
+    leases.close()
     return Look(opening, first_batch, time.perf_counter() - started, source.text.bytes_fetched, units)

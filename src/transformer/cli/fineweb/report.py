@@ -10,8 +10,8 @@ import numpy as np
 from rich.table import Table
 
 from transformer.config import DataConfig
-from transformer.data.cache.token_files import UnitTokens
-from transformer.dataset import TextData
+from transformer.data.cache.token_files import RowGroupTokens
+from transformer.data.contracts import TextData
 from transformer.fineweb_dataset import HubSource
 
 
@@ -23,7 +23,7 @@ class Look:
     first_batch: float
     reading: float
     fetched_bytes: int
-    units: list[UnitTokens]
+    units: list[RowGroupTokens]
 
 
 def hub(source: HubSource) -> Table:
@@ -66,7 +66,7 @@ def cached(source: HubSource) -> Table:
     for entry in cache.shards():
         used = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.last_use / 1e9))
         ids = sum(entry.token_bytes.values()) / 1e6
-        units = f"{entry.units_present} of {entry.units}"
+        units = f"{entry.row_groups_present} of {entry.row_groups}"
         table.add_row(f"{entry.number:05d}", units, f"{entry.text_bytes / 1e6:,.2f}", f"{ids:,.2f}", used)
     table.add_section()
     limit = f"at most {cache.max_shards} shards, {cache.max_bytes / 1e9:g} GB"
@@ -74,7 +74,7 @@ def cached(source: HubSource) -> Table:
     return table
 
 
-def split(config: DataConfig, units: Sequence[UnitTokens]) -> Table:
+def split(config: DataConfig, units: Sequence[RowGroupTokens]) -> Table:
     """Returns how many documents and tokens of the units are for training, and how many for validation."""
     table = Table(title=f"split of {len(units)} row groups", title_justify="left")
     for heading in ("side", "documents", "share", "tokens"):

@@ -15,7 +15,7 @@ from transformer.cli.train.forecast import step_seconds
 from transformer.cli.train.plan import with_vocabulary
 from transformer.cli.train.start import Start
 from transformer.config import ConfigError, DataConfig
-from transformer.dataset import open_dataset
+from transformer.data.open import open_dataset
 from transformer.planning.cost import Cost, cost, problems, readable, seconds
 from transformer.planning.hardware import device_memory, free_disk
 from transformer.training.device import pick_device

@@ -20,7 +20,7 @@ from transformer.cli.formatting import duration, printable, step_numbers
 from transformer.cli.progress import Bars
 from transformer.cli.train.forecast import Forecast
 from transformer.config import TrainConfig
-from transformer.dataset import FetchProgress
+from transformer.data.contracts import FetchProgress
 from transformer.planning.cost import readable
 from transformer.training.events import (
     EpochMetrics,
@@ -57,9 +57,9 @@ class TrainingDisplay:
     def _fetched(self, news: FetchProgress) -> None:
         numbers = fetch_numbers(news)
         if self.status is not None:
-            self.status.update(Text(f"fetching {numbers}, {news.fetched_units} of {news.units} row groups"))
+            self.status.update(Text(f"fetching {numbers}, {news.fetched_row_groups} of {news.row_groups} row groups"))
             return
-        self.bars.beside("fetching", news.fetched_units, news.units, numbers)
+        self.bars.beside("fetching", news.fetched_row_groups, news.row_groups, numbers)
 
     def __enter__(self) -> Self:
         self.bars.progress.start()

@@ -10,7 +10,8 @@ import torch
 
 from transformer.cli.formatting import duration
 from transformer.config import TrainConfig
-from transformer.dataset import TextData, TokenDocuments
+from transformer.data.contracts import TextData
+from transformer.dataset import TokenDocuments
 from transformer.planning.cost import cost, seconds
 from transformer.text import load_tokenizer
 from transformer.trainer import Trainer

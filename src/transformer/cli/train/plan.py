@@ -16,7 +16,7 @@ from transformer.cli.formatting import duration
 from transformer.cli.train.forecast import step_seconds
 from transformer.cli.train.session import as_opened
 from transformer.config import ConfigError, TrainConfig
-from transformer.dataset import open_dataset
+from transformer.data.open import open_dataset
 from transformer.distributed.processes import Dist
 from transformer.planning.cost import Cost, cost, problems, readable, seconds
 from transformer.planning.hardware import device_memory, device_peak, free_disk

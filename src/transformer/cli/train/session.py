@@ -13,8 +13,9 @@ from types import FrameType
 
 from transformer.cli.train.display import TrainingDisplay
 from transformer.config import TrainConfig
+from transformer.data.contracts import Notify, TextData
 from transformer.data.hub.errors import HubError
-from transformer.dataset import Tell, TextData, open_dataset
+from transformer.data.open import open_dataset
 from transformer.distributed.processes import Dist
 from transformer.text import Tokenizer, tokenizer_from_state
 from transformer.trainer import OtherProcessError, Trainer, TrainingError
@@ -54,7 +55,7 @@ def told_once(kinds: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[No
         raise
 
 
-def open_together(config: TrainConfig, tokenizer: Tokenizer | None, tell: Tell, dist: Dist) -> TextData:
+def open_together(config: TrainConfig, tokenizer: Tokenizer | None, tell: Notify, dist: Dist) -> TextData:
     """Opens the dataset, on rank 0 first: it finds the commit and makes a vocabulary that is still to be trained.
 
     The others take both from it, and find in the cache, which they share, what it has fetched and tokenized.

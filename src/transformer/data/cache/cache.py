@@ -19,7 +19,7 @@ from . import files, token_files
 from .files import PARTS, TEXT, Shard, unit_path
 from .index import UNFINISHED, Catalogue, InUseError, ShardEntry, shard_of
 from .locked_directory import SharedFolder
-from .token_files import UnitTokens
+from .token_files import RowGroupTokens
 
 UNIT_LOCKS, MERGE_LOCKS = 256, 32
 TOUCH_SECONDS = 10.0
@@ -94,13 +94,13 @@ class ShardCache:
             if self._put(shard, path, write, column.nbytes):
                 self._merge(shard)
 
-    def tokens(self, shard: Shard, unit: int, encoding: str) -> UnitTokens | None:
+    def tokens(self, shard: Shard, unit: int, encoding: str) -> RowGroupTokens | None:
         """The unit's tokens, memory-mapped; None where they are not here. `encoding` names one vocabulary for ever."""
         self._meet(shard)
         path = unit_path(self.directory, shard, unit, encoding)
         return self._read(shard, path, partial(token_files.read, label=shard.label(unit, encoding)))
 
-    def put_tokens(self, shard: Shard, unit: int, encoding: str, tokens: UnitTokens) -> None:
+    def put_tokens(self, shard: Shard, unit: int, encoding: str, tokens: RowGroupTokens) -> None:
         """Stores a unit's tokens; evicts for them first, as make_room does."""
         path = unit_path(self.directory, shard, unit, encoding)
         with self._catalogue.opened() as data:
@@ -263,7 +263,7 @@ class ShardCache:
     def _merge(self, shard: Shard) -> None:
         """Makes the shard file if all parts are here and nobody else is at it."""
         whole, parts = self._whole(shard), files.shard_path(self.directory, shard.number, PARTS)
-        if not whole.is_file() and files.units_in(parts).keys() >= set(range(shard.units)):
+        if not whole.is_file() and files.units_in(parts).keys() >= set(range(shard.row_groups)):
             with self._folder.held(_merge_lock(shard.number), blocking=False) as mine:
                 if mine and not whole.is_file():
                     self._merge_parts(shard, whole)
@@ -272,7 +272,7 @@ class ShardCache:
 
     def _merge_parts(self, shard: Shard, whole: Path) -> None:
         def columns() -> Iterator[Any]:
-            for unit in range(shard.units):
+            for unit in range(shard.row_groups):
                 path = unit_path(self.directory, shard, unit)
                 column = self._read(shard, path, partial(files.read_unit, shard=shard, unit=unit))
                 if column is None:

@@ -21,7 +21,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -49,12 +49,12 @@ class Shard:
     """The source's column of text."""
     first_group: int
     """The source's row group that is unit 0."""
-    units: int
+    row_groups: int
     """Row groups of the source, one after another."""
 
     def identity(self) -> dict[str, str | int]:
         """All but the number, which is only a name."""
-        return {name: value for name, value in asdict(self).items() if name != "number"}
+        return {"source": self.source, "column": self.column, "first_group": self.first_group, "units": self.row_groups}
 
     def label(self, *more: str | int) -> bytes:
         """16 bytes that stand for the identity, and for what else is given."""
@@ -69,8 +69,8 @@ def shard_path(root: Path, number: int, kind: str) -> Path:
 
 def unit_path(root: Path, shard: Shard, unit: int, encoding: str | None = None) -> Path:
     """Where the unit's part lies, or its tokens in an encoding. Raises ValueError for a unit or encoding of no file."""
-    if not 0 <= unit < shard.units:
-        raise ValueError(f"unit {unit} is not in shard {shard.number}, which has {shard.units}")
+    if not 0 <= unit < shard.row_groups:
+        raise ValueError(f"unit {unit} is not in shard {shard.number}, which has {shard.row_groups}")
     folder = shard_path(root, shard.number, PARTS if encoding is None else encoding)
     if encoding in (TEXT, PARTS) or not _NAME.fullmatch(folder.name):
         raise ValueError(f"encoding {encoding!r} cannot name a folder: use letters, digits, _ and -")

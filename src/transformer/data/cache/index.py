@@ -43,8 +43,8 @@ class ShardEntry:
 
     number: int
     source: str
-    units: int
-    units_present: int
+    row_groups: int
+    row_groups_present: int
     """Units whose text is here."""
     text_bytes: int
     token_bytes: dict[str, int]

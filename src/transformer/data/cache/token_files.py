@@ -35,7 +35,7 @@ Digests = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, eq=False)
-class UnitTokens:
+class RowGroupTokens:
     """The tokens of a unit's documents, one document after another. Raises ValueError where the arrays disagree."""
 
     ids: Ids
@@ -73,7 +73,7 @@ class UnitTokens:
         return self.ids if chosen.all() else self.ids[np.repeat(chosen, self.lengths)]
 
 
-def write(target: Path | BinaryIO, unit: UnitTokens, label: bytes = b"") -> None:
+def write(target: Path | BinaryIO, unit: RowGroupTokens, label: bytes = b"") -> None:
     """Writes the file. `label`, at most 16 bytes, must be given again to read it."""
     if isinstance(target, Path):
         with target.open("wb") as file:
@@ -93,7 +93,7 @@ def write(target: Path | BinaryIO, unit: UnitTokens, label: bytes = b"") -> None
     return None
 
 
-def read(path: Path, label: bytes = b"") -> UnitTokens:
+def read(path: Path, label: bytes = b"") -> RowGroupTokens:
     """The tokens, mapped read-only. Raises ValueError for a damaged file or another label, OSError where none opens."""
     if (size := path.stat().st_size) < _BODY:
         raise ValueError(f"{size} bytes are no token file")
@@ -111,7 +111,7 @@ def read(path: Path, label: bytes = b"") -> UnitTokens:
     if found != _padded(label):
         raise ValueError("it holds the tokens of another text")
     ids = _BODY + 8 * documents
-    return UnitTokens(
+    return RowGroupTokens(
         np.frombuffer(mapped, "<u4", tokens, ids),
         np.frombuffer(mapped, "<u4", documents, ids + 4 * tokens),
         np.frombuffer(mapped, "<u8", documents, _BODY),

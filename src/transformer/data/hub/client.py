@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 T = TypeVar("T")
-Tell = Callable[[str], None]  # gets one line for a person: a retry, a notice
+Notify = Callable[[str], None]  # gets one line for a person: a retry, a notice
 
 LONGEST_WAIT = 30.0  # seconds, unless the hub asks for more
 
@@ -51,20 +51,20 @@ class Hub:
         *,
         patience: float = 300.0,
         timeout: float = 10.0,
-        tell: Tell = lambda line: None,
+        notify: Notify = lambda line: None,
         first_wait: float = 0.5,
     ) -> None:
         """Connects to nothing yet.
 
         patience: seconds for which a request that keeps failing is tried again; bytes that arrive start them anew.
         timeout: seconds without a byte after which a request has failed.
-        tell: gets a line about retries, from any thread, one at a time and about one a second at most.
+        notify: gets a line about retries, from any thread, one at a time and about one a second at most.
         first_wait: seconds before the first retry; each further wait is twice as long, up to 30.
         """
         self.repo, self.patience, self.timeout, self.first_wait = repo, patience, timeout, first_wait
         self.bytes_fetched = 0
         """File contents received, by all threads."""
-        self._notices, self._lock, self._closed = _Notices(tell), threading.Lock(), threading.Event()
+        self._notices, self._lock, self._closed = _Notices(notify), threading.Lock(), threading.Event()
         self._random = Random()  # spreads the retries of many; its own, so that no seeded one is disturbed
 
     def close(self) -> None:
@@ -262,8 +262,8 @@ class RangeFile(io.RawIOBase):
 class _Notices:
     """Lines about trouble, about one a second at most from all threads, and one when it is over."""
 
-    def __init__(self, tell: Tell) -> None:
-        self.tell, self.lock = tell, threading.Lock()
+    def __init__(self, notify: Notify) -> None:
+        self.notify, self.lock = notify, threading.Lock()
         self.failing, self.told, self.told_at = 0, False, -float("inf")
 
     def begin(self) -> None:
@@ -275,7 +275,7 @@ class _Notices:
         with self.lock:
             if time.monotonic() >= self.told_at + 1:
                 self.told, self.told_at = True, time.monotonic()
-                self.tell(line)
+                self.notify(line)
 
     def end(self, well: bool) -> None:
         """The request is no longer in trouble, or has been given up."""
@@ -284,7 +284,7 @@ class _Notices:
             if self.failing == 0 and self.told:
                 self.told = False
                 if well:
-                    self.tell("the hub answers again")
+                    self.notify("the hub answers again")
 
 
 def _library() -> Any:

@@ -1,7 +1,7 @@
 """The text of parquet files on the hub, a row group at a time, kept on disk and fetched ahead of its use.
 
 A file of the hub is cut into *shards*, runs of whole row groups of about shard_bytes; a row group is a *unit*. Which
-row groups a shard has is known from the file's footer, or, without a network, from the cache. RemoteText gives a unit's
+row groups a shard has is known from the file's footer, or, without a network, from the cache. HubText gives a unit's
 text from the cache or else from the hub; FetchAhead brings units into the cache before anybody asks, in the order of
 a walk: the rest of the shard that is read, and the next one once half of it is read.
 """
@@ -21,9 +21,10 @@ import pyarrow.parquet as pq
 
 from transformer.config import DataConfig
 from transformer.data.cache import Shard, ShardCache
+from transformer.data.contracts import FetchProgress, Notify, Place, silent
 from transformer.data.hub.client import Hub
 from transformer.data.hub.errors import Closed, HubError, HubFile, Unreachable
-from transformer.dataset import FetchProgress, Place, Tell, Walk, say_nothing
+from transformer.dataset import ReadOrder
 
 CONNECTIONS = 4
 """Row groups fetched at once: one at a time would wait for the network's delay again and again."""
@@ -41,7 +42,7 @@ FINEWEB = "HuggingFaceFW/fineweb-edu"
 OFFLINE = "without a network, train on the bundled text with --dataset shakespeare, or on your own with --dataset PATH"
 
 
-def open_remote_text(config: DataConfig, tell: Tell = say_nothing) -> RemoteText:
+def open_hub_text(config: DataConfig, notify: Notify = silent) -> HubText:
     """Opens the text of the config's hub dataset; what the cache knows of it is used where there is no network.
 
     Raises HubError, in one line, where the dataset cannot be found or reached.
@@ -50,12 +51,12 @@ def open_remote_text(config: DataConfig, tell: Tell = say_nothing) -> RemoteText
     if config.dataset == "fineweb":
         repo, subset = FINEWEB, config.subset or "sample-10BT"
     directory = Path(config.cache_dir or ("data/fineweb_cache" if repo == FINEWEB else default_cache(repo, config)))
-    cache = ShardCache(directory, config.cache_shards, int(config.cache_gb * 1e9), tell)
+    cache = ShardCache(directory, config.cache_shards, int(config.cache_gb * 1e9), notify)
     try:
-        hub = Hub(repo, patience=min(config.network_patience, OPENING_PATIENCE), tell=tell)
-        commit, files = find_files(hub, cache, subset, config.split, config.revision, tell)
+        hub = Hub(repo, patience=min(config.network_patience, OPENING_PATIENCE), notify=notify)
+        commit, files = find_files(hub, cache, subset, config.split, config.revision, notify)
         hub.patience = config.network_patience
-        return RemoteText(hub, commit, files, cache, config.text_column, round(config.shard_mb * 1e6), tell)
+        return HubText(hub, commit, files, cache, config.text_column, round(config.shard_mb * 1e6), notify)
     except BaseException:
         cache.close()
         raise
@@ -72,7 +73,7 @@ def default_cache(repo: str, config: DataConfig) -> str:
 
 
 def find_files(
-    hub: Hub, cache: ShardCache, subset: str | None, split: str, revision: str, tell: Tell
+    hub: Hub, cache: ShardCache, subset: str | None, split: str, revision: str, notify: Notify
 ) -> tuple[str, list[HubFile]]:
     """Returns the commit that a revision stands for, and its files; without a network, those of the last time."""
     name = f"{hub.repo} {subset} {split}"
@@ -89,11 +90,11 @@ def find_files(
         if listing is None:
             raise HubError(f"{hub.repo} cannot be reached ({error.reason}); {OFFLINE}") from error
         known = listing["commit"][:12]
-        tell(f"the hub cannot be reached: going on with what is in {cache.directory}, of commit {known}")
+        notify(f"the hub cannot be reached: going on with what is in {cache.directory}, of commit {known}")
     return listing["commit"], [HubFile(**file) for file in listing["files"]]
 
 
-class RemoteText:
+class HubText:
     """The text column of remote parquet files as shards of units, through a cache."""
 
     def __init__(
@@ -104,10 +105,10 @@ class RemoteText:
         cache: ShardCache,
         column: str,
         shard_bytes: int,
-        tell: Tell,
+        notify: Notify,
     ) -> None:
         self.hub, self.commit, self.files, self.cache = hub, commit, files, cache
-        self.column, self.tell = column, tell
+        self.column, self.notify = column, notify
         self.ahead = Hub(hub.repo, patience=0.0)  # for what nobody waits for: a failure is not tried again at once
         # A shard is piece k of n of a file: so shards can be numbered from the sizes alone, before any file is opened.
         counts = [max(1, round(file.size / shard_bytes)) for file in files]
@@ -168,11 +169,16 @@ class RemoteText:
         """Bytes of files that came from the hub."""
         return self.hub.bytes_fetched + self.ahead.bytes_fetched
 
-    def close(self) -> None:
-        """Ends fetches in flight, soon; later ones raise Closed."""
+    def stop(self) -> None:
+        """Interrupts fetches in progress; later ones raise Closed."""
         self.closed.set()
         self.hub.close()
         self.ahead.close()
+
+    def close(self) -> None:
+        """Stops, and closes the cache."""
+        self.stop()
+        self.cache.close()
 
     def _find(self, number: int, hub: Hub) -> Shard:
         file, piece, pieces = self.pieces[number]
@@ -236,8 +242,8 @@ class RemoteText:
 
     def _tell_progress(self, shard: Shard) -> None:
         if (rate := self._meter.rate(self.bytes_fetched)) is not None:
-            done = sum(self.cache.has_text(shard, unit) for unit in range(shard.units))
-            self.tell(FetchProgress(shard.number, done, shard.units, rate, self.cache.nbytes))
+            done = sum(self.cache.has_text(shard, unit) for unit in range(shard.row_groups))
+            self.notify(FetchProgress(shard.number, done, shard.row_groups, rate, self.cache.nbytes))
 
 
 class _Meter:
@@ -259,17 +265,17 @@ class _Meter:
             return (after - before) / (end - start) if end > start else 0.0
 
 
-class Pins:
+class Leases:
     """The shards that a walk is at or will soon come to: they stay in the cache until the reader is past them."""
 
-    def __init__(self, text: RemoteText) -> None:
+    def __init__(self, text: HubText) -> None:
         self.text = text
         self._lock = threading.Lock()
         self._held: dict[tuple[int, int], Shard] = {}
         self._closed = False
 
     def enter(self, place: Place) -> Shard:
-        """Pins the place's shard, if this walk has not done so, and makes room for the rest of it."""
+        """Leases the place's shard, if this walk has not done so, and makes room for the rest of it."""
         shard = self.text.shard(place.shard)
         with self._lock:
             if position(place) not in self._held and not self._closed:
@@ -278,7 +284,7 @@ class Pins:
                 self.text.make_room(shard)
         return shard
 
-    def leave_before(self, place: Place) -> None:
+    def release_before(self, place: Place) -> None:
         """Lets go of the shards that come before the place's."""
         with self._lock:
             for past in [held for held in self._held if held < position(place)]:
@@ -300,7 +306,7 @@ def position(place: Place) -> tuple[int, int]:
 class FetchAhead:
     """Threads that bring what a walk comes to into the cache, until close()."""
 
-    def __init__(self, text: RemoteText, walk: Walk, pins: Pins, connections: int) -> None:
+    def __init__(self, text: HubText, walk: ReadOrder, pins: Leases, connections: int) -> None:
         self.text, self.walk, self.pins = text, walk, pins
         self._turn = threading.Lock()
         self._moved = threading.Condition()
@@ -325,7 +331,7 @@ class FetchAhead:
             self._moved.notify_all()
 
     def join(self) -> None:
-        """Waits for the threads to end; RemoteText.close() makes that quick."""
+        """Waits for the threads to end; HubText.close() makes that quick."""
         self.stop()
         for thread in self._threads:
             thread.join()
@@ -335,14 +341,14 @@ class FetchAhead:
         while not self._stopped:
             try:
                 if (place := self._take()) is not None:
-                    self.text.ensure(self.pins.enter(place), place.unit)
+                    self.text.ensure(self.pins.enter(place), place.row_group)
                 self._failing = False
                 pause, _ = PAUSE_SECONDS
             except Closed:
                 return
             except (HubError, OSError) as error:  # the reader fetches the unit when it needs it
                 if not self._failing:
-                    self.text.tell(f"fetching ahead fails, going on with what is here: {error}")
+                    self.text.notify(f"fetching ahead fails, going on with what is here: {error}")
                 self._failing = True
                 self.text.closed.wait(pause)
                 pause = min(2 * pause, longest)
@@ -363,7 +369,7 @@ class FetchAhead:
     def _is_near(self, place: Place) -> bool:
         if self._reader is None:
             return place.shards_before == self.walk.start.shard and place.epoch == self.walk.start.epoch
-        half_read = self._reader.units_before * 2 >= self.text.shard(self._reader.shard).units
+        half_read = self._reader.row_groups_before * 2 >= self.text.shard(self._reader.shard).row_groups
         epoch, shard = position(self._reader)
         following = (epoch, shard + 1) if shard + 1 < len(self.text) else (epoch + 1, 0)
         return position(place) <= (following if half_read else (epoch, shard))

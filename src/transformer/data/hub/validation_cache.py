@@ -16,15 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from transformer.data.hub.text import Pins, RemoteText
-from transformer.dataset import Place
+from transformer.data.contracts import Place
+from transformer.data.hub.text import HubText, Leases
 from transformer.text import Tokenizer, Tokens, is_validation
 
 
-class HeldOut:
+class ValidationText:
     """The validation documents of a text under a split."""
 
-    def __init__(self, text: RemoteText, fraction: float) -> None:
+    def __init__(self, text: HubText, fraction: float) -> None:
         self.text, self.fraction = text, fraction
         listing = [(file.path, file.oid) for file in text.files]
         identity = repr((text.hub.repo, listing, text.column, fraction)).encode()
@@ -46,7 +46,7 @@ class HeldOut:
         documents, units = self._stored()
         known = units
         yield from documents
-        with contextlib.closing(first_units(self.text, skip=units)) as rest:
+        with contextlib.closing(first_row_groups(self.text, skip=units)) as rest:
             try:
                 for unit in rest:
                     new = [text for text in unit if is_validation(text, self.fraction)]
@@ -65,7 +65,7 @@ class HeldOut:
         except FileNotFoundError:
             return [], 0
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
-            self.text.tell(f"{self.path} is damaged: reading the validation documents anew")
+            self.text.notify(f"{self.path} is damaged: reading the validation documents anew")
             return [], 0
 
     def _store(self, documents: list[str], units: int) -> None:
@@ -78,16 +78,16 @@ class HeldOut:
         self.text.cache.keep(self.path, write)
 
 
-def first_units(text: RemoteText, skip: int = 0) -> Generator[list[str]]:
+def first_row_groups(text: HubText, skip: int = 0) -> Generator[list[str]]:
     """Yields the documents of each unit, in the order of the files, from the one after `skip` units on."""
-    pins = Pins(text)
+    pins = Leases(text)
     try:
         for number in range(len(text)):
-            units = text.shard(number, patient=True).units
+            units = text.shard(number, patient=True).row_groups
             for unit in range(min(skip, units), units):
                 place = Place(0, number, unit, number, unit)
                 shard = pins.enter(place)
-                pins.leave_before(place)
+                pins.release_before(place)
                 with text.lock(shard, unit):
                     column = text.text(shard, unit)
                 yield [document for document in column.to_pylist() if document]
