@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformer.evaluation.ranking import Measured, Ranking, bar, effective_documents, rank, students_t
-from transformer.evaluation.statistics import DocumentScores
+from transformer.evaluation.ranking import Measured, Ranking, effective_documents, rank, threshold
+from transformer.evaluation.statistics import DocumentScores, students_t
 from transformer.reporting.ranking_plot import draw, save_ranking
 
 
@@ -64,7 +64,7 @@ def test_one_document_or_one_checkpoint_tells_nothing() -> None:
     sizes = torch.tensor([10])
     pair = [scored("a", torch.tensor([1.0]).double(), sizes), scored("b", torch.tensor([9.0]).double(), sizes)]
     assert rank("text", pair).best is None
-    assert rank("text", pair).bar == float("inf")
+    assert rank("text", pair).threshold == float("inf")
     three = torch.tensor([10, 20, 30])
     assert rank("text", [scored("a", three.double(), three)]).best is None
 
@@ -110,12 +110,12 @@ def test_unequal_documents_count_as_fewer() -> None:
 
 
 def test_the_bar_rises_with_checkpoints_and_falls_with_documents() -> None:
-    assert bar(2, 10**4) == 2.0
-    by_checkpoints = [bar(n, 30) for n in (2, 3, 10, 100)]
-    by_documents = [bar(10, n) for n in (2, 3, 10, 100)]
+    assert threshold(2, 10**4) == 2.0
+    by_checkpoints = [threshold(n, 30) for n in (2, 3, 10, 100)]
+    by_documents = [threshold(10, n) for n in (2, 3, 10, 100)]
     assert by_checkpoints == sorted(by_checkpoints)
     assert by_documents == sorted(by_documents, reverse=True)
-    assert bar(1, 5) == bar(2, 5)
+    assert threshold(1, 5) == threshold(2, 5)
 
 
 # The picture

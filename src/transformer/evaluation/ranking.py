@@ -1,17 +1,17 @@
-"""Checkpoints ranked by what they scored on the same documents, and what may be said of the order.
+"""Checkpoints ranked by their scores on the same documents, and whether the first is significantly ahead.
 
-The first of many is often first by luck: the more there are, the more chances luck has. So the one with the fewest bits
-per byte is called *best* only where it is ahead of every other by more than `bar` standard errors of the difference,
-paired by document (perplexity.py). For that to be wrong, one of the n - 1 others must be better in truth and yet be
-beaten by that much. With a chance of 0.025 / (n - 1) for each (Bonferroni), all together have at most 0.025:
+The first of many checkpoints is often first by chance, and the more there are, the more often. A checkpoint is called
+*best* only if its lead over every other one exceeds `threshold` standard errors of the difference, paired by document
+(statistics.py). With n checkpoints there are n - 1 comparisons. Each gets an error probability of 0.025 / (n - 1)
+(Bonferroni), so the probability of calling a checkpoint best by mistake is at most 0.025:
 
->>> [round(bar(n, documents=1000), 2) for n in (2, 3, 10, 100)]         # never below the usual two
+>>> [round(threshold(n, documents=1000), 2) for n in (2, 3, 10, 100)]         # never below the usual two
 [2.0, 2.24, 2.78, 3.49]
 
-The errors of few documents are themselves unsure, which Student's t makes up for, with one degree of freedom less than
-there are documents; unequal ones count as fewer (Kish 1965: as many equal ones as have the same sum of squared shares):
+With few documents the standard errors are themselves uncertain. Student's t accounts for this, with one degree of
+freedom less than the number of documents. Documents of unequal size count as fewer (Kish 1965):
 
->>> [round(bar(10, documents), 2) for documents in (3, 6, 12, 100)]
+>>> [round(threshold(10, documents), 2) for documents in (3, 6, 12, 100)]
 [13.36, 4.66, 3.44, 2.84]
 """
 
@@ -23,18 +23,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from transformer.evaluation.statistics import Difference, DocumentScores, students_t
 
-from transformer.evaluation.statistics import Difference, DocumentScores
-
-WRONG = 0.025
-"""Chance, at most, that a checkpoint is called best and is not."""
-LOWEST_BAR = 2.0
+ERROR_PROBABILITY = 0.025
+"""Upper bound on the probability that a checkpoint is called best and is not."""
+MINIMUM_THRESHOLD = 2.0
+"""Standard errors."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A checkpoint and what it scored."""
+    """A checkpoint and its scores."""
 
     path: Path
     encoding: str
@@ -46,28 +45,28 @@ class Measured:
 
 @dataclass(frozen=True)
 class Row:
-    """A checkpoint's place among others. Differences are in bits per byte, above 0 where it is worse."""
+    """The rank of one checkpoint. Differences are in bits per byte; positive means worse."""
 
     measured: Measured
     behind: Difference
-    """How far it is behind the first."""
+    """The difference to the first checkpoint."""
     is_tied: bool
-    """Whether it cannot be told apart from the first, which always is."""
+    """True if the difference to the first checkpoint is not significant; always true for the first itself."""
     before: Measured | None
-    """The checkpoint before it in its run: of the same folder and encoding."""
+    """The previous checkpoint of the same run: same folder and encoding, fewer training tokens."""
     change: Difference | None
-    """What has come of the tokens since then."""
+    """The difference to that previous checkpoint."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Checkpoints that read the same text, the first one first."""
+    """Checkpoints evaluated on the same text, best score first."""
 
     text: str
-    """What that is, for a person."""
+    """A description of the text."""
     rows: list[Row]
-    bar: float
-    """Standard errors by which the first must be ahead of another one to be told apart from it."""
+    threshold: float
+    """The lead, in standard errors of the difference, from which it is significant."""
 
     @property
     def documents(self) -> int:
@@ -79,7 +78,7 @@ class Ranking:
 
     @property
     def best(self) -> Row | None:
-        """The first, where it is surely ahead of every other; None where it is not, or alone."""
+        """The first checkpoint if its lead over every other is significant; None if not, or if it is the only one."""
         alone = sum(row.is_tied for row in self.rows) == 1 and len(self.rows) > 1
         return self.rows[0] if alone else None
 
@@ -89,16 +88,16 @@ class Ranking:
             "text": self.text,
             "documents": self.documents,
             "text_bytes": self.text_bytes,
-            "bar": self.bar,
+            "threshold": self.threshold,
             "best": None if self.best is None else str(self.best.measured.path),
             "checkpoints": [_plain(row) for row in self.rows],
         }
 
 
 def rank(text: str, measured: Sequence[Measured]) -> Ranking:
-    """Ranks checkpoints by bits per byte. Raises ValueError where they were not measured on the same documents."""
+    """Ranks checkpoints by bits per byte. Raises ValueError if they were not evaluated on the same documents."""
     ordered = sorted(measured, key=lambda one: (one.scores.evaluation.bits_per_byte, str(one.path)))
-    needed = bar(len(ordered), effective_documents(ordered[0].scores))
+    needed = threshold(len(ordered), effective_documents(ordered[0].scores))
     rows = []
     for one in ordered:
         behind = one.scores.minus(ordered[0].scores)
@@ -110,33 +109,23 @@ def rank(text: str, measured: Sequence[Measured]) -> Ranking:
 
 
 def effective_documents(scores: DocumentScores) -> float:
-    """Returns how many documents of one size would tell as much: at most as many as there are."""
+    """Returns the number of equally large documents with the same statistical weight, at most len(scores)."""
     sizes = scores.text_bytes.double()
     return float(sizes.sum() ** 2 / sizes.square().sum())
 
 
-def bar(checkpoints: int, documents: float) -> float:
-    """Returns the standard errors by which the first of so many must be ahead of each; infinite for one document."""
+def threshold(checkpoints: int, documents: float) -> float:
+    """Returns the lead, in standard errors, from which the first checkpoint is significantly ahead of each other one.
+
+    Infinite for a single document.
+    """
     if documents <= 1:
         return math.inf
-    return max(LOWEST_BAR, students_t(WRONG / max(1, checkpoints - 1), max(1.0, documents - 1)))
-
-
-def students_t(chance: float, freedom: float) -> float:
-    """Returns what Student's t with so many degrees of freedom exceeds with this chance.
-
-    With t = sqrt(freedom) * tan(angle) its density is that of cos(angle)^(freedom - 1), which is added up here.
-
-    >>> round(students_t(0.025, 1), 2), round(students_t(0.025, 10), 3), round(students_t(0.0005, 30), 3)
-    (12.71, 2.228, 3.646)
-    """
-    edges = np.linspace(-math.pi / 2, math.pi / 2, 20_001)
-    mass = np.cumsum(np.cos((edges[1:] + edges[:-1]) / 2) ** (freedom - 1))
-    return math.sqrt(freedom) * math.tan(float(np.interp(1 - chance, mass / mass[-1], edges[1:])))
+    return max(MINIMUM_THRESHOLD, students_t(ERROR_PROBABILITY / max(1, checkpoints - 1), max(1.0, documents - 1)))
 
 
 def _before(one: Measured, others: Sequence[Measured]) -> Measured | None:
-    """Returns the last checkpoint of the same run that has seen fewer tokens."""
+    """Returns the last checkpoint of the same run with fewer training tokens."""
     run = [
         other
         for other in others

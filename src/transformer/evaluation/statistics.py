@@ -139,3 +139,20 @@ class LossVariance:
         loss = evaluation.loss
         squares = self.nats_squared - 2 * loss * self.nats_times_tokens + loss**2 * self.tokens_squared
         return math.sqrt(max(0.0, squares) * self.batches / (self.batches - 1)) / evaluation.tokens
+
+
+def students_t(probability: float, degrees_of_freedom: float) -> float:
+    """Returns the value that Student's t exceeds with this probability.
+
+    Substituting t = sqrt(degrees_of_freedom) * tan(angle) turns its density into cos(angle)^(degrees_of_freedom - 1),
+    which is integrated numerically.
+
+    >>> round(students_t(0.025, 1), 2), round(students_t(0.025, 10), 3), round(students_t(0.0005, 30), 3)
+    (12.71, 2.228, 3.646)
+    """
+    angles = torch.linspace(-math.pi / 2, math.pi / 2, 20_001, dtype=torch.float64)
+    cumulative = ((angles[1:] + angles[:-1]) / 2).cos().pow(degrees_of_freedom - 1).cumsum(0)  # (20000,)
+    above = int(torch.searchsorted(cumulative, (1 - probability) * cumulative[-1]))
+    low = float(cumulative[above - 1]) if above else 0.0
+    share = ((1 - probability) * float(cumulative[-1]) - low) / (float(cumulative[above]) - low)
+    return math.sqrt(degrees_of_freedom) * math.tan(float(angles[above]) + share * float(angles[1] - angles[0]))

@@ -1,7 +1,7 @@
-"""A picture of ranked checkpoints: bits per byte against the tokens seen, a line a run, a panel a text.
+"""A picture of ranked checkpoints: bits per byte against training tokens, one line per run, one panel per text.
 
-A dotted line marks the first one. The bars are of the difference to it, paired by document, and as long as the ranking
-asks for: where a bar reaches the dotted line, the two cannot be told apart.
+A dotted line marks the first checkpoint. The error bars show the paired difference to it, at the length that the
+ranking requires: if a bar reaches the dotted line, the difference is not significant.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from transformer.evaluation.ranking import Ranking, Row
 from transformer.reporting.run_plots import Color, as_label, colors
 
 FACTORS_FROM = 30
-"""Ratio of the most and the fewest tokens seen from which on their axis goes by factors."""
+"""Use a logarithmic token axis from this ratio of the most to the fewest training tokens."""
 LEGEND_INSIDE = 8
-"""Lines up to which their names stand inside the panel."""
+"""Up to this number of lines, the legend is drawn inside the panel."""
 
 
 def save_ranking(rankings: Sequence[Ranking], *pictures: Path) -> None:
-    """Draws the rankings into one picture, and writes it as each of the files; their endings say which kind."""
+    """Draws the rankings in one figure and writes it to each file; the file's suffix selects the format."""
     figure = draw(rankings)
     for picture in pictures:
         picture.parent.mkdir(parents=True, exist_ok=True)
@@ -39,13 +39,13 @@ def draw(rankings: Sequence[Ranking]) -> Figure:
 
 
 def draw_ranking(axes: Axes, ranking: Ranking) -> float:
-    """Draws one text's checkpoints; returns the inches that the names of the lines need beside the panel."""
+    """Draws the checkpoints of one text; returns the width in inches of the legend beside the panel."""
     lines: dict[tuple[Path, str], list[Row]] = {}
     for row in sorted(ranking.rows, key=lambda row: row.measured.tokens):
         lines.setdefault((row.measured.path.parent, row.measured.encoding), []).append(row)
     names = line_names(list(lines))
     for (key, rows), color in zip(lines.items(), colors(len(lines)), strict=True):
-        draw_line(axes, rows, ranking.bar, color, names[key])
+        draw_line(axes, rows, ranking.threshold, color, names[key])
     first = ranking.rows[0].measured
     level = first.scores.evaluation.bits_per_byte
     if len(ranking.rows) > 1:
@@ -58,7 +58,7 @@ def draw_ranking(axes: Axes, ranking: Ranking) -> float:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set_xlabel("tokens seen")
+    axes.set_xlabel("training tokens")
     axes.set_ylabel("bits per byte")
     axes.set_title(caption(ranking), loc="left", fontsize="small", color="dimgray")
     axes.grid(alpha=0.25)
@@ -71,7 +71,7 @@ def draw_ranking(axes: Axes, ranking: Ranking) -> float:
 
 
 def draw_line(axes: Axes, rows: Sequence[Row], needed: float, color: Color, name: str) -> None:
-    """Draws the checkpoints of a run in the order in which they were left."""
+    """Draws the checkpoints of one run in training order."""
     levels = [row.measured.scores.evaluation.bits_per_byte for row in rows]
     bars = [needed * row.behind.error if row.behind.error else 0.0 for row in rows]
     axes.errorbar(
@@ -81,16 +81,16 @@ def draw_line(axes: Axes, rows: Sequence[Row], needed: float, color: Color, name
 
 
 def line_names(lines: Sequence[tuple[Path, str]]) -> dict[tuple[Path, str], str]:
-    """Returns the folder of each line, with its encoding where not all have the same."""
+    """Returns the folder of each line, with the encoding if the lines differ in it."""
     several = len({encoding for _, encoding in lines}) > 1
     return {(folder, encoding): f"{folder}, {encoding}" if several else str(folder) for folder, encoding in lines}
 
 
 def caption(ranking: Ranking) -> str:
-    """Returns what was measured, and how the bars are read."""
+    """Returns the panel's title: the evaluated text, and how to read the error bars."""
     texts = "1 document" if ranking.documents == 1 else f"{ranking.documents:,} documents"
     what = f"{as_label(ranking.text)}: {texts}, {ranking.text_bytes / 1e3:,.0f} kB"
     if len(ranking.rows) < 2 or ranking.rows[-1].behind.error is None:
         return what
-    bars = f"bars: {ranking.bar:.1f} standard errors of the difference to the first, paired by document"
-    return f"{what}\n{bars}; one that reaches the dotted line cannot be told apart from it"
+    bars = f"bars: {ranking.threshold:.1f} standard errors of the difference to the first, paired by document"
+    return f"{what}\n{bars}; a bar that reaches the dotted line means no significant difference"

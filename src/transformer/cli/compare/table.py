@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from transformer.evaluation.ranking import WRONG, Ranking, Row
+from transformer.evaluation.ranking import ERROR_PROBABILITY, Ranking, Row
 from transformer.evaluation.statistics import Difference
 
 BESIDE = 120
@@ -62,13 +62,13 @@ def with_error(number: Difference, sign: str = "") -> str:
 
 def conclusion(ranking: Ranking) -> str:
     """Returns whether the first is the best, and by which rule; else which ones it cannot be told apart from."""
-    first, rule = ranking.rows[0].measured.path, f"{ranking.bar:.1f} standard errors"
+    first, rule = ranking.rows[0].measured.path, f"{ranking.threshold:.1f} standard errors"
     if len(ranking.rows) == 1:
         return "One checkpoint: there is nothing to compare it with."
     if ranking.best:
         return (
             f"BEST: {first}, ahead of every other by more than {rule} of the difference (chosen so that with "
-            f"{len(ranking.rows)} checkpoints at most {WRONG:.1%} of such calls are wrong)."
+            f"{len(ranking.rows)} checkpoints at most {ERROR_PROBABILITY:.1%} of such calls are wrong)."
         )
     if ranking.documents < 2:
         return "None is called best: one document is too few to tell (--max-tokens reads more)."
