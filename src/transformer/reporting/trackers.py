@@ -1,8 +1,8 @@
-"""A run's curves where other tools show them: TensorBoard, Weights & Biases, trackio.
+"""A run's curves in other tools: TensorBoard, Weights & Biases, trackio.
 
-`Tracking` is one more observer of a run. It turns events into named numbers and texts, each at its training step, which
-is the x-axis everywhere, and hands them to the trackers. A tracker that fails is named once and left out: no curve is
-worth a run. The libraries are imported when a run starts, and only those that it asks for.
+`Tracking` is a callback of a run. It turns events into named numbers and texts at their training step, the x-axis in
+every tool, and passes them to the trackers. A tracker that fails is reported once and removed; the run continues. The
+libraries are imported when a run starts, and only those that it uses.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 import html
 import os
 import secrets
-import socket
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,20 +18,20 @@ from typing import Any, Protocol
 from transformer.training.events import EpochMetrics, EvalMetrics, Event, RunEnded, RunStarted, Sample, StepMetrics
 
 PROJECT = "transformer"
-"""What Weights & Biases and trackio file the runs under."""
+"""The project name in Weights & Biases and trackio."""
 Settings = Mapping[str, Any]
 
 
 class Tracker(Protocol):
-    """What takes a run's numbers; built with the run's folder, and touching nothing before start()."""
+    """Receives the numbers of a run. Built with the run's folder; changes nothing before start()."""
 
     def __init__(self, folder: Path) -> None: ...
 
     def start(self, run: str, step: int, settings: Settings) -> None:
-        """Begins a new run at step 0, or goes on with the earlier one of this folder after `step`."""
+        """Starts a new run at step 0, or continues the earlier run of this folder after `step`."""
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Takes numbers at a step; when it returns they are safe from a kill, as far as the library allows."""
+        """Records numbers at a step; after the call they survive a kill, as far as the library allows."""
 
     def text(self, name: str, text: str, step: int) -> None: ...
 
@@ -41,23 +39,23 @@ class Tracker(Protocol):
 
 
 class Tracking:
-    """An observer that passes what happens in a run on to trackers."""
+    """A callback that passes the events of a run to trackers."""
 
     def __init__(
-        self, names: Iterable[str], folder: Path, settings: Settings, tell: Callable[[str], object] = lambda line: None
+        self, names: Iterable[str], folder: Path, settings: Settings, warn: Callable[[str], object] = lambda line: None
     ) -> None:
-        """`tell` takes the line that names a tracker which failed; check_installed() says so sooner."""
+        """`warn` receives one line for a tracker that fails. check_installed() finds a missing library earlier."""
         self.trackers: dict[str, Tracker] = {name: TRACKERS[name](folder) for name in names}
-        self.settings, self.tell = settings, tell
+        self.settings, self.warn = settings, warn
 
     def __call__(self, event: Event) -> None:
         for name, tracker in list(self.trackers.items()):
             try:
                 self._pass_on(event, tracker)
-            except Exception as error:  # a full disk, a lost network, or a bug of the tracker's
+            except Exception as error:  # a full disk, a lost network, or a bug in the tracker
                 del self.trackers[name]
                 why = f"{type(error).__name__}: {' '.join(str(error).split())}"
-                self.tell(f"the tracker {name} failed and is left out from here on; the run goes on ({why})")
+                self.warn(f"the tracker {name} failed and is no longer used; the run continues ({why})")
 
     def _pass_on(self, event: Event, tracker: Tracker) -> None:
         match event:
@@ -74,7 +72,7 @@ class Tracking:
 
 
 def numbers(event: StepMetrics | EvalMetrics) -> dict[str, float]:
-    """Returns an event's numbers by the names that the trackers show."""
+    """Returns the numbers of an event by the names shown in the trackers."""
     if isinstance(event, EvalMetrics):
         return {
             "loss/validation": event.loss,
@@ -89,15 +87,15 @@ def numbers(event: StepMetrics | EvalMetrics) -> dict[str, float]:
         "gradient_norm": event.grad_norm,
         "tokens_per_second": event.tokens_per_second,
         "skipped": event.skipped,
-        **{name: value for name, value in on_the_device.items() if value},  # 0: not known
+        **{name: value for name, value in on_the_device.items() if value},  # 0: unknown
     }
 
 
 def check_installed(names: Iterable[str]) -> None:
-    """Raises ValueError with the command to type where a tracker's library is missing."""
+    """Raises ValueError with the command to type if a tracker's library is missing."""
     for name in names:
         found = find_spec(name)
-        if found is None or found.origin is None:  # a folder of this name, as wandb leaves one, is no package
+        if found is None or found.origin is None:  # a folder called wandb, which wandb creates, is not a package
             raise ValueError(
                 f"the tracker {name} is not installed: type `uv pip install --no-config '{PACKAGES[name]}'`, "
                 f"or `pip install '{PACKAGES[name]}'`, or leave it out of --trackers"
@@ -105,48 +103,39 @@ def check_installed(names: Iterable[str]) -> None:
 
 
 class TensorBoard:
-    """Event files in `folder`/tensorboard, for `tensorboard --logdir`.
-
-    The records are TensorBoard's and PyTorch's own. They are not written by SummaryWriter, since a thread of its writes
-    them, and would tell of a full disk late and with a traceback; here each call opens the file and closes it again.
-    """
+    """Event files in `folder`/tensorboard, for `tensorboard --logdir`. Each call is flushed to the disk."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "tensorboard"
 
     def start(self, run: str, step: int, settings: Settings) -> None:
-        from tensorboard.compat.proto import event_pb2
-        from torch.utils.tensorboard import summary
+        from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard.summary import hparams
 
-        self.protocol, self.summary = event_pb2, summary
         self.folder.mkdir(parents=True, exist_ok=True)
-        # TensorBoard reads the files of a folder by name, so in the order of time.
-        self.path = self.folder / f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}"
-        begin = event_pb2.SessionLog(status=event_pb2.SessionLog.START)  # later steps in earlier files no longer count
-        self._write({"file_version": "brain.Event:2"}, {"step": step + 1, "session_log": begin})
+        # purge_step: points of later steps in earlier files no longer count.
+        self.writer = SummaryWriter(str(self.folder), purge_step=step + 1)
         known = {name: value if isinstance(value, int | float) else str(value) for name, value in flat(settings)}
-        curves = dict.fromkeys(["loss/validation", "bits_per_byte"], 0.0)  # their names: the values are in the curves
-        self._write(*({"step": step, "summary": part} for part in summary.hparams(known, curves)))
+        metrics = dict.fromkeys(["loss/validation", "bits_per_byte"], 0.0)  # names only: the values are in the curves
+        for summary in hparams(known, metrics):  # add_hparams() would put them into a run of their own
+            self.writer._get_file_writer().add_summary(summary, step)
+        self.writer.flush()
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        self._write(*({"step": step, "summary": self.summary.scalar(*pair)} for pair in values.items()))
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+        self.writer.flush()
 
     def text(self, name: str, text: str, step: int) -> None:
-        self._write({"step": step, "summary": self.summary.text(name, as_markdown(text))})
+        self.writer.add_text(name, as_markdown(text), step)
+        self.writer.flush()
 
     def finish(self) -> None:
-        """All is written already."""
-
-    def _write(self, *events: dict[str, Any]) -> None:
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        with self.path.open("ab") as file:
-            for event in events:
-                RecordWriter(file).write(self.protocol.Event(wall_time=time.time(), **event).SerializeToString())
+        self.writer.close()
 
 
 class WeightsAndBiases:
-    """A run of Weights & Biases, which the library's own variables steer: WANDB_MODE=offline, WANDB_PROJECT, ..."""
+    """A run of Weights & Biases, configured by its own environment variables: WANDB_MODE=offline, WANDB_PROJECT, ..."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -162,7 +151,7 @@ class WeightsAndBiases:
             dir=self.folder,
             config=dict(settings),
         )
-        # The library's own counter never goes back, and would refuse the steps that a killed run takes again.
+        # The library's own step counter never decreases; it would refuse the steps that a killed run repeats.
         self.run.define_metric("*", step_metric="step")
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -178,7 +167,7 @@ class WeightsAndBiases:
 
 
 class Trackio:
-    """A run of trackio, which keeps it on this machine: `trackio show` opens it."""
+    """A run of trackio, stored on this machine: `trackio show` opens it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -200,17 +189,17 @@ class Trackio:
     def finish(self) -> None:
         import trackio
 
-        trackio.finish()  # the run's own finish() would be followed by another one at exit
+        trackio.finish()  # run.finish() would be called a second time at exit
 
 
 TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases, "trackio": Trackio}
-"""By the names of their packages, which are those of config.TrainConfig.trackers."""
+"""Trackers by package name, the names that config.TrainConfig.trackers accepts."""
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb>=0.19", "trackio": "trackio>=0.22"}
-"""What to install. uv is told --no-config, since trackio's pillow is older than the one that pyproject.toml holds."""
+"""What to install. uv needs --no-config, because trackio requires an older pillow than pyproject.toml pins."""
 
 
 def remembered_id(path: Path, *, is_new: bool) -> str:
-    """Returns the name that a service knows this run by: a fresh one for a new run, else the one kept at `path`."""
+    """Returns the id of this run at a service: a new id for a new run, else the one stored at `path`."""
     if is_new or not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(secrets.token_hex(4), encoding="utf-8")
@@ -218,7 +207,7 @@ def remembered_id(path: Path, *, is_new: bool) -> str:
 
 
 def flat(settings: Settings, group: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the settings with dots for groups.
+    """Yields the settings with dotted names.
 
     >>> dict(flat({"epochs": 2, "model": {"d_model": 64}}))
     {'epochs': 2, 'model.d_model': 64}
@@ -231,5 +220,5 @@ def flat(settings: Settings, group: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def as_markdown(text: str) -> str:
-    """Returns the text as markdown that shows its lines and characters as they are."""
+    """Returns the text as a markdown code block, which shows it verbatim."""
     return "".join(f"    {line}\n" for line in text.splitlines())
