@@ -1,17 +1,17 @@
-// What the whole page shares: the reader's text, what the model makes of it, and what is being looked at.
+// The state that all diagrams use: the reader's text, the model's trace of it, and the reader's selection.
 //
 //   GPT.diagram("tokens", { mount(element, model) {...}, update(state) {...} })     in page/diagrams/, one file each
-//   GPT.app.set({ text: "ROMEO:" })          or token, layer, head, key: changes what is looked at, and redraws
+//   GPT.app.set({ text: "ROMEO:" })          or token, layer, head, key: changes the selection, and redraws
 //
-// The model runs once for a change of text, before the next frame. A diagram is redrawn when it is in view, or comes
-// into view after a change.
+// The model runs once per change of the text, before the next frame. A diagram is redrawn if it is in view, or when it
+// comes into view after a change.
 
 var GPT = GPT || {};
 (() => {
   "use strict";
   const { html, visible, spoken } = GPT.draw;
   const BEGINNING = "The king is dead. Long live the";
-  const NEAR = "300px"; // a diagram is redrawn from this far outside the window on
+  const NEAR = "300px"; // diagrams within this distance of the window are redrawn
 
   const diagrams = new Map();
   GPT.diagram = (name, diagram) => diagrams.set(name, diagram);
@@ -20,7 +20,7 @@ var GPT = GPT || {};
   const figures = new Map(); // element -> { diagram, isNear, isStale }
   let [model, isWaiting] = [null, false];
 
-  /** Changes what is shared; everything that shows it follows before the next frame. */
+  /** Changes the state; the diagrams are redrawn before the next frame. */
   function set(changes) {
     const wasLast = state.token >= state.tokens.length - 1;
     Object.assign(state, changes);
@@ -36,7 +36,7 @@ var GPT = GPT || {};
     isWaiting = true;
   }
 
-  /** Cuts the text into tokens and runs the model on them. An empty text is what stands before every text: its end. */
+  /** Cuts the text into tokens and runs the model on them. An empty text becomes the end-of-text token. */
   function read() {
     const { tokenizer, config } = model;
     const all = tokenizer.pieces(state.text).map((piece) => ({ ...piece, isEnd: false }));
@@ -49,7 +49,7 @@ var GPT = GPT || {};
     state.next = (t) => (known[t] ??= GPT.sampling.softmax(state.trace.logits(t)));
   }
 
-  /** Any id as a piece, to be shown like those of the text. */
+  /** Any id as a piece, shown like the pieces of the text. */
   function piece(id) {
     const { tokenizer } = model;
     return { id, text: tokenizer.decode([id]), bytes: Array.from(tokenizer.bytes(id)), isEnd: id === tokenizer.eot_id };
@@ -61,7 +61,7 @@ var GPT = GPT || {};
     for (const figure of figures.values()) if (figure.isNear) refresh(figure);
   }
 
-  /** Redraws one diagram, if what it shows has changed. What update returns is the sentence below it. */
+  /** Redraws one diagram if its content has changed. The return value of update is the sentence below it. */
   function refresh(figure) {
     if (!figure.isStale) return;
     figure.isStale = false;
@@ -93,7 +93,7 @@ var GPT = GPT || {};
     { rootMargin: NEAR },
   );
 
-  /** The tokens below the text box, in which the reader chooses the one to look at. */
+  /** The tokens below the text box; the reader chooses one of them. */
   function showStrip() {
     const strip = document.getElementById("strip");
     const hadFocus = strip.contains(document.activeElement);
@@ -119,11 +119,11 @@ var GPT = GPT || {};
     const [from, to] = [chosen.offsetLeft - strip.offsetLeft, strip.clientWidth - chosen.offsetWidth];
     if (from < strip.scrollLeft || from > strip.scrollLeft + to) strip.scrollLeft = from - to / 2;
     document.getElementById("cut").textContent = state.cut
-      ? `The model reads ${model.config.max_seq_len} tokens at most: the first ${state.cut} are left out.`
+      ? `The model reads at most ${model.config.max_seq_len} tokens: the first ${state.cut} are left out.`
       : "";
   }
 
-  /** The text box: what is typed is read at once, and the box grows with it up to a limit that the style sets. */
+  /** The text box: each change of the text is read at once. The box grows with the text up to a limit in the style sheet. */
   function listen() {
     const box = document.getElementById("text");
     const grow = () => {
@@ -153,7 +153,7 @@ var GPT = GPT || {};
     addEventListener("beforeprint", () => {
       for (const figure of figures.values()) refresh(figure);
     });
-    if (box.value === box.defaultValue) box.value = BEGINNING; // unless the browser kept what was typed before
+    if (box.value === box.defaultValue) box.value = BEGINNING; // unless the browser restored an earlier text
     grow();
   }
 
@@ -162,7 +162,7 @@ var GPT = GPT || {};
     for (const element of document.querySelectorAll("[data-fact]")) element.textContent = facts[element.dataset.fact];
   }
 
-  /** Comments in code are quieter than code. */
+  /** Shows comments in code in a paler colour. */
   function quietComments() {
     for (const code of document.querySelectorAll("pre code")) {
       const parts = code.textContent.split(/(#.*)/);
@@ -170,7 +170,7 @@ var GPT = GPT || {};
     }
   }
 
-  /** The contents say which chapter is being read. */
+  /** Marks the chapter that is being read in the contents. */
   function followChapters() {
     const links = new Map(Array.from(document.querySelectorAll(".contents a"), (link) => [link.hash.slice(1), link]));
     const watcher = new IntersectionObserver(
@@ -188,14 +188,14 @@ var GPT = GPT || {};
     for (const section of document.querySelectorAll("main section[id]")) watcher.observe(section);
   }
 
-  /** The head in which the chosen token looks most sharply at one that is neither itself nor the first. */
+  /** The head with the largest attention weight of the chosen token on a token other than itself and the first. */
   function sharpest() {
     const { trace, token } = state;
     let [most, found] = [0, {}];
     trace.layers.forEach(({ weights }, layer) => {
       for (let head = 0; head < model.config.num_heads; head += 1) {
-        const shares = GPT.draw.row(weights, head * trace.T + token, trace.T).subarray(1, token);
-        const largest = shares.reduce((a, b) => Math.max(a, b), 0);
+        const seen = GPT.draw.row(weights, head * trace.T + token, trace.T).subarray(1, token);
+        const largest = seen.reduce((a, b) => Math.max(a, b), 0);
         if (largest > most) [most, found] = [largest, { layer, head }];
       }
     });

@@ -1,11 +1,11 @@
-// Curves over an axis, in which one place is looked at, and sliders: what the chapters on training, generation and
-// sampling are drawn with. Both work by pointer and by keyboard.
+// Charts with a movable cursor, and sliders, for the chapters on training, generation and sampling. Both work with the
+// pointer and the keyboard.
 
 var GPT = GPT || {};
 (() => {
   "use strict";
   const { html, svg } = GPT.draw;
-  const ROOM = { top: 14, right: 16, bottom: 40, left: 46 };
+  const MARGIN = { top: 14, right: 16, bottom: 40, left: 46 };
 
   /** A labelled slider with its value beside it: slider("top-k", { min, max, step, text: (value) => "..." }, onchange).
    *  `steps` in place of min, max and step: the values themselves. show(value) moves it. */
@@ -14,19 +14,19 @@ var GPT = GPT || {};
     const range = steps ? { min: 0, max: steps.length - 1, step: 1 } : { min, max, step };
     const input = html("input", { type: "range", ...range });
     const value = () => (steps ? steps[Number(input.value)] : Number(input.value));
-    const told = () => { output.textContent = text(value()); input.setAttribute("aria-valuetext", output.textContent); };
-    input.addEventListener("input", () => { told(); onchange(value()); });
+    const announce = () => { output.textContent = text(value()); input.setAttribute("aria-valuetext", output.textContent); };
+    input.addEventListener("input", () => { announce(); onchange(value()); });
     const element = html("label", { class: "slider" }, html("span", {}, name), input, output);
 
     function show(to) {
       if (!steps) input.value = to;
       else input.value = steps.reduce((best, at, i) => (Math.abs(at - to) < Math.abs(steps[best] - to) ? i : best), 0);
-      told();
+      announce();
     }
-    /** What the slider reaches may depend on the text. */
+    /** Sets the range, which may depend on the text. */
     function limit(from, to) {
       [input.min, input.max] = [from, to];
-      told();
+      announce();
     }
     return { element, input, show, limit };
   }
@@ -46,11 +46,11 @@ var GPT = GPT || {};
     return found;
   }
 
-  /** Curves, in which the reader moves from stop to stop; the moves go to onmove(index). show({ x, y, lines, ... }):
+  /** A chart in which the reader moves a cursor from stop to stop; each move calls onmove(index). show({ x, y, lines, ... }):
    *  x, y: { label, from, to, isLog?, ticks?, text? };
-   *  lines: [{ label?, points: [[x, y]], look: "main" | "other" | "third", isDots? }];
-   *  stops: the x that can be looked at; at: the index of the one that is; describe(index): what stands there, in words;
-   *  marks?: [{ x, y, label }]; hideAfter?: beyond this x curves are faint. */
+   *  lines: [{ label?, points: [[x, y]], style: "main" | "other" | "third", isDots? }];
+   *  stops: the x values of the cursor; at: the index of the current one; describe(index): its values in words;
+   *  marks?: [{ x, y, label }]; hideAfter?: curves are pale beyond this x. */
   function chart(name, onmove, height = 250) {
     const drawing = svg("svg", { "aria-hidden": "true" });
     const [title, legend] = ["chart-title", "chart-legend"].map((kind) => html("p", { class: kind, "aria-hidden": "true" }));
@@ -65,7 +65,7 @@ var GPT = GPT || {};
       onmove(to);
     }
     function point({ clientX }) {
-      const across = scale(shown.x, ROOM.left, width - ROOM.right);
+      const across = scale(shown.x, MARGIN.left, width - MARGIN.right);
       const x = clientX - box.getBoundingClientRect().left;
       const off = shown.stops.map((stop) => Math.abs(across(stop) - x));
       choose(off.indexOf(Math.min(...off)));
@@ -96,17 +96,17 @@ var GPT = GPT || {};
     return { element: html("div", { class: "chart-box" }, title, box, legend, output), show };
   }
 
-  /** Everything in a chart: axes, the line at the stop that is looked at, curves, marks, and spots where both meet. */
+  /** The parts of a chart: axes, cursor, curves, marks, and spots where the cursor meets a curve. */
   function picture({ x, y, lines, marks = [], stops, at, hideAfter = Infinity }, width, height) {
-    const [left, right, low] = [ROOM.left, width - ROOM.right, height - ROOM.bottom];
-    const [across, up] = [scale(x, left, right), scale(y, low, ROOM.top)];
+    const [left, right, low] = [MARGIN.left, width - MARGIN.right, height - MARGIN.bottom];
+    const [across, up] = [scale(x, left, right), scale(y, low, MARGIN.top)];
     const cursor = across(stops[at]);
-    const spots = lines.filter(({ isDots }) => !isDots).flatMap(({ look, points }) =>
+    const spots = lines.filter(({ isDots }) => !isDots).flatMap(({ style, points }) =>
       points.filter(([px]) => px === stops[at]).map(([, py]) =>
-        svg("circle", { class: `chart-spot is-${look}`, r: 5, cx: cursor, cy: up(py) })));
+        svg("circle", { class: `chart-spot is-${style}`, r: 5, cx: cursor, cy: up(py) })));
     return [
       axes(x, y, across, up, { left, right, low, height }),
-      svg("line", { class: "chart-cursor", x1: cursor, x2: cursor, y1: ROOM.top, y2: low }),
+      svg("line", { class: "chart-cursor", x1: cursor, x2: cursor, y1: MARGIN.top, y2: low }),
       ...lines.flatMap((line) => curve(line, across, up, hideAfter)),
       ...marks.map((mark) => svg("g", { class: "chart-mark", transform: `translate(${across(mark.x)} ${up(mark.y)})` },
         svg("circle", { r: 5 }), svg("text", { x: -4, y: 20, "text-anchor": "end" }, mark.label))),
@@ -114,11 +114,11 @@ var GPT = GPT || {};
     ];
   }
 
-  function curve({ points, look, isDots }, across, up, limit) {
-    if (isDots) return points.map(([px, py]) => svg("circle", { class: `chart-dot is-${look}`, r: 4, cx: across(px), cy: up(py) }));
+  function curve({ points, style, isDots }, across, up, limit) {
+    if (isDots) return points.map(([px, py]) => svg("circle", { class: `chart-dot is-${style}`, r: 4, cx: across(px), cy: up(py) }));
     const path = (some) => some.map(([px, py], i) => `${i ? "L" : "M"}${across(px).toFixed(1)} ${up(py).toFixed(1)}`).join("");
     const done = points.filter(([px]) => px <= limit);
-    const line = (some, more) => svg("path", { class: `chart-line is-${look}${more}`, d: path(some) });
+    const line = (some, more) => svg("path", { class: `chart-line is-${style}${more}`, d: path(some) });
     return done.length < points.length ? [line(points, " is-later"), line(done, "")] : [line(points, "")];
   }
 
@@ -134,15 +134,15 @@ var GPT = GPT || {};
       svg("text", { x: right, y: height - 4, "text-anchor": "end" }, x.label));
   }
 
-  /** What each kind of line stands for. */
+  /** The legend: a sample of each line with its label. */
   function samples(lines) {
-    return lines.filter(({ label }) => label).map(({ label, look, isDots }) => html("span", {},
+    return lines.filter(({ label }) => label).map(({ label, style, isDots }) => html("span", {},
       svg("svg", { width: 26, height: 12, "aria-hidden": "true" }, isDots
-        ? svg("circle", { class: `chart-dot is-${look}`, r: 4, cx: 13, cy: 6 })
-        : svg("line", { class: `chart-line is-${look}`, x1: 1, x2: 25, y1: 6, y2: 6 })), label));
+        ? svg("circle", { class: `chart-dot is-${style}`, r: 4, cx: 13, cy: 6 })
+        : svg("line", { class: `chart-line is-${style}`, x1: 1, x2: 25, y1: 6, y2: 6 })), label));
   }
 
-  /** A place on paper for a value: from a to b, evenly or by ratios. */
+  /** A function from values to pixels between a and b, on a linear or a logarithmic axis. */
   function scale({ from, to, isLog }, a, b) {
     const f = isLog ? Math.log : (value) => value;
     return (value) => a + ((f(value) - f(from)) / (f(to) - f(from))) * (b - a);

@@ -1,11 +1,11 @@
-// What every diagram draws with: elements, numbers as text, colours, and how a token is shown.
+// Drawing helpers for all diagrams: elements, numbers as text, colours, and the display of tokens.
 
 var GPT = GPT || {};
 (() => {
   "use strict";
   const SVG = "http://www.w3.org/2000/svg";
 
-  /** An HTML element: html("p", { class: "note", onclick: f }, "text", another). Attributes of false or null are left out. */
+  /** An HTML element: html("p", { class: "note", onclick: f }, "text", another). Attributes that are false or null are left out. */
   const html = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
 
   /** The same for SVG. */
@@ -29,8 +29,8 @@ var GPT = GPT || {};
     return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
   }
 
-  /** A share of 1 as percent with one decimal: 34.2%. */
-  const percent = (share) => (share > 0 && share < 0.0005 ? "<0.1%" : `${(100 * share).toFixed(1)}%`);
+  /** A fraction as a percentage with one decimal: 34.2%. */
+  const percent = (fraction) => (fraction > 0 && fraction < 0.0005 ? "<0.1%" : `${(100 * fraction).toFixed(1)}%`);
 
   /** A whole number with commas: 1,071,616. */
   const count = (whole) => whole.toLocaleString("en-US");
@@ -39,7 +39,7 @@ var GPT = GPT || {};
   const list = (words) =>
     words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} and ${words[words.length - 1]}`;
 
-  /** A token as letters to see: · is a space, ↵ a line break; bytes in hex where they are no whole character. */
+  /** A token as visible text: · is a space, ↵ a line break; bytes are shown in hex if they are not a whole character. */
   function visible(piece, longest = Infinity) {
     if (piece.isEnd) return "end of text";
     const text = piece.text.includes("\ufffd")
@@ -53,7 +53,7 @@ var GPT = GPT || {};
     return letters.length > longest ? `${letters.slice(0, longest - 1).join("")}…` : text;
   }
 
-  /** A token as words to hear. */
+  /** A token as words for a screen reader. */
   function spoken(piece) {
     if (piece.isEnd) return "end of text";
     if (piece.text.includes("\ufffd")) return `bytes ${visible(piece)}`;
@@ -64,7 +64,7 @@ var GPT = GPT || {};
   /** A token in a sentence. */
   const chip = (piece) => html("span", { class: "token" }, visible(piece, 24));
 
-  /** Ids by falling value, the first `most` of them. */
+  /** The ids of the `most` largest values, in descending order. */
   function best(values, most) {
     const kept = [];
     for (let id = 0; id < values.length; id += 1) {
@@ -83,10 +83,10 @@ var GPT = GPT || {};
   /** The length of a vector. */
   const length = (vector) => Math.sqrt(vector.reduce((sum, x) => sum + x * x, 0));
 
-  /** The largest size of any number: what a colour scale ends at. */
+  /** The largest absolute value, used as the end of a colour scale. */
   const largest = (...vectors) => vectors.reduce((most, v) => v.reduce((m, x) => Math.max(m, Math.abs(x)), most), 1e-9);
 
-  /** The page's colours now, as [red, green, blue], for canvases; light or dark. */
+  /** The page's current colours, light or dark, as [red, green, blue], for canvases. */
   function palette() {
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => {
@@ -96,7 +96,7 @@ var GPT = GPT || {};
     return { none: colour("--panel"), plus: colour("--accent"), minus: colour("--minus") };
   }
 
-  /** Paints numbers, row after row, one pixel each: the stronger the colour, the farther from 0; blue below 0. */
+  /** Paints numbers row by row, one pixel each: the colour is stronger for larger absolute values, and blue below 0. */
   function paint(canvas, values, columns, most, colours = palette()) {
     const rows = Math.ceil(values.length / columns);
     Object.assign(canvas, { width: columns, height: rows });

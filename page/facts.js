@@ -6,15 +6,15 @@ var GPT = GPT || {};
   const { count, percent } = GPT.draw;
 
   const TRAINED_ON = {
-    shakespeare: "the plays of Shakespeare, and from nothing else",
+    shakespeare: "the plays of Shakespeare, and from no other text",
     fineweb: "FineWeb-Edu, a collection of educational web pages",
   };
-  const BENDS = {
-    gelu: "This model bends with GELU: x times the share of a normal distribution that lies below x.",
+  const ACTIVATIONS = {
+    gelu: "This model uses GELU: x times the probability that a standard normal variable is below x.",
     gelu_tanh:
-      "This model bends with GELU, x times the share of a normal distribution that lies below x, in GPT-2's approximation.",
-    relu: "This model bends with ReLU: what is below 0 becomes 0.",
-    swiglu: "This model uses it.",
+      "This model uses GELU, x times the probability that a standard normal variable is below x, in GPT-2's approximation.",
+    relu: "This model uses ReLU: values below 0 become 0.",
+    swiglu: "This model uses SwiGLU, so its formula is W_down (SiLU(W_gate x) · W_up x).",
   };
 
   GPT.facts = (model) => {
@@ -25,7 +25,7 @@ var GPT = GPT || {};
     return {
       trainedOn:
         TRAINED_ON[about.dataset] ||
-        (about.dataset ? `a text called ${about.dataset}` : "a text that its owner has chosen"),
+        (about.dataset ? `a text called ${about.dataset}` : "a text that its owner chose"),
       parameters: count(sum("")),
       vocabulary: count(config.vocab_size),
       width: count(config.d_model),
@@ -37,20 +37,20 @@ var GPT = GPT || {};
       grouped:
         config.kv_heads === config.num_heads
           ? ""
-          : `Keys and values have ${config.kv_heads === 1 ? "one head only, which all share" : `${config.kv_heads} heads only, which neighbours share`}: this saves memory.`,
-      bend: BENDS[config.activation],
+          : `Keys and values have only ${config.kv_heads === 1 ? "one head, which all query heads use" : `${config.kv_heads} heads, each used by several query heads`}: this saves memory.`,
+      activation: ACTIVATIONS[config.activation],
       feedforwardShare: percent(sum(".feedforward.") / sum("")),
       norm:
         config.norm === "rmsnorm"
-          ? "This model's is RMSNorm. It does what the layer norm below does, but leaves the mean in and has no bias."
-          : `Layer norm takes away the mean of the vector's numbers and divides by their spread. Then each number has a weight${config.bias ? " and a bias" : ""} of its own, which ${config.bias ? "are" : "is"} learned.`,
+          ? "This model uses RMSNorm. It works like the layer norm below, but does not subtract the mean and has no bias."
+          : `Layer norm subtracts the mean of the vector's numbers and divides by their standard deviation. Then it multiplies each number by a learned weight${config.bias ? " and adds a learned bias" : ""}.`,
       encoding:
         exported.tokenizer.kind === "byte"
-          ? "This model does without: it reads single bytes, and its vocabulary is those 256 and one entry for the end of a text."
+          ? "This model does not use it: it reads single bytes, and its vocabulary is the 256 bytes and one entry for the end of a text."
           : "",
       tied: weights["head.weight"]
-        ? "In this model those rows stand in a table of their own."
-        : "In this model those rows are the token table of step 1 once more, read backwards: a vector that points like a token's row makes that token likely.",
+        ? "In this model those rows are a table of their own."
+        : "In this model those rows, E, are the token table of step 1 once more: a vector that points in the direction of a token's row makes that token likely.",
     };
   };
 })();

@@ -1,18 +1,18 @@
-// The model: from token ids to a score for every possible next token. The same computation as src/transformer/model.py,
-// without PyTorch, and with everything inside kept, so that it can be looked at.
+// The model: from token ids to a logit for every possible next token. The same computation as src/transformer/model.py,
+// without PyTorch. It keeps all intermediate results, so that the page can show them.
 //
 //   T tokens so far, C = d_model, H heads of width D = C / H, K key and value heads, V entries of the vocabulary
 //
 //   tokens (T)
 //     |   token vectors, and positions                                  (T, C)   embed
 //     |   block by block, a correction to every token's vector:
-//     |       x = x + attention(norm(x))            gather               (T, C)   attend
-//     |       x = x + feedForward(norm(x))          work on it           (T, C)   feedForward
+//     |       x = x + attention(norm(x))            read other tokens    (T, C)   attend
+//     |       x = x + feedForward(norm(x))          process the result   (T, C)   feedForward
 //     |   a last norm                                                    (T, C)
 //     v   compare with every token's row                                 (T, V)   logits
 //
 //   const model = GPT.load(GPT.exported);
-//   const trace = model.run(model.tokenizer.encode("ROMEO:"));      trace.logits(trace.T - 1): what comes next
+//   const trace = model.run(model.tokenizer.encode("ROMEO:"));      trace.logits(trace.T - 1): logits of the next token
 //   const cache = model.start();                                     model.step(cache, token): the same, token by token
 
 var GPT = GPT || {};
@@ -32,7 +32,7 @@ var GPT = GPT || {};
       for (const [name, stored] of Object.entries(exported.weights)) this.weights[name] = unpack(stored);
       this.layers = Array.from({ length: this.config.num_layers }, (_, layer) => this.part(`blocks.${layer}.`));
       this.tokenTable = this.weights["embeddings.token.weight"]; // (V, C)
-      this.head = this.weights["head.weight"] || this.tokenTable; // (V, C); tied: the token table, read backwards
+      this.head = this.weights["head.weight"] || this.tokenTable; // (V, C); tied: the token table
       this.headDim = this.config.d_model / this.config.num_heads;
       this.positionTable = positionTable(this); // (longest context, C), or null
       this.slopes = this.config.position === "alibi" ? alibiSlopes(this.config.num_heads) : null;
@@ -44,26 +44,26 @@ var GPT = GPT || {};
       return Object.fromEntries(names.map((name) => [name.slice(prefix.length), this.weights[name]]));
     }
 
-    /** Reads all tokens at once. Returns the trace of everything that was computed on the way: see advance. */
+    /** Reads all tokens at once. Returns the trace of all intermediate results: see advance. */
     run(tokens) {
       return this.advance(tokens, this.start(Math.max(1, tokens.length)));
     }
 
-    /** An empty cache: the keys and values of the tokens read so far, with room for maxLen of them. */
+    /** An empty cache for the keys and values of maxLen tokens. */
     start(maxLen = this.config.max_seq_len) {
-      const room = () => this.layers.map(() => tensor(this.config.kv_heads, maxLen, this.headDim));
+      const heads = () => this.layers.map(() => tensor(this.config.kv_heads, maxLen, this.headDim));
       const perToken = this.config.num_layers * 2 * this.config.kv_heads * this.headDim * 4; // bytes
-      return { keys: room(), values: room(), length: 0, maxLen, get bytes() { return perToken * this.length; } };
+      return { keys: heads(), values: heads(), length: 0, maxLen, get bytes() { return perToken * this.length; } };
     }
 
-    /** Reads one token after those in the cache, which then holds it too. Returns the logits of the next one, (V). */
+    /** Reads one token and appends it to the cache. Returns the logits of the next one, (V). */
     step(cache, token) {
       return this.advance([token], cache).logits(0);
     }
 
     /** Reads T tokens after the `past` ones in the cache, S = past + T in all. Returns the trace:
-     *  tokens, T, past; tokenVectors, positionVectors (or null) and embedded (T, C); layers, one object a block, with
-     *  what attend and feedForward say and the stream in between; final (T, C), after the last norm; logits(t), (V). */
+     *  tokens, T, past; tokenVectors, positionVectors (or null) and embedded (T, C); layers, one object per block, with
+     *  the results of attend and feedForward and the stream between them; final (T, C), after the last norm; logits(t), (V). */
     advance(tokens, cache) {
       this.check(tokens, cache);
       const trace = { tokens: Array.from(tokens), T: tokens.length, past: cache.length };
@@ -84,28 +84,28 @@ var GPT = GPT || {};
       cache.length += trace.T;
       trace.final = this.finalNorm(x); // (T, C)
       const known = [];
-      trace.logits = (t) => (known[t] ??= this.score(row(trace.final, t))); // (V)
+      trace.logits = (t) => (known[t] ??= this.toLogits(row(trace.final, t))); // (V)
       return trace;
     }
 
-    /** Raises RangeError for a token that is none, or for more tokens than the model or the cache can hold. */
+    /** Throws RangeError for an invalid token, or for more tokens than the context or the cache can hold. */
     check(tokens, cache) {
       const { vocab_size: V, max_seq_len: longest } = this.config;
       const wrong = tokens.find((token) => !(Number.isInteger(token) && token >= 0 && token < V));
       if (wrong !== undefined) throw new RangeError(`token ${wrong} is outside this model's 0 to ${V - 1}`);
-      const [length, room] = [cache.length + tokens.length, Math.min(longest, cache.maxLen)];
+      const length = cache.length + tokens.length;
       if (length > longest) throw new RangeError(`${length} tokens do not fit the context of max_seq_len=${longest}`);
-      if (length > room) throw new RangeError(`${length} tokens do not fit the cache, which has room for ${room}`);
+      if (length > cache.maxLen) throw new RangeError(`${length} tokens do not fit the cache of ${cache.maxLen}`);
     }
 
-    /** A row of the token table for each token; and, where positions are vectors, one for its place, added. */
+    /** The row of the token table for each token, plus the row for its position if the model adds one. */
     embed(tokens, past) {
       const C = this.config.d_model;
       const tokenVectors = tensor(tokens.length, C);
       tokens.forEach((token, t) => tokenVectors.set(row(this.tokenTable, token), t * C));
       if (!this.positionTable) return { tokenVectors, positionVectors: null, embedded: tokenVectors };
-      const places = this.positionTable.subarray(past * C, (past + tokens.length) * C);
-      const positionVectors = withShape(places, [tokens.length, C]);
+      const rows = this.positionTable.subarray(past * C, (past + tokens.length) * C);
+      const positionVectors = withShape(rows, [tokens.length, C]);
       return { tokenVectors, positionVectors, embedded: add(tokenVectors, positionVectors) };
     }
 
@@ -118,42 +118,43 @@ var GPT = GPT || {};
       return this.norm(x, this.weights["final_norm.weight"], this.weights["final_norm.bias"]);
     }
 
-    /** How each token gathers from those before it: x (T, C), normed, -> attentionOut (T, C), and on the way
-     *  q (H, T, D), k and v (K, T, D), q and k turned where positions are rotary (unturned: as they were before);
-     *  scores (H, T, S), before the mask; weights (H, T, S), rows that sum to 1; mixed (T, C), heads side by side. */
+    /** Attention: x (T, C), normed, -> attentionOut (T, C), and the intermediate results
+     *  q (H, T, D), k and v (K, T, D), with q and k rotated if positions are rotary (unrotated: before the rotation);
+     *  scores (H, T, S), before the mask; weights (H, T, S), whose rows sum to 1; gathered (T, C), the weighted sums of
+     *  all heads, concatenated. */
     attend(x, layer, cache, index) {
       const { num_heads: H, kv_heads: K } = this.config;
       const projected = linear(x, layer["attention.qkv.weight"], layer["attention.qkv.bias"]); // (T, (H + 2K) * D)
       let q = cutHeads(projected, 0, H, this.headDim); // (H, T, D)
       let k = cutHeads(projected, H, K, this.headDim); // (K, T, D)
       const v = cutHeads(projected, H + K, K, this.headDim); // (K, T, D)
-      let unturned = null;
+      let unrotated = null;
       if (this.config.position === "rotary") {
-        unturned = { q, k };
-        [q, k] = [q, k].map((heads) => turn(heads, cache.length, this.config.rope_theta));
+        unrotated = { q, k };
+        [q, k] = [q, k].map((heads) => rotate(heads, cache.length, this.config.rope_theta));
       }
-      remember(cache.keys[index], k, cache.length);
-      remember(cache.values[index], v, cache.length);
+      store(cache.keys[index], k, cache.length);
+      store(cache.values[index], v, cache.length);
       const { scores, weights } = this.compare(q, cache.keys[index], cache.length); // (H, T, S) each
-      const mixed = mix(weights, cache.values[index]); // (T, C)
-      const attentionOut = linear(mixed, layer["attention.out.weight"], layer["attention.out.bias"]); // (T, C)
-      return { q, k, v, unturned, scores, weights, mixed, attentionOut };
+      const gathered = weightedSum(weights, cache.values[index]); // (T, C)
+      const attentionOut = linear(gathered, layer["attention.out.weight"], layer["attention.out.bias"]); // (T, C)
+      return { q, k, v, unrotated, scores, weights, gathered, attentionOut };
     }
 
-    /** Every query with every key, q (H, T, D), keys (K, room, D) -> scores and weights (H, T, S). */
+    /** Every query with every key, q (H, T, D), keys (K, maxLen, D) -> scores and weights (H, T, S). */
     compare(q, keys, past) {
       const [H, T, D] = q.shape;
-      const [K, room] = keys.shape;
+      const [K, maxLen] = keys.shape;
       const S = past + T;
       const [scores, weights] = [tensor(H, T, S), tensor(H, T, S)];
       for (let h = 0; h < H; h += 1) {
-        const shared = Math.floor((h * K) / H); // the key head of query head h: neighbours share one where K < H
+        const kv = Math.floor((h * K) / H); // the key head of query head h: if K < H, neighbours use the same one
         for (let t = 0; t < T; t += 1) {
           const at = (h * T + t) * S;
           for (let s = 0; s < S; s += 1) {
-            scores[at + s] = dot(q, (h * T + t) * D, keys, (shared * room + s) * D, D) / Math.sqrt(D);
+            scores[at + s] = dot(q, (h * T + t) * D, keys, (kv * maxLen + s) * D, D) / Math.sqrt(D);
           }
-          const seen = scores.slice(at, at + past + t + 1); // the mask: nothing after its own place
+          const seen = scores.slice(at, at + past + t + 1); // the mask: no key after the query's own position
           if (this.slopes) seen.forEach((_, s) => { seen[s] -= this.slopes[h] * (past + t - s); });
           weights.set(GPT.maths.softmax(seen), at);
         }
@@ -161,29 +162,30 @@ var GPT = GPT || {};
       return { scores, weights };
     }
 
-    /** What each token makes of what it has, on its own: x (T, C), normed, -> feedForwardOut (T, C), and on the way
-     *  preActivation and hidden (T, d_ff), before and after the bend; with swiglu, gated (T, d_ff) is what it gates. */
+    /** The feed-forward network, token by token: x (T, C), normed, -> feedForwardOut (T, C), and the intermediate results
+     *  preActivation and hidden (T, d_ff), before and after the activation function; with swiglu, gated (T, d_ff) is the
+     *  projection that the gate multiplies. */
     feedForward(x, layer) {
-      const bend = activations[this.config.activation];
+      const activation = activations[this.config.activation];
       const up = linear(x, layer["feedforward.up.weight"], layer["feedforward.up.bias"]); // (T, d_ff)
       const isGated = this.config.activation === "swiglu";
       const preActivation = isGated
         ? linear(x, layer["feedforward.gate.weight"], layer["feedforward.gate.bias"]) // (T, d_ff)
         : up;
       const hidden = tensor(...up.shape);
-      for (let i = 0; i < hidden.length; i += 1) hidden[i] = bend(preActivation[i]) * (isGated ? up[i] : 1);
+      for (let i = 0; i < hidden.length; i += 1) hidden[i] = activation(preActivation[i]) * (isGated ? up[i] : 1);
       const feedForwardOut = linear(hidden, layer["feedforward.down.weight"], layer["feedforward.down.bias"]); // (T, C)
       return { preActivation, gated: isGated ? up : null, hidden, feedForwardOut };
     }
 
-    /** One vector (C) after the last norm, compared with every token's row -> (V). */
-    score(vector) {
+    /** The dot products of a vector (C), after the last norm, with every token's row -> (V). */
+    toLogits(vector) {
       return withShape(linear(vector, this.head, null), [this.config.vocab_size]);
     }
 
-    /** What the model would say if the residual stream ended at this vector (C) -> (V): the "logit lens". */
+    /** The logits if the residual stream ended at this vector (C) -> (V): the "logit lens". */
     logitsFrom(vector) {
-      return this.score(this.finalNorm(vector));
+      return this.toLogits(this.finalNorm(vector));
     }
   }
 
@@ -193,7 +195,7 @@ var GPT = GPT || {};
     return withShape(matrix.subarray(i * columns, (i + 1) * columns), [columns]);
   }
 
-  /** Heads from `first` on, cut from rows of D numbers a head: (T, all * D) -> (count, T, D). */
+  /** `count` heads, starting at `first`, from rows with D numbers per head: (T, heads * D) -> (count, T, D). */
   function cutHeads(projected, first, count, D) {
     const [T, width] = projected.shape;
     const heads = tensor(count, T, D);
@@ -206,46 +208,46 @@ var GPT = GPT || {};
     return heads;
   }
 
-  /** Writes the heads of new tokens (K, T, D) into the cache's (K, room, D), from place `past` on. */
-  function remember(cached, heads, past) {
+  /** Writes the heads of new tokens (K, T, D) into the cache's (K, maxLen, D), starting at position `past`. */
+  function store(cached, heads, past) {
     const [K, T, D] = heads.shape;
-    const room = cached.shape[1];
-    for (let h = 0; h < K; h += 1) cached.set(heads.subarray(h * T * D, (h + 1) * T * D), (h * room + past) * D);
+    const maxLen = cached.shape[1];
+    for (let h = 0; h < K; h += 1) cached.set(heads.subarray(h * T * D, (h + 1) * T * D), (h * maxLen + past) * D);
   }
 
-  /** Each head's values in the shares of its weights: weights (H, T, S), values (K, room, D) -> (T, H * D). */
-  function mix(weights, values) {
+  /** Each head's values, weighted and summed: weights (H, T, S), values (K, maxLen, D) -> (T, H * D). */
+  function weightedSum(weights, values) {
     const [H, T, S] = weights.shape;
-    const [K, room, D] = values.shape;
-    const mixed = tensor(T, H * D);
+    const [K, maxLen, D] = values.shape;
+    const sums = tensor(T, H * D);
     const sum = new Float64Array(D);
     for (let h = 0; h < H; h += 1) {
-      const shared = Math.floor((h * K) / H);
+      const kv = Math.floor((h * K) / H);
       for (let t = 0; t < T; t += 1) {
         sum.fill(0);
         for (let s = 0; s < S; s += 1) {
-          const share = weights[(h * T + t) * S + s];
-          if (share === 0) continue; // a later token, or one of no weight
-          const from = (shared * room + s) * D;
-          for (let d = 0; d < D; d += 1) sum[d] += share * values[from + d];
+          const weight = weights[(h * T + t) * S + s];
+          if (weight === 0) continue; // a later token, or a weight that is 0
+          const from = (kv * maxLen + s) * D;
+          for (let d = 0; d < D; d += 1) sum[d] += weight * values[from + d];
         }
-        mixed.set(sum, (t * H + h) * D);
+        sums.set(sum, (t * H + h) * D);
       }
     }
-    return mixed;
+    return sums;
   }
 
-  /** The vectors that are added for places 0, 1, 2, ...: learned, or waves, or none where attention knows places. */
+  /** The vectors that are added for positions 0, 1, 2, ...: learned, sinusoidal, or null if positions act in attention. */
   function positionTable(model) {
     const { position, max_seq_len: longest, d_model: C } = model.config;
     if (position === "learned") return model.weights["embeddings.position.weight"]; // (longest, C)
-    return position === "sinusoidal" ? waves(longest, C) : null;
+    return position === "sinusoidal" ? sinusoidal(longest, C) : null;
   }
 
-  /** The fixed waves of sinusoidal positions: (places, C), sines at even columns. */
-  function waves(places, C) {
-    const table = tensor(places, C);
-    for (let p = 0; p < places; p += 1) {
+  /** The fixed table of sinusoidal positions: (positions, C), sines in even columns, cosines in odd ones. */
+  function sinusoidal(positions, C) {
+    const table = tensor(positions, C);
+    for (let p = 0; p < positions; p += 1) {
       for (let c = 0; c < C; c += 2) {
         const angle = p * 10_000 ** (-c / C);
         table[p * C + c] = Math.sin(angle);
@@ -255,25 +257,25 @@ var GPT = GPT || {};
     return table;
   }
 
-  /** Rotary positions: turns pair (d, d + D/2) of the token at place p by the angle p / theta^(2d/D). */
-  function turn(heads, past, theta) {
+  /** Rotary positions: rotates the pair (d, d + D/2) of the token at position p by the angle p / theta^(2d/D). */
+  function rotate(heads, past, theta) {
     const [count, T, D] = heads.shape;
-    const turned = tensor(count, T, D);
+    const rotated = tensor(count, T, D);
     for (let d = 0; d < D / 2; d += 1) {
       const frequency = theta ** ((-2 * d) / D);
       for (let t = 0; t < T; t += 1) {
         const [cos, sin] = [Math.cos((past + t) * frequency), Math.sin((past + t) * frequency)];
         for (let h = 0; h < count; h += 1) {
           const [i, j] = [(h * T + t) * D + d, (h * T + t) * D + d + D / 2];
-          turned[i] = heads[i] * cos - heads[j] * sin;
-          turned[j] = heads[j] * cos + heads[i] * sin;
+          rotated[i] = heads[i] * cos - heads[j] * sin;
+          rotated[j] = heads[j] * cos + heads[i] * sin;
         }
       }
     }
-    return turned;
+    return rotated;
   }
 
-  /** ALiBi: what each head takes from a score for every token of distance. See embeddings.py for the two series. */
+  /** ALiBi: how much each head subtracts from a score per token of distance. See embeddings.py for the two series. */
   function alibiSlopes(H) {
     const power = 2 ** Math.floor(Math.log2(H));
     const slopes = Array.from({ length: power }, (_, i) => 2 ** ((-8 * (i + 1)) / power));
@@ -295,8 +297,8 @@ var GPT = GPT || {};
     return matrix;
   }
 
-  GPT.positions = { waves, slopes: alibiSlopes };
+  GPT.positions = { sinusoidal, slopes: alibiSlopes };
 
-  /** The model that main.py export-page has written: config, tokenizer and weights. */
+  /** The model that main.py export-page wrote: config, tokenizer and weights. */
   GPT.load = (exported) => new Model(exported);
 })();

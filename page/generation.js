@@ -1,12 +1,12 @@
-// Writing with the cache, and the arithmetic of it: how much there is to compute and to keep.
+// Generation with the cache, and its cost: multiply-adds and bytes.
 
 var GPT = GPT || {};
 (() => {
   "use strict";
   const FLOAT = 4; // bytes
 
-  /** Multiply-adds of one pass over `fresh` new tokens against `seen` tokens in all, themselves included, and of the
-   *  scores of one next token. Counted as written in src/transformer/planning/cost.py: every query with every key. */
+  /** Multiply-adds of one pass over `fresh` new tokens that attend to `seen` tokens, themselves included, and of the
+   *  logits of one next token. Counted as in src/transformer/planning/cost.py: every query with every key. */
   function passWork(config, fresh, seen) {
     const { d_model: C, d_ff: F, num_layers: L, vocab_size: V } = config;
     const projections = C * (config.num_heads + 2 * config.kv_heads) * config.head_dim + C * C;
@@ -25,8 +25,8 @@ var GPT = GPT || {};
   /** layers × 2 × heads × tokens × width of a head × 4. */
   const cacheBytes = (config, tokens) => config.num_layers * 2 * config.kv_heads * tokens * config.head_dim * FLOAT;
 
-  /** Reads the prompt, then writes `fresh` tokens one by one, each as choose(logits, textSoFar) says:
-   *  { cache, passes: [{ tokens, trace, next }] }, the prefill first. Ends early where choose returns null. */
+  /** Reads the prompt, then writes `fresh` tokens one by one, each chosen by choose(logits, textSoFar):
+   *  { cache, passes: [{ tokens, trace, next }] }, the prefill first. Stops early if choose returns null. */
   function write(model, prompt, fresh, choose) {
     const cache = model.start(prompt.length + fresh);
     const passes = [];
@@ -41,8 +41,8 @@ var GPT = GPT || {};
     return { cache, passes };
   }
 
-  /** The most tokens of a text that leave room for `fresh` more: the last ones. */
-  const roomFor = (model, tokens, fresh) => tokens.slice(-Math.max(1, model.config.max_seq_len - fresh));
+  /** The last tokens of a text, as many as leave `fresh` positions of the context free. */
+  const promptThatFits = (model, tokens, fresh) => tokens.slice(-Math.max(1, model.config.max_seq_len - fresh));
 
-  GPT.generation = { passWork, work, cacheBytes, write, roomFor };
+  GPT.generation = { passWork, work, cacheBytes, write, promptThatFits };
 })();

@@ -1,13 +1,13 @@
-// The operations that a transformer is made of, on flat arrays of 32-bit numbers.
+// The operations of a transformer on flat arrays of 32-bit numbers.
 //
-// A matrix (rows, columns) lies in memory row after row: entry (i, j) is number i * columns + j. Sums are kept in
+// A matrix (rows, columns) is stored row by row: entry (i, j) is number i * columns + j. Sums are computed in
 // JavaScript's own 64-bit numbers and rounded to 32 bits once, when they are stored.
 
 var GPT = GPT || {};
 (() => {
   "use strict";
 
-  /** Zeros of that shape: a Float32Array that knows it, tensor(2, 3).shape being [2, 3]. */
+  /** A Float32Array of zeros with a shape: tensor(2, 3).shape is [2, 3]. */
   function tensor(...shape) {
     const size = shape.reduce((product, length) => product * length, 1);
     return withShape(new Float32Array(size), shape);
@@ -18,9 +18,9 @@ var GPT = GPT || {};
     return data;
   }
 
-  /** The dot product of n numbers of a, from place i on, with n numbers of b, from place j on. */
+  /** The dot product of n numbers of a, starting at index i, with n numbers of b, starting at index j. */
   function dot(a, i, b, j, n) {
-    let [one, two, three, four] = [0, 0, 0, 0]; // four sums side by side: none has to wait for the one before
+    let [one, two, three, four] = [0, 0, 0, 0]; // four independent sums: none waits for the one before
     const whole = n - (n % 4);
     for (let m = 0; m < whole; m += 4) {
       one += a[i + m] * b[j + m];
@@ -32,7 +32,7 @@ var GPT = GPT || {};
     return one + two + three + four;
   }
 
-  /** x (T, inputs) times the rows of weight (outputs, inputs), plus bias (outputs) or nothing -> (T, outputs). */
+  /** x (T, inputs) times the rows of weight (outputs, inputs), plus bias (outputs) if there is one -> (T, outputs). */
   function linear(x, weight, bias) {
     const [outputs, inputs] = weight.shape;
     const T = x.length / inputs;
@@ -51,7 +51,7 @@ var GPT = GPT || {};
     return sum;
   }
 
-  /** Each row of x (T, C) less its mean, over its spread; then times weight, plus bias. */
+  /** Each row of x (T, C) minus its mean, over its standard deviation; then times weight, plus bias. */
   function layerNorm(x, weight, bias, eps) {
     const C = weight.length;
     const y = tensor(x.length / C, C);
@@ -77,21 +77,21 @@ var GPT = GPT || {};
     return y;
   }
 
-  /** Shares that sum to 1: e^x over the sum of them. Taking the largest away first keeps e^x from overflowing. */
+  /** Probabilities that sum to 1: e^x over the sum of all e^x. Subtracting the largest x first prevents overflow. */
   function softmax(x) {
     let largest = -Infinity;
     for (let i = 0; i < x.length; i += 1) largest = Math.max(largest, x[i]);
     let sum = 0;
     for (let i = 0; i < x.length; i += 1) sum += Math.exp(x[i] - largest);
-    const shares = tensor(x.length);
-    for (let i = 0; i < x.length; i += 1) shares[i] = Math.exp(x[i] - largest) / sum;
-    return shares;
+    const probs = tensor(x.length);
+    for (let i = 0; i < x.length; i += 1) probs[i] = Math.exp(x[i] - largest) / sum;
+    return probs;
   }
 
   /** The error function, by a series whose terms all have one sign, so that nothing cancels:
    *  erf(x) = 2 / sqrt(pi) * e^(-x^2) * (x + 2 x^3 / 3 + 4 x^5 / 15 + 8 x^7 / 105 + ...) */
   function erf(x) {
-    if (Math.abs(x) > 4.5) return Math.sign(x); // as near as 32 bits can tell
+    if (Math.abs(x) > 4.5) return Math.sign(x); // exact in 32 bits
     let [term, sum] = [x, x];
     for (let odd = 3; Math.abs(term) > 1e-9 * Math.abs(sum); odd += 2) {
       term *= (2 * x * x) / odd;
@@ -100,7 +100,7 @@ var GPT = GPT || {};
     return (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * sum;
   }
 
-  /** The bends of the feed-forward network, each for one number. swiglu's is that of its gate. */
+  /** The activation functions of the feed-forward network, for one number. For swiglu it is the function of the gate. */
   const activations = {
     relu: (x) => Math.max(0, x),
     gelu: (x) => 0.5 * x * (1 + erf(x / Math.SQRT2)),

@@ -1,5 +1,5 @@
-// A matrix of shares, tokens by tokens, that the pointer and the arrow keys move in. A colour's strength is the root of
-// the share, so that small shares can be told apart.
+// A matrix of attention weights, tokens by tokens; the pointer and the arrow keys move in it. The colour's strength is
+// the square root of the weight, so that small weights can be distinguished.
 
 var GPT = GPT || {};
 (() => {
@@ -8,30 +8,30 @@ var GPT = GPT || {};
   const MOST = 32; // tokens that are shown at once
   const [LABEL, LETTER] = [8, 7.4]; // letters of a label; pixels of a letter
 
-  /** show({ pieces, share, token, key, drawn, head }): share(row, column) from 0 to 1. It is built anew when `drawn` or
-   *  `head` is another one, and otherwise only the mark moves. onpeek: the pointer is on a cell, or has left for the
-   *  chosen one; onchoose: a cell was pressed, or reached with an arrow key. */
+  /** show({ pieces, weight, token, key, drawn, head }): weight(row, column) from 0 to 1. The matrix is rebuilt if `drawn`
+   *  or `head` changes; otherwise only the mark moves. onpeek: the pointer is on a cell, or has returned to the chosen
+   *  one; onchoose: a cell was pressed, or reached with an arrow key. */
   GPT.parts.matrix = (name, { onchoose, onpeek }) => {
     const element = html("div", { class: "matrix scroll" });
     const cut = html("p", { class: "note" });
     let [grid, mark, now, size, first] = [null, null, {}, 20, 0];
 
     const cellAt = (token, key) => grid.querySelector(`[data-row="${token}"][data-column="${key}"]`);
-    const placeOf = (cell) => [Number(cell.dataset.row), Number(cell.dataset.column)];
+    const positionOf = (cell) => [Number(cell.dataset.row), Number(cell.dataset.column)];
 
-    function build({ pieces, share, token }) {
+    function build({ pieces, weight, token }) {
       const shown = Math.min(MOST, pieces.length);
       first = Math.max(0, Math.min(pieces.length - shown, token - Math.floor(shown / 2)));
       const range = Array.from({ length: shown }, (_, i) => first + i);
       const longest = Math.max(...range.map((t) => Array.from(visible(pieces[t], LABEL)).length));
       const side = longest * LETTER + 8;
       size = Math.max(13, Math.min(34, Math.floor(((element.clientWidth || 420) - side - 2) / shown)));
-      const at = (place) => side + (place - first) * size;
+      const at = (index) => side + (index - first) * size;
       const rows = range.map((t) =>
         svg(
           "g",
           { role: "row" },
-          range.map((s) => cell(pieces, share, t, s, at)),
+          range.map((s) => cell(pieces, weight, t, s, at)),
         ),
       );
       mark = svg("rect", { class: "mark", width: size, height: size, rx: 3 });
@@ -44,14 +44,14 @@ var GPT = GPT || {};
       const all = side + shown * size + 2;
       const hadFocus = element.contains(document.activeElement);
       element.replaceChildren(svg("svg", { width: all, height: all }, names, grid, mark), cut);
-      const words = `${shown} of your ${pieces.length} tokens are shown, those around the chosen one.`;
+      const words = `${shown} of your ${pieces.length} tokens are shown, around the chosen one.`;
       cut.textContent = shown < pieces.length ? words : "";
       listen();
       return hadFocus;
     }
 
     /** Row t, column s. */
-    function cell(pieces, share, t, s, at) {
+    function cell(pieces, weight, t, s, at) {
       const isMasked = s > t;
       return svg("rect", {
         role: "gridcell",
@@ -64,24 +64,24 @@ var GPT = GPT || {};
         height: size - 1,
         rx: 2,
         class: isMasked ? "cell is-masked" : "cell",
-        style: isMasked ? null : `fill-opacity: ${Math.sqrt(share(t, s)).toFixed(3)}`,
-        "aria-label": `${spoken(pieces[t])} looks at ${spoken(pieces[s])}: ${isMasked ? "masked" : percent(share(t, s))}`,
+        style: isMasked ? null : `fill-opacity: ${Math.sqrt(weight(t, s)).toFixed(3)}`,
+        "aria-label": `${spoken(pieces[t])} attends to ${spoken(pieces[s])}: ${isMasked ? "masked" : percent(weight(t, s))}`,
       });
     }
 
     /** A token's name beside its row and above its column. */
     function labels(words, at, side) {
-      const turned = `translate(${at + size / 2 + 4} ${side - 6}) rotate(-90)`;
+      const rotated = `translate(${at + size / 2 + 4} ${side - 6}) rotate(-90)`;
       return [
         svg("text", { x: side - 6, y: at + size / 2 + 4, "text-anchor": "end" }, words),
-        svg("text", { transform: turned }, words),
+        svg("text", { transform: rotated }, words),
       ];
     }
 
     function listen() {
-      grid.addEventListener("pointerover", ({ target }) => target.dataset.row && onpeek(...placeOf(target)));
+      grid.addEventListener("pointerover", ({ target }) => target.dataset.row && onpeek(...positionOf(target)));
       grid.addEventListener("pointerleave", () => onpeek(now.token, now.key));
-      grid.addEventListener("click", ({ target }) => target.dataset.row && onchoose(...placeOf(target)));
+      grid.addEventListener("click", ({ target }) => target.dataset.row && onchoose(...positionOf(target)));
       grid.addEventListener("keydown", (event) => {
         const last = now.pieces.length - 1;
         const [token, key] = [now.token, now.key];
@@ -95,7 +95,7 @@ var GPT = GPT || {};
         }[event.key];
         if (!to) return;
         event.preventDefault();
-        onchoose(...to.map((place) => Math.max(0, Math.min(last, place))));
+        onchoose(...to.map((index) => Math.max(0, Math.min(last, index))));
       });
     }
 

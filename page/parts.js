@@ -1,13 +1,13 @@
-// Parts that several diagrams are made of: strips of numbers, bars, choices. Each works by pointer and by keyboard.
+// Parts that several diagrams use: strips of numbers, bars, choices. Each works with the pointer and the keyboard.
 
 var GPT = GPT || {};
 (() => {
   "use strict";
   const { html, paint, palette, largest } = GPT.draw;
 
-  /** Vectors under one another as strips of colour, with one cursor over all of them: the reader moves it with the
-   *  pointer or the arrow keys. show(rows, describe): rows [{ label, values, most? }] of one length; describe(column)
-   *  says in words what stands there. `most` is where the colour scale ends; without it, the rows share one. */
+  /** Vectors as strips of colour, one below the other, with one cursor over all of them. The reader moves it with the
+   *  pointer or the arrow keys. show(rows, describe): rows [{ label, values, most? }] of equal length; describe(column)
+   *  gives the values of a column in words. `most` is the end of the colour scale; without it, all rows use the same scale. */
   function strips(name) {
     const table = html("div", { class: "strips-rows" });
     const output = html("p", { class: "readout" });
@@ -50,11 +50,11 @@ var GPT = GPT || {};
     });
     function show(given, inWords) {
       [rows, columns, describe] = [given, given[0].values.length, inWords];
-      const [colours, shared] = [palette(), largest(...given.map(({ values }) => values))];
+      const [colours, common] = [palette(), largest(...given.map(({ values }) => values))];
       table.replaceChildren(
         ...rows.flatMap(({ label, values, most }) => {
           const canvas = html("canvas", { "aria-hidden": "true" });
-          paint(canvas, values, columns, most || shared, colours);
+          paint(canvas, values, columns, most || common, colours);
           return [
             html("span", { class: "strips-label" }, label),
             html("div", { class: "strips-strip" }, canvas, html("div", { class: "strips-cursor" })),
@@ -66,7 +66,7 @@ var GPT = GPT || {};
     return { element: html("div", { class: "strips-box" }, slider, output), show };
   }
 
-  /** One vector as a map of small squares, line after line, in which pointer and arrow keys choose a number. */
+  /** One vector as a map of small squares, row by row; the pointer and the arrow keys choose a number. */
   function map(name, onmove) {
     const columns = 32;
     const canvas = html("canvas", { class: "map", "aria-hidden": "true" });
@@ -129,20 +129,20 @@ var GPT = GPT || {};
     return { element: html("div", {}, slider, output), show };
   }
 
-  /** Shares as bars: show([{ label, share, text, behind?, isMarked?, onclick?, title? }]); behind: a pale longer bar. */
+  /** Fractions as bars: show([{ label, fraction, text, behind?, isMarked?, onclick?, title? }]); behind: a pale longer bar. */
   function bars(name) {
     const element = html("ol", { class: "bars", "aria-label": name });
     function show(items) {
       const focused = Array.from(element.children).findIndex((line) => line.contains(document.activeElement));
       element.replaceChildren(
-        ...items.map(({ label, share, text, behind, isMarked, onclick, title }) => {
+        ...items.map(({ label, fraction, text, behind, isMarked, onclick, title }) => {
           const inside = [
             html("span", { class: "bars-label" }, label),
             html(
               "span",
               { class: "bars-track", "aria-hidden": "true" },
               behind && html("span", { class: "bars-behind", style: `width: ${100 * behind}%` }),
-              html("span", { class: "bars-bar", style: `width: ${Math.max(0, Math.min(100, 100 * share))}%` }),
+              html("span", { class: "bars-bar", style: `width: ${Math.max(0, Math.min(100, 100 * fraction))}%` }),
             ),
             html("span", { class: "bars-value" }, text),
           ];
@@ -159,7 +159,7 @@ var GPT = GPT || {};
 
   let names = 0;
 
-  /** One of several: choice("Layer", ["1", "2"], (index) => ...); show(index) says which one it is. */
+  /** Radio buttons: choice("Layer", ["1", "2"], (index) => ...); show(index) selects one. */
   function choice(name, options, onchange) {
     const group = `choice-${(names += 1)}`;
     const inputs = options.map((option, index) =>
@@ -176,21 +176,21 @@ var GPT = GPT || {};
     };
   }
 
-  /** The layer that the whole page looks at, as a choice; show(state) follows it. */
+  /** The choice of the layer that the whole page shows; show(state) updates it. */
   function layerChoice(model) {
     const options = model.layers.map((_, layer) => `${layer + 1}`);
     const { element, show } = choice("Layer", options, (layer) => GPT.app.set({ layer, key: null }));
     return { element, show: (state) => show(state.layer) };
   }
 
-  /** The head that the whole page looks at, as a choice. */
+  /** The choice of the head that the whole page shows. */
   function headChoice(model) {
     const options = Array.from({ length: model.config.num_heads }, (_, head) => `${head + 1}`);
     const { element, show } = choice("Head", options, (head) => GPT.app.set({ head, key: null }));
     return { element, show: (state) => show(state.head) };
   }
 
-  /** Makes `items` one stop of the Tab key, in which arrow keys move: roving(container, () => items, (index) => ...). */
+  /** Makes `items` one stop of the Tab key, with arrow keys to move inside: roving(container, () => items, (index) => ...). */
   function roving(container, items, onmove) {
     container.addEventListener("keydown", (event) => {
       const all = items();

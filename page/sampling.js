@@ -1,47 +1,47 @@
-// Choosing the next token: the steps of src/transformer/sampling.py, in the same order, each to be looked at.
+// Choosing the next token: the steps of src/transformer/sampling.py, in the same order, with the result of each.
 //
 //   logits -> repetition penalty -> temperature -> top-k -> top-p -> min-p -> probabilities -> a draw
 //
-// A step takes logits (V) and returns new ones; a token that it rules out gets -Infinity, so that softmax gives it 0.
+// A step takes logits (V) and returns new ones; a token that it excludes gets -Infinity, so that its probability is 0.
 
 var GPT = GPT || {};
 (() => {
   "use strict";
   const { tensor, softmax } = GPT.maths;
 
-  /** Each logit through a function of itself and its id: (V) -> (V). */
+  /** Applies a function of the logit and its id to each logit: (V) -> (V). */
   function map(logits, change) {
     const changed = tensor(logits.length);
     for (let id = 0; id < logits.length; id += 1) changed[id] = change(logits[id], id);
     return changed;
   }
 
-  /** Ids by falling logit; equal ones by id. */
+  /** Ids in descending order of their logits; equal ones by id. */
   function ranked(logits) {
     const ids = Uint32Array.from(logits, (_, id) => id);
     return ids.sort((a, b) => (logits[a] === logits[b] ? a - b : logits[b] - logits[a]));
   }
 
-  /** Moves the logits of tokens that the text has already down: positive ones over the penalty, others times it. */
+  /** Lowers the logits of tokens that already occur: divides positive ones by the penalty, multiplies others by it. */
   function repetitionPenalty(logits, penalty, seen) {
     const old = new Set(seen);
     return map(logits, (logit, id) => (old.has(id) ? (logit > 0 ? logit / penalty : logit * penalty) : logit));
   }
 
-  /** Logits over t: below 1 the likely gain, above 1 all draw level. At 0 only the likeliest is left. */
+  /** Logits over t: below 1 the likely tokens gain, above 1 the differences shrink. At 0 only the most likely is left. */
   function temperature(logits, t) {
     if (t > 0) return map(logits, (logit) => logit / t);
     const likeliest = ranked(logits)[0];
     return map(logits, (_, id) => (id === likeliest ? 0 : -Infinity));
   }
 
-  /** Keeps the k largest logits, and those equal to the k-th. */
+  /** Keeps the k largest logits, and all that are equal to the k-th. */
   function topK(logits, k) {
     const smallest = logits[ranked(logits)[Math.min(k, logits.length) - 1]];
     return map(logits, (logit) => (logit < smallest ? -Infinity : logit));
   }
 
-  /** Keeps the fewest largest logits whose probabilities add up to p, and those equal to the last of them. */
+  /** Keeps the fewest largest logits whose probabilities add up to at least p, and all that are equal to the last one. */
   function topP(logits, p) {
     if (p >= 1) return logits;
     const probs = softmax(logits);
@@ -50,14 +50,14 @@ var GPT = GPT || {};
     return last === undefined ? logits : map(logits, (logit) => (logit < logits[last] ? -Infinity : logit));
   }
 
-  /** Keeps what is at least p times as likely as the likeliest token. */
+  /** Keeps the tokens that are at least p times as likely as the most likely one. */
   function minP(logits, p) {
     if (p <= 0) return logits;
     const smallest = logits.reduce((a, b) => Math.max(a, b), -Infinity) + Math.log(p);
     return map(logits, (logit) => (logit < smallest ? -Infinity : logit));
   }
 
-  /** The settings that change nothing. topK Infinity keeps all; `seen` are the tokens of the text so far. */
+  /** The settings that change nothing. topK Infinity keeps all; `seen` holds the tokens of the text so far. */
   const OFF = { repetitionPenalty: 1, temperature: 1, topK: Infinity, topP: 1, minP: 0, seen: [] };
 
   /** The probabilities after each step: [{ name, probs, isOn }], "model" first, then the steps in order, on or off. */
@@ -80,7 +80,7 @@ var GPT = GPT || {};
     return found;
   }
 
-  /** The id that a uniform number from 0 to below 1 falls on, each id being as wide as its probability. */
+  /** The id that a uniform number in [0, 1) selects: each id covers an interval as wide as its probability. */
   function draw(probs, uniform) {
     let last = 0;
     let end = 0;
@@ -93,8 +93,8 @@ var GPT = GPT || {};
     return last; // rounding left a gap before 1
   }
 
-  /** A function that returns uniform numbers from 0 to below 1, the same ones for the same seed: "mulberry32", a
-   *  counter whose bits are mixed. Good enough to draw tokens, and nothing else. */
+  /** A function that returns uniform numbers in [0, 1), the same ones for the same seed: "mulberry32", a hashed counter.
+   *  It is good enough to draw tokens, but not for cryptography. */
   function rng(seed) {
     let counter = seed >>> 0;
     return () => {

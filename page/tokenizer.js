@@ -2,24 +2,24 @@
 //
 //   "low fürs"  --pieces, by a regular expression-->  "low", " fürs"  --UTF-8-->  bytes  --merges-->  ids
 //
-// A byte-pair encoding is a list of byte strings; a string's place in it is its id and its rank. Inside a piece the two
-// neighbours that together spell the string of lowest rank are joined, again and again, until none do (bpe.py).
+// A byte-pair encoding is a list of byte strings; a string's index is its id and its rank. Inside a piece, the two adjacent
+// tokens that together spell the string of lowest rank are merged, until no such pair is left (bpe.py).
 
 var GPT = GPT || {};
 (() => {
   "use strict";
   const { bytesOf } = GPT.maths;
-  const REPLACEMENT = [0xef, 0xbf, 0xbd]; // U+FFFD, for what has no meaning
+  const REPLACEMENT = [0xef, 0xbf, 0xbd]; // U+FFFD, for invalid bytes
   const utf8 = new TextEncoder();
 
-  /** What UTF-8 can hold: half a surrogate pair becomes U+FFFD. */
+  /** Text that UTF-8 can represent: half a surrogate pair becomes U+FFFD. */
   const whole = (text) => text.replace(/\p{Surrogate}/gu, "\ufffd");
 
-  /** A character for each byte, so that byte strings can be looked up. */
+  /** One character for each byte, so that byte strings can be keys of a map. */
   const asKey = (bytes) => bytes.reduce((key, byte) => key + String.fromCharCode(byte), "");
 
   class Tokenizer {
-    /** `tokens`: the bytes of each id, null for an id without; `encode`: text to ids. */
+    /** `tokens`: the bytes of each id, null for an unused id; `encode`: text to ids. */
     constructor({ name, vocab_size, eot_id }, tokens, encode) {
       Object.assign(this, { name, vocab_size, eot_id, tokens, encode });
     }
@@ -31,28 +31,28 @@ var GPT = GPT || {};
       return this.tokens[id] || REPLACEMENT;
     }
 
-    /** The text of ids, with U+FFFD where their bytes are no whole characters. */
+    /** The text of ids, with U+FFFD for incomplete characters. */
     decode(ids) {
       const stream = this.stream();
       return Array.from(ids, (id) => stream.push(id)).join("") + stream.flush();
     }
 
-    /** Text from tokens that come one at a time: push(id) returns the characters that it completes; flush() ends. */
+    /** Decodes one token at a time: push(id) returns the characters that it completes; flush() returns the rest. */
     stream() {
-      const decoder = new TextDecoder("utf-8", { ignoreBOM: true }); // which keeps a byte-order mark
+      const decoder = new TextDecoder("utf-8", { ignoreBOM: true }); // keeps a byte-order mark
       return {
         push: (id) => decoder.decode(Uint8Array.from(this.bytes(id)), { stream: true }),
         flush: () => decoder.decode(),
       };
     }
 
-    /** The tokens of a text, to show: [{ id, text, bytes }]. The text of a part of a character is U+FFFD. */
+    /** The tokens of a text, to show: [{ id, text, bytes }]. The text of an incomplete character is U+FFFD. */
     pieces(text) {
       return this.encode(text).map((id) => ({ id, text: this.decode([id]), bytes: Array.from(this.bytes(id)) }));
     }
   }
 
-  /** The encoding that main.py export-page has written. */
+  /** The encoding that main.py export-page wrote. */
   GPT.tokenizer = (exported) => {
     if (exported.kind === "byte") {
       const bytes = Array.from({ length: 256 }, (_, value) => [value]);
@@ -69,8 +69,8 @@ var GPT = GPT || {};
     return new Tokenizer(exported, tokens, encode);
   };
 
-  /** Byte strings, each after its length, in ids' order; length 0: an id that no text has. A length comes in groups of
-   *  seven bits, lowest first; a byte above 127 says that another group follows. */
+  /** Byte strings in the order of their ids, each after its length; length 0 marks an unused id. A length is stored in
+   *  groups of seven bits, lowest first; a byte above 127 means that another group follows. */
   function unpackTokens(packed) {
     const tokens = [];
     for (let at = 0; at < packed.length; ) {
@@ -85,11 +85,11 @@ var GPT = GPT || {};
     return tokens;
   }
 
-  /** The ids of one piece, a byte string. Possible merges wait in a heap: lowest rank first, then the leftmost. */
+  /** The ids of one piece, a byte string. Possible merges are kept in a heap: lowest rank first, then the leftmost. */
   function mergePiece(piece, rankOf) {
     if (rankOf.has(piece)) return [rankOf.get(piece)];
     const length = piece.length;
-    const end = Int32Array.from({ length }, (_, i) => i + 1); // of the token that begins at i; 0: none begins there
+    const end = Int32Array.from({ length }, (_, i) => i + 1); // of the token that begins at i; 0 if none begins there
     const before = Int32Array.from({ length: length + 1 }, (_, i) => i - 1); // where the token before begins
     const heap = smallestFirst((a, b) => a.rank - b.rank || a.left - b.left);
     const consider = (left) => {
@@ -101,7 +101,7 @@ var GPT = GPT || {};
     for (let i = 0; i < length; i += 1) consider(i);
     for (let next = heap.pop(); next; next = heap.pop()) {
       const { left, right, stop } = next;
-      if (end[left] !== right || end[right] !== stop) continue; // one of the two has been merged since
+      if (end[left] !== right || end[right] !== stop) continue; // one of the two was merged in the meantime
       end[left] = stop;
       end[right] = 0;
       before[stop] = left;
@@ -138,11 +138,11 @@ var GPT = GPT || {};
     };
   }
 
-  /** A pattern of Rust's regular expressions, which tiktoken runs, in JavaScript's.
+  /** Translates a regular expression of Rust, which tiktoken uses, to JavaScript.
    *
-   *  \s   is white space by Unicode there; here it has U+FEFF besides, and lacks U+0085.
-   *  x++  gives nothing back once it has matched. Here: look ahead at x+ in a group, then take what the group holds.
-   *  (?i:...)  ignores case. Here each letter stands there in both; s also as the long s, k as the Kelvin sign. */
+   *  \s   is Unicode white space in Rust; JavaScript's also has U+FEFF, and lacks U+0085.
+   *  x++  never gives back what it matched. In JavaScript: a lookahead with x+ in a group, then a reference to the group.
+   *  (?i:...)  ignores case. In JavaScript: each letter in both cases; s also as the long s, k as the Kelvin sign. */
   function javaScriptPattern(rust) {
     let groups = 0;
     const bothCases = (letter) =>

@@ -1,5 +1,5 @@
-// The arithmetic of training: the learning rate of a step, what a batch keeps in memory, and the gradient that the
-// reader's own text would have.
+// The arithmetic of training: the learning rate of a step, the activation memory of a batch, and the gradient for the
+// reader's own text.
 
 var GPT = GPT || {};
 (() => {
@@ -8,14 +8,14 @@ var GPT = GPT || {};
   const FLOAT = 4; // bytes
   const TILED_FROM = 2048; // entries of a vocabulary: src/transformer/loss.py
 
-  /** Python's round: a half goes to the even neighbour. */
+  /** Python's round: a half is rounded to the even neighbour. */
   function round(value) {
     const down = Math.floor(value);
     const isHalf = value - down === 0.5;
     return isHalf ? down + (down % 2) : Math.round(value);
   }
 
-  /** The share of the peak learning rate at a step, counted from 0: lr_scale in src/transformer/scheduler.py. */
+  /** The learning rate of a step, counted from 0, as a fraction of the peak: lr_scale in src/transformer/scheduler.py. */
   function lrScale(step, total, settings) {
     const warmup = round(settings.warmup_fraction * total);
     if (step < warmup) return (step + 1) / warmup;
@@ -23,11 +23,11 @@ var GPT = GPT || {};
     let fall = total - warmup;
     if (settings.schedule === "wsd") fall = Math.min(fall, Math.max(1, round(settings.decay_fraction * total)));
     const done = Math.min(1, Math.max(0, step - (total - fall) + 1) / Math.max(1, fall + 1));
-    const share = settings.schedule === "cosine" ? (1 + Math.cos(Math.PI * done)) / 2 : 1 - done;
-    return settings.min_lr_ratio + (1 - settings.min_lr_ratio) * share;
+    const fraction = settings.schedule === "cosine" ? (1 + Math.cos(Math.PI * done)) / 2 : 1 - done;
+    return settings.min_lr_ratio + (1 - settings.min_lr_ratio) * fraction;
   }
 
-  /** Bytes that forward keeps for backward, for rows of `length` tokens, in 32 bits, with fused attention and without
+  /** Bytes of activations that the forward pass keeps for the backward pass, for rows of `length` tokens, in 32 bits, with fused attention and without
    *  dropout: src/transformer/planning/cost.py on a CPU. */
   function activationBytes(config, rows, length) {
     const { d_model: C, num_heads: H, d_ff: F, num_layers: L } = config;
@@ -44,7 +44,7 @@ var GPT = GPT || {};
   /** Each token's loss, -ln p of the token that follows it, and the gradient of the loss with respect to a constant that
    *  is added to every final vector (in most models the last norm's bias): { losses: [T - 1], gradients: [T - 1] of (C) }.
    *
-   *  By hand: logits are E f, so d(-ln p_target)/df = E^T (p - onehot(target)), and a constant's share is the same. */
+   *  By hand: logits are E f, so d(-ln p_target)/df = E^T (p - onehot(target)), and a constant that is added to f has the same gradient. */
   function lossGradients(model, trace) {
     const { d_model: C, vocab_size: V } = model.config;
     const [losses, gradients] = [[], []];
@@ -55,23 +55,23 @@ var GPT = GPT || {};
       error[target] -= 1;
       const gradient = new Float64Array(C);
       for (let id = 0; id < V; id += 1) {
-        const share = error[id];
-        if (Math.abs(share) < 1e-12) continue;
-        for (let c = 0; c < C; c += 1) gradient[c] += share * model.head[id * C + c];
+        const weight = error[id];
+        if (Math.abs(weight) < 1e-12) continue;
+        for (let c = 0; c < C; c += 1) gradient[c] += weight * model.head[id * C + c];
       }
       gradients.push(Float32Array.from(gradient));
     }
     return { losses, gradients };
   }
 
-  /** The sum of vectors over a number, added one after the other in 32 bits as a .grad is: (C). */
+  /** The sum of vectors, each divided by a number, accumulated in 32 bits like a .grad: (C). */
   function accumulated(gradients, over) {
     const sum = tensor(gradients[0] ? gradients[0].length : 0);
     for (const gradient of gradients) for (let c = 0; c < sum.length; c += 1) sum[c] += gradient[c] / over;
     return sum;
   }
 
-  /** The cosine of the angle between two vectors: 1 for one direction. */
+  /** The cosine of the angle between two vectors: 1 for the same direction. */
   function cosine(a, b) {
     let [ab, aa, bb] = [0, 0, 0];
     for (let i = 0; i < a.length; i += 1) { ab += a[i] * b[i]; aa += a[i] * a[i]; bb += b[i] * b[i]; }

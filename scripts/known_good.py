@@ -1,8 +1,7 @@
-"""Rewrite the known-good versions: the list in pyproject.toml (for uv) and constraints.txt (for pip).
+"""Updates the known-good versions: the list in pyproject.toml (for uv) and constraints.txt (for pip).
 
-Run by `make constraints`. uv resolves the ranges of pyproject.toml anew, for every supported Python and platform at
-once; only the lines marked "held" keep their version. The CUDA libraries are left out, because each build of torch
-names its own exactly.
+Run it with `make constraints`. uv resolves the ranges of pyproject.toml again, for all supported Pythons and platforms;
+only lines marked "held" keep their version. CUDA libraries are left out, because each build of torch pins its own.
 """
 
 import os
@@ -21,8 +20,8 @@ HEADER = """\
 
 
 def newest_that_fit(pyproject: str) -> list[str]:
-    """Lines `name==version` or `name==version ; marker`, resolved without the present list."""
-    uv = os.environ.get("UV", "uv")  # `uv run` names itself here
+    """Returns lines `name==version` or `name==version ; marker`, resolved without the current list."""
+    uv = os.environ.get("UV", "uv")  # `uv run` sets this to its own path
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "pyproject.toml").write_text(BLOCK.sub(r"\1\2", pyproject), encoding="utf-8")
         Path(folder, "README.md").touch()
@@ -32,7 +31,7 @@ def newest_that_fit(pyproject: str) -> list[str]:
     lines = [line for line in exported.splitlines() if not line.startswith(LEFT_TO_TORCH)]
     lines = [line for line in lines if "sys_platform == 'emscripten'" not in line]
     names = [line.partition("==")[0] for line in lines]
-    # A marker matters only where a package has two versions; elsewhere an unneeded constraint does nothing.
+    # A marker matters only if a package has two versions; otherwise an unused constraint has no effect.
     return [
         line if names.count(name) > 1 else line.partition(" ; ")[0] for name, line in zip(names, lines, strict=True)
     ]
@@ -42,7 +41,7 @@ def main() -> None:
     path = ROOT / "pyproject.toml"
     pyproject = path.read_text(encoding="utf-8")
     if not BLOCK.search(pyproject):
-        raise SystemExit("pyproject.toml has lost its 'known good: begin' and 'known good: end' lines")
+        raise SystemExit("pyproject.toml has no 'known good: begin' and 'known good: end' lines")
     lines = newest_that_fit(pyproject)
     held = {name for name, _ in re.findall(r'"([\w.-]+)==(\S+)",\s*# held', pyproject)}
     listed = "".join(f'    "{line}",\n' for line in lines if line.partition("==")[0] not in held)

@@ -1,20 +1,17 @@
-"""Draws assets/mascot.png from assets/mascot.svg, with the browser that the page's tests use.
+"""Renders assets/mascot.svg to assets/mascot.png with Chromium or Chrome.
 
 python scripts/mascot.py
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+from chromium import find_browser
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 640  # pixels
-sys.path[:0] = [str(ROOT / "tests")]
-
-from page.browsing import find_browser  # noqa: E402
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""Writes the lesson page's data, page/data/*.js, from this project's settings, result files and recorded runs.
+"""Writes the data files of the lesson page, page/data/*.js, from settings, result files and recorded runs.
 
-    python scripts/page_data.py                                    writes them anew; tests/page compares
+    python scripts/page_data.py                                    writes all files; a test fails if one is out of date
     python scripts/page_data.py --trim checkpoints_learns/metrics.jsonl page/data/runs/learns.jsonl
 
---trim keeps of a run's metrics what the page shows, a few kilobytes; page/README.md has the commands of the three runs.
+--trim keeps only the metrics that the page shows, a few kilobytes; page/README.md has the commands of the three runs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ KEPT = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trim", nargs=2, type=Path, metavar=("METRICS", "OUT"), help="cut a run's metrics down")
+    parser.add_argument("--trim", nargs=2, type=Path, metavar=("METRICS", "OUT"), help="shorten the metrics of a run")
     options = parser.parse_args()
     if options.trim:
         metrics, out = options.trim
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def files() -> dict[Path, str]:
-    """Returns the content of every file in page/data that is made here."""
+    """Returns the path and the content of each data file."""
     contents = {
         "settings": settings(),
         "accumulation": accumulation(RESULTS / "accumulation.json"),
@@ -53,7 +53,7 @@ def files() -> dict[Path, str]:
 
 
 def script(name: str, content: Any) -> str:
-    """Returns a value as a script: GPT.data.NAME."""
+    """Returns a script that assigns a value to GPT.data.NAME."""
     parts = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items()] if content else []
     text = "{\n  " + ",\n  ".join(parts) + ",\n}" if parts else "null"
     head = "// Made by scripts/page_data.py.\n\nvar GPT = GPT || {};\nGPT.data = GPT.data || {};\n"
@@ -61,7 +61,7 @@ def script(name: str, content: Any) -> str:
 
 
 def settings() -> dict[str, Any]:
-    """Returns the defaults of the schedule and the named ways to sample, as page/sampling.js takes them."""
+    """Returns the optimizer defaults and the sampling presets, in the format of page/sampling.js."""
     return {
         "optimizer": asdict(OptimizerConfig()),
         "sampling": {name: sampling(preset) for name, preset in SAMPLING_PRESETS.items()},
@@ -69,7 +69,7 @@ def settings() -> dict[str, Any]:
 
 
 def sampling(preset: SamplingConfig) -> dict[str, float]:
-    """Returns what a preset changes, in JavaScript's names; what it does not use is left out."""
+    """Returns the settings that a preset uses, by their JavaScript names."""
     used = {"repetitionPenalty": "repetition_penalty", "temperature": "temperature"}
     used |= {"topK": "top_k", "topP": "top_p", "minP": "min_p"}
     idle = unused(preset, used.values())
@@ -78,13 +78,13 @@ def sampling(preset: SamplingConfig) -> dict[str, float]:
 
 
 def accumulation(path: Path) -> dict[str, Any]:
-    """Returns the measured gradient noise, and the scores at equal tokens, of benchmarks/accumulation.py."""
+    """Returns the gradient noise and the scores at equal tokens, measured by benchmarks/accumulation.py."""
     measured = json.loads(path.read_text(encoding="utf-8"))
     return {name: measured[name] for name in ("command", "noise", "equal_tokens")}
 
 
 def run(path: Path) -> dict[str, Any]:
-    """Returns the curves of a trimmed run, (step, loss) each, and the project's verdict at every look at validation."""
+    """Returns the (step, loss) curves of a trimmed run, and the trainer's verdict at each evaluation."""
     events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     start = events[0]
     steps = [e for e in events if e["event"] == "step"]
@@ -95,21 +95,21 @@ def run(path: Path) -> dict[str, Any]:
     peak, verdicts = max(rates.values()), []
     for step, _, _ in validation:
         so_far = [point for point in train if point[0] <= step]
-        looks = [look for look in validation if look[0] <= step]
+        evaluations = [point for point in validation if point[0] <= step]
         rate = rates[max(at for at in rates if at <= step)]
-        told = verdict(so_far, looks, step / start["total_steps"], rate / peak)
-        verdicts.append([told.kind, told.reason])
+        found = verdict(so_far, evaluations, step / start["total_steps"], rate / peak)
+        verdicts.append([found.kind, found.reason])
     return {
         "parameters": start["parameters"],
         "steps": start["total_steps"],
         "train": [point[:2] for point in train],
-        "validation": [look[:2] for look in validation],
+        "validation": [point[:2] for point in validation],
         "verdicts": verdicts,
     }
 
 
 def trimmed(path: Path) -> Iterator[str]:
-    """Yields the lines of metrics.jsonl that the page needs, shortened."""
+    """Yields the lines of metrics.jsonl that the page needs, with rounded numbers."""
     for line in path.read_text(encoding="utf-8").splitlines():
         event = json.loads(line)
         if event["event"] in KEPT:
@@ -119,7 +119,7 @@ def trimmed(path: Path) -> Iterator[str]:
 
 
 def generation(path: Path) -> dict[str, Any] | None:
-    """Returns the measured speeds of `main.py benchmark`, from its results.json; None where there is none yet."""
+    """Returns the speeds in a results.json of `main.py benchmark`, or None if the file does not exist."""
     if not path.exists():
         return None
     measured = json.loads(path.read_text(encoding="utf-8"))

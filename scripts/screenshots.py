@@ -1,22 +1,19 @@
-"""Takes pictures of the lesson page, to be looked at: whole and diagram by diagram, narrow and wide, light and dark.
+"""Takes screenshots of the lesson page: the whole page and each diagram, at three widths, light and dark.
 
 python scripts/screenshots.py
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+from chromium import find_browser
 from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "runs" / "screenshots"
 WIDTHS = (360, 768, 1440)  # pixels
 SCHEMES = ("light", "dark")
-sys.path[:0] = [str(ROOT / "tests")]
-
-from page.browsing import find_browser  # noqa: E402
 
 
 def take(browser: Browser, width: int, scheme: str) -> None:
@@ -25,7 +22,7 @@ def take(browser: Browser, width: int, scheme: str) -> None:
     page.wait_for_timeout(300)
     name = f"{width}-{scheme}"
     page.screenshot(path=FOLDER / f"{name}-top.png")
-    page.evaluate("dispatchEvent(new Event('beforeprint'))")  # draws what is out of view
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")  # draws the diagrams that are out of view
     page.screenshot(path=FOLDER / f"{name}-whole.png", full_page=True)
     page.add_style_tag(content=".reader { position: static !important; }")
     for figure in page.locator("[data-diagram]").all():

@@ -1,4 +1,4 @@
-// Gradient accumulation on the reader's own text: micro-batch after micro-batch, until .grad is the whole batch's.
+// Gradient accumulation on the reader's own text: micro-batch by micro-batch, until .grad is the gradient of the whole batch.
 
 var GPT = GPT || {};
 (() => {
@@ -6,7 +6,7 @@ var GPT = GPT || {};
   const { html, chip, number, count, largest } = GPT.draw;
   const { slider, button } = GPT.charts;
   const { lossGradients, accumulated, cosine } = GPT.training;
-  const [FEWEST, MOST, WORK] = [4, 64, 1.5e8]; // tokens, and how many products a change of text may cost
+  const [FEWEST, MOST, WORK] = [4, 64, 1.5e8]; // tokens; multiplications allowed per change of the text
 
   GPT.diagram("accumulate", {
     mount(element, model) {
@@ -22,7 +22,7 @@ var GPT = GPT || {};
         GPT.app.set({});
       });
       this.batches = html("div", { class: "micro-batches" });
-      this.strips = GPT.parts.strips("Gradients, number by number");
+      this.strips = GPT.parts.strips("The gradients, number by number");
       const controls = html("div", { class: "controls" }, this.sizes.element, this.steps.element, this.next);
       element.append(controls, this.batches, this.strips.element);
     },
@@ -41,12 +41,12 @@ var GPT = GPT || {};
       return this.draw();
     },
 
-    /** Places of the tokens that each micro-batch holds. */
+    /** The positions of the tokens in each micro-batch. */
     groups() {
       const found = [];
-      this.losses.forEach((_, place) => {
-        if (place % this.size === 0) found.push([]);
-        found.at(-1).push(place);
+      this.losses.forEach((_, position) => {
+        if (position % this.size === 0) found.push([]);
+        found.at(-1).push(position);
       });
       return found;
     },
@@ -56,19 +56,19 @@ var GPT = GPT || {};
       this.strips.element.hidden = !groups.length;
       if (!groups.length) {
         this.batches.replaceChildren();
-        return "One token has no next one to be learnt. Type a longer text.";
+        return "A single token has no next token to predict. Type a longer text.";
       }
       this.sizes.show(this.size);
       this.steps.limit(0, groups.length);
       this.steps.show(this.done);
-      this.next.textContent = this.done < groups.length ? "Next micro-batch" : "Clear, and begin again";
-      this.batches.replaceChildren(...groups.map((places, i) => html("div", {
+      this.next.textContent = this.done < groups.length ? "Next micro-batch" : "Clear and start again";
+      this.batches.replaceChildren(...groups.map((positions, i) => html("div", {
         class: `micro-batch${i < this.done ? " is-done" : ""}${i === this.done - 1 ? " is-chosen" : ""}`,
-      }, places.map((t) => html("span", {}, chip(this.pieces[t + 1]), html("small", {}, number(this.losses[t])))))));
+      }, positions.map((t) => html("span", {}, chip(this.pieces[t + 1]), html("small", {}, number(this.losses[t])))))));
 
       const N = this.losses.length;
       const whole = accumulated(this.gradients, N);
-      const parts = groups.map((places) => accumulated(places.map((t) => this.gradients[t]), N));
+      const parts = groups.map((positions) => accumulated(positions.map((t) => this.gradients[t]), N));
       const nothing = new Float32Array(whole.length);
       const grad = parts.slice(0, this.done).reduce((sum, part) => sum.map((x, i) => x + part[i]), nothing);
       const last = this.done ? parts[this.done - 1] : nothing;
@@ -81,14 +81,14 @@ var GPT = GPT || {};
       const [done, all] = [count(this.done), count(groups.length)];
       if (!this.done) {
         const text = N + 1 < this.tokens.length ? "The beginning of your text" : "Your text";
-        return `${text} is a batch of ${count(N)} exercises in ${all} micro-batches. Its loss is ${number(loss)} nats a token. Nothing is added up yet.`;
+        return `${text} is a batch of ${count(N)} predictions in ${all} micro-batches. Its loss is ${number(loss)} nats per token. No gradient has been added yet.`;
       }
       const off = grad.reduce((most, x, i) => Math.max(most, Math.abs(x - whole[i])), 0);
       const same = off === 0 ? "to the last bit" : `to ${off.toExponential(0).replace("-", "−")}, which is rounding`;
       if (this.done < groups.length) {
-        return `After ${done} of ${all} micro-batches the direction of .grad agrees with the whole batch's by a cosine of ${number(cosine(grad, whole))}.`;
+        return `After ${done} of ${all} micro-batches, .grad points in nearly the same direction as the gradient of the whole batch: by a cosine of ${number(cosine(grad, whole))}.`;
       }
-      return `All done. The sum is the whole batch's gradient ${same}. Now the optimizer makes its step, and .grad is cleared.`;
+      return `All micro-batches are done. The sum is the whole batch's gradient ${same}. Now the optimizer takes its step, and .grad is cleared.`;
     },
   });
 })();

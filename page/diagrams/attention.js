@@ -1,4 +1,4 @@
-// Step 2: one head's attention, as a matrix, and the whole computation of the cell that is looked at.
+// Step 2: the attention weights of one head as a matrix, and the whole computation of the selected cell.
 
 var GPT = GPT || {};
 (() => {
@@ -14,7 +14,7 @@ var GPT = GPT || {};
         onpeek: (token, key) => this.explain(token, key),
       });
       this.comparing = GPT.parts.strips("Query times key, number by number");
-      this.mixing = GPT.parts.strips("What is handed over, number by number");
+      this.mixing = GPT.parts.strips("The value and its part of the weighted sum, number by number");
       this.steps = html("dl", { class: "steps" });
       this.heading = html("h4", { class: "pair" });
       this.maps = ["queries", "keys", "values"].map((name) => ({
@@ -53,49 +53,49 @@ var GPT = GPT || {};
       this.state = state;
       for (const choice of this.choices) choice.show(state);
       const { weights } = trace.layers[layer];
-      const share = (t, s) => weights[(head * trace.T + t) * trace.T + s];
+      const weight = (t, s) => weights[(head * trace.T + t) * trace.T + s];
       const strongest = GPT.draw.best(row(weights, head * trace.T + token, trace.T), 1)[0];
-      this.matrix.show({ pieces, share, token, key: key ?? strongest, drawn: weights, head });
+      this.matrix.show({ pieces, weight, token, key: key ?? strongest, drawn: weights, head });
       this.drawMaps();
       this.explain(token, key ?? strongest);
       return [
         `In layer ${layer + 1}, head ${head + 1}, `,
         chip(pieces[token]),
-        " looks most at ",
+        " attends most to ",
         strongest === token ? "itself" : chip(pieces[strongest]),
-        `: ${percent(share(token, strongest))} of what it gathers comes from there.`,
+        `, with a weight of ${percent(weight(token, strongest))}.`,
       ];
     },
 
-    /** All queries, keys and values of the head: a line for each token, a column for each of their D numbers. */
+    /** All queries, keys and values of the head: one row for each token, one column for each of their D numbers. */
     drawMaps() {
       const { layer, head, trace } = this.state;
       const { q, k, v } = trace.layers[layer];
       const size = trace.T * this.model.headDim;
-      const shared = Math.floor((head * this.model.config.kv_heads) / this.model.config.num_heads);
-      [row(q, head, size), row(k, shared, size), row(v, shared, size)].forEach((values, i) => {
+      const kv = Math.floor((head * this.model.config.kv_heads) / this.model.config.num_heads);
+      [row(q, head, size), row(k, kv, size), row(v, kv, size)].forEach((values, i) => {
         const { name, canvas } = this.maps[i];
         paint(canvas, values, this.model.headDim, largest(values));
         canvas.setAttribute("aria-label", `The ${name} of all ${trace.T} tokens, ${this.model.headDim} numbers each`);
       });
     },
 
-    /** The computation of one cell: dot product, scale, mask, softmax; and what it hands over. */
+    /** The computation of one cell: dot product, scale, mask, softmax; and its part of the weighted sum. */
     explain(token, key) {
       const { pieces, layer, head, trace } = this.state;
       const { config, headDim: D, slopes } = this.model;
-      const { q, k, v, scores, weights, mixed } = trace.layers[layer];
-      const shared = Math.floor((head * config.kv_heads) / config.num_heads);
+      const { q, k, v, scores, weights, gathered } = trace.layers[layer];
+      const kv = Math.floor((head * config.kv_heads) / config.num_heads);
       const [query, keyed, value] = [
         row(q, head * trace.T + token, D),
-        row(k, shared * trace.T + key, D),
-        row(v, shared * trace.T + key, D),
+        row(k, kv * trace.T + key, D),
+        row(v, kv * trace.T + key, D),
       ];
       [token, key, key].forEach((line, i) =>
         Object.assign(this.maps[i].mark.style, { top: `${(100 * line) / trace.T}%`, height: `${100 / trace.T}%` }),
       );
       const products = query.map((x, d) => x * keyed[d]);
-      this.heading.replaceChildren(chip(pieces[token]), " asks, ", chip(pieces[key]), " answers");
+      this.heading.replaceChildren(chip(pieces[token]), " (query) and ", chip(pieces[key]), " (key)");
       this.comparing.show(
         [
           { label: "query", values: query },
@@ -109,21 +109,21 @@ var GPT = GPT || {};
         scores.subarray(at, at + token + 1),
         (score, s) => score - (slopes ? slopes[head] * (token - s) : 0),
       );
-      this.showSteps({ token, key, score: scores[at + key], seen, share: weights[at + key] });
-      const [share, all] = [weights[at + key], row(mixed, token).subarray(head * D, (head + 1) * D)];
-      const part = value.map((x) => share * x);
+      this.showSteps({ token, key, score: scores[at + key], seen, weight: weights[at + key] });
+      const [weight, all] = [weights[at + key], row(gathered, token).subarray(head * D, (head + 1) * D)];
+      const part = value.map((x) => weight * x);
       this.mixing.show(
         [
           { label: "value", values: value },
-          { label: `× ${percent(share)}`, values: part },
-          { label: "all mixed", values: all },
+          { label: `× ${percent(weight)}`, values: part },
+          { label: "weighted sum", values: all },
         ],
         (d) =>
-          `Number ${d + 1} of ${D}: ${number(value[d])} × ${percent(share)} = ${number(part[d])}; with all other tokens' parts ${number(all[d])}.`,
+          `Number ${d + 1} of ${D}: ${number(value[d])} × ${percent(weight)} = ${number(part[d])}; the sum over all tokens is ${number(all[d])}.`,
       );
     },
 
-    showSteps({ token, key, score, seen, share }) {
+    showSteps({ token, key, score, seen, weight }) {
       const { headDim: D, slopes } = this.model;
       const root = Math.sqrt(D);
       const isSeen = key <= token;
@@ -134,12 +134,12 @@ var GPT = GPT || {};
       if (slopes && isSeen)
         lines.push([
           "bias",
-          `less ${token - key} places × ${slopes[this.state.head].toPrecision(2)}`,
+          `minus distance ${token - key} × slope ${slopes[this.state.head].toPrecision(2)}`,
           number(seen[key]),
         ]);
       lines.push([
         "mask",
-        isSeen ? "mask: not later, so it may be seen" : "mask: later in the text, not to be seen",
+        isSeen ? "mask: not later, so it stays" : "mask: later in the text, so it is hidden",
         isSeen ? number(seen[key]) : "−∞",
       ]);
       const sum = seen.reduce((all, x) => all + Math.exp(x), 0);
@@ -148,7 +148,7 @@ var GPT = GPT || {};
         `e to the power of ${isSeen ? number(seen[key]) : "−∞"}`,
         isSeen ? power(Math.exp(seen[key])) : "0",
       ]);
-      lines.push(["share", ["divided by the row's sum of these, ", power(sum)], percent(share)]);
+      lines.push(["weight", ["divided by the sum over the row, ", power(sum)], percent(weight)]);
       this.steps.replaceChildren(
         ...lines.map(([step, words, value]) =>
           html("div", {}, html("dt", {}, words), html("dd", { "data-step": step }, value)),

@@ -1,4 +1,4 @@
-// The size of a batch: what a micro-batch and accumulation steps cost in memory and steps, and how true the gradient is.
+// The size of a batch: memory and steps for each micro-batch size and number of accumulation steps, and the gradient noise.
 
 var GPT = GPT || {};
 (() => {
@@ -7,8 +7,8 @@ var GPT = GPT || {};
   const { chart, slider, bytes } = GPT.charts;
   const { activationBytes } = GPT.training;
   const [ROWS, STEPS] = [[1, 2, 4, 8, 16, 32, 64, 128], [1, 2, 4, 8, 16, 32]];
-  const [MEASURED_ROWS, LENGTH, MEASURED_BATCHES] = [8, 128, 320]; // of a micro-batch, tokens in a row, and of each training
-  const LOOKS = ["third", "other", "main"];
+  const [MEASURED_ROWS, LENGTH, MEASURED_BATCHES] = [8, 128, 320]; // rows per micro-batch, tokens per row, batches per training
+  const STYLES = ["third", "other", "main"];
 
   GPT.diagram("batch", {
     mount(element, model) {
@@ -21,7 +21,7 @@ var GPT = GPT || {};
         steps: slider("Accumulation steps", { steps: STEPS }, change("steps")),
       };
       this.moments = GPT.parts.choice("Noise measured at step", noise.map(({ step }) => `${step}`), change("moment"));
-      this.chart = chart("How true the gradient is, by rows in a step", (index) => { this.steps = STEPS[index]; GPT.app.set({}); });
+      this.chart = chart("Cosine to the true gradient, by rows per step", (index) => { this.steps = STEPS[index]; GPT.app.set({}); });
       this.table = html("table", { class: "batches" });
       this.worth = html("table", {});
       element.append(
@@ -41,16 +41,16 @@ var GPT = GPT || {};
     },
 
     showTable(columns) {
-      const lasting = 16 * this.parameters; // four numbers of four bytes for each
+      const lasting = 16 * this.parameters; // weight, gradient and two moment estimates, 4 bytes each
       const scale = GPT.data.accumulation.noise[this.moment].noise_scale;
       const lines = [
         ["one step", ([b, k]) => picture(b, k)],
-        ["rows a step", ([b, k]) => count(b * k)],
-        ["tokens a step", ([b, k]) => count(b * k * LENGTH)],
-        ["activations at once", ([b]) => bytes(activationBytes(this.model.config, b, LENGTH))],
-        ["weights, gradients, averages", () => bytes(lasting)],
+        ["rows per step", ([b, k]) => count(b * k)],
+        ["tokens per step", ([b, k]) => count(b * k * LENGTH)],
+        ["activations in memory", ([b]) => bytes(activationBytes(this.model.config, b, LENGTH))],
+        ["weights, gradients, optimizer state", () => bytes(lasting)],
         ["steps for 100,000 rows", ([b, k]) => count(Math.ceil(100_000 / (b * k)))],
-        ["noise over gradient", ([b, k]) => number(noiseOf(scale, b * k))],
+        ["noise-to-signal ratio", ([b, k]) => number(noiseOf(scale, b * k))],
         ["cosine to the true gradient", ([b, k]) => number(cosineOf(scale, b * k))],
       ];
       this.table.replaceChildren(
@@ -66,18 +66,18 @@ var GPT = GPT || {};
       const cosines = (n) => noise.map(({ step, noise_scale: scale }) => `at step ${step} a cosine of ${number(cosineOf(scale, n))}`);
       const across = Array.from({ length: 13 }, (_, i) => 2 ** i); // every product of ROWS and STEPS is among them
       const curves = noise.map(({ step, noise_scale: scale }, i) => ({
-        label: `step ${step}`, look: LOOKS[LOOKS.length - noise.length + i] || "third",
+        label: `step ${step}`, style: STYLES[STYLES.length - noise.length + i] || "third",
         points: across.map((n) => [n, cosineOf(scale, n)]),
       }));
       const dots = noise.map(({ cosine }, i) => ({
-        label: i === noise.length - 1 && "measured", look: curves[i].look, isDots: true,
+        label: i === noise.length - 1 && "measured", style: curves[i].style, isDots: true,
         points: Object.entries(cosine).map(([k, value]) => [Number(k) * MEASURED_ROWS, value]),
       }));
       this.chart.show({
-        x: { label: "rows in a step", from: 1, to: 4096, isLog: true, ticks: [1, 4, 16, 64, 256, 1024, 4096] },
+        x: { label: "rows per step", from: 1, to: 4096, isLog: true, ticks: [1, 4, 16, 64, 256, 1024, 4096] },
         y: { label: "cosine between the step's gradient and the true one", from: 0, to: 1 },
         lines: [...curves, ...dots], stops: STEPS.map((k) => k * rows), at: STEPS.indexOf(steps),
-        describe: (index) => `${count(rows * STEPS[index])} rows in a step: ${GPT.draw.list(cosines(rows * STEPS[index]))}.`,
+        describe: (index) => `${count(rows * STEPS[index])} rows per step: ${GPT.draw.list(cosines(rows * STEPS[index]))}.`,
       });
     },
 
@@ -98,12 +98,12 @@ var GPT = GPT || {};
       const { rows: b, steps: k, model } = this;
       if (k === 1) {
         return `A step of one micro-batch of ${b === 1 ? "1 row" : `${b} rows`}: nothing is accumulated. More accumulation steps ` +
-          "make the gradient truer without more memory.";
+          "make the gradient more precise without more memory.";
       }
       const [one, all] = [activationBytes(model.config, b, LENGTH), activationBytes(model.config, b * k, LENGTH)];
-      return `${b} × ${k} gives the gradient of one batch of ${count(b * k)} rows, to rounding, with activations of ${bytes(one)} ` +
-        `in place of ${bytes(all)}. It takes as much work; against steps of ${b} × 1 there are ${k} times fewer steps over the same ` +
-        `text, and the noise is ${number(Math.sqrt(k), 1)} times smaller.`;
+      return `${b} × ${k} gives the gradient of one batch of ${count(b * k)} rows, except for rounding, with ${bytes(one)} of activations ` +
+        `instead of ${bytes(all)}. The computation is the same. Compared with steps of ${b} × 1, the same text takes ${k} times ` +
+        `fewer steps, and the noise is ${number(Math.sqrt(k), 1)} times smaller.`;
     },
   });
 
@@ -113,12 +113,12 @@ var GPT = GPT || {};
   /** The cosine between such a gradient and the true one. */
   const cosineOf = (scale, n) => 1 / Math.hypot(1, noiseOf(scale, n));
 
-  /** A step's rows as squares, eight above one another: in full colour those that are in memory together. */
+  /** The rows of a step as squares in columns of eight: those in full colour are in memory together. */
   function picture(b, k) {
-    const unit = Math.max(1, (b * k) / 256); // rows that a square stands for
+    const unit = Math.max(1, (b * k) / 256); // rows per square
     const [side, gap, high] = [5, 1.2, 8];
     const squares = Array.from({ length: Math.ceil((b * k) / unit) }, (_, i) => svg("rect", {
-      class: i * unit < b ? "batch-held" : "batch-waits", width: side, height: side, rx: 1,
+      class: i * unit < b ? "batch-held" : "batch-later", width: side, height: side, rx: 1,
       x: Math.floor(i / high) * (side + gap), y: (i % high) * (side + gap),
     }));
     const width = Math.ceil(squares.length / high) * (side + gap);

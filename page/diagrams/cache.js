@@ -1,29 +1,29 @@
-// Prefill and decode, step by step, over the real cache: the reader's text is read, then the model writes on.
+// Prefill and decode, step by step, with the real cache: the model reads the reader's text, then continues it.
 
 var GPT = GPT || {};
 (() => {
   "use strict";
   const { html, chip, count, paint, palette, largest, best } = GPT.draw;
   const { slider, button, bytes } = GPT.charts;
-  const { write, roomFor, cacheBytes } = GPT.generation;
-  const [MOST, PAUSE] = [10, 900]; // tokens that are written, and milliseconds between them
-  const ROWS = ["keys", "values", "shares"];
+  const { write, promptThatFits, cacheBytes } = GPT.generation;
+  const [MOST, PAUSE] = [10, 900]; // generated tokens, and milliseconds between them
+  const ROWS = ["keys", "values", "weights"];
 
   GPT.diagram("cache", {
     mount(element, model) {
       Object.assign(this, { model, moment: 0, tokens: null, timer: null });
       this.fresh = Math.min(MOST, Math.floor(model.config.max_seq_len / 2));
       const go = (moment) => { this.stop(); this.moment = moment; GPT.app.set({}); };
-      this.moments = slider("Moment", { max: 1, text: (moment) => this.name(moment) }, go);
+      this.moments = slider("Step", { max: 1, text: (moment) => this.name(moment) }, go);
       this.back = button("‹ Back", () => go(Math.max(0, this.moment - 1)));
       this.play = button("▶\ufe0e Play", () => this.toggle());
       this.next = button("Next ›", () => go(Math.min(this.last, this.moment + 1)));
       this.layers = GPT.parts.layerChoice(model);
       this.heads = GPT.parts.headChoice(model);
-      this.text = html("p", { class: "context cache-text", "aria-label": "The text at this moment" });
+      this.text = html("p", { class: "context cache-text", "aria-label": "The text at this step" });
       this.factors = html("p", { class: "factors" });
       this.rows = Object.fromEntries(ROWS.map((name) => [name, row()]));
-      const labels = { keys: "keys", values: "values", shares: "shares of the queries" };
+      const labels = { keys: "keys", values: "values", weights: "attention weights" };
       element.append(
         html("div", { class: "controls" }, html("div", { class: "buttons" }, this.back, this.play, this.next), this.moments.element),
         this.text,
@@ -47,11 +47,11 @@ var GPT = GPT || {};
       return this.sentence(state);
     },
 
-    /** Runs the model over a new text, and lets it write on: always the likeliest token. */
+    /** Runs the model on a new text and continues it greedily. */
     read(tokens) {
       this.stop();
       this.tokens = tokens;
-      this.prompt = roomFor(this.model, tokens, this.fresh);
+      this.prompt = promptThatFits(this.model, tokens, this.fresh);
       Object.assign(this, write(this.model, this.prompt, this.fresh, (logits) => best(logits, 1)[0]));
       this.last = this.passes.length;
       this.moment = Math.min(1, this.last);
@@ -62,7 +62,7 @@ var GPT = GPT || {};
       return moment === 0 ? "before" : moment === 1 ? "prefill" : `decode ${moment - 1}`;
     },
 
-    /** Tokens in the cache at a moment. */
+    /** Tokens in the cache at a step. */
     length(moment) {
       return moment ? this.prompt.length + moment - 1 : 0;
     },
@@ -100,11 +100,11 @@ var GPT = GPT || {};
 
     showRows({ layer, head }) {
       const { num_heads: H, kv_heads: K, head_dim: D } = this.model.config;
-      const shared = Math.floor((head * K) / H);
+      const kv = Math.floor((head * K) / H);
       const [columns, used, was] = [this.cache.maxLen, this.length(this.moment), this.length(Math.max(0, this.moment - 1))];
       const colours = palette();
       for (const name of ["keys", "values"]) {
-        const stored = this.cache[name][layer].subarray(shared * columns * D, (shared + 1) * columns * D); // (columns, D)
+        const stored = this.cache[name][layer].subarray(kv * columns * D, (kv + 1) * columns * D); // (columns, D)
         const filled = stored.subarray(0, this.length(this.last) * D);
         const values = new Float32Array(D * columns);
         for (let t = 0; t < used; t += 1) for (let d = 0; d < D; d += 1) values[d * columns + t] = stored[t * D + d];
@@ -113,25 +113,25 @@ var GPT = GPT || {};
       }
       const pass = this.moment ? this.passes[this.moment - 1] : null;
       const T = pass ? pass.trace.T : 1;
-      const shares = new Float32Array(T * columns);
+      const shown = new Float32Array(T * columns);
       if (pass) {
         const weights = pass.trace.layers[layer].weights; // (H, T, used)
         for (let t = 0; t < T; t += 1) {
           const from = (head * T + t) * used;
-          shares.set(weights.subarray(from, from + used), t * columns);
+          shown.set(weights.subarray(from, from + used), t * columns);
         }
       }
-      paint(this.rows.shares.canvas, shares, columns, 1, colours);
-      this.rows.shares.canvas.style.height = T === 1 ? "1.1rem" : "7rem";
-      this.rows.shares.show(columns, 0, used);
+      paint(this.rows.weights.canvas, shown, columns, 1, colours);
+      this.rows.weights.canvas.style.height = T === 1 ? "1.1rem" : "7rem";
+      this.rows.weights.show(columns, 0, used);
     },
 
     showBytes() {
       const { num_layers: L, kv_heads: K, head_dim: D } = this.model.config;
       const tokens = this.length(this.moment);
-      const parts = [[L, "layers"], [2, "keys, values"], [K, "heads"], [tokens, "tokens"], [D, "width of a head"], [4, "bytes a number"]];
+      const parts = [[L, "layers"], [2, "keys, values"], [K, "key/value heads"], [tokens, "tokens"], [D, "head width"], [4, "bytes per number"]];
       const sign = (text) => html("span", { class: "sign" }, text);
-      const factor = (value, name, look) => html("span", { class: look }, html("b", {}, count(value)), html("small", {}, name));
+      const factor = (value, name, kind) => html("span", { class: kind }, html("b", {}, count(value)), html("small", {}, name));
       this.factors.replaceChildren(
         ...parts.flatMap(([value, name], i) => (i ? [sign("×"), factor(value, name)] : [factor(value, name)])),
         sign("="), factor(cacheBytes(this.model.config, tokens), "bytes in use", "sum"));
@@ -140,32 +140,32 @@ var GPT = GPT || {};
     sentence({ layer, head }) {
       const { config } = this.model;
       if (!this.moment) {
-        const room = this.cache.maxLen;
-        return `The cache is allocated once, with room for ${count(room)} tokens: ${bytes(cacheBytes(config, room))}. It is still empty.`;
+        const most = this.cache.maxLen;
+        return `The cache is allocated once, for ${count(most)} tokens: ${bytes(cacheBytes(config, most))}. It is still empty.`;
       }
       const { tokens, next } = this.passes[this.moment - 1];
       const following = [chip(GPT.app.piece(next)), "."];
       if (this.moment > 1) {
-        return ["Decode: one token, ", chip(GPT.app.piece(tokens[0])), ", goes through the model. It adds one column, and its query is " +
-          `compared with all ${count(this.length(this.moment))} keys. Everything else is read, not computed. The likeliest token comes next: `, ...following];
+        return ["Decode: one token, ", chip(GPT.app.piece(tokens[0])), ", passes through the model. It adds one column, and its query is " +
+          `compared with all ${count(this.length(this.moment))} keys. All other keys and values are read, not computed. The most likely next token is `, ...following];
       }
       const part = tokens.length < this.tokens.length ? "the last" : "all";
-      const read = tokens.length === 1 ? "one token goes" : `${part} ${count(tokens.length)} tokens of your text go`;
+      const read = tokens.length === 1 ? "one token passes" : `${part} ${count(tokens.length)} tokens of your text pass`;
       const layers = config.num_layers === 1 ? "the one layer" : `all ${config.num_layers} layers`;
-      return [`Prefill: ${read} through the model in one pass. Each leaves a key and a value in every head of ${layers}; you see ` +
-        `layer ${layer + 1}, head ${head + 1}. The last one's scores give the first new token, `, ...following];
+      return [`Prefill: ${read} through the model in one pass. Each stores a key and a value in every head of ${layers}; the picture ` +
+        `shows layer ${layer + 1}, head ${head + 1}. The logits of the last one give the first new token, `, ...following];
     },
   });
 
-  /** A map of columns, one for each token that fits: those of this moment framed, those not yet used hatched. */
+  /** A map of columns, one for each token that fits: those of this step are framed, unused ones hatched. */
   function row() {
     const canvas = html("canvas", { "aria-hidden": "true" });
-    const [fresh, room] = [html("div", { class: "cache-fresh" }), html("div", { class: "cache-room" })];
-    const element = html("div", { class: "cache-row" }, canvas, room, fresh);
+    const [fresh, free] = [html("div", { class: "cache-fresh" }), html("div", { class: "cache-free" })];
+    const element = html("div", { class: "cache-row" }, canvas, free, fresh);
     function show(columns, was, used) {
       Object.assign(fresh.style, { left: `${(100 * was) / columns}%`, width: `${(100 * (used - was)) / columns}%` });
       fresh.hidden = used === was;
-      room.style.left = `${(100 * used) / columns}%`;
+      free.style.left = `${(100 * used) / columns}%`;
     }
     return { element, canvas, show };
   }

@@ -1,4 +1,4 @@
-// Step 1: the chosen token's row of the token table, the row of its place, their sum; and the rows that lie nearest.
+// Step 1: the chosen token's row of the token table, the row of its position, their sum; and the most similar rows.
 
 var GPT = GPT || {};
 (() => {
@@ -10,49 +10,49 @@ var GPT = GPT || {};
   GPT.diagram("embeddings", {
     mount(element, model) {
       this.model = model;
-      this.lengths = null; // of the table's rows, computed when they are first needed
+      this.lengths = null; // of the table's rows, computed at the first use
       this.strips = GPT.parts.strips("The numbers of the chosen token's vector");
-      this.bars = GPT.parts.bars("Tokens whose rows point the same way");
+      this.bars = GPT.parts.bars("Tokens with the most similar rows");
       element.append(
         this.strips.element,
-        html("h4", {}, "Rows of the token table that point most nearly the same way"),
+        html("h4", {}, "The most similar rows of the token table"),
         this.bars.element,
       );
     },
 
     update({ pieces, token, trace }) {
-      const [vector, place, sum] = [trace.tokenVectors, trace.positionVectors, trace.embedded].map(
+      const [vector, position, sum] = [trace.tokenVectors, trace.positionVectors, trace.embedded].map(
         (m) => m && row(m, token),
       );
       const rows = [{ label: "token", values: vector }];
-      if (place) rows.push({ label: "+ place", values: place }, { label: "= sum", values: sum });
+      if (position) rows.push({ label: "+ position", values: position }, { label: "= sum", values: sum });
       this.strips.show(
         rows,
         (c) =>
           `Number ${c + 1} of ${sum.length}: ${
-            place
-              ? `token ${number(vector[c])}, place ${number(place[c])}, sum ${number(sum[c])}.`
+            position
+              ? `token ${number(vector[c])}, position ${number(position[c])}, sum ${number(sum[c])}.`
               : `${number(vector[c])}.`
           }`,
       );
       const near = this.nearest(pieces[token].id);
       this.bars.show(
-        near.map(({ id, cosine }) => ({ label: chip(GPT.app.piece(id)), share: cosine, text: number(cosine) })),
+        near.map(({ id, cosine }) => ({ label: chip(GPT.app.piece(id)), fraction: cosine, text: number(cosine) })),
       );
       return [
         "In your text, ",
         chip(pieces[token]),
         ` is row ${pieces[token].id} of the table, a vector of length ${number(length(vector))}. `,
-        place
-          ? `It stands at place ${token}, counted from 0, whose own vector has length ${number(length(place))}. `
-          : "This model adds no vector for its place: it tells places apart inside attention. ",
-        "The row that points most nearly the same way is that of ",
+        position
+          ? `Its position is ${token}, counted from 0; the vector of this position has length ${number(length(position))}. `
+          : "This model adds no vector for the position: positions act inside attention. ",
+        "The most similar row is that of ",
         chip(GPT.app.piece(near[0].id)),
         ".",
       ];
     },
 
-    /** The ids whose rows have the largest cosine with this one's: 1 is the same direction, 0 a right angle. */
+    /** The ids whose rows have the largest cosine with this row: 1 is the same direction, 0 a right angle. */
     nearest(id) {
       const { tokenTable } = this.model;
       const [V, C] = tokenTable.shape;

@@ -1,4 +1,4 @@
-// Step 4: the hidden units of the chosen token, the bend that they go through, and one unit in detail.
+// Step 4: the hidden units of the chosen token, their activation function, and one unit in detail.
 
 var GPT = GPT || {};
 (() => {
@@ -11,15 +11,15 @@ var GPT = GPT || {};
 
   GPT.diagram("feedforward", {
     mount(element, model) {
-      Object.assign(this, { model, unit: null, bend: activations[model.config.activation] });
+      Object.assign(this, { model, unit: null, activation: activations[model.config.activation] });
       this.layers = GPT.parts.layerChoice(model);
       this.map = GPT.parts.map("Hidden units of the chosen token", (unit) => {
         this.unit = unit;
         this.explain();
       });
       this.curve = svg("svg", { class: "plot", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" });
-      this.firing = GPT.parts.bars("How strongly the unit answers to each token of your text");
-      this.reply = html("p", { class: "context" });
+      this.firing = GPT.parts.bars("The tokens of your text for which the unit is most active");
+      this.output = html("p", { class: "context" });
       this.name = html("h4", {});
       element.append(
         html("div", { class: "controls" }, this.layers.element),
@@ -29,12 +29,12 @@ var GPT = GPT || {};
           html(
             "div",
             {},
-            html("h4", {}, `The ${count(model.config.d_ff)} hidden units, after the bend`),
+            html("h4", {}, `The ${count(model.config.d_ff)} hidden units, after activation`),
             this.map.element,
           ),
-          html("div", {}, html("h4", {}, `The bend: ${NAMES[model.config.activation]}`), this.curve),
+          html("div", {}, html("h4", {}, `The activation function: ${NAMES[model.config.activation]}`), this.curve),
           html("div", {}, this.name, this.firing.element),
-          html("div", {}, html("h4", {}, "Its reply points towards the words"), this.reply),
+          html("div", {}, html("h4", {}, "Words that its output vector makes more likely"), this.output),
         ),
       );
     },
@@ -54,12 +54,12 @@ var GPT = GPT || {};
       return [
         "In layer " + (layer + 1) + ", ",
         chip(pieces[token]),
-        ` lets ${count(above)} of ${count(hidden.length)} units through with a value above 0. ` +
-          `Unit ${strongest + 1} answers the most, with ${number(hidden[strongest])}.`,
+        ` gives a value above 0 in ${count(above)} of ${count(hidden.length)} units. ` +
+          `Unit ${strongest + 1} is the most active, with ${number(hidden[strongest])}.`,
       ];
     },
 
-    /** The bend as a curve, and on it each unit of the token. */
+    /** The activation function as a curve, with a dot for each unit of the token. */
     drawCurve() {
       const { trace, layer, token } = this.state;
       const before = row(trace.layers[layer].preActivation, token);
@@ -67,7 +67,7 @@ var GPT = GPT || {};
       const x = (value) => 8 + ((value + reach) / (2 * reach)) * (WIDTH - 16);
       const y = (value) => HEIGHT - 40 - (value / reach) * (HEIGHT - 60);
       const points = Array.from({ length: 121 }, (_, i) => -reach + (i * 2 * reach) / 120).map(
-        (value) => `${x(value).toFixed(1)},${y(this.bend(value)).toFixed(1)}`,
+        (value) => `${x(value).toFixed(1)},${y(this.activation(value)).toFixed(1)}`,
       );
       this.at = { x, y, before };
       this.spot = svg("circle", { r: 6, class: "spot" });
@@ -84,37 +84,38 @@ var GPT = GPT || {};
         svg("text", { x: x(reach), y: y(0) - 7, "text-anchor": "end" }, "before"),
         svg("polyline", { points: points.join(" "), class: "line" }),
         ...Array.from(before, (value) =>
-          svg("circle", { cx: x(value).toFixed(1), cy: y(this.bend(value)).toFixed(1), r: 2.6, class: "dot" }),
+          svg("circle", { cx: x(value).toFixed(1), cy: y(this.activation(value)).toFixed(1), r: 2.6, class: "dot" }),
         ),
         this.spot,
       );
     },
 
-    /** One unit: where it lies on the curve, which tokens it answers to, and what its reply would make likelier. */
+    /** One unit: its point on the curve, the tokens that activate it, and the words that its output makes more likely. */
     explain(unit = this.unit) {
       const { trace, layer, token, pieces } = this.state;
       const { hidden, preActivation, gated } = trace.layers[layer];
       const width = hidden.shape[1];
       const [before, after] = [preActivation[token * width + unit], hidden[token * width + unit]];
       this.spot.setAttribute("cx", this.at.x(before));
-      this.spot.setAttribute("cy", this.at.y(this.bend(before)));
-      this.name.textContent = `Unit ${unit + 1}: ${number(before)} before the bend, ${gated ? `times ${number(gated[token * width + unit])} ` : ""}${number(after)} after`;
+      this.spot.setAttribute("cy", this.at.y(this.activation(before)));
+      const times = gated ? `${number(this.activation(before))} after it, times ${number(gated[token * width + unit])} from the other branch: ` : "";
+      this.name.textContent = `Unit ${unit + 1}: ${number(before)} before activation, ${times}${number(after)}${gated ? "" : " after it"}`;
       const values = pieces.map((_, t) => hidden[t * width + unit]);
       const most = Math.max(1e-9, ...values);
       const strongest = best(values, 6).sort((a, b) => a - b);
       this.firing.show(
         strongest.map((t) => ({
           label: chip(pieces[t]),
-          share: values[t] / most,
+          fraction: values[t] / most,
           text: number(values[t]),
           isMarked: t === token,
         })),
       );
-      this.reply.replaceChildren(...this.towards(unit).flatMap((id) => [chip(GPT.app.piece(id)), " "]));
+      this.output.replaceChildren(...this.towards(unit).flatMap((id) => [chip(GPT.app.piece(id)), " "]));
     },
 
-    /** The ids of words whose output rows have the largest dot product with what the unit adds to the stream. Of words,
-     *  since rows of bytes that the training text lacks have never been of use, and may point anywhere. */
+    /** The ids of words whose output rows have the largest dot product with the vector that the unit adds to the stream.
+     *  Only words, because rows of bytes that do not occur in the training text were never trained. */
     towards(unit) {
       const { head, layers, config, tokenizer } = this.model;
       this.words ??= Uint8Array.from({ length: config.vocab_size }, (_, v) =>

@@ -1,4 +1,4 @@
-// Step 3: the heads of one layer side by side, and what the chosen token looks at in each.
+// Step 3: the heads of one layer, and the attention weights of the chosen token in each.
 
 var GPT = GPT || {};
 (() => {
@@ -22,28 +22,28 @@ var GPT = GPT || {};
       this.heads.replaceChildren(
         ...Array.from({ length: weights.shape[0] }, (_, h) => {
           const map = row(weights, h, T * T);
-          const shares = row(map, token, T);
-          strongest.push(best(shares, 1)[0]);
-          return this.card({ h, map, shares, pieces, token, isChosen: h === head, T, colours });
+          const own = row(map, token, T); // the weights of the chosen token
+          strongest.push(best(own, 1)[0]);
+          return this.card({ h, map, own, pieces, token, isChosen: h === head, T, colours });
         }),
       );
       if (focused >= 0) this.heads.children[focused].querySelector("button").focus({ preventScroll: true });
-      const places = new Set(strongest).size;
+      const targets = new Set(strongest).size;
       return [
         `In layer ${layer + 1}, the ${count(strongest.length)} heads of `,
         chip(pieces[token]),
-        places === 1 ? " all look most at the same token." : ` look most at ${places} different tokens.`,
+        targets === 1 ? " all attend most to the same token." : ` attend most to ${targets} different tokens.`,
       ];
     },
 
-    card({ h, map, shares, pieces, token, isChosen, T, colours }) {
+    card({ h, map, own, pieces, token, isChosen, T, colours }) {
       const canvas = html("canvas", {
         class: "small-map",
         role: "img",
         "aria-label": `Head ${h + 1}, the whole matrix: ${habit(map, T)}`,
       });
       paint(canvas, map.map(Math.sqrt), T, 1, colours);
-      const most = best(shares, 1)[0];
+      const most = best(own, 1)[0];
       return html(
         "article",
         { class: isChosen && "is-chosen" },
@@ -75,8 +75,8 @@ var GPT = GPT || {};
                   "span",
                   {
                     class: "token",
-                    style: `--share: ${Math.round(100 * Math.sqrt(shares[s]))}%`,
-                    title: percent(shares[s]),
+                    style: `--strength: ${Math.round(100 * Math.sqrt(own[s]))}%`,
+                    title: percent(own[s]),
                   },
                   visible(piece, 24),
                 ),
@@ -85,20 +85,20 @@ var GPT = GPT || {};
           html(
             "p",
             { class: "note" },
-            "Looks most at ",
+            "Attends most to ",
             most === token ? "itself" : chip(pieces[most]),
-            ` (${percent(shares[most])}). Over the whole text: ${habit(map, T)}.`,
+            ` (${percent(own[most])}). Over the whole text: ${habit(map, T)}.`,
           ),
         ),
       );
     },
   });
 
-  /** How much goes to the token itself, the one before and the first one, on average over all tokens but the first. */
+  /** The weight on the token itself, the previous and the first one, averaged over all tokens but the first. */
   function habit(map, T) {
-    if (T === 1) return "one token, which can only look at itself";
+    if (T === 1) return "one token, which can only attend to itself";
     const mean = (column) =>
       Array.from({ length: T - 1 }, (_, i) => map[(i + 1) * T + column(i + 1)]).reduce((a, b) => a + b, 0) / (T - 1);
-    return `${percent(mean((t) => t))} on itself, ${percent(mean((t) => t - 1))} on the token before, ${percent(mean(() => 0))} on the first`;
+    return `${percent(mean((t) => t))} on itself, ${percent(mean((t) => t - 1))} on the previous token, ${percent(mean(() => 0))} on the first token`;
   }
 })();

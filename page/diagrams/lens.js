@@ -1,4 +1,4 @@
-// Step 6: what the model would say if it ended after each block: the "logit lens".
+// Step 6: the prediction of the model if it ended after each block: the "logit lens".
 
 var GPT = GPT || {};
 (() => {
@@ -13,7 +13,7 @@ var GPT = GPT || {};
       element.append(
         html(
           "div",
-          { class: "scroll", tabindex: 0, role: "region", "aria-label": "Likeliest next tokens after each layer" },
+          { class: "scroll", tabindex: 0, role: "region", "aria-label": "The most likely next tokens after each layer" },
           this.table,
         ),
       );
@@ -38,7 +38,7 @@ var GPT = GPT || {};
             {},
             html("th", { scope: "col" }, "after"),
             Array.from({ length: SHOWN }, (_, rank) =>
-              html("th", { scope: "col" }, rank ? `${rank + 1}` : "likeliest"),
+              html("th", { scope: "col" }, rank ? `${rank + 1}` : "most likely"),
             ),
           ),
         ),
@@ -53,7 +53,7 @@ var GPT = GPT || {};
               best(probs, SHOWN).map((id) =>
                 html(
                   "td",
-                  { class: id === final && "is-final", style: `--share: ${Math.round(100 * probs[id])}%` },
+                  { class: id === final && "is-final", style: `--strength: ${Math.round(100 * probs[id])}%` },
                   chip(GPT.app.piece(id)),
                   html("small", {}, percent(probs[id])),
                 ),
@@ -66,13 +66,13 @@ var GPT = GPT || {};
       return [
         "After ",
         chip(pieces[token]),
-        " the answer in the end is ",
+        " the final prediction is ",
         chip(GPT.app.piece(final)),
         `, with ${percent(next(token)[final])}. `,
         at === 0
-          ? "It is in first place from the beginning."
+          ? "It is in first place from the start."
           : at === stages.length - 1
-            ? "It reaches the first place in the last layer only."
+            ? "It reaches first place only in the last layer."
             : `It is in first place from ${stages[at].name} on.`,
       ];
     },

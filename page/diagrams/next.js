@@ -9,7 +9,7 @@ var GPT = GPT || {};
   GPT.diagram("next", {
     mount(element) {
       this.context = html("p", { class: "context" });
-      this.bars = GPT.parts.bars("The likeliest next tokens; press one to write it");
+      this.bars = GPT.parts.bars("The most likely next tokens; press one to append it");
       element.append(this.context, this.bars.element);
     },
 
@@ -22,14 +22,14 @@ var GPT = GPT || {};
       this.bars.show([
         ...ids.map(GPT.app.piece).map((piece) => ({
           label: chip(piece),
-          share: probs[piece.id],
+          fraction: probs[piece.id],
           text: percent(probs[piece.id]),
           isMarked: !isLast && piece.id === tokens[token + 1],
-          title: isLast ? `write ${spoken(piece)}` : null,
+          title: isLast ? `append ${spoken(piece)}` : null,
           onclick:
             isLast && !piece.isEnd && !piece.text.includes("\ufffd") ? () => GPT.app.write(text + piece.text) : null,
         })),
-        { label: html("span", { class: "note" }, "all others"), share: rest, text: percent(rest) },
+        { label: html("span", { class: "note" }, "all others"), fraction: rest, text: percent(rest) },
       ]);
       const sentence = [
         "After ",
@@ -38,13 +38,13 @@ var GPT = GPT || {};
         chip(GPT.app.piece(ids[0])),
         ` with a probability of ${percent(probs[ids[0]])}.`,
       ];
-      if (isLast) return [...sentence, " Press a bar to write its token, and the model goes on from there."];
+      if (isLast) return [...sentence, " Press a bar to append its token; the model continues from there."];
       const rank = probs.reduce((higher, p) => higher + (p > probs[tokens[token + 1]] ? 1 : 0), 1);
       return [
         ...sentence,
-        " In your text comes ",
+        " In your text the next token is ",
         chip(pieces[token + 1]),
-        `, which had ${percent(probs[tokens[token + 1]])} and rank ${rank}.`,
+        `, with a probability of ${percent(probs[tokens[token + 1]])} and rank ${rank}.`,
       ];
     },
   });

@@ -1,4 +1,4 @@
-// Step 5: the norm before a part, on the chosen token: what comes in, what it is divided by, what the part reads.
+// Step 5: the norm before a part, for the chosen token: its input, the divisor, and its output.
 
 var GPT = GPT || {};
 (() => {
@@ -20,7 +20,7 @@ var GPT = GPT || {};
       element.append(
         html("div", { class: "controls" }, this.layers.element, choice.element),
         this.strips.element,
-        html("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "The vector's figures" }, this.table),
+        html("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Mean, standard deviation and largest value" }, this.table),
       );
     },
 
@@ -30,19 +30,19 @@ var GPT = GPT || {};
       const inside = trace.layers[layer];
       const before = row(this.part ? inside.afterAttention : inside.input, token);
       const read = row(this.part ? inside.normed2 : inside.normed1, token);
-      const [mean, spread] = [meanOf(before), this.isRms ? rootMeanSquare(before) : spreadOf(before)];
+      const [mean, divisor] = [meanOf(before), this.isRms ? rootMeanSquare(before) : deviationOf(before)];
       const eps = this.model.config.norm_eps;
-      const scaled = before.map((x) => (x - (this.isRms ? 0 : mean)) / Math.sqrt(spread ** 2 + eps));
+      const scaled = before.map((x) => (x - (this.isRms ? 0 : mean)) / Math.sqrt(divisor ** 2 + eps));
       const weight = this.model.layers[layer][`${PARTS[this.part]}_norm.weight`];
       const rows = [
-        ["as it comes", before],
+        ["input", before],
         [this.isRms ? "divided" : "centred, divided", scaled],
-        ["as it is read", read],
+        ["output", read],
       ];
       this.strips.show(
         rows.map(([label, values]) => ({ label, values, most: largest(values) })),
         (c) =>
-          `Number ${c + 1}: ${number(before[c])} becomes ${number(scaled[c])}; times its weight ${number(weight[c])}${this.isRms ? "" : ", plus its bias,"} ${number(read[c])}.`,
+          `Number ${c + 1}: ${number(before[c])} becomes ${number(scaled[c])}; times the weight ${number(weight[c])}${this.isRms ? "" : " plus the bias"} it is ${number(read[c])}.`,
       );
       this.table.replaceChildren(
         html(
@@ -51,7 +51,7 @@ var GPT = GPT || {};
           html(
             "tr",
             {},
-            ["", "mean", "spread", "largest"].map((name) => html("th", { scope: "col" }, name)),
+            ["", "mean", "standard deviation", "largest"].map((name) => html("th", { scope: "col" }, name)),
           ),
         ),
         html(
@@ -62,7 +62,7 @@ var GPT = GPT || {};
               "tr",
               {},
               html("th", { scope: "row" }, label),
-              [meanOf(values), spreadOf(values), largest(values)].map((x) =>
+              [meanOf(values), deviationOf(values), largest(values)].map((x) =>
                 html("td", { class: "numbers" }, number(x)),
               ),
             ),
@@ -70,18 +70,18 @@ var GPT = GPT || {};
         ),
       );
       return [
-        "Before it is read, the vector of ",
+        "The norm takes the vector of ",
         chip(pieces[token]),
         this.isRms
-          ? ` is divided by ${number(spread)}, the root of its mean square.`
-          : ` loses its mean, ${number(mean, 3)}, and is divided by its spread, ${number(spread)}.`,
+          ? ` and divides it by ${number(divisor)}, the root of its mean square.`
+          : `, subtracts its mean, ${number(mean, 3)}, and divides by its standard deviation, ${number(divisor)}.`,
       ];
     },
   });
 
   const meanOf = (values) => values.reduce((sum, x) => sum + x, 0) / values.length;
   const rootMeanSquare = (values) => Math.sqrt(values.reduce((sum, x) => sum + x * x, 0) / values.length);
-  function spreadOf(values) {
+  function deviationOf(values) {
     const mean = meanOf(values);
     return Math.sqrt(values.reduce((sum, x) => sum + (x - mean) ** 2, 0) / values.length);
   }

@@ -1,4 +1,4 @@
-// Step 1: four ways to tell places apart, each computed at this model's sizes.
+// Step 1: four ways to encode positions, each computed at this model's sizes.
 
 var GPT = GPT || {};
 (() => {
@@ -18,8 +18,8 @@ var GPT = GPT || {};
         GPT.app.set({});
       });
       choice.show(KINDS.indexOf(this.kind));
-      this.place = html("div", {});
-      element.append(html("div", { class: "controls" }, choice.element), this.place);
+      this.picture = html("div", {});
+      element.append(html("div", { class: "controls" }, choice.element), this.picture);
     },
 
     update({ token, tokens }) {
@@ -27,57 +27,57 @@ var GPT = GPT || {};
       const isOurs = this.kind === this.model.config.position;
       return isOurs
         ? sentence
-        : `${sentence} This model does not use this kind; the picture is computed by the formula, for its sizes.`;
+        : `${sentence} This model does not use this method; the picture shows the formula at its sizes.`;
     },
 
     learned(token) {
       if (!this.model.weights["embeddings.position.weight"]) {
-        this.place.replaceChildren(
-          html("p", { class: "note" }, "A learned table is known only after training. This model has none."),
+        this.picture.replaceChildren(
+          html("p", { class: "note" }, "A learned table exists only after training. This model has none."),
         );
-        return "Learned positions are a second table, with a row for each place, found by training like all other weights.";
+        return "Learned positions are a second table with one row for each position, learned in training like all other weights.";
       }
-      this.table(this.model.weights["embeddings.position.weight"], token, "The learned table of places");
-      return `Your chosen token stands at place ${token}. Of all other rows, that of place ${this.closest} is most like its own. Nobody has told the model which places are neighbours.`;
+      this.table(this.model.weights["embeddings.position.weight"], token, "The learned position table");
+      return `The chosen token has position ${token}. The most similar row is that of position ${this.closest}. The model learned which positions are close to each other from the text alone.`;
     },
 
     sinusoidal(token) {
       this.table(
-        GPT.positions.waves(this.model.config.max_seq_len, this.model.config.d_model),
+        GPT.positions.sinusoidal(this.model.config.max_seq_len, this.model.config.d_model),
         token,
-        "The table of waves",
+        "The sinusoidal table",
       );
-      return `Your chosen token stands at place ${token}. The first columns change from place to place, the last ones hardly at all, like the hands of many clocks.`;
+      return `The chosen token has position ${token}. The first columns change from one position to the next, the last ones hardly at all, like the hands of many clocks.`;
     },
 
-    /** A table (places, C) as a picture, with the token's row marked, and how similar each place is to the token's. */
+    /** A table (positions, C) as a picture with the token's row marked, and the similarity of each row to it. */
     table(table, token, name) {
-      const [places, C] = table.shape;
+      const [positions, C] = table.shape;
       const canvas = html("canvas", {
         class: "map",
         role: "img",
-        "aria-label": `${name}: ${places} rows of ${C} numbers`,
+        "aria-label": `${name}: ${positions} rows of ${C} numbers`,
       });
       paint(canvas, table, C, largest(table) * 0.6);
-      const mark = html("div", { class: "map-mark", style: `top: ${(100 * (token + 0.5)) / places}%` });
+      const mark = html("div", { class: "map-mark", style: `top: ${(100 * (token + 0.5)) / positions}%` });
       const own = row(table, token);
       const similar = Float32Array.from(
-        { length: places },
+        { length: positions },
         (_, p) => dot(own, 0, table, p * C, C) / (length(own) * length(row(table, p)) || 1),
       );
       this.closest = GPT.draw.best(similar, 2).find((p) => p !== token);
-      this.strips ??= GPT.parts.strips("Similarity of the chosen token's place with every place");
-      this.place.replaceChildren(
+      this.strips ??= GPT.parts.strips("Similarity of the chosen token's position to every position");
+      this.picture.replaceChildren(
         html(
           "p",
           { class: "note" },
-          `Each line is a place, from 0 at the top to ${places - 1}; each column one of ${C} numbers. The mark is your token's place.`,
+          `Each row is a position, from 0 at the top to ${positions - 1}; each column is one of ${C} numbers. The mark shows the position of your token.`,
         ),
         html("div", { class: "map-box" }, canvas, mark),
-        html("h4", {}, `Similarity of place ${token} with every place`),
+        html("h4", {}, `Similarity of position ${token} to every position`),
         this.strips.element,
       );
-      this.strips.show([{ label: "cosine", values: similar, most: 1 }], (p) => `Place ${p}: ${number(similar[p])}.`);
+      this.strips.show([{ label: "cosine", values: similar, most: 1 }], (p) => `Position ${p}: ${number(similar[p])}.`);
     },
 
     rotary(token) {
@@ -86,11 +86,11 @@ var GPT = GPT || {};
       const shown = Array.from({ length: Math.min(CLOCKS, pairs) }, (_, i) =>
         Math.floor((i * pairs) / Math.min(CLOCKS, pairs)),
       );
-      this.place.replaceChildren(
+      this.picture.replaceChildren(
         html(
           "p",
           { class: "note" },
-          `Each clock is a pair of a query's or key's ${D} numbers. Its hand shows how far the pair is turned at place ${token}.`,
+          `Each clock is one pair of the ${D} numbers of a query or a key. Its hand shows the rotation of the pair at position ${token}.`,
         ),
         html(
           "div",
@@ -98,26 +98,26 @@ var GPT = GPT || {};
           shown.map((pair) => clock(pair, token * config.rope_theta ** ((-2 * pair) / D))),
         ),
       );
-      return `At place ${token} the first pair is turned by ${number(token, 0)} radians, later pairs by less and less. A score then depends only on how far apart two tokens stand.`;
+      return `At position ${token} the first pair is rotated by ${number(token, 0)} radians, later pairs by less and less. The dot product of a rotated query and key depends on the distance of the two tokens, but not on their absolute positions.`;
     },
 
     alibi(token) {
       const { num_heads: H, max_seq_len: longest } = this.model.config;
       const slopes = GPT.positions.slopes(H);
       const scroll = { class: "scroll", tabindex: 0, role: "region", "aria-label": "Penalties by distance" };
-      this.place.replaceChildren(
+      this.picture.replaceChildren(
         html(
           "p",
           { class: "note" },
-          "How much each head takes from a score, by how many tokens lie between. ",
-          "The mark is as far as from your token to the first one.",
+          "How much each head subtracts from a score, by the distance of the two tokens. ",
+          "The mark shows the distance from your token to the first one.",
         ),
         html("div", scroll, fan(slopes, Math.max(1, longest - 1), token)),
       );
       const taken = slopes.slice(0, 8).map((slope) => number(slope * token));
       return (
-        `For the first token, ${token} places back, the heads lower the score by ${list(taken)}` +
-        `${H > 8 ? " and so on" : ""}. Steep heads see what is near, flat ones far back.`
+        `The first token is at distance ${token}; the heads lower its score by ${list(taken)}` +
+        `${H > 8 ? " and so on" : ""}. Heads with a steep slope attend to near tokens, heads with a flat one also to distant tokens.`
       );
     },
   });

@@ -1,4 +1,4 @@
-// Train and validation loss of three recorded runs, and the project's verdict at the place that the reader scrubs to.
+// Training and validation loss of three recorded runs, and the trainer's diagnosis at the step that the reader selects.
 
 var GPT = GPT || {};
 (() => {
@@ -16,7 +16,7 @@ var GPT = GPT || {};
         this.run = this.names[index];
         GPT.app.set({});
       });
-      this.chart = chart("Loss by step: move through the run", (index) => { this.at[this.run] = index; GPT.app.set({}); }, 290);
+      this.chart = chart("Loss by step: move the cursor through the run", (index) => { this.at[this.run] = index; GPT.app.set({}); }, 290);
       this.verdict = html("p", { class: "verdict" });
       element.append(html("div", { class: "controls" }, this.choice.element), this.chart.element, this.verdict);
       const losses = Object.values(GPT.data.runs).flatMap(({ train, validation }) => [...train, ...validation]).map(([, loss]) => loss);
@@ -30,7 +30,7 @@ var GPT = GPT || {};
       const [step, loss] = validation[at];
       const trained = (s) => train.filter(([t]) => t <= s).pop()[1];
       const soFar = validation.slice(0, at + 1);
-      const lowest = soFar.reduce((best, look) => (look[1] < best[1] ? look : best));
+      const lowest = soFar.reduce((best, point) => (point[1] < best[1] ? point : best));
       const inside = ([, y]) => y <= this.top;
       const describe = (i) => {
         const [s, found] = validation[i];
@@ -40,8 +40,8 @@ var GPT = GPT || {};
         x: { label: "step", from: 0, to: steps },
         y: { label: "loss, nats per byte", from: this.bottom, to: this.top, text: (v) => number(v, 1) },
         lines: [
-          { label: "train, while it learns", look: "other", points: train.filter(inside) },
-          { label: "validation, text that it never learns from", look: "main", points: validation.filter(inside) },
+          { label: "training loss", style: "other", points: train.filter(inside) },
+          { label: "validation loss, on text that is not used in training", style: "main", points: validation.filter(inside) },
         ],
         marks: [{ x: lowest[0], y: lowest[1], label: "lowest" }],
         stops: validation.map(([s]) => s), at, hideAfter: step,
@@ -51,7 +51,7 @@ var GPT = GPT || {};
       this.verdict.replaceChildren(html("b", {}, kind), `: ${reason.replace(/-(?=\d)/g, "−")}`);
       const isLowest = lowest[0] === step;
       const sentence = `${count(parameters)} parameters. At step ${count(step)} the validation loss is ${number(loss)}, ` +
-        (isLowest ? "the lowest so far." : `${number(loss - lowest[1])} above its lowest, at step ${count(lowest[0])}.`);
+        (isLowest ? "the lowest so far." : `${number(loss - lowest[1])} above the lowest, which was at step ${count(lowest[0])}.`);
       return sentence;
     },
   });

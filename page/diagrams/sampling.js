@@ -1,11 +1,11 @@
-// From probabilities to a token: the settings of sampling on the real distribution, a draw, and writing on.
+// From probabilities to a token: the sampling settings on the real distribution, draws, and longer continuations.
 
 var GPT = GPT || {};
 (() => {
   "use strict";
   const { html, chip, best, percent, number, count } = GPT.draw;
   const { slider, button } = GPT.charts;
-  const [SHOWN, FRESH, LONGEST] = [12, 12, 30]; // bars; tokens that are written on; draws that stay in sight
+  const [SHOWN, FRESH, LONGEST] = [12, 12, 30]; // bars; generated tokens; draws that stay visible
   const OFF = { repetitionPenalty: 1, temperature: 1, topK: Infinity, topP: 1, minP: 0 };
   const NAMES = {
     model: "the model", repetitionPenalty: "repetition penalty", temperature: "temperature", topK: "top-k", topP: "top-p", minP: "min-p",
@@ -18,7 +18,7 @@ var GPT = GPT || {};
       this.rng = GPT.sampling.rng(this.seed);
       this.presets = Object.entries(GPT.data.settings.sampling).map(([name, preset]) =>
         [{ ...OFF, ...preset }, button(name, () => this.change(preset, true))]);
-      this.presets.unshift([OFF, button("as it is", () => this.change({}, true))]);
+      this.presets.unshift([OFF, button("unchanged", () => this.change({}, true))]);
       const V = model.config.vocab_size;
       const ks = [1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 80, 100, 200, 500, 1000, 2000, 5000, 10_000].filter((k) => k < V);
       const two = (value) => number(value);
@@ -34,7 +34,7 @@ var GPT = GPT || {};
     },
 
     mountRest(element) {
-      this.bars = GPT.parts.bars("The likeliest tokens, before and after");
+      this.bars = GPT.parts.bars("The most likely tokens, before and after");
       this.stages = html("table", { class: "stages" });
       const seed = html("input", { type: "number", min: 0, max: 999_999, step: 1, value: this.seed });
       seed.addEventListener("input", () => {
@@ -50,7 +50,7 @@ var GPT = GPT || {};
         html("div", { class: "columns" }, html("div", {}, this.bars.element), this.stages),
         html("div", { class: "controls drawing" },
           button("Draw", () => this.draw(1)), button("Draw 20", () => this.draw(20)),
-          button(`Write on, ${FRESH} tokens`, () => this.write()),
+          button(`Generate ${FRESH} tokens`, () => this.write()),
           html("label", { class: "slider" }, html("span", {}, "Seed"), seed)),
         this.draws);
     },
@@ -61,7 +61,7 @@ var GPT = GPT || {};
       GPT.app.set({});
     },
 
-    /** The same seed gives the same draws again. */
+    /** Restarts the random numbers: the same seed gives the same draws. */
     again() {
       this.rng = GPT.sampling.rng(this.seed);
       this.drawn = [];
@@ -72,12 +72,12 @@ var GPT = GPT || {};
       GPT.app.set({});
     },
 
-    /** Continues the reader's text, each token drawn with these settings. */
+    /** Continues the reader's text with tokens drawn with these settings. */
     write() {
       const [{ state }, model] = [GPT.app, this.model];
       const uniform = GPT.sampling.rng(this.seed);
       const fresh = Math.min(FRESH, Math.max(1, model.config.max_seq_len - 1));
-      const prompt = GPT.generation.roomFor(model, state.tokens, fresh);
+      const prompt = GPT.generation.promptThatFits(model, state.tokens, fresh);
       const { passes } = GPT.generation.write(model, prompt, fresh - 1, (logits, seen) => {
         const id = GPT.sampling.draw(GPT.sampling.stages(logits, { ...this.settings, seen }).at(-1).probs, uniform());
         return id === model.tokenizer.eot_id ? null : id;
@@ -102,9 +102,9 @@ var GPT = GPT || {};
       const kept = after.reduce((sum, p) => sum + (p > 0), 0);
       const [bits, was] = [entropy(after), entropy(before)];
       const lead = ["After ", chip(pieces[token]), " "];
-      if (kept === 1) return [...lead, "one token is left, and every draw gives it: ", chip(GPT.app.piece(best(after, 1)[0])), "."];
+      if (kept === 1) return [...lead, "only one token is left, so every draw gives ", chip(GPT.app.piece(best(after, 1)[0])), "."];
       return [...lead, `${count(kept)} of ${count(after.length)} tokens can be drawn. The entropy is ${number(bits)} bits, and was ` +
-        `${number(was)}: as unsure as ${number(2 ** bits, 1)} equally likely tokens in place of ${number(2 ** was, 1)}.`];
+        `${number(was)}: as uncertain as a choice among ${number(2 ** bits, 1)} equally likely tokens instead of ${number(2 ** was, 1)}.`];
     },
 
     showBars(before, after) {
@@ -115,20 +115,20 @@ var GPT = GPT || {};
       const rest = (probs) => 1 - ids.reduce((sum, id) => sum + probs[id], 0);
       this.bars.show([
         ...ids.map((id) => ({
-          label: chip(GPT.app.piece(id)), share: after[id] / most, behind: before[id] / most,
-          text: after[id] > 0 ? percent(after[id]) : "out", isMarked: id === last,
+          label: chip(GPT.app.piece(id)), fraction: after[id] / most, behind: before[id] / most,
+          text: after[id] > 0 ? percent(after[id]) : "excluded", isMarked: id === last,
           title: `${percent(before[id])} before, ${percent(after[id])} after`,
         })),
         {
-          label: html("span", { class: "note" }, "all others"), text: rest(after) > 1e-6 ? percent(rest(after)) : "out",
-          share: Math.min(1, rest(after) / most), behind: Math.min(1, rest(before) / most),
+          label: html("span", { class: "note" }, "all others"), text: rest(after) > 1e-6 ? percent(rest(after)) : "excluded",
+          fraction: Math.min(1, rest(after) / most), behind: Math.min(1, rest(before) / most),
         },
       ]);
     },
 
-    /** What is left after each step, in the order in which they are taken. */
+    /** The tokens that are left after each step, in order. */
     showStages() {
-      const head = ["step", "kept", "bits", "likeliest"];
+      const head = ["step", "kept", "entropy, bits", "most likely"];
       this.stages.replaceChildren(
         html("thead", {}, html("tr", {}, head.map((name) => html("th", { scope: "col" }, name)))),
         html("tbody", {}, this.found.map(({ name, probs, isOn }) => html("tr", { class: !isOn && "is-off" },
@@ -138,7 +138,7 @@ var GPT = GPT || {};
     },
   });
 
-  /** Bits of surprise to expect: 0 where one token is certain. */
+  /** The entropy in bits: 0 if one token is certain. */
   function entropy(probs) {
     return Math.abs(probs.reduce((sum, p) => (p > 0 ? sum - p * Math.log2(p) : sum), 0));
   }

@@ -21,9 +21,9 @@ var GPT = GPT || {};
         this.item("Token table", "embeddings", `a row of ${C} for each of ${count(V)} tokens`, "embeddings.token."),
         this.model.weights["embeddings.position.weight"] &&
           this.item(
-            "Place table",
+            "Position table",
             "embeddings",
-            `a row for each of ${this.model.config.max_seq_len} places`,
+            `a row for each of ${this.model.config.max_seq_len} positions`,
             "embeddings.position.",
           ),
         ...this.model.layers.map((_, layer) => this.block(layer)),
@@ -31,10 +31,10 @@ var GPT = GPT || {};
         this.item(
           "Output",
           "model",
-          this.model.weights["head.weight"] ? "a table of its own" : "the token table again, read backwards",
+          this.model.weights["head.weight"] ? "a table of its own" : "the token table again",
           this.model.weights["head.weight"] ? "head." : null,
         ),
-        this.item("Probabilities", "what", `${T} × ${count(V)}, the last ${count(V)} say what comes next`, null),
+        this.item("Probabilities", "what", `${T} × ${count(V)}, the last ${count(V)} are for the next token`, null),
       ];
       this.list.replaceChildren(...parts.filter(Boolean));
       const inBlocks = Object.entries(this.model.weights).reduce(
@@ -47,11 +47,11 @@ var GPT = GPT || {};
       );
     },
 
-    /** The first block with its parts, the others in a line each. */
+    /** The first block with its parts, the others in one line each. */
     block(layer) {
       const { num_heads: H, d_ff, d_model: C, kv_heads: K } = this.model.config;
       const name = `blocks.${layer}.`;
-      if (layer) return this.item(`Block ${layer + 1}`, "block", "the same parts, other weights", name);
+      if (layer) return this.item(`Block ${layer + 1}`, "block", "the same parts with other weights", name);
       const heads =
         K === H
           ? `${H} heads of width ${this.model.headDim}`

@@ -9,7 +9,7 @@ var GPT = GPT || {};
   GPT.diagram("speed", {
     mount(element) {
       this.measured = GPT.data.generation;
-      if (!this.measured) { // nothing has been measured: nothing to show
+      if (!this.measured) { // without measurements, the figure is hidden
         element.closest("figure").hidden = true;
         return;
       }
@@ -22,20 +22,20 @@ var GPT = GPT || {};
       if (!this.measured) return "";
       const { points, model, device, threads, torch, prompt_tokens: prompt, command } = this.measured;
       const across = points.map(({ length }) => length);
-      const curve = (name, look, label) => [
-        { label, look, points: points.map((point) => [point.length, point[name]]) },
-        { look, isDots: true, points: points.map((point) => [point.length, point[name]]) }];
+      const curve = (name, style, label) => [
+        { label, style, points: points.map((point) => [point.length, point[name]]) },
+        { style, isDots: true, points: points.map((point) => [point.length, point[name]]) }];
       const from = Math.min(...across);
       this.chart.show({
         x: { label: "length of the text, tokens", from: from * 0.9, to: Math.max(...across) * 1.05, isLog: true, ticks: across },
         y: { label: "tokens per second", from: 0, to: Math.max(...points.map(({ cached }) => cached)) * 1.08 },
         lines: [...curve("uncached", "other", "without the cache"), ...curve("cached", "main", "with the cache")],
         stops: across, at: this.at,
-        describe: (i) => `${count(points[i].length)} tokens: ${count(Math.round(points[i].cached))} tokens a second with the cache, ` +
+        describe: (i) => `${count(points[i].length)} tokens: ${count(Math.round(points[i].cached))} tokens per second with the cache, ` +
           `${count(Math.round(points[i].uncached))} without it. The cache takes ${bytes(points[i].cache_bytes)}.`,
       });
       const { length, speedup } = points[this.at];
-      return [`A text of ${count(length)} tokens is written ${number(speedup, 1)} times as fast with the cache. Measured with `,
+      return [`A text of ${count(length)} tokens is generated ${number(speedup, 1)} times as fast with the cache. Measured with `,
         html("code", {}, command), `: ${model}, on ${device === "cpu" ? `${threads} CPU threads` : device}, PyTorch ${torch}, ` +
           `from a prompt of ${count(prompt)} token${prompt === 1 ? "" : "s"}.`];
     },

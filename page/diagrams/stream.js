@@ -1,4 +1,4 @@
-// Step 5: the residual stream of the chosen token: what it holds after each part, and how much each part adds.
+// Step 5: the residual stream of the chosen token: its values after each part, and the size of each correction.
 
 var GPT = GPT || {};
 (() => {
@@ -8,10 +8,10 @@ var GPT = GPT || {};
   GPT.diagram("stream", {
     mount(element) {
       this.strips = GPT.parts.strips("The residual stream of the chosen token, after each part");
-      this.bars = GPT.parts.bars("How long each correction is, beside the stream that it is added to");
+      this.bars = GPT.parts.bars("The length of each correction and of the stream");
       element.append(
         this.strips.element,
-        html("h4", {}, "The length of each correction, and of the stream after it"),
+        html("h4", {}, "The length of each correction and of the stream after it"),
         this.bars.element,
       );
     },
@@ -44,10 +44,10 @@ var GPT = GPT || {};
         ...parts.map(({ added, stream }) => Math.max(length(added), length(stream))),
       );
       this.bars.show([
-        { label: "embedding", share: 0, behind: length(start) / most, text: number(length(start)) },
+        { label: "embedding", fraction: 0, behind: length(start) / most, text: number(length(start)) },
         ...parts.map(({ name, added, stream }) => ({
           label: name,
-          share: length(added) / most,
+          fraction: length(added) / most,
           behind: length(stream) / most,
           text: `+${number(length(added))} → ${number(length(stream))}`,
         })),
@@ -57,7 +57,7 @@ var GPT = GPT || {};
         "In your text, the stream of ",
         chip(pieces[token]),
         ` begins with length ${number(length(start))} and ends with ${number(length(parts[parts.length - 1].stream))}. ` +
-          `The longest correction, ${number(length(strongest.added))}, is added by the ${strongest.part} of layer ${strongest.layer + 1}.`,
+          `The longest correction, ${number(length(strongest.added))}, comes from the ${strongest.part} of layer ${strongest.layer + 1}.`,
       ];
     },
   });

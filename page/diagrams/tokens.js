@@ -1,4 +1,4 @@
-// The text in tokens: each piece with its id; and how the chosen one was put together, merge by merge.
+// The text in tokens: each piece with its id; and the merges that produced the chosen one.
 
 var GPT = GPT || {};
 (() => {
@@ -15,8 +15,8 @@ var GPT = GPT || {};
         "aria-label": "Tokens of your text",
         "aria-orientation": "horizontal",
       });
-      this.merges = html("ol", { class: "merges", "aria-label": "How the chosen token was put together" });
-      element.append(this.cards, html("h4", {}, "How the chosen token was put together"), this.merges);
+      this.merges = html("ol", { class: "merges", "aria-label": "The merges that produced the chosen token" });
+      element.append(this.cards, html("h4", {}, "The merges that produced the chosen token"), this.merges);
       GPT.parts.roving(
         this.cards,
         () => Array.from(this.cards.children),
@@ -47,7 +47,7 @@ var GPT = GPT || {};
       if (hadFocus) this.cards.children[token].focus({ preventScroll: true });
       this.showMerges(pieces[token]);
       const characters = Array.from(text).length;
-      if (!characters) return "Your text is empty. The model then reads one token, which says that a text has ended.";
+      if (!characters) return "Your text is empty. The model then reads a single token, the end-of-text token.";
       return [
         `In your text, ${count(characters)} characters make ${count(pieces.length)} tokens. The chosen one, `,
         chip(pieces[token]),
@@ -55,7 +55,7 @@ var GPT = GPT || {};
       ];
     },
 
-    /** The token's bytes, then after each merge what they have become. */
+    /** The token's bytes, then the parts after each merge. */
     showMerges(piece) {
       const lines = piece.isEnd ? [] : mergeSteps(piece.bytes, this.ranks);
       this.merges.replaceChildren(
@@ -69,8 +69,8 @@ var GPT = GPT || {};
           ),
         ),
       );
-      if (lines.length === 1) this.merges.append(html("li", { class: "note" }, "One byte: nothing had to be merged."));
-      if (piece.isEnd) this.merges.append(html("li", { class: "note" }, "It has an id of its own, and no letters."));
+      if (lines.length === 1) this.merges.append(html("li", { class: "note" }, "One byte: no merge is needed."));
+      if (piece.isEnd) this.merges.append(html("li", { class: "note" }, "It has an id of its own and no letters."));
     },
   });
 
@@ -78,8 +78,8 @@ var GPT = GPT || {};
     return { bytes, text: new TextDecoder("utf-8", { ignoreBOM: true }).decode(Uint8Array.from(bytes)) };
   }
 
-  /** Joins, again and again, the two neighbours that spell the entry of lowest id: what the encoding did with these
-   *  bytes. [{ parts, made }], made being the place of the new part. */
+  /** Repeatedly merges the two adjacent parts that spell the entry of lowest id, as the encoding does. Returns
+   *  [{ parts, made }]; `made` is the index of the new part. */
   function mergeSteps(bytes, ranks) {
     let parts = bytes.map((byte) => [byte]);
     const steps = [{ parts, made: -1 }];

@@ -1,4 +1,4 @@
-// What each new token costs, with the cache and without it, counted for the model at hand.
+// The cost of each new token with and without the cache, counted for this model.
 
 var GPT = GPT || {};
 (() => {
@@ -33,7 +33,7 @@ var GPT = GPT || {};
       this.at = Math.min(this.at, fresh - 1);
       const each = work(config, prompt, fresh);
       const sums = { cached: sumsOf(each.map(({ cached }) => cached)), uncached: sumsOf(each.map(({ uncached }) => uncached)) };
-      const line = (name, look, label) => ({ label, look, points: sums[name].map((sum, i) => [i + 1, sum]) });
+      const line = (name, style, label) => ({ label, style, points: sums[name].map((sum, i) => [i + 1, sum]) });
       this.chart.show({
         x: { label: "new token", from: 1, to: Math.max(2, fresh) },
         y: { label: "multiply-adds so far", from: 0, to: sums.uncached[fresh - 1], text: axis },
@@ -48,7 +48,7 @@ var GPT = GPT || {};
       const uncachedRuns = ((this.at + 1) * (2 * prompt + this.at)) / 2;
       return `For ${count(this.at + 1)} new ${this.at ? "tokens" : "token"} after your ${count(prompt)}, ${count(runs)} ` +
         `${runs === 1 ? "token runs" : "tokens run"} through the model with the cache, and ${count(uncachedRuns)} without it: ` +
-        (this.at ? `${number(ratio, 1)} times the work.` : "the same. The first new token needs the whole prompt either way.");
+        (this.at ? `${number(ratio, 1)} times the work.` : "the same work. The first new token needs the whole prompt in both cases.");
     },
 
     showGrids(prompt, fresh) {
@@ -62,7 +62,7 @@ var GPT = GPT || {};
             svg("rect", { class: "work-done", x: seen - computed, y: i + 0.06, width: computed, height: 0.88 }),
           ];
         });
-        const inWords = isCached ? "after the first line, one token in each line is computed, the others are kept" : "in each line all tokens are computed anew";
+        const inWords = isCached ? "after the first row, one token in each row is computed, the others are read from the cache" : "in each row all tokens are computed again";
         return html("div", {}, html("h4", {}, title), svg("svg", {
           class: "work-grid", viewBox: `0 0 ${columns} ${fresh}`, preserveAspectRatio: "none", role: "img",
           "aria-label": `${title}: ${inWords}`,
@@ -78,7 +78,7 @@ var GPT = GPT || {};
     return values.map((value) => (sum += value));
   }
 
-  /** Numbers at an axis: 0, 50M, 1.5G. */
+  /** Numbers on an axis: 0, 50M, 1.5G. */
   function axis(value) {
     const [unit, one] = [["T", 1e12], ["G", 1e9], ["M", 1e6], ["k", 1e3]].find(([, least]) => value >= least) || ["", 1];
     return `${Number((value / one).toPrecision(3))}${unit}`;

@@ -1,4 +1,4 @@
-"""A model as text for the browser: what is rounded, what is kept, and how large it becomes."""
+"""A model exported for the browser: rounded matrices, exact vectors, and the size of the result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transformer.text import load_tokenizer
 Model = Callable[..., DecoderOnlyTransformer]
 
 
-def test_a_dequantised_model_has_the_config_and_is_its_own_export(tiny_model: Model) -> None:
+def test_a_dequantised_model_has_the_config_and_exports_to_the_same_weights(tiny_model: Model) -> None:
     model = tiny_model(vocab_size=257, num_kv_heads=2, tie_embeddings=False, activation="swiglu")
     exported = export(model, load_tokenizer("byte"), {})
     read = dequantised_model(exported)
@@ -27,7 +27,7 @@ def test_a_dequantised_model_has_the_config_and_is_its_own_export(tiny_model: Mo
         torch.testing.assert_close(weight, read.get_parameter(name), rtol=1e-6, atol=0)
 
 
-def test_norms_and_biases_are_kept_as_they_are(tiny_model: Model) -> None:
+def test_norms_and_biases_are_exported_exactly(tiny_model: Model) -> None:
     model = tiny_model(vocab_size=257, dtype=torch.float32)
     read = dequantised_model(export(model, load_tokenizer("byte"), {}))
     for name, weight in model.named_parameters():
@@ -41,7 +41,7 @@ def test_a_tied_output_projection_is_stored_once(tiny_model: Model) -> None:
     assert "head.weight" not in exported["weights"]
 
 
-def test_the_script_is_one_assignment_that_may_stand_in_a_page(tiny_model: Model) -> None:
+def test_the_script_is_one_assignment_that_is_safe_inside_html(tiny_model: Model) -> None:
     exported = export(tiny_model(vocab_size=257), load_tokenizer("byte"), {"dataset": "</script><!-- x"})
     text = script(exported)
     assert "<" not in text
@@ -50,7 +50,7 @@ def test_the_script_is_one_assignment_that_may_stand_in_a_page(tiny_model: Model
 
 
 @pytest.mark.parametrize("encoding", ["byte", "p50k_base"])
-def test_the_size_is_known_beforehand_to_a_few_percent(encoding: str, tiny_model: Model) -> None:
+def test_the_size_is_estimated_within_a_few_percent(encoding: str, tiny_model: Model) -> None:
     tokenizer = load_tokenizer(encoding)
     model = tiny_model(vocab_size=tokenizer.vocab_size, d_model=64, d_ff=256)
     expected = exported_bytes(model.config, tokenizer)
@@ -61,5 +61,5 @@ def test_an_encoding_that_the_page_cannot_run_is_refused() -> None:
     class Words:
         name, vocab_size, eot_id = "words", 3, 2
 
-    with pytest.raises(ValueError, match="encoding 'words' is neither bytes nor byte pairs"):
+    with pytest.raises(ValueError, match="encoding 'words' is not a byte or byte-pair encoding"):
         export_tokenizer(Words())  # type: ignore[arg-type]

@@ -1,50 +1,43 @@
-"""A Chromium or Chrome that the machine has, and values to and from the pages that it shows."""
+"""Finds an installed Chromium or Chrome, and evaluates JavaScript in its pages."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import find_browser
 from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"]
-PLACES = [
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-    "C:/Program Files/Google/Chrome/Application/chrome.exe",
-]
-
 TEXT = "ROMEO:\nBut, soft! what light through yonder window"
 DRAWN = "() => new Promise((done) => requestAnimationFrame(() => { dispatchEvent(new Event('beforeprint')); done(); }))"
-"""Waits for the next frame, then draws what is out of view as well."""
+"""Waits for the next frame, then also draws the diagrams that are out of view."""
 
 LOGITS = """([exported, tokens]) => {
   const model = GPT.load(exported || GPT.exported);
   const trace = model.run(tokens);
   return tokens.map((_, t) => Array.from(trace.logits(t)));
 }"""
-"""The logits (T, V) of a model, or for null of the page's own."""
+"""The logits (T, V) of an exported model; null stands for the page's own model."""
 
 
-def find_browser() -> str:
-    """Where the browser is. Without one the tests are skipped, and fail where CI is set."""
-    found = [*filter(None, map(shutil.which, NAMES)), *(place for place in PLACES if Path(place).exists())]
-    if found:
-        return found[0]
-    reason = "the page's tests need Chromium or Chrome on PATH: on Debian, apt-get install chromium"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+def browser_path() -> str:
+    """Returns the path of the browser. Without one, tests are skipped; if CI is set, they fail."""
+    try:
+        return find_browser()
+    except FileNotFoundError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
 
 
 def compute(page: Page, function: str, argument: Any = None) -> Any:
-    """What a JavaScript function returns for a value; an error's message for an error that it raises.
+    """Returns the result of a JavaScript function for an argument, or the message of the error that it throws.
 
-    Both go through JSON, which takes a tenth of the time of Playwright's own way where there are many numbers.
+    Both are passed as JSON, which for many numbers takes a tenth of the time of Playwright's own serialisation.
     """
     code = f"""(argument) => {{
       try {{

@@ -1,8 +1,7 @@
-"""One browser for all tests of the page, an empty page with the engine, and tiny models as the page reads them."""
+"""Fixtures for the page: one browser for all tests, an empty page with the engine, and tiny exported models."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,25 +9,24 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from page.browsing import DRAWN, ROOT, TEXT, find_browser
+from page.browsing import DRAWN, ROOT, TEXT, browser_path
 from transformer import DecoderOnlyTransformer
 from transformer.interop.lesson_page import export
 from transformer.text import load_tokenizer
 
-sys.path[:0] = [str(ROOT / "scripts")]
 ENGINE = ["maths", "tokenizer", "sampling", "forward"]
 
 
-# Playwright's event loop stays with its thread: the browser is closed before tests of another folder run.
+# Playwright's event loop belongs to its thread, so the browser is closed before tests of another folder run.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=find_browser()) as running:
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=browser_path()) as running:
         yield running
 
 
 @pytest.fixture(scope="package")
 def engine(browser: Browser) -> Iterator[Page]:
-    """An empty page that knows page/'s maths, tokenizer, sampling and forward pass, and no model."""
+    """An empty page with the maths, tokenizer, sampling and forward pass of page/, but without a model."""
     with browser.new_page() as page:
         for name in ENGINE:
             page.add_script_tag(path=ROOT / "page" / f"{name}.js")
@@ -37,7 +35,7 @@ def engine(browser: Browser) -> Iterator[Page]:
 
 @pytest.fixture
 def opened(browser: Browser) -> Iterator[Callable[[Path], tuple[Page, list[str]]]]:
-    """opened(path) shows a file as a double click does, offline; returns the page, and a list of what goes wrong."""
+    """opened(path) opens a file offline, as a double click does; returns the page and a list of its errors."""
     pages = []
 
     def show(path: Path) -> tuple[Page, list[str]]:
@@ -58,7 +56,7 @@ def opened(browser: Browser) -> Iterator[Callable[[Path], tuple[Page, list[str]]
 
 @pytest.fixture
 def lesson(opened: Callable[[Path], tuple[Page, list[str]]]) -> Iterator[Page]:
-    """The page from a file, offline, with TEXT in it; nothing may go wrong in it during the test."""
+    """The page, opened from its file, offline, with TEXT in it; any error during the test fails it."""
     page, wrong = opened(ROOT / "index.html")
     page.fill("#text", TEXT)
     page.evaluate(DRAWN)
@@ -68,7 +66,7 @@ def lesson(opened: Callable[[Path], tuple[Page, list[str]]]) -> Iterator[Page]:
 
 @pytest.fixture
 def exported(tiny_model: Callable[..., DecoderOnlyTransformer]) -> Callable[..., dict[str, Any]]:
-    """exported(position="rotary") is a tiny model over bytes with that setting, as the page reads it."""
+    """exported(position="rotary") is a tiny byte model with that setting, in the page's format."""
 
     def make(**settings: Any) -> dict[str, Any]:
         return export(tiny_model(**{"vocab_size": 257, **settings}), load_tokenizer("byte"), {})

@@ -1,4 +1,4 @@
-"""The lesson page, and the page with a checkpoint of one's own: each opens from a file, offline, and computes."""
+"""The lesson page and a page exported from a checkpoint open from a file, offline, and compute the model's logits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Opened = Callable[[Path], tuple[Page, list[str]]]
 
 @pytest.fixture
 def own_checkpoint(tmp_path: Path) -> Path:
-    """A model with fresh weights and p50k_base's 50,281 entries."""
+    """A model with random weights and the 50,281 entries of p50k_base."""
     tokenizer = load_tokenizer("p50k_base")
     shape = ModelConfig(tokenizer.vocab_size, 16, 2, 1, 32, max_seq_len=24, position="rotary")
     config = TrainConfig(shape, DataConfig(encoding=tokenizer.name, seq_length=24))
@@ -35,7 +35,7 @@ def own_checkpoint(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_lesson_opens_offline_without_an_error_and_is_light(opened: Opened) -> None:
+def test_the_lesson_opens_offline_without_an_error_and_is_small(opened: Opened) -> None:
     page, wrong = opened(ROOT / "index.html")
     assert compute(page, "() => Object.keys(GPT.exported)")
     assert wrong == []
@@ -43,7 +43,7 @@ def test_the_lesson_opens_offline_without_an_error_and_is_light(opened: Opened) 
     assert sum(path.stat().st_size for path in files) < WHOLE_PAGE
 
 
-def test_the_shipped_model_is_the_one_that_the_readme_describes() -> None:
+def test_the_readme_describes_the_shipped_model() -> None:
     content = (ROOT / "page" / "model.js").read_bytes()
     described = (ROOT / "page" / "README.md").read_text(encoding="utf-8")
     assert hashlib.sha256(content).hexdigest() in described
@@ -54,7 +54,7 @@ def test_the_shipped_model_is_the_one_that_the_readme_describes() -> None:
 
 
 @torch.no_grad()
-def test_a_checkpoint_of_ones_own_makes_one_file_that_opens_offline_and_gives_its_logits(
+def test_an_exported_checkpoint_is_one_file_that_opens_offline_and_gives_its_logits(
     own_checkpoint: Path, tmp_path: Path, opened: Opened
 ) -> None:
     from transformer.cli import export_page

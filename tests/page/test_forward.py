@@ -1,4 +1,4 @@
-"""The browser's forward pass computes what PyTorch does on the same weights."""
+"""The browser's forward pass computes the same logits as PyTorch on the same weights."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def test_every_kind_of_model_gives_pytorchs_logits(settings: dict[str, Any], exp
     model = dequantised_model(exported_model)
     tokens = torch.tensor([TOKENS])
     torch.testing.assert_close(torch.tensor(found["logits"]), model(tokens)[0], rtol=0, atol=1e-4)
-    assert found["steps"] == found["logits"]  # a token at a time, with the cache, to the last bit
-    assert found["lens"] == found["logits"]  # the stream after the last block, read as the lens reads it
+    assert found["steps"] == found["logits"]  # one token at a time with the cache, bit for bit
+    assert found["lens"] == found["logits"]  # the logit lens after the last block
     config = model.config
     per_token = config.num_layers * 2 * config.kv_heads * config.head_dim * 4
     assert found["cached"] == {"length": len(TOKENS), "bytes": len(TOKENS) * per_token}
@@ -69,16 +69,16 @@ def test_every_kind_of_model_gives_pytorchs_logits(settings: dict[str, Any], exp
         torch.testing.assert_close(torch.tensor(layer), weights.flatten(), rtol=0, atol=1e-5)
 
 
-def test_the_trace_has_the_shapes_it_says(exported: Exported, engine: Page) -> None:
+def test_the_trace_has_the_documented_shapes(exported: Exported, engine: Page) -> None:
     shapes = compute(engine, SHAPES, [exported(num_kv_heads=2), TOKENS])
     T, C, H, K, D, d_ff = len(TOKENS), 16, 4, 2, 4, 24
-    stream = ["input", "normed1", "mixed", "attentionOut", "afterAttention", "normed2", "feedForwardOut", "output"]
+    stream = ["input", "normed1", "gathered", "attentionOut", "afterAttention", "normed2", "feedForwardOut", "output"]
     assert shapes == {
         "tokens": TOKENS, "T": T, "past": 0, "layers": 2,
         **{name: [T, C] for name in ("tokenVectors", "positionVectors", "embedded", "final")},
         "layer": {
             **{name: [T, C] for name in stream},
-            "q": [H, T, D], "k": [K, T, D], "v": [K, T, D], "unturned": None,
+            "q": [H, T, D], "k": [K, T, D], "v": [K, T, D], "unrotated": None,
             "scores": [H, T, T], "weights": [H, T, T],
             "preActivation": [T, d_ff], "gated": None, "hidden": [T, d_ff],
         },
@@ -93,18 +93,18 @@ def test_the_trace_has_the_shapes_it_says(exported: Exported, engine: Page) -> N
         ([1] * 13, "13 tokens do not fit the context of max_seq_len=12"),
     ],
 )
-def test_what_the_model_cannot_read_is_an_error(
+def test_invalid_tokens_and_long_texts_are_errors(
     tokens: list[float], message: str, exported: Exported, engine: Page
 ) -> None:
     assert message in compute(engine, LOGITS, [exported(), tokens])
 
 
-def test_the_models_of_other_versions_are_refused(exported: Exported, engine: Page) -> None:
+def test_an_export_of_another_format_is_refused(exported: Exported, engine: Page) -> None:
     assert "model of format 99, not 1" in compute(engine, LOGITS, [{**exported(), "format": 99}, TOKENS])
 
 
 @torch.no_grad()
-def test_the_page_that_ships_gives_pytorchs_logits(opened: Callable[[Path], tuple[Page, list[str]]]) -> None:
+def test_the_shipped_model_gives_pytorchs_logits(opened: Callable[[Path], tuple[Page, list[str]]]) -> None:
     page, _ = opened(ROOT / "index.html")
     model = dequantised_model(compute(page, "() => GPT.exported"))
     for prompt in ["ROMEO:", "To be, or not to be: that is the question.", "  \n\n", "\U0001f600 Ünïcode \ud55c\uad6d"]:

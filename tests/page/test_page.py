@@ -1,4 +1,4 @@
-"""The lesson page opens, follows what is typed, pressed and pointed at, and shows the numbers that PyTorch computes."""
+"""The lesson page opens, responds to typing, pointer and keyboard, and shows the numbers that PyTorch computes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SEEN = """() => Object.fromEntries(Array.from(document.querySelectorAll("[data-d
   const canvases = Array.from(figure.querySelectorAll("canvas"), (canvas) => canvas.toDataURL());
   return [figure.dataset.diagram, figure.innerHTML + canvases.join()];
 }))"""
-"""What each diagram shows, by name."""
+"""The content of each diagram, by name."""
 
 
 @pytest.fixture
@@ -97,8 +97,8 @@ def test_a_typed_character_is_shown_within_50_milliseconds(lesson: Page) -> None
         times.push(read + performance.now() - frame);
       }
       return times.sort((a, b) => a - b);
-    }""")  # milliseconds of work, without the wait for the screen's next frame
-    assert took[0] < 50, took  # the least of them: other work on the machine only adds
+    }""")  # milliseconds of work, without the wait for the next frame
+    assert took[0] < 50, took  # the minimum: other work on the machine only adds time
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_any_text_can_be_typed(lesson: Page, text: str) -> None:
     assert ("left out" in lesson.locator("#cut").inner_text()) == (len(text) > longest)
 
 
-def test_pressing_a_bar_writes_its_token(lesson: Page) -> None:
+def test_pressing_a_bar_appends_its_token(lesson: Page) -> None:
     bar = lesson.locator("[data-diagram=next] .bars button").first
     written = bar.locator(".token").inner_text()
     bar.click()
@@ -139,7 +139,7 @@ def test_arrow_keys_move_in_the_matrix_and_along_the_tokens(lesson: Page) -> Non
     assert focused == {"row": str(last - 1), "column": str(last)}
     assert compute(lesson, "() => [GPT.app.state.token, GPT.app.state.key]") == [last - 1, last]
     expect(lesson.locator("[data-step=mask]")).to_have_text("−∞")
-    expect(lesson.locator("[data-step=share]")).to_have_text("0.0%")
+    expect(lesson.locator("[data-step=weight]")).to_have_text("0.0%")
     lesson.locator("#strip [tabindex='0']").focus()
     lesson.keyboard.press("Home")
     lesson.evaluate(DRAWN)
@@ -162,7 +162,7 @@ def test_every_slider_and_choice_follows_the_arrow_keys(lesson: Page) -> None:
 
 
 @torch.no_grad()
-def test_pointing_at_a_cell_shows_pytorchs_dot_product_score_and_share(
+def test_pointing_at_a_cell_shows_pytorchs_dot_product_score_and_attention_weight(
     lesson: Page, computed: tuple[DecoderOnlyTransformer, torch.Tensor, dict[str, int]]
 ) -> None:
     model, tokens, at = computed
@@ -171,15 +171,17 @@ def test_pointing_at_a_cell_shows_pytorchs_dot_product_score_and_share(
     for earlier in model.layers[: at["layer"]]:
         x = earlier(x)
     q, k, _ = block.attention.project(block.attention_norm(x))  # (1, H, T, D)
-    shares = model.attention_weights(tokens)[at["layer"]][0, at["head"]]  # (T, T)
+    weights = model.attention_weights(tokens)[at["layer"]][0, at["head"]]  # (T, T)
     lesson.locator("[data-diagram=attention]").scroll_into_view_if_needed()
     for row, column in [(0, 0), (5, 2), (8, 8)]:
         lesson.locator(f"[data-row='{row}'][data-column='{column}']").hover()
-        shown = {step: figure(lesson.locator(f"[data-step={step}]").inner_text()) for step in ("dot", "score", "share")}
+        shown = {
+            step: figure(lesson.locator(f"[data-step={step}]").inner_text()) for step in ("dot", "score", "weight")
+        }
         dot = float(q[0, at["head"], row] @ k[0, at["head"], column])
         assert shown["dot"] == pytest.approx(dot, abs=0.006)
         assert shown["score"] == pytest.approx(dot / model.config.head_dim**0.5, abs=0.006)
-        assert shown["share"] == pytest.approx(100 * float(shares[row, column]), abs=0.06)
+        assert shown["weight"] == pytest.approx(100 * float(weights[row, column]), abs=0.06)
 
 
 @torch.no_grad()
@@ -194,11 +196,11 @@ def test_bars_and_lens_show_pytorchs_probabilities(
     stages = [x] + [x := block(x) for block in model.layers]
     lens = [100 * model.head(model.final_norm(stage))[0, -1].softmax(-1).max() for stage in stages]
     firsts = lesson.locator("[data-diagram=lens] tbody tr td:nth-child(2) small").all_inner_texts()
-    assert [figure(text) for text in firsts] == pytest.approx([float(share) for share in lens], abs=0.06)
+    assert [figure(text) for text in firsts] == pytest.approx([float(percentage) for percentage in lens], abs=0.06)
 
 
 @torch.no_grad()
-def test_vectors_units_and_corrections_are_pytorchs(
+def test_vectors_units_and_corrections_match_pytorch(
     lesson: Page, computed: tuple[DecoderOnlyTransformer, torch.Tensor, dict[str, int]]
 ) -> None:
     model, tokens, at = computed
@@ -227,7 +229,7 @@ def test_vectors_units_and_corrections_are_pytorchs(
     ],
     ids=str,
 )
-def test_a_model_of_any_other_kind_is_shown_without_an_error(
+def test_models_with_other_settings_are_shown_without_an_error(
     settings: dict[str, Any], exported: Callable[..., dict[str, Any]], opened: Opened, tmp_path: Path
 ) -> None:
     from transformer.cli import export_page
@@ -260,8 +262,18 @@ def test_axe_finds_nothing_serious(lesson: Page, scheme: str) -> None:
     assert serious == []
 
 
+@pytest.mark.parametrize("chapter", ["attention", "sampling"])
+def test_the_contents_lead_to_their_chapter(opened: Opened, chapter: str) -> None:
+    """Diagrams that were drawn during a smooth scroll moved the chapter: the page stopped thousands of pixels short."""
+    page, _ = opened(ROOT / "index.html")
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.locator(f".contents a[href='#{chapter}']").click()
+    page.wait_for_timeout(1000)
+    assert 0 <= page.evaluate("id => document.getElementById(id).getBoundingClientRect().top", chapter) < 450
+
+
 class Excerpts(HTMLParser):
-    """Collects (file, code) of each <figure class="code" data-source="…">, and each link."""
+    """Collects (file, code) of each <figure class="code" data-source="…">, each link and each id."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -296,7 +308,7 @@ def read() -> Excerpts:
     return parser
 
 
-def test_code_on_the_page_stands_in_its_file_line_by_line(read: Excerpts) -> None:
+def test_code_on_the_page_is_in_its_file_line_by_line(read: Excerpts) -> None:
     assert len(read.found) >= 6
     for source, code in read.found:
         file = re.sub(r"  # type: ignore\S*", "", (ROOT / source).read_text(encoding="utf-8")).splitlines()
@@ -306,14 +318,14 @@ def test_code_on_the_page_stands_in_its_file_line_by_line(read: Excerpts) -> Non
             assert any(textwrap.dedent("\n".join(run)).splitlines() == lines for run in runs), f"{source}: {part}"
 
 
-def test_every_link_leads_somewhere(read: Excerpts) -> None:
+def test_every_link_has_a_target(read: Excerpts) -> None:
     inside = [link for link in read.links if not link.startswith("http")]
     missing = [link for link in inside if not (link[1:] in read.names if link[0] == "#" else (ROOT / link).exists())]
     assert missing == []
     assert {link[:17] for link in read.links if link.startswith("http")} <= {"https://arxiv.org"}
 
 
-def test_the_whole_page_is_light(read: Excerpts) -> None:
+def test_the_whole_page_is_small(read: Excerpts) -> None:
     files = {ROOT / "index.html", *(ROOT / link for link in read.links if link.startswith(("page/", "assets/")))}
     assert sum(file.stat().st_size for file in files) < WHOLE_PAGE
     scripts = {ROOT / link for link in read.links if link.endswith(".js")}

@@ -1,4 +1,4 @@
-"""The chapters on training, generation and sampling: their data is the project's, their numbers are Python's."""
+"""The chapters on training, generation and sampling show the project's data, and their numbers match Python's."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ def numbers(text: str) -> list[float]:
     return [float(found.replace(",", "")) for found in re.findall(r"\d[\d,]*\.?\d*", text)]
 
 
-def test_the_data_files_are_what_the_project_says() -> None:
+def test_the_data_files_are_up_to_date() -> None:
     for path, text in page_data.files().items():
-        assert path.read_text(encoding="utf-8") == text, f"{path} is old: run python scripts/page_data.py"
+        assert path.read_text(encoding="utf-8") == text, f"{path} is out of date: run python scripts/page_data.py"
 
 
-def test_the_three_runs_end_as_they_are_named() -> None:
+def test_the_three_runs_end_with_the_expected_verdicts() -> None:
     runs = {name: page_data.run(page_data.DATA / "runs" / f"{name}.jsonl") for name in page_data.RUNS}
     assert [runs[name]["verdicts"][-1][0] for name in page_data.RUNS] == ["learning", "underfitting", "overfitting"]
     assert all(len(run["verdicts"]) == len(run["validation"]) >= 50 for run in runs.values())
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "wsd", "constant"])
-def test_the_learning_rate_is_pythons_at_every_step(schedule: Any, arithmetic: Page) -> None:
+def test_the_learning_rate_matches_python_at_every_step(schedule: Any, arithmetic: Page) -> None:
     for warmup, floor, total in [(0.0, 0.1, 10), (0.1, 0.0, 100), (0.25, 1.0, 10), (0.5, 0.3, 7), (1.0, 0.0, 5)]:
         settings = OptimizerConfig(schedule=schedule, warmup_fraction=warmup, min_lr_ratio=floor)
         wanted = [lr_scale(step, total, settings) for step in range(total + 3)]
@@ -75,7 +75,7 @@ def test_the_learning_rate_is_pythons_at_every_step(schedule: Any, arithmetic: P
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.position)
-def test_memory_and_work_are_the_cost_models(shape: ModelConfig, arithmetic: Page) -> None:
+def test_memory_and_work_match_the_cost_model(shape: ModelConfig, arithmetic: Page) -> None:
     config = {**shape.to_dict(), "kv_heads": shape.kv_heads, "head_dim": shape.head_dim}
     plan = TrainConfig(shape, DataConfig("my_text", seq_length=128), batch_size=8, accumulation_steps=1)
     for rows in (1, 8, 128):
@@ -84,7 +84,9 @@ def test_memory_and_work_are_the_cost_models(shape: ModelConfig, arithmetic: Pag
             compute(arithmetic, "([c, rows]) => GPT.training.activationBytes(c, rows, 128)", [config, rows]) == wanted
         )
     counted = flops(shape, 40)
-    forward = (sum(counted.values()) - counted["head"]) * 40 // 6 + counted["head"] // 6  # a sixth: multiply-adds
+    forward = (sum(counted.values()) - counted["head"]) * 40 // 6 + counted[
+        "head"
+    ] // 6  # a sixth of the FLOPs are forward multiply-adds
     each = compute(arithmetic, "c => GPT.generation.work(c, 38, 3)", config)
     assert each[2]["uncached"] == forward
     assert each[0]["cached"] == each[0]["uncached"]
@@ -95,7 +97,7 @@ def test_memory_and_work_are_the_cost_models(shape: ModelConfig, arithmetic: Pag
     assert compute(arithmetic, "c => GPT.generation.cacheBytes(c, 9)", config) == cache.nbytes
 
 
-def test_the_gradient_on_the_page_is_autograds(exported: Callable[..., dict[str, Any]], arithmetic: Page) -> None:
+def test_the_gradient_on_the_page_matches_autograd(exported: Callable[..., dict[str, Any]], arithmetic: Page) -> None:
     known = exported(tie_embeddings=False)
     tokens = [82, 79, 256, 0, 82, 79, 10]
     code = """([exported, tokens]) => {
@@ -114,7 +116,7 @@ def test_the_gradient_on_the_page_is_autograds(exported: Callable[..., dict[str,
     torch.testing.assert_close(torch.tensor(gradient), constant.grad, rtol=0, atol=1e-5)
 
 
-def test_accumulated_micro_batches_end_as_the_whole_batch(lesson: Page) -> None:
+def test_accumulated_micro_batches_equal_the_whole_batch(lesson: Page) -> None:
     shown = diagram(lesson, "accumulate")
     size, done = shown.locator("input[type=range]").all()
     size.press("Home")
@@ -129,7 +131,7 @@ def test_accumulated_micro_batches_end_as_the_whole_batch(lesson: Page) -> None:
     assert first.evaluate("c => c.toDataURL()") == second.evaluate("c => c.toDataURL()")
 
 
-def test_every_slider_and_curve_answers_to_the_keyboard(lesson: Page) -> None:
+def test_every_slider_and_chart_responds_to_the_keyboard(lesson: Page) -> None:
     for name in CHAPTERS:
         shown = diagram(lesson, name)
         lesson.evaluate(DRAWN)
@@ -146,16 +148,16 @@ def test_every_slider_and_curve_answers_to_the_keyboard(lesson: Page) -> None:
             assert shown.inner_text() != before
 
 
-def test_a_batch_in_parts_keeps_a_parts_activations_and_the_wholes_noise(lesson: Page) -> None:
+def test_accumulation_needs_the_memory_of_a_micro_batch_and_has_the_noise_of_the_whole_batch(lesson: Page) -> None:
     lines = {line.split("\t")[0]: line.split("\t")[1:] for line in diagram(lesson, "batch").inner_text().splitlines()}
     noise = json.loads((page_data.RESULTS / "accumulation.json").read_text())["noise"][-1]["noise_scale"]
-    assert lines["tokens a step"] == ["1,024", "16,384", "16,384"]
-    one, both, all_rows = lines["activations at once"]
+    assert lines["tokens per step"] == ["1,024", "16,384", "16,384"]
+    one, both, all_rows = lines["activations in memory"]
     assert one == both != all_rows
-    assert lines["noise over gradient"] == [f"{(noise / steps) ** 0.5:.2f}" for steps in (1, 16, 16)]
+    assert lines["noise-to-signal ratio"] == [f"{(noise / steps) ** 0.5:.2f}" for steps in (1, 16, 16)]
 
 
-def test_the_verdict_follows_the_reader_through_a_run(lesson: Page) -> None:
+def test_the_verdict_follows_the_cursor_through_a_run(lesson: Page) -> None:
     shown = diagram(lesson, "runs")
     run = page_data.run(page_data.DATA / "runs" / "overfits.jsonl")
     shown.locator("input[type=radio]").last.check(force=True)
@@ -167,7 +169,9 @@ def test_the_verdict_follows_the_reader_through_a_run(lesson: Page) -> None:
 
 
 @torch.no_grad()
-def test_the_cache_grows_by_the_formula_and_greedy_text_is_pythons(lesson: Page, model: DecoderOnlyTransformer) -> None:
+def test_the_cache_grows_by_the_formula_and_the_greedy_text_matches_python(
+    lesson: Page, model: DecoderOnlyTransformer
+) -> None:
     shown = diagram(lesson, "cache")
     tokens: list[int] = compute(lesson, "() => GPT.app.state.tokens")
     written = generate(model, torch.tensor([tokens]), 4, SamplingConfig())[0].tolist()
@@ -182,7 +186,7 @@ def test_the_cache_grows_by_the_formula_and_greedy_text_is_pythons(lesson: Page,
         expect(shown.locator("output")).to_have_text(f"decode {moment}")
 
 
-def test_the_cache_moves_by_itself_only_when_asked(lesson: Page) -> None:
+def test_the_cache_diagram_plays_only_on_request(lesson: Page) -> None:
     shown = diagram(lesson, "cache")
     moment = shown.locator("output")
     lesson.wait_for_timeout(1100)
@@ -195,7 +199,7 @@ def test_the_cache_moves_by_itself_only_when_asked(lesson: Page) -> None:
 
 
 @torch.no_grad()
-def test_what_sampling_keeps_is_what_python_keeps(lesson: Page, model: DecoderOnlyTransformer) -> None:
+def test_sampling_keeps_the_same_tokens_as_python(lesson: Page, model: DecoderOnlyTransformer) -> None:
     shown = diagram(lesson, "sampling")
     logits = model(torch.tensor([compute(lesson, "() => GPT.app.state.tokens")]))[0, -1]
     for name, preset in SAMPLING_PRESETS.items():
@@ -211,7 +215,7 @@ def test_what_sampling_keeps_is_what_python_keeps(lesson: Page, model: DecoderOn
         assert was == pytest.approx(entropy_bits(logits.softmax(-1)), abs=0.006)
 
 
-def test_the_same_seed_draws_and_writes_the_same(lesson: Page) -> None:
+def test_the_same_seed_gives_the_same_draws_and_text(lesson: Page) -> None:
     shown = diagram(lesson, "sampling")
     found = []
     for seed in ("1", "2", "1"):
@@ -223,13 +227,13 @@ def test_the_same_seed_draws_and_writes_the_same(lesson: Page) -> None:
     texts = []
     for _ in range(2):
         lesson.fill("#text", TEXT)
-        shown.get_by_role("button", name="Write on").click()
+        shown.get_by_role("button", name="Generate").click()
         texts.append(lesson.input_value("#text"))
     assert texts[0] == texts[1] != TEXT
     assert texts[0].startswith(TEXT)
 
 
-def test_the_speed_curve_is_there_once_it_has_been_measured(
+def test_the_speed_curve_is_shown_if_it_was_measured(
     tmp_path: Path, exported: Callable[..., dict[str, Any]], opened: Callable[[Path], tuple[Page, list[str]]]
 ) -> None:
     from transformer.cli import benchmark, export_page

@@ -1,4 +1,4 @@
-"""The browser reshapes probabilities as sampling.py does, and its draws follow them."""
+"""The browser reshapes probabilities like sampling.py, and its draws follow them."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def last(engine: Page, logits: list[float], **settings: Any) -> torch.Tensor:
         ),
     ],
 )
-def test_each_setting_gives_pythons_probabilities(
+def test_each_setting_gives_the_same_probabilities_as_python(
     settings: dict[str, Any], config: SamplingConfig, engine: Page
 ) -> None:
     expected = logits_to_probs(torch.tensor(LOGITS), config, torch.tensor(SEEN))
     torch.testing.assert_close(last(engine, LOGITS, **settings), expected, rtol=0, atol=1e-6)
 
 
-def test_the_stages_come_in_order_and_say_which_are_on(engine: Page) -> None:
+def test_the_stages_are_in_order_and_marked_on_or_off(engine: Page) -> None:
     stages = compute(engine, STAGES, [LOGITS, {"topK": 3, "minP": 0.1}])
     names = ["model", "repetitionPenalty", "temperature", "topK", "topP", "minP"]
     assert [stage["name"] for stage in stages] == names
@@ -74,7 +74,7 @@ def test_by_hand_min_p_and_the_repetition_penalty(engine: Page) -> None:
     torch.testing.assert_close(penalised, torch.tensor([1.0, 1.0, -2.0]).softmax(0), rtol=0, atol=1e-6)
 
 
-def test_equal_logits_at_the_edge_all_stay(engine: Page) -> None:
+def test_equal_logits_at_the_threshold_are_all_kept(engine: Page) -> None:
     assert (last(engine, [3.0, 1.0, 1.0, 0.0], topP=0.8) > 0).tolist() == [True, True, True, False]
     assert (last(engine, [3.0, 1.0, 1.0, 0.0], topK=2) > 0).tolist() == [True, True, True, False]
 
@@ -82,5 +82,5 @@ def test_equal_logits_at_the_edge_all_stay(engine: Page) -> None:
 def test_draws_follow_the_probabilities_and_repeat_with_their_seed(engine: Page) -> None:
     first, again, other = (compute(engine, DRAWS, seed) for seed in (1, 1, 2))
     assert first == again != other
-    shares = torch.bincount(torch.tensor(first), minlength=4) / len(first)
-    torch.testing.assert_close(shares, torch.tensor([0.5, 0.0, 0.3, 0.2]), rtol=0, atol=0.015)
+    frequencies = torch.bincount(torch.tensor(first), minlength=4) / len(first)
+    torch.testing.assert_close(frequencies, torch.tensor([0.5, 0.0, 0.3, 0.2]), rtol=0, atol=0.015)

@@ -1,4 +1,4 @@
-"""The browser encodes text as Python does, to the token, whatever Unicode holds."""
+"""The browser encodes any Unicode text into the same tokens as Python."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformer.interop.lesson_page import export_tokenizer
 from transformer.text import Tokenizer, load_shakespeare, load_tokenizer, train_bpe
 from transformer.text.bpe import build_bpe
 
-# Ranges that patterns, UTF-8 or JavaScript treat in their own ways.
+# Ranges that patterns, UTF-8 or JavaScript treat specially.
 RANGES = [
     (0x20, 0x7F), (0x09, 0x0E), (0x20, 0x21), (0x85, 0x86), (0xA0, 0x180), (0x17F, 0x180), (0x212A, 0x212C),  # ſ, K
     (0x300, 0x370), (0x400, 0x500), (0x600, 0x6FF), (0xB2, 0xBF), (0x2000, 0x2070), (0x4E00, 0x4F00), (0xAC00, 0xAD00),
@@ -34,7 +34,7 @@ def random_text(generator: random.Random) -> str:
 TEXTS = [*HARD, *(random_text(random.Random(seed)) for seed in range(300))]
 
 
-# The pattern of o200k_base, which is not bundled: it tells upper case from lower.
+# The pattern of o200k_base, which is not bundled: it distinguishes upper and lower case.
 O200K = "|".join(
     [
         r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
@@ -55,13 +55,13 @@ def encoding(name: str) -> Tokenizer:
 
 @pytest.fixture(params=["byte", "bpe600", "o200k's pattern, 600", "cl100k_base", "p50k_base"], scope="module")
 def tokenizer(request: pytest.FixtureRequest, engine: Page) -> Tokenizer:
-    """An encoding, which the browser knows as `tokenizer`."""
+    """An encoding; in the browser it is the global `tokenizer`."""
     found = encoding(request.param)
     compute(engine, "exported => { globalThis.tokenizer = GPT.tokenizer(exported) }", export_tokenizer(found))
     return found
 
 
-def test_text_becomes_pythons_tokens_and_comes_back(tokenizer: Tokenizer, engine: Page) -> None:
+def test_text_is_encoded_as_in_python_and_decoded_back(tokenizer: Tokenizer, engine: Page) -> None:
     encoded = compute(engine, "texts => texts.map((text) => tokenizer.encode(text))", TEXTS)
     wrong = [text for text, tokens in zip(TEXTS, encoded, strict=True) if tokens != tokenizer.encode(text)]
     assert wrong == []
@@ -82,12 +82,12 @@ def test_any_tokens_decode_as_in_python(tokenizer: Tokenizer, engine: Page) -> N
     assert found == [tokenizer.decode(tokens) for tokens in ids]
 
 
-def test_an_id_of_no_token_is_an_error(tokenizer: Tokenizer, engine: Page) -> None:
+def test_an_id_outside_the_vocabulary_is_an_error(tokenizer: Tokenizer, engine: Page) -> None:
     for wrong in [-1, tokenizer.vocab_size]:
         assert f"token {wrong} is outside 0 to" in compute(engine, "id => tokenizer.decode([id])", wrong)
 
 
-def test_pieces_show_text_and_bytes_and_a_stream_waits_for_whole_characters(tokenizer: Tokenizer, engine: Page) -> None:
+def test_pieces_have_text_and_bytes_and_a_stream_returns_whole_characters(tokenizer: Tokenizer, engine: Page) -> None:
     text = "né 👩"
     pieces = compute(engine, "text => tokenizer.pieces(text)", text)
     assert [piece["id"] for piece in pieces] == tokenizer.encode(text)
@@ -102,7 +102,7 @@ def test_pieces_show_text_and_bytes_and_a_stream_waits_for_whole_characters(toke
     assert "\ufffd" not in "".join(streamed)
 
 
-def test_a_token_may_be_long(engine: Page) -> None:
+def test_a_token_can_be_long(engine: Page) -> None:
     tokenizer = train_bpe(["=" * 4096] * 3, 256 + 11 + 1)
     exported = export_tokenizer(tokenizer)
     found = compute(engine, "([exported, text]) => GPT.tokenizer(exported).encode(text)", [exported, "=" * 5000])

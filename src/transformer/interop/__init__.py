@@ -1,1 +1,1 @@
-"""A model in other programs' formats."""
+"""Export of models to the formats of other programs."""

@@ -1,8 +1,8 @@
-"""A trained model as text that a browser can read: settings, encoding and weights, for the lesson page.
+"""Exports a trained model for the lesson page: config, tokenizer and weights as JSON values that a browser can read.
 
-`page/forward.js` and `page/tokenizer.js` read what `export` makes. Matrices become 8-bit integers with a scale for each
-row (quantisation.py); norms and biases, a hundredth of the whole, stay 32 bits. All bytes are written in base64, four
-characters for three bytes.
+`page/forward.js` and `page/tokenizer.js` read the result of `export`. Matrices become 8-bit integers with one
+scale per row (kernels/int8.py); norms and biases, about 1% of the weights, keep 32 bits. All bytes are encoded in
+base64, four characters for three bytes.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ FORMAT = 1
 
 
 def export(model: DecoderOnlyTransformer, tokenizer: Tokenizer, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the model as plain values for JSON; `about` is what the page may tell of it.
+    """Returns the model as values for JSON; `about` describes it (dataset, step, scores) for the text of the page.
 
-    Raises ValueError for an encoding that has no counterpart in the browser.
+    Raises ValueError if the browser does not support the encoding.
     """
     config = {**model.config.to_dict(), "kv_heads": model.config.kv_heads, "head_dim": model.config.head_dim}
     return {
@@ -35,12 +35,12 @@ def export(model: DecoderOnlyTransformer, tokenizer: Tokenizer, about: Mapping[s
         "config": config,
         "tokenizer": export_tokenizer(tokenizer),
         "about": dict(about),
-        "weights": {name: _stored(weight.detach().cpu()) for name, weight in _weights(model).items()},
+        "weights": {name: _pack(weight.detach().cpu()) for name, weight in _weights(model).items()},
     }
 
 
 def dequantised_model(exported: Mapping[str, Any]) -> DecoderOnlyTransformer:
-    """Returns the model that the browser runs: the exported config and, bit for bit, the weights it unpacks."""
+    """Returns the model that the browser runs: the exported config and exactly the weights that it unpacks."""
     known = ModelConfig().to_dict()
     config = ModelConfig.from_dict({name: value for name, value in exported["config"].items() if name in known})
     with torch.random.fork_rng(devices=[]):
@@ -48,12 +48,12 @@ def dequantised_model(exported: Mapping[str, Any]) -> DecoderOnlyTransformer:
     weights = _weights(model)
     with torch.no_grad():
         for name, stored in exported["weights"].items():
-            weights[name].copy_(_unpacked(stored))
+            weights[name].copy_(_unpack(stored))
     return model
 
 
 def exported_bytes(config: ModelConfig, tokenizer: Tokenizer) -> int:
-    """Returns how many bytes the exported model will have, to about a percent, from its shapes alone."""
+    """Estimates the size of the exported model in bytes, to about 1%, from its shapes alone."""
     model = DecoderOnlyTransformer(config, device="meta")
     packed = len(json.dumps(export_tokenizer(tokenizer)))
     for weight in _weights(model).values():
@@ -62,7 +62,7 @@ def exported_bytes(config: ModelConfig, tokenizer: Tokenizer) -> int:
 
 
 def script(exported: Mapping[str, Any]) -> str:
-    """Returns the exported model as JavaScript, a line for each part; it holds no `<`, so it may stand in a page."""
+    """Returns the exported model as JavaScript, one line per part; it contains no `<`, so it is safe inside HTML."""
     parts = [f"  {json.dumps(name)}: {json.dumps(value)}," for name, value in exported.items() if name != "weights"]
     weights = [f"    {json.dumps(name)}: {json.dumps(value)}," for name, value in exported["weights"].items()]
     lines = ["var GPT = GPT || {};", "GPT.exported = {", *parts, '  "weights": {', *weights, "  },", "};", ""]
@@ -70,29 +70,31 @@ def script(exported: Mapping[str, Any]) -> str:
 
 
 def export_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Returns an encoding as page/tokenizer.js reads it. Raises ValueError for one of another kind."""
+    """Returns an encoding in the format of page/tokenizer.js. Raises ValueError for an unsupported kind."""
     found = {"name": tokenizer.name, "vocab_size": tokenizer.vocab_size, "eot_id": tokenizer.eot_id}
     if isinstance(tokenizer, ByteTokenizer):
         return {"kind": "byte", **found}
     if not isinstance(tokenizer, TiktokenTokenizer):
-        raise ValueError(f"encoding {tokenizer.name!r} is neither bytes nor byte pairs: the page knows only those")
+        raise ValueError(
+            f"encoding {tokenizer.name!r} is not a byte or byte-pair encoding; the page supports only these"
+        )
     encoding = tokenizer.encoding
     special = {name: encoding.encode_single_token(name) for name in sorted(encoding.special_tokens_set)}
     packed = bytearray()
     for token in range(tokenizer.vocab_size):
-        packed += _with_length(b"" if token in special.values() else _token_bytes(tokenizer, token))
-    return {"kind": "bpe", **found, "pattern": encoding._pat_str, "special": special, "tokens": _text(bytes(packed))}
+        packed += _length_prefixed(b"" if token in special.values() else _token_bytes(tokenizer, token))
+    return {"kind": "bpe", **found, "pattern": encoding._pat_str, "special": special, "tokens": _base64(bytes(packed))}
 
 
 def _token_bytes(tokenizer: TiktokenTokenizer, token: int) -> bytes:
     try:
         return tokenizer.encoding.decode_single_token_bytes(token)
-    except KeyError:  # an id that the encoding leaves unused
+    except KeyError:  # an id that the encoding does not use
         return b""
 
 
-def _with_length(token: bytes) -> bytes:
-    """The bytes after their number, which is written in groups of seven bits, lowest first."""
+def _length_prefixed(token: bytes) -> bytes:
+    """The bytes, preceded by their count in groups of seven bits, lowest first."""
     length, groups = len(token), bytearray()
     while length > 127:
         groups.append(length & 127 | 128)
@@ -101,20 +103,20 @@ def _with_length(token: bytes) -> bytes:
 
 
 def _weights(model: DecoderOnlyTransformer) -> dict[str, Tensor]:
-    """The model's parameters by name; a tied output projection is left out."""
+    """The model's parameters by name; a tied output projection appears once."""
     return dict(model.named_parameters())
 
 
-def _stored(weight: Tensor) -> dict[str, Any]:
+def _pack(weight: Tensor) -> dict[str, Any]:
     shape = list(weight.shape)
     if weight.ndim != 2:
-        return {"shape": shape, "type": "float32", "data": _text(_bytes(weight.float()))}
+        return {"shape": shape, "type": "float32", "data": _base64(_bytes(weight.float()))}
     rounded = Int8Linear(weight)
-    scales, whole = _text(_bytes(rounded.scale)), _text(_bytes(rounded.quantised))
+    scales, whole = _base64(_bytes(rounded.scale)), _base64(_bytes(rounded.quantised))
     return {"shape": shape, "type": "int8", "scales": scales, "data": whole}
 
 
-def _unpacked(stored: Mapping[str, Any]) -> Tensor:
+def _unpack(stored: Mapping[str, Any]) -> Tensor:
     def numbers(name: str, dtype: torch.dtype) -> Tensor:
         return torch.frombuffer(bytearray(base64.b64decode(stored[name])), dtype=dtype)
 
@@ -124,10 +126,10 @@ def _unpacked(stored: Mapping[str, Any]) -> Tensor:
 
 
 def _bytes(numbers: Tensor) -> bytes:
-    """The numbers' own bytes, lowest first, as every browser keeps them too."""
+    """The numbers as little-endian bytes, the order that browsers use."""
     array = numbers.contiguous().numpy()
     return bytes(array.astype(array.dtype.newbyteorder("<")).tobytes())
 
 
-def _text(content: bytes) -> str:
+def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode("ascii")
