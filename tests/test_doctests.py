@@ -11,7 +11,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "transformer"
 CONCEPTS = (
     "embeddings", "attention", "kv_cache", "feedforward", "block", "model", "loss", "sampling", "generation",
-    "perplexity", "scheduler", "training_utils", "dataset", "fineweb_dataset", "trainer", "cost", "verdict",
+    "perplexity", "scheduler", "training_utils", "dataset", "fineweb_dataset", "trainer", "planning.cost",
+    "training.diagnosis",
 )  # fmt: skip
 
 

@@ -41,12 +41,12 @@ def test_a_dry_run_says_what_the_default_run_costs_and_touches_nothing(
     rows = lines_of(outcome.out)
     assert rows["parameters"] == "30.44M 4.74M in the blocks, 25.70M in the vocabulary"
     assert rows["length"].startswith("61,030 steps 999.9M tokens, 16,384 a step")
-    assert rows["work"].startswith("184.7M operations a token 83% to score the vocabulary")
+    assert rows["compute"].startswith("184.7M FLOPs a token 83% output layer")
     assert "243.5 MB optimizer" in rows["memory"]
     assert rows["disk"].startswith("up to ")
     assert re.match(
         r"about 34 h 12 min, 2 s a step on this machine now$", rows["time"]
-    )  # 61,030 steps of 2 s, and looks
+    )  # 61,030 steps of 2 s, and evaluations
     assert list(tmp_path.iterdir()) == []
 
 
@@ -62,7 +62,7 @@ def test_a_dry_run_of_processes_that_share_a_model_says_what_one_of_them_keeps(
     monkeypatch.setattr(os, "_exit", lambda status: None)  # how one of several processes ends
     outcome = command(*line)
     assert outcome.err == ""
-    assert "918.1 kB weights (1/4 of all; 3.7 MB gathered for a while)" in lines_of(outcome.out)["memory"]
+    assert "918.1 kB weights (1/4 of the model; 3.7 MB gathered from the others)" in lines_of(outcome.out)["memory"]
 
 
 def test_a_dry_run_counts_a_local_text_and_a_vocabulary_still_to_be_trained(command: Command) -> None:
@@ -92,10 +92,10 @@ def test_a_dry_run_counts_all_processes_and_the_first_one_speaks(monkeypatch: py
     rows = lines_of(told("0", peak=(1e12, "data sheet")))
     assert rows["length"].startswith("1,520 steps 99.6M tokens, 65,536 a step")
     hours = 1_520 * 65_536 * 103e6 / 4e12 / 3600  # 103M operations a token, on 4 devices
-    assert rows["peak"].startswith("1 TFLOP/s in float32, says the data sheet: ")
-    assert float(rows["peak"].split(": ")[1].split()[0]) == pytest.approx(hours, rel=0.2)
-    assert rows["time"].endswith("without what travels between the processes")
-    assert "each of 4 processes needs as much" in rows["memory"]
+    assert rows["peak"].startswith("1 TFLOP/s according to the data sheet; at that rate ")
+    assert float(rows["peak"].split("rate ")[1].split()[0]) == pytest.approx(hours, rel=0.2)
+    assert rows["time"].endswith("without communication between processes")
+    assert "for each of 4 processes" in rows["memory"]
     assert told("1") == ""
 
 

@@ -174,6 +174,13 @@ def test_resuming_a_sweep_skips_what_is_finished_and_does_the_rest(command: Comm
     assert outcome.err.count("--d-model 64: the run has 32") == 2  # said of both, before either
 
 
+def test_a_run_that_ended_by_epochs_is_finished_although_max_steps_allows_more(command: Command) -> None:
+    """--resume asked for max_steps, so a run with fewer steps in its epochs never counted as finished."""
+    sweep = (*SHORT, "--max-steps", "100000", "--tokens-per-epoch", "200", "--set", "seed=1")
+    assert command(*sweep).status == 0
+    assert command(*sweep, "--resume").out.count("is finished, and stays as it is") == 1
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send to a process")
 def test_ctrl_c_stops_the_whole_sweep_with_its_table_and_resume_goes_on(command: Command, tmp_path: Path) -> None:
     sweep = (*TINY, "--epochs", "50", "--eval-every", "100", "--log-every", "1", "--set", "max_steps=300,3")

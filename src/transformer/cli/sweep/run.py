@@ -19,7 +19,7 @@ from transformer.reporting.history import History, read_histories
 from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.reporting.run_plots import save_loss_curve
 from transformer.training.checkpoint import CheckpointError, states
-from transformer.training.events import EpochMetrics, RunEnded
+from transformer.training.events import RunEnded, RunStarted
 
 
 @dataclass
@@ -102,10 +102,11 @@ def check_stored(variants: Sequence[Variant]) -> None:
 
 
 def is_finished(variant: Variant) -> bool:
-    """Whether the run has done all that its settings now ask for."""
+    """Whether the run has taken all steps that its settings now ask for, or stopped early (--patience)."""
     path, config = variant.directory / METRICS_FILE, variant.config
     events = read_metrics(path) if path.is_file() else []
     if not events or not isinstance(end := events[-1], RunEnded) or end.stopped:
         return False
-    epochs = max((event.epoch for event in events if isinstance(event, EpochMetrics)), default=0)
-    return end.early_stopped or (end.step >= config.max_steps if config.max_steps else epochs >= config.epochs)
+    start = next(event for event in reversed(events) if isinstance(event, RunStarted))
+    steps = config.epochs * start.steps_per_epoch
+    return end.early_stopped or end.step >= min(steps, config.max_steps or steps)

@@ -1,4 +1,4 @@
-"""How long a run will take, from a few timed steps: of the run itself, or of a trial before it."""
+"""The duration of a run, extrapolated from a few timed steps: of the run itself, or of a trial before it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from transformer.trainer import Trainer
 from transformer.training.events import Progress, RunStarted
 
 TIMED_STEPS = 3
-"""So many steps, after the first, are timed."""
+"""Steps that are timed, after the first."""
 LONG_SECONDS = 60
-"""A run that takes less needs no forecast."""
+"""Shorter runs get no forecast."""
 TRIAL_SECONDS = 20
-"""A trial whose first step takes longer takes no other."""
+"""If the first step of a trial takes longer, it is the only one."""
 
 
 class Forecast:
-    """Follows the steps of a run that has begun, and says once how long it will take."""
+    """Follows the steps of a run and reports once how long the run will take."""
 
     def __init__(self, config: TrainConfig, event: RunStarted) -> None:
         processes = event.tokens_per_step // config.tokens_per_step
@@ -35,35 +35,33 @@ class Forecast:
         self.first_step = event.step
         self.started: list[float] = []
 
-    def at(self, phase: Progress) -> str | None:
-        """Takes note of a phase of training; returns the line to show, when there is one."""
-        if phase.done or phase.step != self.first_step + len(self.started):
+    def at(self, progress: Progress) -> str | None:
+        """Records the start of a step; returns the line to print after the last timed one."""
+        if progress.done or progress.step != self.first_step + len(self.started):
             return None
         self.started.append(time.perf_counter())
         if len(self.started) != TIMED_STEPS + 2:
             return None
-        step = (self.started[-1] - self.started[1]) / TIMED_STEPS  # the first step has the device to get ready
+        step = (self.started[-1] - self.started[1]) / TIMED_STEPS  # the first step includes the device's warm-up
         left = seconds(self.plan, step) * (1 - self.first_step / self.plan.steps)
         if left < LONG_SECONDS:
             return None
-        return (
-            f"about {duration(left)} at {duration(step)} a step, {self.plan.evaluations} looks at validation included"
-        )
+        return f"about {duration(left)} at {duration(step)} a step, including {self.plan.evaluations} evaluations"
 
 
 def step_seconds(config: TrainConfig) -> float:
-    """Returns about how long a step takes on this machine, from a few on random tokens with a model of its own.
+    """Returns the approximate seconds of a step on this machine, from a few steps of a new model on random tokens.
 
-    A step of one micro-batch and one of two tell what a micro-batch takes and what the optimizer; `config.model` must
-    have the encoding's vocabulary. Raises what Trainer raises.
+    The difference between a step of one micro-batch and a step of two is the time of a micro-batch; the rest of a step
+    is the optimizer. `config.model` must have the encoding's vocab_size. Raises the errors of Trainer.
     """
     trial = replace(config, accumulation_steps=1, max_steps=None)
-    chance = np.random.default_rng(0)
-    tokens = chance.integers(config.model.vocab_size, size=10 * trial.tokens_per_step + 1, dtype=np.uint32)
-    nothing = torch.zeros(0, config.data.seq_length, dtype=torch.int64)
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(config.model.vocab_size, size=10 * trial.tokens_per_step + 1, dtype=np.uint32)
+    empty = torch.zeros(0, config.data.seq_length, dtype=torch.int64)
     source = TokenDocuments([tokens], end_of_text=0)
-    trainer = Trainer(trial, TextData(load_tokenizer("byte"), source, len(tokens), (nothing, nothing), 0))
-    first = _timed_step(trainer)  # the device gets ready
+    trainer = Trainer(trial, TextData(load_tokenizer("byte"), source, len(tokens), (empty, empty), 0))
+    first = _timed_step(trainer)  # includes the device's warm-up
     if first > TRIAL_SECONDS:
         return first * config.accumulation_steps
     one = _timed_step(trainer)

@@ -1,4 +1,4 @@
-"""What a run will cost, on the terminal: a table before the first step, or alone with --dry-run."""
+"""The cost of a run on the terminal: before the first step, or instead of it with --dry-run."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from transformer.training.device import pick_device
 from transformer.training.precision import Precision
 
 FAR_BEYOND = 1.25
-"""A run that needs so many times the device's memory is not begun."""
+"""A run that needs more than this multiple of the device's memory is refused; the estimate is not exact."""
 
 
 def dry_run(config: TrainConfig, out: Console, tokenizer: Tokenizer | None = None) -> None:
-    """Shows what the run will cost, times a few steps, and downloads nothing. Raises ConfigError where it cannot fit.
+    """Shows the cost of the run and times a few steps; downloads nothing. Raises ConfigError if the run cannot fit.
 
-    `tokenizer` is that of a checkpoint the run begins with. Under torchrun all processes count, and the first speaks.
+    `tokenizer` belongs to the checkpoint that the run starts from, if any. Under torchrun only rank 0 prints.
     """
     if os.environ.get("RANK", "0") != "0":
         return
@@ -41,31 +41,31 @@ def dry_run(config: TrainConfig, out: Console, tokenizer: Tokenizer | None = Non
     if config.data.is_on_hub:
         config, tokens = with_vocabulary(config, tokenizer), None
     else:
-        with contextlib.closing(open_dataset(config.data, tokenizer)) as data:  # local: what there is counts
+        with contextlib.closing(open_dataset(config.data, tokenizer)) as data:  # counts the local text
             config, tokens = as_opened(config, data), data.tokens_per_epoch
     plan = cost(config, tokens, device.type, world_size)
-    show_rows(plan_rows(plan, peak_row(plan, device)), out)
+    show_rows(plan_rows(plan, device), out)
     if found := problems(plan, device_memory(device), free_disk(Path(config.checkpoint_dir))):
         raise ConfigError(found)
-    if not config.shard:  # which one process cannot try, and the whole model may not fit
+    if not config.shard:  # a single process cannot time a sharded model, which may not fit
         with out.status("timing a few steps"):
             step = step_seconds(config)
-        apart = "" if plan.world_size == 1 else ", without what travels between the processes"
+        without = "" if plan.world_size == 1 else ", without communication between processes"
         out.print(
-            f"time        about {duration(seconds(plan, step))}, {duration(step)} a step on this machine now{apart}"
+            f"time        about {duration(seconds(plan, step))}, {duration(step)} a step on this machine now{without}"
         )
-    out.print("nothing was trained: leave out --dry-run to begin", style="dim")
+    out.print("nothing was trained; run the same line without --dry-run to train", style="dim")
 
 
 def show_plan(
     config: TrainConfig, tokens_per_epoch: int | None, device: torch.device, dist: Dist, out: Console
 ) -> None:
-    """Shows before the first step what the run will cost, and warns of what will hardly fit: that is an estimate.
+    """Shows the cost before the first step, and a warning if memory or disk are probably too small.
 
-    Raises ConfigError for what is far beyond the device's memory.
+    Raises ConfigError if the run needs far more memory than the device has.
     """
     plan = cost(config, tokens_per_epoch, device.type, dist.world_size)
-    show_rows(plan_rows(plan, peak_row(plan, device)), out)
+    show_rows(plan_rows(plan, device), out)
     memory = device_memory(device)
     found = problems(plan, memory, free_disk(Path(config.checkpoint_dir)))
     if memory is not None and plan.memory_bytes > FAR_BEYOND * memory:
@@ -74,24 +74,8 @@ def show_plan(
         out.print(f"warning: {problem}", style="yellow")
 
 
-def peak_row(plan: Cost, device: torch.device) -> tuple[str, str] | None:
-    """Returns what is known of the device's peak: the number and its source, and what the shown share of it means."""
-    precision = Precision(device, plan.config.precision)
-    known = device_peak(device, precision.dtype)
-    if known is None:
-        return None
-    peak, source = known
-    numbers = str(precision.dtype).removeprefix("torch.")
-    hours = plan.flops_per_token * plan.tokens / peak / plan.world_size / 3600
-    return (
-        f"{peak / 1e12:,.0f} TFLOP/s",
-        f"in {numbers}, says the {source}: {hours:.1f} hours, which no run reaches; "
-        "MFU is tokens a second x operations a token / peak",
-    )
-
-
 def with_vocabulary(config: TrainConfig, tokenizer: Tokenizer | None = None) -> TrainConfig:
-    """Returns the config with the vocabulary of the tokenizer, or that its encoding has or will have once trained."""
+    """Returns the config with the vocabulary size of the tokenizer or the encoding, which may not be trained yet."""
     trained = re.fullmatch(r"bpe(\d+)", config.data.encoding)
     if tokenizer is None and trained:
         size = int(trained[1])
@@ -100,54 +84,56 @@ def with_vocabulary(config: TrainConfig, tokenizer: Tokenizer | None = None) -> 
     return replace(config, model=replace(config.model, vocab_size=size))
 
 
-def plan_rows(plan: Cost, peak: tuple[str, str] | None = None) -> dict[str, tuple[str, str]]:
-    """Returns the plan in a few rows, each a number and what it is made of; `peak` is peak_row's."""
-    memory, disk, work = plan.memory, plan.disk, plan.flops
-    parts = {"blocks": plan.parameters["blocks"], "vocabulary": plan.parameters["embeddings"] + plan.parameters["head"]}
-    head = work["head"] / plan.flops_per_token
-    scores = work["scores"] / plan.flops_per_token
-    total = plan.flops_per_token * plan.tokens
-    alone = plan.world_size == 1
-    lasting = ", as much gradient"
-    if plan.config.shard:
-        gathered, gradients = readable(memory["gathered"]), readable(memory["gradients"])
-        lasting = f" (1/{plan.world_size} of all; {gathered} gathered for a while), {gradients} gradient"
-    return {
+def plan_rows(plan: Cost, device: torch.device) -> dict[str, tuple[str, str]]:
+    """Returns the plan as rows: a number, and its parts."""
+    parameters, memory, disk = plan.parameters, plan.memory, plan.disk
+    head, scores = (plan.flops[part] / plan.flops_per_token for part in ("head", "scores"))
+    sharded = (
+        f" (1/{plan.world_size} of the model; {readable(memory['gathered'])} gathered from the others)"
+        if plan.config.shard
+        else ""
+    )
+    each = "" if plan.world_size == 1 else f"; for each of {plan.world_size} processes"
+    rows = {
         "parameters": (
-            f"{sum(plan.parameters.values()) / 1e6:.2f}M",
-            ", ".join(f"{count / 1e6:.2f}M in the {name}" for name, count in parts.items()),
+            f"{sum(parameters.values()) / 1e6:.2f}M",
+            f"{parameters['blocks'] / 1e6:.2f}M in the blocks, "
+            f"{(parameters['embeddings'] + parameters['head']) / 1e6:.2f}M in the vocabulary",
         ),
         "length": (
             f"{plan.steps:,} steps",
-            f"{plan.tokens / 1e6:,.1f}M tokens, {plan.tokens_per_step:,} a step; "
-            f"{plan.evaluations} looks at validation text",
+            f"{plan.tokens / 1e6:,.1f}M tokens, {plan.tokens_per_step:,} a step; {plan.evaluations} evaluations",
         ),
-        "work": (
-            f"{plan.flops_per_token / 1e6:,.1f}M operations a token",
-            f"{head:.0%} to score the vocabulary, {scores:.0%} to compare tokens; {total:.1e} in all",
+        "compute": (
+            f"{plan.flops_per_token / 1e6:,.1f}M FLOPs a token",
+            f"{head:.0%} output layer, {scores:.0%} attention scores; {plan.flops_per_token * plan.tokens:.1e} in all",
         ),
-        **({"peak": peak} if peak else {}),
         "memory": (
             f"about {readable(plan.memory_bytes)}",
-            f"{readable(memory['weights'])} weights{lasting}, {readable(memory['optimizer'])} optimizer; "
-            f"{readable(memory['activations'])} activations of a micro-batch, {readable(memory['working'])} to work; "
-            f"{readable(plan.generation_bytes)} of cache for a text that is written; PyTorch itself comes on top"
-            + ("" if alone else f"; each of {plan.world_size} processes needs as much"),
+            f"{readable(memory['weights'])} weights{sharded}, {readable(memory['gradients'])} gradients, "
+            f"{readable(memory['optimizer'])} optimizer; {readable(memory['activations'])} activations of a "
+            f"micro-batch, {readable(memory['working'])} temporary; plus PyTorch itself{each}",
         ),
         "disk": (
             f"up to {readable(plan.disk_bytes)}",
-            f"{readable(plan.checkpoint_bytes)} after each epoch, {readable(disk['states'])} to go on from"
+            f"{readable(plan.checkpoint_bytes)} after each epoch, {readable(disk['states'])} of training states"
             + (f", {readable(disk['text_cache'])} of text" if disk["text_cache"] else ""),
         ),
     }
+    if peak := device_peak(device, Precision(device, plan.config.precision).dtype):
+        flops, source = peak
+        hours = plan.flops_per_token * plan.tokens / flops / plan.world_size / 3600
+        about = f"according to the {source}; at that rate {hours:.1f} hours, which no run reaches"
+        rows["peak"] = (f"{flops / 1e12:,.0f} TFLOP/s", about)
+    return rows
 
 
 def show_rows(rows: dict[str, tuple[str, str]], out: Console) -> None:
-    """Prints rows as a table; where that is no terminal, each as one line, however long."""
+    """Prints rows as a table on a terminal, and otherwise as one line each, without wrapping."""
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, (number, meaning) in rows.items():
-        table.add_row(name, number, meaning)
+    for name, (number, parts) in rows.items():
+        table.add_row(name, number, parts)
         if not out.is_terminal:
-            out.print(f"{name:<12}{number}  {meaning}", soft_wrap=True)
+            out.print(f"{name:<12}{number}  {parts}", soft_wrap=True)
     if out.is_terminal:
         out.print(table)

@@ -1,0 +1,168 @@
+"""The memory of one process during training, in bytes, by formula.
+
+*Weights*, *gradients* and the *optimizer state* take 4 + 4 + 8 bytes a parameter (Muon's state is 4 where AdamW's is
+8), whatever the batch is. *Activations* are all values that the forward pass keeps for the backward pass, for every
+token of one micro-batch. A block keeps, in numbers per token:
+
+    input and output of both norms               4 C    input and output of the activation function    2 F
+    queries, keys, values, weighted sum          4 C    dropout masks                                  2 C
+                                                        attention scores, if not fused                 3 H T
+
+The last entry is the one that surprises: attention with dropout on a CPU, and any attention on Apple's GPU, keeps the
+tables of all scores. *Working* memory is the largest temporary of a single operation, usually the loss: it is in use
+while all activations are. Autocast (CUDA) halves what is inside a block and adds reduced-precision copies of its
+weights. With activation checkpointing only the input of each block is kept, C a token, and one block in full.
+
+Tests compare these formulas with real models: weights, gradients and optimizer state exactly, activations and the
+maximum on a CPU to a few percent. Not counted: PyTorch itself, fragmentation, and the text in memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from transformer.config import ModelConfig, TrainConfig
+from transformer.loss import BUFFER_NUMBERS, TILED_FROM_VOCAB
+
+Shapes = dict[str, list[tuple[int, ...]]]
+
+FLOAT = 4
+"""Bytes of a float32 number: weights, gradients and optimizer state are float32 everywhere."""
+
+
+def parameter_shapes(model: ModelConfig) -> Shapes:
+    """Returns the shapes of all trained tensors, by part of the model. A tied head has no tensor of its own."""
+    C, F, bias = model.d_model, model.d_ff, model.bias
+    norm: list[tuple[int, ...]] = [(C,), (C,)] if bias and model.norm == "layernorm" else [(C,)]
+
+    def linear(out: int, inputs: int) -> list[tuple[int, ...]]:
+        return [(out, inputs), (out,)] if bias else [(out, inputs)]
+
+    attention = linear((model.num_heads + 2 * model.kv_heads) * model.head_dim, C) + linear(C, C)
+    feed_forward = linear(F, C) * (2 if model.activation == "swiglu" else 1) + linear(C, F)
+    table: list[tuple[int, ...]] = [(model.vocab_size, C)]
+    positions: list[tuple[int, ...]] = [(model.max_seq_len, C)]
+    return {
+        "embeddings": table + positions if model.position == "learned" else table,
+        "blocks": (norm + attention + norm + feed_forward) * model.num_layers,
+        "final_norm": norm,
+        "head": [] if model.tie_embeddings else table,
+    }
+
+
+def count(tensors: Sequence[tuple[int, ...]]) -> int:
+    """Returns how many numbers tensors of these shapes hold."""
+    return sum(map(math.prod, tensors))
+
+
+def optimizer_bytes(config: TrainConfig, shapes: Shapes) -> int:
+    """Returns the size of the optimizer state of the whole model."""
+    tensors = [shape for part in shapes.values() for shape in part]
+    by_muon = [shape for shape in shapes["blocks"] if len(shape) == 2] if config.optimizer.optimizer == "muon" else []
+    step_counters = len(tensors) - len(by_muon)  # AdamW counts the steps of each tensor
+    return FLOAT * (2 * count(tensors) - count(by_muon) + step_counters)
+
+
+def memory_by_use(config: TrainConfig, shapes: Shapes, device: str, world_size: int) -> dict[str, int]:
+    """Returns the bytes of one process, by use; not all are in use at the same time."""
+    weights = FLOAT * count([shape for part in shapes.values() for shape in part])
+    memory = {
+        "weights": weights,
+        "gradients": weights,
+        "optimizer": optimizer_bytes(config, shapes),
+        "activations": _activations(config, device),
+        "working": max(_loss_bytes(config, device), _block_bytes(config, device)),
+    }
+    if _inner_bytes(config, device) < FLOAT:
+        memory["autocast_copies"] = 2 * count(shapes["blocks"])
+    return _sharded(config, shapes, memory, world_size) if config.shard else memory
+
+
+def _sharded(config: TrainConfig, shapes: Shapes, memory: dict[str, int], world_size: int) -> dict[str, int]:
+    """The memory of one process of a sharded model: its shards, and what is gathered from the others for a while.
+
+    Gathered at the same time are the parameters outside the blocks, one block and the next one, and their gradients
+    before they are reduced. With accumulation, gradients are not sharded until the last micro-batch.
+    """
+    blocks = FLOAT * count(shapes["blocks"])
+    gathered = memory["weights"] - blocks + blocks * min(2, config.model.num_layers) // config.model.num_layers
+    parts = {use: -(-memory[use] // world_size) for use in ("weights", "gradients", "optimizer")}
+    parts["gradients"] = memory["gradients"] if config.accumulation_steps > 1 else parts["gradients"] + gathered
+    return {**memory, **parts, "gathered": gathered}
+
+
+def peak_bytes(config: TrainConfig, memory: dict[str, int]) -> int:
+    """Returns the maximum in use: at the end of forward (all activations) or of backward (all gradients).
+
+    During forward, the gradients of earlier micro-batches exist. A tied table gets one gradient from the head and one
+    from the lookup; both, and the accumulated one, exist until they are added at the end of backward.
+    """
+    accumulates = config.accumulation_steps > 1
+    forward = memory["gradients"] * accumulates + memory["activations"] + memory["working"]
+    table = FLOAT * config.model.vocab_size * config.model.d_model
+    backward = memory["gradients"] + table * (config.model.tie_embeddings + accumulates)
+    lasting = memory["weights"] + memory["optimizer"] + memory.get("autocast_copies", 0) + memory.get("gathered", 0)
+    return lasting + max(forward, backward)
+
+
+def _inner_bytes(config: TrainConfig, device: str) -> int:
+    """Bytes of a number inside a block: 2 under autocast, which "auto" precision enables on CUDA."""
+    is_float32 = config.precision == "float32" or (config.precision == "auto" and device != "cuda")
+    return FLOAT if is_float32 else 2
+
+
+def _keeps_scores(config: TrainConfig, device: str) -> bool:
+    """Whether attention keeps the tables of scores. On MPS, PyTorch fuses attention only without gradients."""
+    return device == "mps" or (device == "cpu" and config.model.dropout > 0)
+
+
+def _activations(config: TrainConfig, device: str) -> int:
+    """Bytes that forward keeps for backward, for one micro-batch, without the loss, which is working memory."""
+    model, T, inner = config.model, config.data.seq_length, _inner_bytes(config, device)
+    C, H, kv = model.d_model, model.num_heads, model.kv_heads * model.head_dim
+    norm = FLOAT * (C + (2 if model.norm == "layernorm" else 1))  # its input, and the mean and scale of each row
+    if model.norm == "rmsnorm" and device != "cuda":
+        norm += FLOAT * C  # not fused there: the normalised input too
+    if _keeps_scores(config, device):
+        attention = inner * (3 * C + H * T * (3 if model.dropout else 1))  # softmax, dropout mask, product
+    else:
+        rotated = C + kv if model.position == "rotary" else 0
+        attention = inner * (C + 2 * kv + rotated) + FLOAT * H
+    hidden = {"relu": 1, "swiglu": 4}.get(model.activation, 2) * model.d_ff
+    dropped = (1 if device == "cuda" else FLOAT) * C * (model.dropout > 0)
+    block = 2 * norm + 2 * inner * C + attention + inner * C + inner * hidden + 2 * dropped
+    head = inner * C * (model.vocab_size < TILED_FROM_VOCAB)
+    # With activation checkpointing: the input of every block, and all of the block that backward is in.
+    blocks = (model.num_layers - 1) * FLOAT * C + block if config.activation_checkpointing else model.num_layers * block
+    token = blocks + dropped + norm + head
+    return config.batch_size * T * token + _mask_bytes(config, device)
+
+
+def _mask_bytes(config: TrainConfig, device: str) -> int:
+    """Bytes of the attention masks and biases that backward keeps."""
+    model, T = config.model, config.data.seq_length
+    rows = config.batch_size if config.data.mask_documents else 1
+    if _keeps_scores(config, device):
+        return 0 if model.position == "alibi" else model.num_layers * rows * T * T
+    if model.position == "alibi":  # shared by all layers; each layer makes a copy in bfloat16
+        return model.num_heads * rows * T * T * (2 * model.num_layers if device == "cuda" else FLOAT)
+    return model.num_layers * rows * T * T * _inner_bytes(config, device) if config.data.mask_documents else 0
+
+
+def _loss_bytes(config: TrainConfig, device: str) -> int:
+    """Working memory of the loss, while all activations exist."""
+    V, C, inner = config.model.vocab_size, config.model.d_model, _inner_bytes(config, device)
+    tokens = config.batch_size * config.data.seq_length
+    if V < TILED_FROM_VOCAB:
+        return tokens * V * (3 * FLOAT + inner * (inner < FLOAT))  # log-probabilities and two gradients
+    group = math.ceil(tokens / math.ceil(tokens / max(1, BUFFER_NUMBERS // V)))
+    return FLOAT * V * C + inner * group * V + (FLOAT + inner) * tokens * C + 4 * FLOAT * group * C
+
+
+def _block_bytes(config: TrainConfig, device: str) -> int:
+    """Working memory of backward in the last block, while nearly all activations exist."""
+    model, inner = config.model, _inner_bytes(config, device)
+    scores = model.num_heads * config.data.seq_length if _keeps_scores(config, device) else 0
+    hidden = (1 if model.activation.startswith("gelu") else 2) * model.d_ff
+    return config.batch_size * config.data.seq_length * (FLOAT * model.d_model + inner * max(scores, hidden))
