@@ -31,8 +31,8 @@ var GPT = GPT || {};
   /** Logits over t: below 1 the likely tokens gain, above 1 the differences shrink. At 0 only the most likely is left. */
   function temperature(logits, t) {
     if (t > 0) return map(logits, (logit) => logit / t);
-    const likeliest = ranked(logits)[0];
-    return map(logits, (_, id) => (id === likeliest ? 0 : -Infinity));
+    const best = ranked(logits)[0];
+    return map(logits, (_, id) => (id === best ? 0 : -Infinity));
   }
 
   /** Keeps the k largest logits, and all that are equal to the k-th. */

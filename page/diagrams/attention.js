@@ -14,7 +14,7 @@ var GPT = GPT || {};
         onpeek: (token, key) => this.explain(token, key),
       });
       this.comparing = GPT.parts.strips("Query times key, number by number");
-      this.mixing = GPT.parts.strips("The value and its part of the weighted sum, number by number");
+      this.summing = GPT.parts.strips("The value and its part of the weighted sum, number by number");
       this.steps = html("dl", { class: "steps" });
       this.heading = html("h4", { class: "pair" });
       this.maps = ["queries", "keys", "values"].map((name) => ({
@@ -43,7 +43,7 @@ var GPT = GPT || {};
               ),
             ),
           ),
-          html("div", {}, this.heading, this.comparing.element, this.steps, this.mixing.element),
+          html("div", {}, this.heading, this.comparing.element, this.steps, this.summing.element),
         ),
       );
     },
@@ -112,7 +112,7 @@ var GPT = GPT || {};
       this.showSteps({ token, key, score: scores[at + key], seen, weight: weights[at + key] });
       const [weight, all] = [weights[at + key], row(gathered, token).subarray(head * D, (head + 1) * D)];
       const part = value.map((x) => weight * x);
-      this.mixing.show(
+      this.summing.show(
         [
           { label: "value", values: value },
           { label: `× ${percent(weight)}`, values: part },

@@ -35,7 +35,7 @@ SEEN = """() => Object.fromEntries(Array.from(document.querySelectorAll("[data-d
 
 @pytest.fixture
 def computed(lesson: Page) -> tuple[DecoderOnlyTransformer, torch.Tensor, dict[str, int]]:
-    """The same model in PyTorch, the text's tokens (1, T), and the layer and the head that the page looks at."""
+    """The same model in PyTorch, the text's tokens (1, T), and the selected layer and head."""
     found = compute(lesson, "() => [GPT.exported, GPT.app.state.tokens, GPT.app.state.layer, GPT.app.state.head]")
     return dequantised_model(found[0]), torch.tensor([found[1]]), {"layer": found[2], "head": found[3]}
 

@@ -68,7 +68,7 @@ def test_the_stages_are_in_order_and_marked_on_or_off(engine: Page) -> None:
 
 def test_by_hand_min_p_and_the_repetition_penalty(engine: Page) -> None:
     halves = torch.tensor([8.0, 4.0, 2.0, 2.0]).log().tolist()
-    kept = last(engine, halves, minP=0.4)  # at least 0.4 of the likeliest's half
+    kept = last(engine, halves, minP=0.4)  # at least 0.4 of the largest probability, one half
     torch.testing.assert_close(kept, torch.tensor([2 / 3, 1 / 3, 0, 0]), rtol=0, atol=1e-6)
     penalised = last(engine, [2.0, 1.0, -1.0], repetitionPenalty=2, seen=[0, 2])
     torch.testing.assert_close(penalised, torch.tensor([1.0, 1.0, -2.0]).softmax(0), rtol=0, atol=1e-6)
