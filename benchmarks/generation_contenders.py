@@ -118,7 +118,7 @@ def ours(settings: dict[str, Any]) -> Contender:
     """A variant of our model, with or without the cache."""
     from transformer import DecoderOnlyTransformer, ModelConfig
     from transformer.config import SAMPLING_PRESETS
-    from transformer.generation import generate
+    from transformer.inference.batch import generate_batch
 
     model = DecoderOnlyTransformer(ModelConfig(**settings["shape"])).eval()
     for name, parameter in model.named_parameters():
@@ -130,7 +130,7 @@ def ours(settings: dict[str, Any]) -> Contender:
 
         def run() -> Tensor:
             cached = settings["use_cache"]
-            ids = generate(variant, prompts, text["new_tokens"], sampling, use_cache=cached, generator=generator)
+            ids = generate_batch(variant, prompts, text["new_tokens"], sampling, use_cache=cached, generator=generator)
             return ids[:, prompts.shape[1] :]
 
         return run

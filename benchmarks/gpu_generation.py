@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from transformer import DecoderOnlyTransformer, ModelConfig, SamplingConfig
-from transformer.generation import LanguageModel, generate, pad
+from transformer.inference.batch import BatchModel, generate_batch, pad
 from transformer.inference.compiled_decode import CompiledDecoder
 from transformer.kernels.int8 import quantise
 
@@ -27,7 +27,7 @@ def fresh(config: ModelConfig, device: torch.device) -> DecoderOnlyTransformer:
 
 
 @torch.no_grad()
-def logits_of(model: LanguageModel, steps: int, use_cache: bool) -> torch.Tensor:
+def logits_of(model: BatchModel, steps: int, use_cache: bool) -> torch.Tensor:
     """Reads three unequal prompts and the tokens 0, 1, 2, ... after them; returns all next logits, (steps, B, V)."""
     tokens, padding = (tensor.to(model.device) for tensor in pad(PROMPTS))
     cache = model.allocate_cache(len(tokens), tokens.shape[1] + steps) if use_cache else None
@@ -68,15 +68,15 @@ def writing_speed(config: ModelConfig, device: torch.device, kind: str, new_toke
         model = model.bfloat16()
     if "int8" in kind:
         quantise(model)
-    writer: LanguageModel = CompiledDecoder(model) if "compiled" in kind else model
+    writer: BatchModel = CompiledDecoder(model) if "compiled" in kind else model
     rates = {}
     for batch in (1, 8):
         prompt = torch.randint(config.vocab_size, (batch, PROMPT_TOKENS), device=device)
-        generate(writer, prompt, 8, SamplingConfig())  # compiles, and warms up
+        generate_batch(writer, prompt, 8, SamplingConfig())  # compiles, and warms up
         seconds = []
         for _ in range(3):
             started = time.perf_counter()
-            generate(writer, prompt, new_tokens, SamplingConfig()).cpu()  # waits for the device
+            generate_batch(writer, prompt, new_tokens, SamplingConfig()).cpu()  # waits for the device
             seconds.append(time.perf_counter() - started)
         rates[f"batch {batch}"] = round(batch * new_tokens / sorted(seconds)[1])
     return {"tokens_per_s": rates, "new_tokens": new_tokens}

@@ -15,8 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from transformer.cli.sampling_settings import unused_settings
 from transformer.config import SAMPLING_PRESETS, ModelConfig, OptimizerConfig, SamplingConfig
-from transformer.sampling import is_greedy, unused
+from transformer.sampling import is_greedy
 from transformer.training.diagnosis import verdict
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,7 +73,7 @@ def sampling(preset: SamplingConfig) -> dict[str, float]:
     """Returns the settings that a preset uses, by their JavaScript names."""
     used = {"repetitionPenalty": "repetition_penalty", "temperature": "temperature"}
     used |= {"topK": "top_k", "topP": "top_p", "minP": "min_p"}
-    idle = unused(preset, used.values())
+    idle = unused_settings(preset, used.values())
     found = {name: getattr(preset, setting) for name, setting in used.items() if setting not in idle}
     return found | ({"temperature": 0} if is_greedy(preset) else {})
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transformer import ConfigError, DecoderOnlyTransformer, SamplingConfig
-from transformer.generation import generate, pad, stream_tokens, window_start
+from transformer.generation import generate, window_start
 
 Models = Callable[..., DecoderOnlyTransformer]
 
@@ -158,7 +158,7 @@ def test_without_stop_ids_writing_goes_on_to_the_end(tiny_model: Models) -> None
 def test_an_empty_or_flat_prompt_is_an_error(tiny_model: Models, shape: tuple[int, ...], use_cache: bool) -> None:
     prompt = torch.zeros(shape, dtype=torch.int64)
     with pytest.raises(ValueError, match="at least one token"):
-        stream_tokens(model_of(tiny_model), prompt, SamplingConfig(), 3, use_cache=use_cache)  # before the first token
+        generate(model_of(tiny_model), prompt, 3, SamplingConfig(), use_cache=use_cache)
 
 
 def test_an_empty_prompt_is_an_error_in_generate_too(tiny_model: Models) -> None:
@@ -171,7 +171,7 @@ def test_impossible_sampling_settings_are_refused_before_the_first_token(tiny_mo
     with pytest.raises(ConfigError, match="did you mean 'top_k'"):
         model.generate(PROMPT, sampling_strategy="topk")
     with pytest.raises(ConfigError, match="temperature"):
-        stream_tokens(model, PROMPT, SamplingConfig(temperature=-1.0), 3)
+        generate(model, PROMPT, 3, SamplingConfig(temperature=-1.0))
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -182,30 +182,11 @@ def test_the_models_mode_comes_back(tiny_model: Models, training: bool) -> None:
     assert {module.training for module in model.modules()} == {training}
 
 
-def test_the_models_mode_is_back_between_tokens_and_after_an_abandoned_stream(tiny_model: Models) -> None:
-    model = tiny_model(dropout=0.5).train()
-    stream = stream_tokens(model, PROMPT, SamplingConfig(), 10)
-    next(stream)
-    assert all(module.training for module in model.modules())
-    assert torch.is_grad_enabled()
-    next(stream)
-    stream.close()  # type: ignore[attr-defined]
-    assert all(module.training for module in model.modules())
-
-
 def test_the_models_mode_comes_back_after_an_error(tiny_model: Models) -> None:
     model = tiny_model().train()
     with pytest.raises(IndexError):
         model.generate(torch.tensor([[99]]), max_new_tokens=1)
     assert model.training
-
-
-def test_training_between_two_tokens_is_possible(tiny_model: Models) -> None:
-    model = tiny_model().train()
-    stream = stream_tokens(model, PROMPT, SamplingConfig(), 3)
-    next(stream)
-    model.loss(PROMPT, PROMPT)[0].backward()
-    assert next(stream).shape == (2,)
 
 
 @pytest.mark.parametrize("use_cache", [True, False])
@@ -236,12 +217,6 @@ def test_only_the_last_row_is_projected_to_logits(tiny_model: Models) -> None:
     assert shapes == [(2, 17), (2, 17)]
 
 
-def test_a_stream_yields_what_generate_returns(tiny_model: Models) -> None:
-    model = model_of(tiny_model)
-    streamed = torch.stack(list(stream_tokens(model, PROMPT, SamplingConfig(), 9)), 1)
-    assert torch.equal(torch.cat([PROMPT, streamed], 1), generate(model, PROMPT, 9, SamplingConfig()))
-
-
 def test_each_row_is_written_as_if_alone(tiny_model: Models) -> None:
     model = model_of(tiny_model)
     alone = torch.cat([model.generate(row[None], max_new_tokens=10) for row in PROMPT])
@@ -263,94 +238,3 @@ def test_writing_works_under_autocast(tiny_model: Models) -> None:
     model = tiny_model(dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         assert model.generate(PROMPT, max_new_tokens=12).shape == (2, 15)
-
-
-def generators(count: int, seed: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed + row) for row in range(count)]
-
-
-@given(
-    position=st.sampled_from(POSITIONS), kv_heads=st.sampled_from([4, 1]), limit=st.integers(1, 8),
-    lengths=st.lists(st.integers(1, 20), min_size=1, max_size=4), new=st.integers(0, 15),
-    strategy=st.sampled_from(STRATEGIES), use_cache=st.booleans(), penalty=st.sampled_from([1.0, 1.5]),
-    stop_ids=st.sets(st.integers(0, 16), max_size=2), seed=st.integers(0, 99),
-)  # fmt: skip
-@settings(max_examples=80)
-def test_each_of_several_unequal_prompts_gives_what_it_gives_alone(
-    tiny_model: Models, position: str, kv_heads: int, limit: int, lengths: list[int], new: int, strategy: str,
-    use_cache: bool, penalty: float, stop_ids: set[int], seed: int,
-) -> None:  # fmt: skip
-    model = model_of(tiny_model, position, limit, num_kv_heads=kv_heads)
-    random = torch.Generator().manual_seed(seed)
-    prompts = [torch.randint(0, 17, (length,), generator=random).tolist() for length in lengths]
-    tokens, padding = pad(prompts)
-    write = functools.partial(
-        model.generate, max_new_tokens=new, sampling_strategy=strategy, top_k=5, repetition_penalty=penalty,
-        stop_ids=stop_ids,
-    )  # fmt: skip
-    together = write(tokens, generator=generators(len(prompts), seed), padding=padding, use_cache=use_cache)
-    for row, prompt in enumerate(prompts):
-        alone = write(torch.tensor([prompt]), generator=torch.Generator().manual_seed(seed + row))[0]
-        mine = together[row, padding[row] :]
-        assert torch.equal(mine[: len(alone)], alone)
-        assert (mine[len(alone) :] == alone[-1]).all()  # done before the others: it repeats its stop id
-
-
-@pytest.mark.parametrize("position", POSITIONS)
-def test_filler_changes_no_logit_of_the_text_beside_it(tiny_model: Models, position: str) -> None:
-    model = model_of(tiny_model, position)
-    filler = torch.tensor([[16, 16, 16, 1, 2], [0, 5, 6, 7, 8]])
-    with torch.no_grad():
-        padded = model.head(model.hidden(filler, padding=torch.tensor([3, 1])))
-        torch.testing.assert_close(padded[0, 3:], model(filler[:1, 3:])[0], rtol=0, atol=1e-12)
-        torch.testing.assert_close(padded[1, 1:], model(filler[1:, 1:])[0], rtol=0, atol=1e-12)
-
-
-def test_a_mask_beside_padding_is_an_error(tiny_model: Models) -> None:
-    mask = torch.ones(3, 3, dtype=torch.bool).tril()
-    with pytest.raises(ValueError, match="together"):
-        model_of(tiny_model).hidden(PROMPT, mask=mask, padding=torch.tensor([0, 1]))
-
-
-def test_prompts_are_padded_on_the_left_with_a_token_of_their_own() -> None:
-    tokens, padding = pad([[4], [1, 2, 3]])
-    assert (tokens.tolist(), padding.tolist()) == ([[4, 4, 4], [1, 2, 3]], [2, 0])
-    for nothing in ([], [[1], []]):
-        with pytest.raises(ValueError, match="at least one"):
-            pad(nothing)
-
-
-@pytest.mark.parametrize("padding", [[3, 0], [-1, 0], [0]])
-def test_padding_that_leaves_no_token_or_fits_no_row_is_an_error(tiny_model: Models, padding: list[int]) -> None:
-    with pytest.raises(ValueError, match="padding"):
-        stream_tokens(model_of(tiny_model), PROMPT, SamplingConfig(), 3, padding=torch.tensor(padding))
-
-
-def test_the_caller_may_say_that_a_row_is_done(tiny_model: Models) -> None:
-    model = model_of(tiny_model)
-    free = model.generate(PROMPT, max_new_tokens=10)[:, 3:]
-    written: list[torch.Tensor] = []
-
-    def ended() -> torch.Tensor:
-        return torch.tensor([len(written) >= 2, len(written) >= 5])
-
-    for token in stream_tokens(model, PROMPT, SamplingConfig(), 10, ended=ended):
-        written.append(token)
-    rows = torch.stack(written, 1)
-    assert rows.shape == (2, 5)
-    assert torch.equal(rows[1], free[1, :5])
-    assert rows[0].tolist() == [*free[0, :2].tolist(), *[int(free[0, 1])] * 3]
-
-
-@given(limit=st.integers(1, 9), prompt=st.integers(1, 20), chunk=st.integers(1, 10), ragged=st.booleans())
-@settings(max_examples=30)
-def test_a_prompt_read_in_chunks_gives_the_same_text(
-    tiny_model: Models, limit: int, prompt: int, chunk: int, ragged: bool
-) -> None:
-    model = model_of(tiny_model, "learned", limit)
-    tokens = torch.randint(0, 17, (2, prompt), generator=torch.Generator().manual_seed(prompt))
-    padding = torch.tensor([0, (prompt - 1) // 2]) if ragged else None
-    expected = model.generate(tokens, max_new_tokens=5, padding=padding)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transformer.model.PREFILL_CHUNK", chunk)
-        assert torch.equal(model.generate(tokens, max_new_tokens=5, padding=padding), expected)

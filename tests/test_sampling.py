@@ -21,27 +21,19 @@ from transformers import (
 )
 
 from transformer.config import ConfigError, SamplingConfig
+from transformer.inference.batch import sample_rows
 from transformer.sampling import (
-    at,
-    choose,
-    clamped,
-    draw,
-    entropy_bits,
+    inverse_cdf,
     is_greedy,
     keep_min_p,
     keep_top_k,
     keep_top_p,
     logits_to_probs,
     penalise_repetition,
-    sample_greedy,
-    sample_multinomial,
-    sample_top_k,
-    sample_top_k_top_p,
-    sample_top_p,
-    stages,
-    unused,
+    sample,
 )
 
+MULTINOMIAL = SamplingConfig("multinomial")
 STRATEGIES = ["greedy", "multinomial", "top_k", "top_p", "top_k_top_p"]
 LOGITS = torch.tensor([8.0, 4.0, 2.0, 1.0, 1.0]).log()  # probabilities 8, 4, 2, 1 and 1 of 16
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -58,6 +50,13 @@ def random_logits(rows: int, vocab: int, seed: int, scale: float = 3.0) -> Tenso
 
 def seeded(seeds: Iterable[int]) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def draw(probs: Tensor, generator: torch.Generator | list[torch.Generator] | None = None) -> Tensor:
+    """Draws an id from each row of probabilities, given as their logarithms."""
+    if isinstance(generator, list):
+        return sample_rows(probs.log(), MULTINOMIAL, generator)
+    return sample(probs.log(), MULTINOMIAL, generator)
 
 
 def probs_of(logits: Tensor, **settings_: object) -> Tensor:
@@ -106,7 +105,9 @@ def test_temperature_0_is_greedy(strategy: str) -> None:
     logits = random_logits(20, 50, seed=1)
     probs = probs_of(logits, strategy=strategy, temperature=0.0)
     torch.testing.assert_close(probs, torch.nn.functional.one_hot(logits.argmax(-1), 50).float(), rtol=0, atol=0)
-    assert torch.equal(choose(logits, SamplingConfig(strategy, temperature=0.0)), sample_greedy(logits))  # type: ignore[arg-type]
+    assert torch.equal(
+        sample(logits, SamplingConfig(strategy, temperature=0.0)), sample(logits, SamplingConfig("greedy"))
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -193,57 +194,16 @@ def test_repetition_penalty_needs_no_text_and_one_text_serves_all_rows() -> None
 
 def test_greedy_heeds_the_repetition_penalty() -> None:
     sampling, text = SamplingConfig("greedy", repetition_penalty=4.0), torch.tensor([[0]])
-    assert choose(LOGITS[None], sampling, text=text).tolist() == [1]
+    assert sample(LOGITS[None], sampling, text=text).tolist() == [1]
     assert logits_to_probs(LOGITS[None], sampling, text).tolist() == [[0.0, 1.0, 0.0, 0.0, 0.0]]
 
 
 @pytest.mark.parametrize("strategy", ["greedy", "top_p"])
 def test_a_repetition_penalty_without_the_text_is_an_error(strategy: str) -> None:
     sampling = SamplingConfig(strategy, repetition_penalty=1.2)  # type: ignore[arg-type]
-    for call in (choose, logits_to_probs, stages):
+    for call in (sample, logits_to_probs):
         with pytest.raises(ValueError, match=r"repetition_penalty=1.2 needs the text so far"):
             call(LOGITS[None], sampling)  # type: ignore[operator]
-
-
-def test_stages_show_the_distribution_after_each_filter_that_is_on() -> None:
-    sampling = SamplingConfig("top_k_top_p", 0.7, top_k=4, top_p=0.9, min_p=0.1, repetition_penalty=1.3)
-    text = torch.tensor([[1]])
-    shown = stages(LOGITS[None], sampling, text)
-    assert [name for name, _ in shown] == [
-        "softmax", "repetition_penalty 1.3", "temperature 0.7", "top_k 4", "top_p 0.9", "min_p 0.1",
-    ]  # fmt: skip
-    torch.testing.assert_close(shown[0][1], LOGITS[None].softmax(-1), rtol=0, atol=0)
-    torch.testing.assert_close(shown[-1][1], logits_to_probs(LOGITS[None], sampling, text), rtol=0, atol=0)
-    off = SamplingConfig("top_p", top_p=1.0)
-    assert [name for name, _ in stages(LOGITS, off)] == ["softmax"]
-    assert [name for name, _ in stages(LOGITS, SamplingConfig("greedy"))] == ["softmax", "greedy"]
-    assert [name for name, _ in stages(LOGITS, SamplingConfig("top_k", temperature=0.0))] == ["softmax", "greedy"]
-
-
-def test_entropy_of_known_distributions_by_hand() -> None:
-    assert entropy_bits(torch.tensor([1.0, 0.0, 0.0])) == 0.0
-    assert entropy_bits(torch.tensor([0.5, 0.5])) == pytest.approx(1.0)
-    assert entropy_bits(torch.tensor([0.5, 0.25, 0.125, 0.125])) == pytest.approx(1.75)  # 1/2 + 2/4 + 3/8 + 3/8
-    assert str(entropy_bits(torch.tensor([1.0]))) == "0.0"  # not -0.0, which a table would show
-
-
-@given(st.lists(st.floats(-8, 8), min_size=1, max_size=40))
-def test_entropy_is_between_certainty_and_all_alike(logits: list[float]) -> None:
-    probs = torch.tensor(logits, dtype=torch.float64).softmax(0)
-    uniform = torch.full_like(probs, 1 / len(probs))
-    assert -1e-9 <= entropy_bits(probs) <= entropy_bits(uniform) + 1e-9
-    assert 2 ** entropy_bits(uniform) == pytest.approx(len(probs))
-
-
-def test_what_limits_nothing_is_said() -> None:
-    assert clamped(SamplingConfig("top_k", top_k=6), 5) == "top_k=6 is above the 5 tokens of the vocabulary: all stay"
-    for sampling in (SamplingConfig("top_k", top_k=5), SamplingConfig("top_p", top_k=6), SamplingConfig(top_k=6)):
-        assert clamped(sampling, 5) is None
-    names = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty"]
-    assert unused(SamplingConfig("greedy"), names) == ["temperature", "top_k", "top_p", "min_p"]
-    assert unused(SamplingConfig("top_k", temperature=0.0), names) == ["top_k", "top_p", "min_p"]
-    assert unused(SamplingConfig("multinomial"), names) == ["top_k", "top_p"]
-    assert unused(SamplingConfig("top_k_top_p"), names) == []
 
 
 def test_tokens_already_ruled_out_stay_out() -> None:
@@ -324,13 +284,13 @@ def test_each_filter_equals_the_one_of_transformers(
 
 
 SAMPLERS: dict[str, tuple[Callable[[Tensor, torch.Generator], Tensor], list[float]]] = {
-    "multinomial": (lambda x, g: sample_multinomial(x, generator=g), [8, 4, 2, 1, 1]),
-    "temperature": (lambda x, g: sample_multinomial(x, 0.5, g), [64, 16, 4, 1, 1]),
-    "top_k": (lambda x, g: sample_top_k(x, 3, generator=g), [8, 4, 2, 0, 0]),
-    "top_p": (lambda x, g: sample_top_p(x, 0.7, generator=g), [8, 4, 0, 0, 0]),
-    "top_k_top_p": (lambda x, g: sample_top_k_top_p(x, 4, 0.9, 0.5, g), [64, 16, 0, 0, 0]),
-    "min_p": (lambda x, g: choose(x, SamplingConfig("multinomial", min_p=0.2), g), [8, 4, 2, 0, 0]),
-    "a generator for each row": (lambda x, g: sample_multinomial(x, 1.0, seeded(range(len(x)))), [8, 4, 2, 1, 1]),
+    "multinomial": (lambda x, g: sample(x, MULTINOMIAL, g), [8, 4, 2, 1, 1]),
+    "temperature": (lambda x, g: sample(x, SamplingConfig("multinomial", 0.5), g), [64, 16, 4, 1, 1]),
+    "top_k": (lambda x, g: sample(x, SamplingConfig("top_k", top_k=3), g), [8, 4, 2, 0, 0]),
+    "top_p": (lambda x, g: sample(x, SamplingConfig("top_p", top_p=0.7), g), [8, 4, 0, 0, 0]),
+    "top_k_top_p": (lambda x, g: sample(x, SamplingConfig("top_k_top_p", 0.5, 4, 0.9), g), [64, 16, 0, 0, 0]),
+    "min_p": (lambda x, g: sample(x, SamplingConfig("multinomial", min_p=0.2), g), [8, 4, 2, 0, 0]),
+    "a generator for each row": (lambda x, g: sample_rows(x, MULTINOMIAL, seeded(range(len(x)))), [8, 4, 2, 1, 1]),
 }
 
 
@@ -346,7 +306,8 @@ def test_draws_follow_the_probabilities(name: str) -> None:
 
 
 def test_the_count_of_draws_would_notice_a_wrong_distribution() -> None:
-    draws = sample_multinomial(LOGITS.expand(20_000, -1), 1.1, torch.Generator().manual_seed(5)).bincount().tolist()
+    sampling, generator = SamplingConfig("multinomial", 1.1), torch.Generator().manual_seed(5)
+    draws = sample(LOGITS.expand(20_000, -1), sampling, generator).bincount().tolist()
     expected = [20_000 * share / 16 for share in [8, 4, 2, 1, 1]]
     assert sum((count - mean) ** 2 / mean for count, mean in zip(draws, expected, strict=True)) > CHI_SQUARE[4]
 
@@ -354,23 +315,23 @@ def test_the_count_of_draws_would_notice_a_wrong_distribution() -> None:
 @pytest.mark.parametrize("strategy", STRATEGIES[1:])
 def test_the_same_generator_state_draws_the_same(strategy: str) -> None:
     logits, sampling = random_logits(100, 30, seed=4), SamplingConfig(strategy)  # type: ignore[arg-type]
-    first, second = (choose(logits, sampling, torch.Generator().manual_seed(6)) for _ in range(2))
+    first, second = (sample(logits, sampling, torch.Generator().manual_seed(6)) for _ in range(2))
     assert torch.equal(first, second)
-    assert not torch.equal(first, choose(logits, sampling, torch.Generator().manual_seed(7)))
+    assert not torch.equal(first, sample(logits, sampling, torch.Generator().manual_seed(7)))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_generator_of_ones_own_leaves_the_global_one_alone(strategy: str) -> None:
     before = torch.get_rng_state()
-    choose(LOGITS, SamplingConfig(strategy), torch.Generator().manual_seed(1))  # type: ignore[arg-type]
+    sample(LOGITS, SamplingConfig(strategy), torch.Generator().manual_seed(1))  # type: ignore[arg-type]
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_greedy_needs_no_random_numbers() -> None:
     generator = torch.Generator().manual_seed(1)
     before = generator.get_state()
-    choose(LOGITS, SamplingConfig("greedy"), generator)
-    choose(LOGITS, SamplingConfig("top_p", temperature=0.0), generator)
+    sample(LOGITS, SamplingConfig("greedy"), generator)
+    sample(LOGITS, SamplingConfig("top_p", temperature=0.0), generator)
     assert torch.equal(generator.get_state(), before)
 
 
@@ -391,7 +352,7 @@ def test_the_id_drawn_is_the_first_whose_sum_exceeds_the_number(
 ) -> None:
     # Sixteenths are exact in every type, so that the sums are as well; what they add up to is 1 in the end.
     probs = torch.tensor([shares], dtype=dtype) / 16
-    token = int(at(probs, torch.tensor([number], dtype=torch.float64)))
+    token = int(inverse_cdf(probs, torch.tensor([number], dtype=torch.float64)))
     place = Fraction(number) * sum(shares)
     reached = [sum(shares[: i + 1]) for i in range(len(shares))]
     assert token == next(i for i, total in enumerate(reached) if total > place)
@@ -404,7 +365,7 @@ def test_an_id_of_probability_0_is_never_drawn_at_the_ends_of_the_line(number: f
     logits = random_logits(50, 20_000, seed=8)
     logits[:, :7] = logits[:, -7:] = -math.inf
     probs = probs_of(logits, strategy=strategy)
-    ids = at(probs, torch.full((50,), number, dtype=torch.float64))
+    ids = inverse_cdf(probs, torch.full((50,), number, dtype=torch.float64))
     assert (probs.gather(-1, ids[:, None]) > 0).all()
 
 
@@ -414,7 +375,7 @@ def test_a_row_without_probabilities_is_an_error(bad: float, vocab: int) -> None
     logits = torch.zeros(3, vocab)
     logits[1] = bad
     with pytest.raises(ValueError, match=r"row 1 has no probabilities to draw from: its logits are not finite"):
-        choose(logits, SamplingConfig("multinomial"))
+        sample(logits, SamplingConfig("multinomial"))
 
 
 @given(
@@ -430,8 +391,8 @@ def test_what_a_row_draws_does_not_depend_on_the_other_rows(
     logits = (random_logits(rows, vocab, seed) * torch.logspace(-2, 1, rows)[:, None]).to(dtype)
     text = torch.randint(vocab, (rows, 4), generator=torch.Generator().manual_seed(seed))
     sampling = SamplingConfig(strategy, 0.9, top_k=99, top_p=0.95, min_p=0.001, repetition_penalty=1.1)  # type: ignore[arg-type]
-    together = choose(logits, sampling, seeded(seeds), text)
-    alone = [choose(logits[i : i + 1], sampling, seeded([seeds[i]])[0], text[i : i + 1]) for i in range(rows)]
+    together = sample_rows(logits, sampling, seeded(seeds), text)
+    alone = [sample(logits[i : i + 1], sampling, seeded([seeds[i]])[0], text[i : i + 1]) for i in range(rows)]
     assert together.tolist() == torch.cat(alone).tolist()
 
 
@@ -450,7 +411,7 @@ def test_a_row_takes_one_number_from_its_generator_however_many_tokens_there_are
 
 @pytest.mark.parametrize("count", [0, 1, 4])
 def test_a_wrong_number_of_generators_is_an_error(count: int) -> None:
-    with pytest.raises(ValueError, match=f"{count} generators for 3 rows: give one for each, or one for all"):
+    with pytest.raises(ValueError, match=f"{count} generators for 3 rows: give one for each row, or one for all"):
         draw(torch.full((3, 2), 0.5), seeded(range(count)))
 
 
@@ -472,7 +433,7 @@ def test_every_filter_takes_every_shape_and_type(shape: tuple[int, ...], dtype: 
     sampling, text = SamplingConfig(strategy, min_p=0.05, repetition_penalty=1.2), torch.zeros(1, dtype=torch.int64)  # type: ignore[arg-type]
     text = text.expand(*shape[:-1], 1)
     assert penalise_repetition(logits, text, 1.2).dtype == dtype
-    ids = choose(logits, sampling, text=text)
+    ids = sample(logits, sampling, text=text)
     assert (ids.shape, ids.dtype) == (shape[:-1], torch.int64)
     assert not (ids == 1).any()
 
@@ -481,10 +442,10 @@ def test_every_filter_takes_every_shape_and_type(shape: tuple[int, ...], dtype: 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_gpu_draws_what_the_cpu_draws(strategy: str) -> None:
     logits, sampling = random_logits(64, 5_000, seed=1).double(), SamplingConfig(strategy)  # type: ignore[arg-type]
-    expected = choose(logits, sampling, seeded(range(64)))
-    assert torch.equal(choose(logits.cuda(), sampling, seeded(range(64))).cpu(), expected)
+    expected = sample_rows(logits, sampling, seeded(range(64)))
+    assert torch.equal(sample_rows(logits.cuda(), sampling, seeded(range(64))).cpu(), expected)
     on_gpu = torch.Generator("cuda").manual_seed(1)
-    assert choose(logits.cuda(), sampling, on_gpu).device.type == "cuda"
+    assert sample(logits.cuda(), sampling, on_gpu).device.type == "cuda"
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (0,)])
@@ -500,19 +461,17 @@ def test_rows_are_drawn_independently() -> None:
 
 
 @pytest.mark.parametrize(
-    "sampler",
-    [lambda: sample_multinomial(LOGITS, -1.0), lambda: sample_top_k(LOGITS, 0), lambda: sample_top_p(LOGITS, 0.0),
-     lambda: sample_top_p(LOGITS, 1.1), lambda: sample_top_k_top_p(LOGITS, top_k=-5),
-     lambda: sample_multinomial(LOGITS, 1e-40), lambda: sample_multinomial(LOGITS, math.inf),
-     lambda: sample_multinomial(LOGITS, math.nan)],
+    "settings_",
+    [{"temperature": -1.0}, {"temperature": 1e-40}, {"temperature": math.inf}, {"temperature": math.nan}, {"top_k": 0},
+     {"top_k": -5}, {"top_p": 0.0}, {"top_p": 1.1}],
 )  # fmt: skip
-def test_impossible_settings_are_refused(sampler: Callable[[], Tensor]) -> None:
+def test_impossible_settings_are_refused(settings_: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
-        sampler()
+        SamplingConfig(**settings_).check()  # type: ignore[arg-type]
 
 
 def test_the_logits_given_are_not_changed() -> None:
     logits = LOGITS.clone()
     for strategy in STRATEGIES:
-        choose(logits, SamplingConfig(strategy, top_k=2))  # type: ignore[arg-type]
+        sample(logits, SamplingConfig(strategy, top_k=2))  # type: ignore[arg-type]
     torch.testing.assert_close(logits, LOGITS, rtol=0, atol=0)

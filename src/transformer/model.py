@@ -67,7 +67,6 @@ from transformer.generation import generate
 from transformer.kernels.cpu_linear import Linear
 from transformer.kv_cache import KVCache
 from transformer.loss import next_token_loss
-from transformer.sampling import Generators
 
 PREFILL_CHUNK = 512
 """Tokens of a prompt that are read at once: more are no faster, and hold more activations."""
@@ -218,14 +217,13 @@ class DecoderOnlyTransformer(nn.Module):
         min_p: float = 0.0,
         repetition_penalty: float = 1.0,
         stop_ids: Iterable[int] = (),
-        generator: Generators = None,
-        padding: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Continues each row of start_tokens (B, T) int64; returns (B, length) ids, prompt included.
 
         `max_length` counts the prompt, `max_new_tokens` only what is new and wins where both are given. The cache
-        changes speed, never output. See generation.py for stop_ids, generators, prompts of unequal length (padding)
-        and what happens at the context limit; sampling.py for the other settings.
+        changes speed, never output. See generation.py for stop_ids, generator and
+        the context limit, sampling.py for the other settings, and inference/batch.py for prompts of unequal length.
         """
         sampling = SamplingConfig.from_dict(
             {
@@ -235,7 +233,7 @@ class DecoderOnlyTransformer(nn.Module):
         )  # fmt: skip
         if max_new_tokens is None:
             max_new_tokens = max(0, max_length - start_tokens.shape[1])
-        return generate(self, start_tokens, max_new_tokens, sampling, stop_ids, use_cache, generator, padding)
+        return generate(self, start_tokens, max_new_tokens, sampling, stop_ids, use_cache, generator)
 
     @torch.no_grad()
     def attention_weights(self, tokens: Tensor) -> list[Tensor]:

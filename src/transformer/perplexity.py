@@ -66,7 +66,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transformer.config import IGNORE
-from transformer.generation import evaluating
+from transformer.generation import eval_mode
 from transformer.model import DecoderOnlyTransformer
 
 
@@ -113,7 +113,7 @@ def evaluate_perplexity(
     """
     nats, tokens = torch.zeros((), dtype=torch.float64), 0
     device = model.device
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), eval_mode(model):
         batches = zip(inputs.split(batch_size), targets.split(batch_size), strict=True)
         for number, (rows, wanted) in enumerate(batches, start=1):
             batch_nats, count = model.loss(rows.to(device), wanted.to(device), end_of_text)

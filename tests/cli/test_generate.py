@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from transformer.config import SAMPLING_PRESETS, SamplingConfig
-from transformer.inference.text_stream import Writing, write
+from transformer.inference.text_stream import TextStream, generate_text
 from transformer.kernels.int8 import quantise
 from transformer.training import checkpoint
 
@@ -30,7 +30,7 @@ SHORT = ("--max-new-tokens", "12", "--seed", "7")
 def alone(prompt: str, seed: int = 7, sampling: SamplingConfig = SAMPLING_PRESETS["balanced"], tokens: int = 12) -> str:
     """What the library writes after the prompt, without it."""
     loaded = checkpoint.load_model(checkpoint.latest(Path()))
-    writing = Writing(loaded.model, loaded.tokenizer, [prompt], sampling, tokens, seeds=[seed])
+    writing = TextStream(loaded.model, loaded.tokenizer, [prompt], sampling, tokens, seeds=[seed])
     assert "".join(pieces[0] for pieces in writing) == writing.texts[0]
     return writing.texts[0]
 
@@ -54,7 +54,7 @@ def test_int8_writes_what_the_quantised_model_writes_and_says_so(command: Comman
     assert "parameters in int8" in outcome.err
     loaded = checkpoint.load_model(checkpoint.latest(Path()))
     quantise(loaded.model)
-    text = write(loaded.model, loaded.tokenizer, "The cat", SAMPLING_PRESETS["balanced"], 12, seed=7)
+    text = generate_text(loaded.model, loaded.tokenizer, "The cat", SAMPLING_PRESETS["balanced"], 12, seed=7)
     written = json.loads(outcome.out)
     assert (written["int8"], written["texts"][0]["text"]) == (True, text)
 
@@ -180,7 +180,10 @@ def test_it_says_checkpoint_encoding_settings_seed_and_speed(command: Command) -
 
 
 SAID = {
-    "top_k above the vocabulary": (("--top-k", "500"), "top_k=500 is above the 257 tokens of the vocabulary: all stay"),
+    "top_k above the vocabulary": (
+        ("--top-k", "500"),
+        "top_k=500 keeps all 257 tokens of the vocabulary",
+    ),
     "a setting without effect": (("--preset", "creative", "--top-k", "7"), "top_k 7 has no effect with strategy top_p"),
     "samples that are the same": (("--preset", "greedy", "--num-samples", "2"), "all samples of a prompt are the same"),
     "a text beyond the context": (("--max-new-tokens", "60"), "has outgrown the model's context of 24 tokens"),

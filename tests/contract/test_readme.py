@@ -113,13 +113,5 @@ def test_every_source_file_and_package_is_in_the_layout_table_of_contributing() 
     assert [name for name in files + packages if name not in named] == []
 
 
-def test_the_list_of_benchmarks_names_every_script_and_result_file() -> None:
-    folder = ROOT / "benchmarks"
-    listed = (folder / "README.md").read_text(encoding="utf-8")
-    assert [path.name for path in folder.glob("*.py") if path.name not in listed] == []
-    results = [path for path in (folder / "results").iterdir() if path.suffix == ".json"]
-    assert [path.name for path in results if path.name not in listed] == []
-
-
 def test_the_readme_stays_under_200_lines() -> None:
     assert len(README.splitlines()) < 200

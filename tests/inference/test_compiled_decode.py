@@ -9,7 +9,7 @@ import torch
 
 from transformer import DecoderOnlyTransformer
 from transformer.config import SamplingConfig
-from transformer.generation import generate, pad
+from transformer.inference.batch import generate_batch, pad
 from transformer.inference.compiled_decode import CompiledDecoder
 from transformer.kernels.int8 import quantise
 
@@ -22,8 +22,8 @@ def check(model: DecoderOnlyTransformer, backend: str) -> None:
     """Writes one text and three unequal ones over several windows, twice, so that the cache is used again."""
     compiled = CompiledDecoder(model, backend)
     for prompt, padding in [(TOKENS[:1], None), (TOKENS, PADDING), (TOKENS[1:2], None)]:
-        expected = model.generate(prompt, max_new_tokens=14, padding=padding)
-        assert torch.equal(generate(compiled, prompt, 14, SamplingConfig(), padding=padding), expected)
+        expected = generate_batch(model, prompt, 14, SamplingConfig(), padding=padding)
+        assert torch.equal(generate_batch(compiled, prompt, 14, SamplingConfig(), padding=padding), expected)
 
 
 @pytest.mark.parametrize("position", POSITIONS)
@@ -53,7 +53,7 @@ def test_texts_of_any_length_use_one_translation(tiny_model: Models) -> None:
     torch._dynamo.utils.counters.clear()
     compiled = CompiledDecoder(tiny_model(max_seq_len=24), "eager")
     for length in range(3, 8):
-        generate(compiled, TOKENS[1:2, :2], length, SamplingConfig())
+        generate_batch(compiled, TOKENS[1:2, :2], length, SamplingConfig())
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
@@ -65,5 +65,5 @@ def test_a_full_cache_and_the_models_mode_are_minded(tiny_model: Models) -> None
         compiled.next_logits(TOKENS[:1, :4], cache)
         with pytest.raises(ValueError, match="do not fit"):
             compiled.next_logits(TOKENS[:1, :1], cache)
-    generate(compiled, TOKENS[:1], 3, SamplingConfig())
+    generate_batch(compiled, TOKENS[:1], 3, SamplingConfig())
     assert model.training

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transformer import DecoderOnlyTransformer, ModelConfig, SamplingConfig
-from transformer.inference.text_stream import Writing, write
+from transformer.inference.text_stream import TextStream, generate_text
 from transformer.text import ByteTokenizer
 
 Models = Callable[..., DecoderOnlyTransformer]
@@ -36,8 +36,8 @@ class Parrot:
         return torch.nn.functional.one_hot(torch.tensor([next(self.said)]), 257).float() * 100
 
 
-def said(text: str, *stop: str, most: int = 1000) -> tuple[list[str], Writing]:
-    writing = Writing(Parrot(text), BYTES, ["x"], SamplingConfig(), most, stop=stop, use_cache=False)  # type: ignore[arg-type]
+def said(text: str, *stop: str, most: int = 1000) -> tuple[list[str], TextStream]:
+    writing = TextStream(Parrot(text), BYTES, ["x"], SamplingConfig(), most, stop=stop, use_cache=False)  # type: ignore[arg-type]
     return [piece for (piece,) in writing], writing
 
 
@@ -96,11 +96,11 @@ def test_a_prompt_in_a_batch_is_written_as_if_alone(
     tiny_model: Models, prompts: list[str], new: int, seed: int, stop: list[str], use_cache: bool
 ) -> None:
     model = byte_model(tiny_model)
-    together = Writing(model, BYTES, prompts, DRAWN, new, seeds=seed, stop=stop, use_cache=use_cache)
+    together = TextStream(model, BYTES, prompts, DRAWN, new, seeds=seed, stop=stop, use_cache=use_cache)
     pieces = ["".join(parts) for parts in zip(*together, strict=True)]
     assert pieces == together.texts
     for row, prompt in enumerate(prompts):
-        alone = Writing(model, BYTES, [prompt], DRAWN, new, seeds=[seed + row], stop=stop)
+        alone = TextStream(model, BYTES, [prompt], DRAWN, new, seeds=[seed + row], stop=stop)
         assert "".join(piece for (piece,) in alone) == together.texts[row]
         assert (alone.endings[0], alone.new_tokens[0]) == (together.endings[row], together.new_tokens[row])
 
@@ -112,19 +112,19 @@ def test_what_is_written_is_what_generate_gives(tiny_model: Models) -> None:
         generator=torch.Generator().manual_seed(5),
     )[0, 7:].tolist()  # fmt: skip
     expected = BYTES.decode(token for token in tokens if token != 256)
-    assert write(model, BYTES, "The cat", DRAWN, 30, seed=5) == expected
+    assert generate_text(model, BYTES, "The cat", DRAWN, 30, seed=5) == expected
 
 
 def test_an_empty_prompt_starts_from_end_of_text(tiny_model: Models) -> None:
     model = byte_model(tiny_model)
     greedy = model.generate(torch.tensor([[256]]), max_new_tokens=8, stop_ids=[256])[0, 1:].tolist()
-    writing = Writing(model, BYTES, [""], SamplingConfig(), 8)
+    writing = TextStream(model, BYTES, [""], SamplingConfig(), 8)
     assert list(writing)
     assert writing.tokens[0] == [token for token in greedy if token != 256]
 
 
 def test_tokens_of_the_prompt_that_the_model_never_sees_are_counted(tiny_model: Models) -> None:
-    writing = Writing(byte_model(tiny_model), BYTES, ["short", "x" * 13], DRAWN, 1)
+    writing = TextStream(byte_model(tiny_model), BYTES, ["short", "x" * 13], DRAWN, 1)
     assert (writing.prompt_tokens, writing.dropped) == ([5, 13], [0, 6])
 
 
@@ -133,18 +133,18 @@ def test_tokens_of_the_prompt_that_the_model_never_sees_are_counted(tiny_model: 
     [
         ([], {}, "at least one prompt"),
         (["a"], {"stop": ["b", ""]}, "stop string is empty"),
-        (["a", "b"], {"seeds": [1]}, "1 seeds do not fit 2 prompts"),
+        (["a", "b"], {"seeds": [1]}, "1 seeds for 2 prompts"),
     ],
 )
 def test_what_cannot_be_written_is_refused_before_anything_is(
     tiny_model: Models, prompts: list[str], settings_: dict[str, list[int]], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        Writing(byte_model(tiny_model), BYTES, prompts, DRAWN, 3, **settings_)  # type: ignore[arg-type]
+        TextStream(byte_model(tiny_model), BYTES, prompts, DRAWN, 3, **settings_)  # type: ignore[arg-type]
 
 
 def test_a_writing_that_is_given_up_keeps_what_it_has(tiny_model: Models) -> None:
-    writing = Writing(byte_model(tiny_model), BYTES, ["a"], DRAWN, 50, seeds=1)
+    writing = TextStream(byte_model(tiny_model), BYTES, ["a"], DRAWN, 50, seeds=1)
     steps: Iterator[list[str]] = iter(writing)
     shown = "".join(next(steps)[0] for _ in range(5))
     assert (writing.texts, writing.new_tokens) == ([shown], [5])

@@ -20,7 +20,8 @@ from transformer.config import SAMPLING_PRESETS, DataConfig, OptimizerConfig, Tr
 from transformer.generation import generate
 from transformer.interop.lesson_page import dequantised_model, script
 from transformer.planning.cost import cost, flops
-from transformer.sampling import entropy_bits, logits_to_probs
+from transformer.reporting.sampling_stages import entropy_bits
+from transformer.sampling import logits_to_probs
 from transformer.scheduler import lr_scale
 
 CHAPTERS = ["accumulate", "batch", "schedule", "runs", "cache", "work", "sampling"]

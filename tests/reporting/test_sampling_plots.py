@@ -10,7 +10,7 @@ import torch
 from transformer.config import SamplingConfig
 from transformer.reporting.run_plots import save
 from transformer.reporting.sampling_plots import as_label, draw_panel, draw_stages, shares
-from transformer.sampling import stages
+from transformer.reporting.sampling_stages import stages
 
 LOGITS = torch.tensor([8.0, 4.0, 2.0, 1.0, 1.0]).log()  # probabilities 8, 4, 2, 1 and 1 of 16
 

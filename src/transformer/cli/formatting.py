@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from transformer.cli.sampling_settings import unused_settings
 from transformer.config import SamplingConfig
 from transformer.planning.cost import readable
-from transformer.sampling import unused
 from transformer.training.events import StepMetrics
 
 
@@ -47,7 +47,7 @@ def describe(sampling: SamplingConfig) -> str:
     'strategy top_p, temperature 0.8, top_p 0.9'
     """
     values, default = sampling.to_dict(), SamplingConfig().to_dict()
-    silent = unused(sampling, values) + [
+    silent = unused_settings(sampling, values) + [
         name for name in ("min_p", "repetition_penalty") if values[name] == default[name]
     ]
     said = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in values.items()}

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from transformer.evaluation.statistics import DocumentScores
-from transformer.generation import evaluating
+from transformer.generation import eval_mode
 from transformer.loss import token_nats
 from transformer.model import DecoderOnlyTransformer
 
@@ -95,7 +95,7 @@ def score_documents(
     streams = [np.concatenate([[eot_id], np.asarray(tokens, np.int64)]) for tokens in documents]
     nats = torch.zeros(len(documents), dtype=torch.float64)
     device, scored = model.device, 0
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), eval_mode(model):
         for start in range(0, len(cuts), batch_size):
             inputs, counted, targets, owners = _batch(streams, cuts[start : start + batch_size], eot_id)
             hidden = model.hidden(inputs.to(device)).flatten(0, 1)[counted.to(device)]  # (N, C)

@@ -1,7 +1,7 @@
 """Pictures of a distribution over tokens, before and after each filter of sampling.
 
-Each list of stages, as sampling.stages returns it, is a row of panels that is read from left to right: blue bars are
-the distribution after the filter that the panel is named for, grey ones the distribution before it.
+Each list of stages, from sampling_stages.stages, is a row of panels, read from left to right: blue bars are the
+distribution after the filter that the panel is named for, grey bars the distribution before it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from transformer.sampling import FILTERS, entropy_bits
+from transformer.reporting.sampling_stages import STAGES, entropy_bits
 
 BEFORE, AFTER, REST, INK = "#d3d8e0", "#2f6db3", "#8fb1d9", "#333333"
 Stages = Sequence[tuple[str, Tensor]]
@@ -31,7 +31,7 @@ def draw_stages(rows: Sequence[Stages], name: Callable[[int], str], title: str, 
     labels = [as_label(name(int(token))) for token in top]
     if others := len(first) - len(top):
         labels.append(f"{others:,} others")
-    kinds = [kind for kind in FILTERS if any(kind_of(stage) == kind for row in rows for stage, _ in row)]
+    kinds = [kind for kind in STAGES if any(kind_of(stage) == kind for row in rows for stage, _ in row)]
     height = len(rows) * (0.21 * len(labels) + 0.75) + 0.5
     figure = Figure(figsize=(1.2 + 2.1 * len(kinds), height), layout="constrained", facecolor="white")
     grid = figure.subplots(len(rows), len(kinds), squeeze=False, sharey=True)

@@ -11,7 +11,7 @@ import torch
 
 from transformer.config import IGNORE, SAMPLING_PRESETS
 from transformer.evaluation.statistics import LossVariance
-from transformer.inference.text_stream import write
+from transformer.inference.text_stream import generate_text
 from transformer.model import DecoderOnlyTransformer
 from transformer.perplexity import Evaluation, evaluate_perplexity
 from transformer.training.events import EvalMetrics, Sample
@@ -53,7 +53,7 @@ def measured(trainer: Trainer, progress: Callable[[int, int], object]) -> EvalMe
 def written(trainer: Trainer, model: DecoderOnlyTransformer) -> Sample:
     """Returns what the model, which is the trainer's and whole, writes after the prompt that the config names."""
     config = trainer.config
-    text = write(
+    text = generate_text(
         model, trainer.data.tokenizer, config.sample_prompt, SAMPLING_PRESETS["balanced"], config.sample_tokens,
         seed=config.seed,
     )  # fmt: skip

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from tyro.conf import UseAppendAction
 
 from transformer.cli.formatting import describe
+from transformer.cli.sampling_settings import top_k_notice, unused_settings
 from transformer.config import SAMPLING_PRESETS, Config, ConfigError, SamplingConfig, near_miss, seed_problems
-from transformer.sampling import clamped, is_greedy, unused
+from transformer.sampling import is_greedy
 
 NEW_TOKENS = 200
 """Tokens to write where nothing else is said."""
@@ -80,9 +81,9 @@ class WritingOptions(Config):
         stop = "".join(f", up to {text!r}" for text in self.stop_texts)
         yield f"{describe(self.sampling)}, {seeds}, {length}{stop}"
         chosen, usual = self.sampling.to_dict(), preset_named(self.preset).to_dict()
-        for name in unused(self.sampling, [name for name in chosen if chosen[name] != usual[name]]):
+        for name in unused_settings(self.sampling, [name for name in chosen if chosen[name] != usual[name]]):
             yield f"{name} {chosen[name]} has no effect with strategy {self.sampling.strategy}"
-        if sentence := clamped(self.sampling, vocab_size):
+        if sentence := top_k_notice(self.sampling, vocab_size):
             yield sentence
         if self.num_samples > 1 and is_greedy(self.sampling):
             yield "greedy draws nothing: all samples of a prompt are the same"

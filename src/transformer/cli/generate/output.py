@@ -18,7 +18,7 @@ from rich.text import Text
 from transformer.cli.generate.options import WritingOptions
 from transformer.generation import window_start
 from transformer.inference.compiled_decode import CompiledDecoder
-from transformer.inference.text_stream import Writing
+from transformer.inference.text_stream import TextStream
 from transformer.training.checkpoint import LoadedModel
 
 ROWS = 32
@@ -92,7 +92,7 @@ class Pen:
     def _batch(self, options: WritingOptions, jobs: list[Job], room: int, stream: bool) -> list[Written]:
         prompts, seeds = [job.prompt for job in jobs], [job.seed for job in jobs]
         started = time.perf_counter()
-        writing = Writing(
+        writing = TextStream(
             self.model, self.loaded.tokenizer, prompts, options.sampling, room, seeds=seeds,
             stop=options.stop_texts,
         )  # fmt: skip

@@ -17,11 +17,12 @@ from transformer.cli.models import open_model
 from transformer.cli.options import parse
 from transformer.cli.sampling.distribution import PROMPT, fixed_distribution, model_distribution
 from transformer.cli.sampling.table import DRAWS, WHEN, columns_of, draws_of, results_of, table_of
+from transformer.cli.sampling_settings import top_k_notice
 from transformer.config import SAMPLING_PRESETS, ConfigError, SamplingConfig, seed_problems
-from transformer.inference.text_stream import write
+from transformer.inference.text_stream import generate_text
 from transformer.reporting.run_plots import save
 from transformer.reporting.sampling_plots import draw_stages
-from transformer.sampling import clamped, stages
+from transformer.reporting.sampling_stages import stages
 from transformer.training.checkpoint import LoadedModel
 
 
@@ -88,7 +89,7 @@ def main(arguments: Sequence[str]) -> None:
         about = f"What follows {PROMPT!r}? Twelve tokens, with probabilities made up for this demonstration."
         out.print(f"{about}\n")
         logits, text, name = fixed_distribution()
-    if limit := clamped(options.all_at_once(1.0), len(logits)):
+    if limit := top_k_notice(options.all_at_once(1.0), len(logits)):
         out.print(f"{limit}\n")
     compared = {heat: columns_of(logits, text, options.ways(heat), options.seed) for heat in options.temperatures}
     command = shlex.join(["main.py", "demo-sampling", *arguments])
@@ -126,6 +127,6 @@ def check(options: SamplingComparisonOptions) -> None:
 def continue_with_presets(out: Console, loaded: LoadedModel, opts: SamplingComparisonOptions) -> None:
     """Prints what each preset writes after the prompt, every time with the same seed."""
     for name, sampling in SAMPLING_PRESETS.items():
-        text = write(loaded.model, loaded.tokenizer, opts.prompt, sampling, opts.max_new_tokens, opts.seed)
+        text = generate_text(loaded.model, loaded.tokenizer, opts.prompt, sampling, opts.max_new_tokens, opts.seed)
         out.print(f"{name} ({describe(sampling)})", style="bold")
         out.print(Text(f"{opts.prompt}{text}\n"))

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from transformer.cli.sampling.distribution import Names, bar
 from transformer.config import SamplingConfig
-from transformer.sampling import draw, entropy_bits, logits_to_probs
+from transformer.reporting.sampling_stages import entropy_bits
+from transformer.sampling import logits_to_probs, sample
 
 ROWS, DRAWS = 12, 12
 WHEN = {
@@ -54,7 +55,7 @@ def columns_of(logits: Tensor, text: Tensor, ways: Mapping[str, SamplingConfig],
     columns = []
     for name, sampling in ways.items():
         probs = logits_to_probs(logits, sampling, text)  # (V,)
-        tokens = draw(probs.expand(DRAWS, -1), torch.Generator().manual_seed(seed))  # (DRAWS,)
+        tokens = sample(logits.expand(DRAWS, -1), sampling, torch.Generator().manual_seed(seed), text)  # (DRAWS,)
         columns.append(Column(name, sampling, probs, tokens.tolist()))
     return columns
 
