@@ -235,9 +235,9 @@ def test_m7_the_demo_trains_plots_evaluates_and_generates(
         "1. Train",
         "vocabulary 300",
         "epoch 1: train",
-        "2. Measure",
+        "2. Evaluate",
         "as unsure as among",
-        "3. Write",
+        "3. Generate",
         "JULIET:\n",
     ]
     places = [out.index(part) for part in parts]

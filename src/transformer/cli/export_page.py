@@ -19,57 +19,63 @@ from transformer.cli.options import parse
 from transformer.interop.lesson_page import dequantised_model, export, exported_bytes, script
 from transformer.training.checkpoint import LoadedModel
 
-LESSON = Path(__file__).resolve().parents[3] / "index.html"
 MODEL = "page/model.js"
 LARGEST_MB = 64
-"""Of the HTML file: about 45 million parameters. A browser opens that within seconds, and not much more."""
+"""Limit on the size of the HTML file, about 45 million parameters: a browser opens it within seconds."""
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Writes the lesson page with a model of yours inside."""
+    """Write the lesson page with a model of your own."""
 
     checkpoint: Path | None = None
-    """Which checkpoint to put in; best, or FOLDER/best: of the lowest validation loss. None: the latest."""
+    """The checkpoint to export; "best" or FOLDER/best: the one with the lowest validation loss. None: the latest."""
     out: Path = Path("page.html")
-    """The file to write: the whole page; or, for a name that ends in .js, the model alone."""
+    """The file to write: the whole page, or only the model if the name ends in .js."""
     measure: bool = False
-    """Measures the validation text before and after the rounding, and lets the page know."""
+    """Evaluate the model before and after rounding, and show the result on the page."""
 
 
 def main(arguments: Sequence[str]) -> None:
     options = parse(ExportOptions, arguments, "export-page")
     is_whole = options.out.suffix != ".js"
-    if is_whole and options.out.resolve() == LESSON:
+    if is_whole and options.out.resolve() == lesson_path():
         raise ValueError(f"--out {options.out} is the lesson page itself: give another name, for example page.html")
     loaded = open_model(options.checkpoint, "cpu")
     out = console()
     out.print(loaded.description, style="dim")
     expected = exported_bytes(loaded.config.model, loaded.tokenizer) + (len(page("").encode()) if is_whole else 0)
-    refuse_above_limit(expected, loaded)
+    check_size(expected, loaded)
     out.print(f"{options.out}: about {expected / 1e6:.2f} MB")
-    about = description(loaded)
-    exported = export(loaded.model, loaded.tokenizer, about)
+    exported = export(loaded.model, loaded.tokenizer, description(loaded))
     if options.measure:
         exported["about"] |= rounding(loaded, exported, out)
     model = script(exported)
     written = page(model) if is_whole else model
     options.out.write_text(written, encoding="utf-8", newline="\n")
-    out.print(f"{options.out}: written, {len(written.encode()) / 1e6:.2f} MB" + ("; open it" if is_whole else ""))
+    advice = "; open it in a browser" if is_whole else ""
+    out.print(f"{options.out}: written, {len(written.encode()) / 1e6:.2f} MB{advice}")
 
 
-def refuse_above_limit(expected: int, loaded: LoadedModel) -> None:
-    """Raises ValueError for a page that no browser would open with ease."""
+def lesson_path() -> Path:
+    """Returns the lesson page: transformer/lesson/ in an installed package, the repository's folder in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "lesson" / "index.html"
+    return installed if installed.is_file() else package.parents[1] / "index.html"
+
+
+def check_size(expected: int, loaded: LoadedModel) -> None:
+    """Raises ValueError for a page that is too large for a browser."""
     if expected > LARGEST_MB * 1e6:
         parameters = sum(loaded.model.parameter_counts().values())
         raise ValueError(
-            f"the page would be {expected / 1e6:.0f} MB for {parameters:,} parameters, and at most {LARGEST_MB} MB "
-            "opens well in a browser: choose a smaller model"
+            f"the page would be {expected / 1e6:.0f} MB for {parameters:,} parameters, and the limit is {LARGEST_MB} "
+            "MB, which a browser opens easily: choose a smaller model"
         )
 
 
 def description(loaded: LoadedModel) -> dict[str, Any]:
-    """Returns what the page may tell of the model: text, size, and how far it was trained."""
+    """Returns the facts about the model that the page shows: dataset, size, and training so far."""
     return {
         "dataset": Path(loaded.config.data.dataset).name,
         "encoding": loaded.tokenizer.name,
@@ -81,7 +87,7 @@ def description(loaded: LoadedModel) -> dict[str, Any]:
 
 
 def rounding(loaded: LoadedModel, exported: dict[str, Any], out: Console) -> dict[str, Any]:
-    """Returns and shows what rounding the weights costs on the held-out text, measured as `evaluate` does it."""
+    """Evaluates the model before and after rounding, as the evaluate command does; prints and returns the result."""
     documents = Texts(MeasureOptions()).of(loaded.config.data, loaded.tokenizer)
     found = {}
     for name, model in {"checkpoint": loaded.model, "rounded": dequantised_model(exported)}.items():
@@ -93,11 +99,12 @@ def rounding(loaded: LoadedModel, exported: dict[str, Any], out: Console) -> dic
     return {"validation": found}
 
 
-def page(model: str, lesson: Path = LESSON) -> str:
-    """Returns the lesson as one text: its scripts, styles and pictures inside, and `model` in place of its own.
+def page(model: str, lesson: Path | None = None) -> str:
+    """Returns the lesson as one text: its scripts, styles and pictures inlined, and `model` in place of its own.
 
-    Raises ValueError for a file that cannot stand inside.
+    Raises ValueError for a script that cannot be inlined.
     """
+    lesson = lesson or lesson_path()
 
     def read(name: str) -> str:
         return (lesson.parent / name).read_text(encoding="utf-8")
@@ -108,19 +115,19 @@ def page(model: str, lesson: Path = LESSON) -> str:
     def scripts(found: re.Match[str]) -> str:
         text = model if found[1] == MODEL else read(found[1])
         if re.search(r"</script|<!--", text, re.IGNORECASE):
-            raise ValueError(f"{found[1]} holds </script or <!--, which would end it inside a page: write it in parts")
+            raise ValueError(f"{found[1]} contains </script or <!--, which would end the script early: split the word")
         return f"<script>\n{text}</script>"
 
     def pictures(found: re.Match[str]) -> str:
         content = base64.b64encode((lesson.parent / found[2]).read_bytes()).decode("ascii")
         return f'{found[1]}="data:{mimetypes.guess_type(found[2])[0]};base64,{content}"'
 
-    inside: dict[str, Callable[[re.Match[str]], str]] = {
+    inlined: dict[str, Callable[[re.Match[str]], str]] = {
         r'<link rel="stylesheet" href="((?:page|assets)/[^"]+)">': styles,
         r'\b(src|href)="((?:page|assets)/[^"]+\.(?:png|svg))"': pictures,
         r'<script src="((?:page|assets)/[^"]+)"></script>': scripts,
     }
     text = lesson.read_text(encoding="utf-8")
-    for pattern, replacement in inside.items():
+    for pattern, replacement in inlined.items():
         text = re.sub(pattern, replacement, text)
     return text
