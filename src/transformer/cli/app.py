@@ -13,6 +13,10 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
+from transformer.cli.console import is_out_of_memory, one_line, rank_prefix
+from transformer.cli.options import program
+from transformer.config import near_miss
+
 Command = Callable[[Sequence[str]], None]
 COMMANDS = {
     "demo": ("transformer.cli.demo", "train, plot, evaluate and generate offline on Shakespeare, in minutes"),
@@ -35,24 +39,37 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command that the first argument names; returns the exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    from transformer.cli.options import program
+    """Runs the command that the first argument names; returns the exit status.
 
+    Without arguments it shows a menu at a terminal, and the help text elsewhere.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages; PyTorch reads this at its first allocation
+    if not arguments and _is_at_terminal():
+        from transformer.cli.menu import choose
+
+        try:
+            arguments = choose()
+        except (KeyboardInterrupt, EOFError):
+            return 130
+        if not arguments:
+            return 0
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help", "help"):
         print(f"usage: {program()} COMMAND [OPTIONS]\n")
         print("\n".join(f"  {command:<15} {about}" for command, (_, about) in COMMANDS.items()))
         print(f"\nOptions of a command: {program()} COMMAND --help")
         return 0
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages; PyTorch reads this at its first allocation
-    from transformer.config import near_miss
-
     if name not in COMMANDS:
         meant = near_miss(name, COMMANDS)
         print(f"error: there is no command {name!r}{meant} (see {program()} --help)", file=sys.stderr)
         return 2
     return run(importlib.import_module(COMMANDS[name][0]).main, arguments[1:])
+
+
+def _is_at_terminal() -> bool:
+    """Whether a user can answer: standard input and standard output are both terminals."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
 def run(command: Command, arguments: Sequence[str]) -> int:
@@ -61,8 +78,6 @@ def run(command: Command, arguments: Sequence[str]) -> int:
     Under torchrun it does not return but ends the process. Python's normal exit destroys the interpreter while threads
     of the process group may still run, and occasionally one of them aborts a run that has succeeded.
     """
-    from transformer.cli.console import rank_prefix
-
     try:
         status = _status(command, arguments)
     except SystemExit as stop:
@@ -77,8 +92,6 @@ def run(command: Command, arguments: Sequence[str]) -> int:
 
 
 def _status(command: Command, arguments: Sequence[str]) -> int:
-    from transformer.cli.console import is_out_of_memory, one_line, rank_prefix
-
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without a character shows "?" in its place
     try:
