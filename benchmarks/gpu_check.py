@@ -34,7 +34,8 @@ from transformer.attention import explicit_attention, fused_attention
 from transformer.config import PRESETS, DataConfig, ModelConfig, TrainConfig
 from transformer.data.contracts import TextData
 from transformer.dataset import TokenDocuments
-from transformer.loss import plain_loss, tiled_loss
+from transformer.kernels.tiled_loss import tiled_loss
+from transformer.loss import next_token_loss as plain_loss
 from transformer.planning.cost import flops
 from transformer.planning.hardware import device_peak, utilisation
 from transformer.text import load_tokenizer

@@ -10,6 +10,7 @@ import torch
 from transformer import DecoderOnlyTransformer, ModelConfig, SamplingConfig
 from transformer.inference.batch import BatchModel, generate_batch, pad
 from transformer.inference.compiled_decode import CompiledDecoder
+from transformer.inference.padding import next_logits
 from transformer.kernels.int8 import quantise
 
 PROMPTS = [[1, 2, 3, 4, 5], [6, 7, 8], [9]]
@@ -34,7 +35,8 @@ def logits_of(model: BatchModel, steps: int, use_cache: bool) -> torch.Tensor:
     found = []
     for step in range(steps):
         unread = tokens if cache is None else tokens[:, cache.length :]
-        found.append(model.next_logits(unread, cache, padding).float())
+        read = next_logits if isinstance(model, DecoderOnlyTransformer) else type(model).next_logits
+        found.append(read(model, unread, cache, padding).float())
         tokens = torch.cat([tokens, tokens.new_full((len(tokens), 1), step)], 1)
     return torch.stack(found)
 

@@ -4,8 +4,8 @@
     python benchmarks/gradient_filtering.py --steps 6 --more-steps 2 --rounds 1 --out trial.json
 
 After some training most of 100,277 probabilities are next to nothing. On GPUs, Cut Cross-Entropy (arXiv 2411.09009)
-skips blocks of the table in which none reaches 2^-12. Here the same is tried in the tiles of transformer/loss.py, on
-the quick preset's shape after some training on the bundled plays in cl100k_base:
+skips blocks of the table in which none reaches 2^-12. Here the same is tried in the tiles of
+kernels/tiled_loss.py, on the quick preset's shape after some training on the bundled plays in cl100k_base:
 
     skip d_weight    in the second walk: tiles that hold less than the threshold of every position's probability
     skip mix         in the first walk too: there the running sum, which only grows, stands for the whole one
@@ -43,10 +43,10 @@ import torch
 from machine import machine, typed_command
 from torch import Tensor
 
-from transformer import loss
 from transformer.config import IGNORE, PRESETS, DataConfig
 from transformer.data.open import open_dataset
 from transformer.dataset import PackedBatches, TokenDocuments
+from transformer.kernels import tiled_loss as loss
 from transformer.model import DecoderOnlyTransformer
 from transformer.optimizer import build_optimizers, set_learning_rate
 from transformer.perplexity import evaluate_perplexity

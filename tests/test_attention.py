@@ -13,8 +13,9 @@ from torch import Tensor
 
 from transformer.attention import (
     CausalSelfAttention,
+    Context,
+    attention_weights,
     causal_mask,
-    document_mask,
     explicit_attention,
     fused_attention,
 )
@@ -26,8 +27,7 @@ Configs = Callable[..., ModelConfig]
 
 SIZES = [(5, 5), (1, 1), (1, 6), (3, 7)]  # T queries, S keys
 GROUPS = [(4, 4), (4, 2), (4, 1)]  # heads, key and value heads
-PACKED = st.lists(st.integers(0, 3), min_size=1, max_size=12)
-"""Rows of documents, 0 being end-of-text: empty documents, lone ones and cut ones among them."""
+CONTEXT = Context(torch.arange(5))
 
 
 def random_qkv(
@@ -45,9 +45,10 @@ def mask_called(name: str, queries: int, keys: int, heads: int) -> Tensor | None
     if name == "bool":
         scattered = torch.rand(queries, keys, generator=torch.Generator().manual_seed(1)) < 0.5
         return (scattered | torch.eye(keys, dtype=torch.bool)[keys - queries :]) & causal_mask(queries, keys)
-    if name == "documents":
-        packed = torch.randint(3, (2, keys), generator=torch.Generator().manual_seed(4))
-        return document_mask(packed, end_of_text=0)[:, :, keys - queries :]
+    if name == "documents":  # the last two keys of the second row form a document
+        document = torch.arange(keys).expand(2, keys).clamp(max=1) * torch.tensor([[0], [1]])  # (2, S)
+        same = document[:, None, keys - queries :, None] == document[:, None, None, :]  # (2, 1, T, S)
+        return same & causal_mask(queries, keys)
     if name == "alibi":
         return alibi_bias(alibi_slopes(heads).double(), queries, keys)
     return torch.randn(2, 1, queries, keys, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -101,60 +102,6 @@ def test_explicit_and_fused_agree_for_any_shape(
 ) -> None:
     qkv = random_qkv(queries, before + queries, kv_heads * groups, kv_heads, batch, width, seed)
     assert_equal_in_output_and_gradients(qkv, mask_called(mask, queries, before + queries, kv_heads * groups))
-
-
-def test_the_document_mask_by_hand() -> None:
-    rows = torch.tensor([[7, 0, 5, 6, 0], [0, 0, 4, 4, 4]])  # documents 7, 0 5 6 and 0; an empty one and 0 4 4 4
-    first, second = document_mask(rows, end_of_text=0)[:, 0].int().tolist()
-    assert first == [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 0, 0, 0, 1]]
-    assert second == [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 1, 1, 1, 1]]
-
-
-@given(PACKED)
-@settings(max_examples=50)
-def test_a_query_sees_a_key_unless_an_end_of_text_stands_after_it_up_to_the_query(row: list[int]) -> None:
-    mask = document_mask(torch.tensor([row]), end_of_text=0)
-    assert mask.shape == (1, 1, len(row), len(row))
-    for query, seen in enumerate(mask[0, 0].tolist()):
-        # An end-of-text is seen from the document that it begins, and itself sees nothing before it.
-        assert seen == [key <= query and 0 not in row[key + 1 : query + 1] for key in range(len(row))]
-
-
-@given(length=st.integers(1, 12), begins=st.booleans())
-def test_the_document_mask_of_one_document_is_the_causal_mask(length: int, begins: bool) -> None:
-    row = torch.ones(1, length, dtype=torch.int64)
-    row[0, 0] = 0 if begins else 1
-    assert torch.equal(document_mask(row, end_of_text=0)[0, 0], causal_mask(length, length))
-
-
-@given(
-    rows=st.lists(st.integers(0, 2**12 - 1), min_size=1, max_size=3), length=st.integers(1, 12), seed=st.integers(0, 99)
-)
-@settings(max_examples=50)
-def test_explicit_and_fused_agree_for_any_documents(rows: list[int], length: int, seed: int) -> None:
-    ends = torch.tensor([[row >> place & 1 for place in range(length)] for row in rows])  # 1: an end-of-text
-    qkv = random_qkv(length, length, 4, 2, batch=len(rows), seed=seed)
-    assert_equal_in_output_and_gradients(qkv, document_mask(ends, end_of_text=1))
-
-
-def test_an_end_of_text_attends_to_itself_alone() -> None:
-    row = torch.tensor([[5, 6, 0, 7, 8]])
-    q, k, v = random_qkv(5, 5, 4, 2, batch=1)
-    out, weights = explicit_attention(q, k, v, document_mask(row, end_of_text=0))
-    assert weights[0, :, 2].tolist() == [[0, 0, 1, 0, 0]] * 4
-    torch.testing.assert_close(out[:, :, 2], v.repeat_interleave(2, dim=1)[:, :, 2], rtol=0, atol=1e-12)
-    assert (weights[0, :, 4, 2:] > 0).all()  # the document that it begins sees it
-
-
-def test_no_gradient_flows_from_a_document_into_the_one_before() -> None:
-    row = torch.tensor([[5, 6, 0, 7, 8]])
-    qkv = random_qkv(5, 5, 4, 2, batch=1)
-    out = fused_attention(*qkv, document_mask(row, end_of_text=0))
-    for gradient in torch.autograd.grad(out[:, :, 2:].sum(), qkv):
-        assert gradient.isfinite().all()
-        assert (gradient[:, :, :2] == 0).all()
-    (values,) = torch.autograd.grad(fused_attention(*qkv, document_mask(row, end_of_text=0)).sum(), qkv[2])
-    assert (values != 0).any(-1).all()  # every value is seen by somebody
 
 
 @pytest.mark.parametrize(("queries", "keys"), SIZES)
@@ -229,9 +176,9 @@ def test_dropout_drops_weights_and_keeps_their_mean() -> None:
 def test_dropout_acts_in_training_only(tiny_config: Configs) -> None:
     attention = CausalSelfAttention(tiny_config(dropout=0.5), layer=0)
     x = torch.randn(1, 5, 16)
-    assert not torch.equal(attention(x), attention(x))
+    assert not torch.equal(attention(x, CONTEXT), attention(x, CONTEXT))
     attention.eval()
-    torch.testing.assert_close(attention(x), attention(x), rtol=0, atol=0)
+    torch.testing.assert_close(attention(x, CONTEXT), attention(x, CONTEXT), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("kv_heads", "width"), [(4, 48), (2, 32), (1, 24)])
@@ -252,23 +199,20 @@ def test_heads_are_put_back_side_by_side(tiny_config: Configs) -> None:
     x = torch.randn(2, 5, 16, dtype=torch.float64)
     q, k, v = attention.project(x)
     heads = [explicit_attention(q[:, [h]], k[:, [h]], v[:, [h]])[0][:, 0] for h in range(4)]
-    torch.testing.assert_close(attention(x), torch.cat(heads, -1) @ attention.out.weight.T, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        attention(x, CONTEXT), torch.cat(heads, -1) @ attention.out.weight.T, rtol=1e-9, atol=1e-9
+    )
 
 
 def test_without_bias_nothing_constant_is_added(tiny_config: Configs) -> None:
     attention = CausalSelfAttention(tiny_config(bias=False), layer=0)
     assert [name for name, _ in attention.named_parameters()] == ["qkv.weight", "out.weight"]
-    assert (attention(torch.zeros(1, 3, 16)) == 0).all()
+    assert (attention(torch.zeros(1, 3, 16), CONTEXT) == 0).all()
 
 
-def test_recording_collects_the_weights_and_changes_no_output(tiny_config: Configs) -> None:
-    attention = CausalSelfAttention(tiny_config(num_kv_heads=2), layer=0).double()
-    x = torch.randn(2, 5, 16, dtype=torch.float64)
-    plain = attention(x)
-    attention.recorded = []
-    torch.testing.assert_close(attention(x), plain, rtol=1e-9, atol=1e-9)
-    (weights,) = attention.recorded
-    assert weights.shape == (2, 4, 5, 5)
+def test_the_weights_of_explicit_attention_are_attention_weights() -> None:
+    q, k, v = random_qkv(3, 5, 4, 2)
+    assert torch.equal(explicit_attention(q, k, v)[1], attention_weights(q, k))
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2])
@@ -282,6 +226,6 @@ def test_prefill_and_decode_are_one_path(tiny_config: Configs, kv_heads: int, ro
     parts = []
     for start, end in [(0, 4), (4, 5), (5, 8)]:  # prefill, decode, a chunk
         here = None if table is None else table[:, start:end]
-        parts.append(attention(x[:, start:end], here, cache=cache))
+        parts.append(attention(x[:, start:end], Context(torch.arange(start, end), here), cache))
         cache.advance(end - start)
-    torch.testing.assert_close(torch.cat(parts, 1), attention(x, table), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(torch.cat(parts, 1), attention(x, Context(torch.arange(8), table)), rtol=1e-9, atol=1e-9)

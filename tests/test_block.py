@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from transformer.attention import Context
 from transformer.block import Block, norm
 from transformer.config import ModelConfig
 
 Configs = Callable[..., ModelConfig]
+CONTEXT = Context(torch.arange(5))
 
 
 def layernorm_by_hand(x: Tensor, eps: float) -> Tensor:
@@ -55,9 +57,9 @@ def test_a_constant_vector_divides_by_no_zero(tiny_config: Configs) -> None:
 def test_the_norm_stands_before_each_part_and_the_parts_add(tiny_config: Configs, kind: str) -> None:
     block = Block(tiny_config(norm=kind), layer=0).double()
     x = torch.randn(2, 5, 16, dtype=torch.float64)
-    middle = x + block.attention(block.attention_norm(x))
+    middle = x + block.attention(block.attention_norm(x), CONTEXT)
     expected = middle + block.feedforward(block.feedforward_norm(middle))
-    torch.testing.assert_close(block(x), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(block(x, CONTEXT), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_block_that_writes_nothing_passes_the_stream_on_whole(tiny_config: Configs) -> None:
@@ -66,7 +68,7 @@ def test_a_block_that_writes_nothing_passes_the_stream_on_whole(tiny_config: Con
         nn.init.zeros_(projection.weight)
         nn.init.zeros_(projection.bias)
     x = torch.randn(2, 5, 16, requires_grad=True)
-    out = block(x)
+    out = block(x, CONTEXT)
     torch.testing.assert_close(out, x, rtol=0, atol=0)
     (gradient,) = torch.autograd.grad(out.sum(), x)
     torch.testing.assert_close(gradient, torch.ones_like(x), rtol=0, atol=1e-6)
@@ -75,5 +77,5 @@ def test_a_block_that_writes_nothing_passes_the_stream_on_whole(tiny_config: Con
 def test_dropout_never_zeroes_the_stream_itself(tiny_config: Configs) -> None:
     block = Block(tiny_config(dropout=0.9), layer=0)
     x = torch.randn(8, 5, 16)
-    unchanged = (block(x) == x).float().mean().item()  # both corrections dropped: 0.9 * 0.9
+    unchanged = (block(x, CONTEXT) == x).float().mean().item()  # both corrections dropped: 0.9 * 0.9
     assert 0.7 < unchanged < 0.9

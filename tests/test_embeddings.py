@@ -20,7 +20,7 @@ Configs = Callable[..., ModelConfig]
 def test_a_token_gets_its_row_of_the_table_plus_its_position(tiny_config: Configs) -> None:
     embeddings = Embeddings(tiny_config())
     assert embeddings.position is not None
-    x = embeddings(torch.tensor([[3, 5], [5, 3]]), past=4)
+    x = embeddings(torch.tensor([[3, 5], [5, 3]]), torch.arange(4, 6))
     rows, places = embeddings.token.weight, embeddings.position.weight
     expected = torch.stack([torch.stack([rows[3] + places[4], rows[5] + places[5]]),
                             torch.stack([rows[5] + places[4], rows[3] + places[5]])])  # fmt: skip
@@ -31,7 +31,7 @@ def test_a_token_gets_its_row_of_the_table_plus_its_position(tiny_config: Config
 def test_positions_that_act_in_attention_add_nothing_here(tiny_config: Configs, position: str) -> None:
     embeddings = Embeddings(tiny_config(position=position))
     tokens = torch.tensor([[1, 2, 1]])
-    torch.testing.assert_close(embeddings(tokens), embeddings.token.weight[tokens], rtol=0, atol=0)
+    torch.testing.assert_close(embeddings(tokens, torch.arange(3)), embeddings.token.weight[tokens], rtol=0, atol=0)
     assert [name for name, _ in embeddings.named_parameters()] == ["token.weight"]
 
 
@@ -40,7 +40,7 @@ def test_sinusoidal_positions_are_added_and_not_trained(tiny_config: Configs) ->
     embeddings = Embeddings(config)
     tokens = torch.tensor([[1, 2, 1]])
     expected = embeddings.token.weight[tokens] + sinusoidal_table(config.max_seq_len, config.d_model)[2:5]
-    torch.testing.assert_close(embeddings(tokens, past=2), expected, rtol=0, atol=0)
+    torch.testing.assert_close(embeddings(tokens, torch.arange(2, 5)), expected, rtol=0, atol=0)
     assert list(embeddings.state_dict()) == ["token.weight"]
 
 
@@ -125,11 +125,11 @@ def test_alibi_bias_is_slope_times_distance_and_never_looks_ahead(queries: int, 
 def test_dropout_zeroes_token_vectors_in_training_only(tiny_config: Configs) -> None:
     embeddings = Embeddings(tiny_config(dropout=0.5, d_model=64))
     tokens = torch.arange(12)[None]
-    dropped = (embeddings(tokens) == 0).float().mean().item()
+    dropped = (embeddings(tokens, tokens) == 0).float().mean().item()
     assert 0.4 < dropped < 0.6
-    assert not (embeddings.eval()(tokens) == 0).any()
+    assert not (embeddings.eval()(tokens, tokens) == 0).any()
 
 
 def test_a_token_outside_the_vocabulary_is_an_error(tiny_config: Configs) -> None:
     with pytest.raises(IndexError):
-        Embeddings(tiny_config())(torch.tensor([[17]]))
+        Embeddings(tiny_config())(torch.tensor([[17]]), torch.arange(1))

@@ -91,8 +91,16 @@ def test_max_length_counts_the_prompt_and_max_new_tokens_only_what_is_new(tiny_m
     assert model.generate(PROMPT, max_new_tokens=5).shape == (2, 8)
     assert model.generate(PROMPT, max_length=100, max_new_tokens=2).shape == (2, 5)
     assert torch.equal(model.generate(PROMPT, max_length=3), PROMPT)
-    assert torch.equal(model.generate(PROMPT, max_length=1), PROMPT)
     assert torch.equal(model.generate(PROMPT, max_new_tokens=0), PROMPT)
+
+
+def test_a_prompt_longer_than_max_length_and_two_limits_at_once_are_refused(tiny_model: Models) -> None:
+    """The prompt was once returned as it was, in silence."""
+    model = model_of(tiny_model)
+    with pytest.raises(ValueError, match="the prompt has 3 tokens, more than max_length=1: raise max_length"):
+        model.generate(PROMPT, max_length=1)
+    with pytest.raises(ValueError, match="max_length=9 and max_new_tokens=2 are both given"):
+        model.generate(PROMPT, max_length=9, max_new_tokens=2)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

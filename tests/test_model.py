@@ -9,22 +9,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from transformer import ConfigError, DecoderOnlyTransformer, KVCache, ModelConfig
-from transformer.attention import document_mask
 from transformer.config import IGNORE, PRESETS
-from transformer.loss import plain_loss
+from transformer.loss import next_token_loss
 
 Configs = Callable[..., ModelConfig]
 Models = Callable[..., DecoderOnlyTransformer]
 
 POSITIONS = ["learned", "sinusoidal", "rotary", "alibi"]
 TOKENS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8, 2, 8, 1, 8]])
-END = 16
-DOCUMENTS = [[3, 1, 4], [END], [END, 1, 5], [END, 9, 2, 6, 5]]
-"""The first and the last are cut by the ends of their row, as documents are; the second is empty."""
-PACKED = torch.tensor([[token for document in DOCUMENTS for token in document]])
 
 
 @pytest.mark.parametrize("position", POSITIONS)
@@ -193,150 +187,8 @@ def test_the_loss_is_the_cross_entropy_of_the_logits(tiny_model: Models, vocab_s
 def test_the_loss_equals_the_plain_one_from_hidden_vectors(tiny_model: Models) -> None:
     model = tiny_model()
     nats, _ = model.loss(TOKENS, TOKENS)
-    expected, _ = plain_loss(model.hidden(TOKENS).flatten(0, 1), model.head.weight, TOKENS.flatten())
+    expected, _ = next_token_loss(model.hidden(TOKENS).flatten(0, 1), model.head.weight, TOKENS.flatten())
     torch.testing.assert_close(nats, expected, rtol=0, atol=1e-9)
-
-
-# Documents in one row
-
-
-def masked_hidden(model: DecoderOnlyTransformer, tokens: torch.Tensor) -> torch.Tensor:
-    return model.hidden(tokens, mask=document_mask(tokens, END))
-
-
-def nats_of(model: DecoderOnlyTransformer, tokens: torch.Tensor, place: int, end_of_text: int | None) -> torch.Tensor:
-    """The loss of the token at `place` alone, in every row."""
-    targets = torch.full_like(tokens, IGNORE)
-    targets[:, place - 1] = tokens[:, place]
-    return model.loss(tokens, targets, end_of_text)[0]
-
-
-@given(
-    documents=st.lists(st.lists(st.integers(0, END - 1), max_size=3), min_size=2, max_size=3), data=st.data(),
-    position=st.sampled_from(POSITIONS),
-)  # fmt: skip
-@settings(max_examples=40)
-def test_tokens_of_an_earlier_document_change_nothing_in_a_later_one(
-    tiny_model: Models, documents: list[list[int]], data: st.DataObject, position: str
-) -> None:
-    model = tiny_model(position=position, num_kv_heads=2)
-    tokens = torch.tensor([[token for document in documents for token in [*document, END]]])
-    changed, start = tokens.clone(), len(documents[0])  # at its end-of-text the second document begins
-    for place in range(start):
-        changed[0, place] = data.draw(st.integers(0, END))
-    torch.testing.assert_close(
-        masked_hidden(model, changed)[:, start:], masked_hidden(model, tokens)[:, start:], rtol=0, atol=1e-10
-    )
-
-
-@pytest.mark.parametrize("position", POSITIONS)
-def test_any_token_of_an_earlier_document_changes_no_loss_of_a_later_one_nor_of_its_first_token(
-    tiny_model: Models, position: str
-) -> None:
-    model = tiny_model(position=position)
-    for start in (place for place, token in enumerate(PACKED[0].tolist()) if token == END):
-        losses = [nats_of(model, PACKED, place, END) for place in range(start + 1, PACKED.shape[1])]
-        for place in range(start):
-            changed = PACKED.clone()
-            changed[0, place] = 8  # in place of an end-of-text too: two earlier documents become one
-            found = [nats_of(model, changed, later, END) for later in range(start + 1, PACKED.shape[1])]
-            torch.testing.assert_close(found, losses, rtol=0, atol=1e-10)
-
-
-@pytest.mark.parametrize("position", POSITIONS)
-def test_an_earlier_document_shows_without_the_mask_and_in_the_loss_of_the_end_of_text_after_it(
-    tiny_model: Models, position: str
-) -> None:
-    model, changed = tiny_model(position=position), PACKED.clone()
-    changed[0, 0] = 8
-    for place in (5, PACKED.shape[1] - 1):  # the first token of a document, and its last
-        assert not torch.allclose(nats_of(model, changed, place, None), nats_of(model, PACKED, place, None), atol=1e-4)
-    assert not torch.allclose(nats_of(model, changed, 3, END), nats_of(model, PACKED, 3, END), atol=1e-4)
-
-
-@pytest.mark.parametrize("position", ["rotary", "alibi"])
-def test_a_document_and_the_end_of_text_before_it_are_read_as_if_they_stood_alone(
-    tiny_model: Models, position: str
-) -> None:
-    model = tiny_model(position=position, num_kv_heads=2)
-    alone = torch.cat([model.hidden(torch.tensor([document])) for document in DOCUMENTS], dim=1)
-    # The table of rotations is rounded to float32, so that distances are equal to seven digits only.
-    exact = 1e-5 if position == "rotary" else 1e-10
-    torch.testing.assert_close(masked_hidden(model, PACKED), alone, rtol=0, atol=exact)
-    assert not torch.allclose(model.hidden(PACKED), alone, atol=1e-3)
-
-
-@pytest.mark.parametrize("position", ["learned", "sinusoidal"])
-def test_absolute_positions_count_on_through_the_row(tiny_model: Models, position: str) -> None:
-    model = tiny_model(position=position)
-    alone = torch.cat([model.hidden(torch.tensor([document])) for document in DOCUMENTS], dim=1)
-    found, first = masked_hidden(model, PACKED), len(DOCUMENTS[0])
-    torch.testing.assert_close(found[:, :first], alone[:, :first], rtol=0, atol=1e-10)
-    assert not torch.allclose(found[:, first:], alone[:, first:], atol=1e-3)
-
-
-@pytest.mark.parametrize("position", POSITIONS)
-@pytest.mark.parametrize("first", [5, END])
-def test_one_document_in_the_row_is_no_mask_exactly(tiny_model: Models, position: str, first: int) -> None:
-    model = tiny_model(position=position, num_kv_heads=2)
-    tokens, targets = TOKENS.clone(), TOKENS.roll(-1, 1)
-    tokens[:, 0] = first
-    torch.testing.assert_close(masked_hidden(model, tokens), model.hidden(tokens), rtol=0, atol=1e-12)
-    parameters = list(model.parameters())
-    masked, plain = (model.loss(tokens, targets, end_of_text)[0] for end_of_text in (END, None))
-    torch.testing.assert_close(
-        [masked, *torch.autograd.grad(masked, parameters)], [plain, *torch.autograd.grad(plain, parameters)],
-        rtol=0, atol=1e-11,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("position", POSITIONS)
-def test_explicit_and_fused_agree_on_the_loss_of_documents(tiny_model: Models, position: str) -> None:
-    model = tiny_model(position=position, num_kv_heads=2)
-    parameters, found = list(model.parameters()), []
-    for recorded in (None, []):  # a list to record in takes the explicit way
-        for block in model.layers:
-            block.attention.recorded = recorded
-        nats, _ = model.loss(PACKED, PACKED.roll(-1, 1), END)
-        found.append([nats, *torch.autograd.grad(nats, parameters)])
-    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("position", POSITIONS)
-def test_every_parameter_gets_a_gradient_from_documents(tiny_model: Models, position: str) -> None:
-    model = tiny_model(position=position)
-    model.loss(PACKED, PACKED.roll(-1, 1), END)[0].backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
-        assert (parameter.grad != 0).any(), name
-
-
-@pytest.mark.parametrize("position", POSITIONS)
-def test_a_mask_goes_with_a_cache(tiny_model: Models, position: str) -> None:
-    model, mask = tiny_model(position=position), document_mask(PACKED, END)  # (1, 1, 12, 12)
-    cache = KVCache.allocate(model.config, 1, dtype=torch.float64)
-    parts = [model.hidden(PACKED[:, a:b], cache, mask[:, :, a:b, :b]) for a, b in [(0, 3), (3, 4), (4, 9), (9, 12)]]
-    torch.testing.assert_close(torch.cat(parts, 1), masked_hidden(model, PACKED), rtol=0, atol=1e-10)
-
-
-@pytest.mark.parametrize("position", POSITIONS)
-@pytest.mark.parametrize("end_of_text", [END, None])
-def test_attention_always_takes_the_fused_kernel(tiny_model: Models, position: str, end_of_text: int | None) -> None:
-    """ALiBi's bias once had three dimensions, for which PyTorch's attention takes its slow way on a CPU."""
-    model = tiny_model(position=position, num_kv_heads=2)
-    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-        model.loss(PACKED, PACKED, end_of_text)
-        cache = KVCache.allocate(model.config, 1, dtype=torch.float64)
-        for start, end in [(0, 4), (4, 5), (5, 9)]:
-            model.hidden(PACKED[:, start:end], cache)
-
-
-def test_rows_are_masked_each_by_its_own_documents(tiny_model: Models) -> None:
-    model = tiny_model(position="alibi")
-    rows = torch.cat([PACKED, PACKED.flip(1), torch.full_like(PACKED, 3)])
-    alone = torch.cat([masked_hidden(model, row[None]) for row in rows])
-    torch.testing.assert_close(masked_hidden(model, rows), alone, rtol=1e-10, atol=1e-10)
 
 
 def test_a_config_and_its_settings_build_the_same_model(tiny_config: Configs) -> None:
@@ -381,7 +233,7 @@ def test_positions_that_follow_from_the_config_are_not_saved(tiny_config: Config
     for position in POSITIONS:
         names = set(DecoderOnlyTransformer(tiny_config(position=position)).state_dict())
         assert ("embeddings.position.weight" in names) == (position == "learned")
-        assert not {"rotary", "slopes", "embeddings.waves"} & names
+        assert not {"rotary", "slopes", "embeddings.sinusoids"} & names
 
 
 @pytest.mark.parametrize("position", POSITIONS)
@@ -394,15 +246,13 @@ def test_attention_weights_are_one_matrix_a_layer_and_head(tiny_model: Models, p
         torch.testing.assert_close(layer.sum(-1), torch.ones(2, 4, 8, dtype=torch.float64), rtol=0, atol=1e-12)
         assert (layer.triu(1) == 0).all()
         assert not layer.requires_grad
-    assert all(block.attention.recorded is None for block in model.layers)
     torch.testing.assert_close(model(TOKENS), before, rtol=0, atol=0)
 
 
-def test_attention_weights_stop_recording_after_an_error(tiny_model: Models) -> None:
+def test_attention_weights_beyond_max_seq_len_are_refused(tiny_model: Models) -> None:
     model = tiny_model()
     with pytest.raises(ValueError, match="max_seq_len"):
         model.attention_weights(torch.zeros(1, 13, dtype=torch.int64))
-    assert all(block.attention.recorded is None for block in model.layers)
 
 
 @given(st.integers(1, 3), st.integers(1, 12), st.sampled_from(POSITIONS))

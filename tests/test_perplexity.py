@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from transformer import DecoderOnlyTransformer
 from transformer.config import IGNORE
+from transformer.data.document_mask import document_mask
 from transformer.dataset import validation_rows
 from transformer.perplexity import (
     Evaluation,
@@ -102,7 +103,7 @@ def test_documents_are_kept_apart_where_end_of_text_is_given(tiny_model: Models)
     inputs, targets = rows_of(100)
     assert (inputs[:, 1:-1] == 16).any()
     kept_apart = evaluate_perplexity(model, inputs, targets, batch_size=2, end_of_text=16)
-    assert kept_apart.nats == pytest.approx(model.loss(inputs, targets, end_of_text=16)[0].item(), rel=1e-12)
+    assert kept_apart.nats == pytest.approx(model.loss(inputs, targets, document_mask(inputs, 16))[0].item(), rel=1e-12)
     assert kept_apart.nats != pytest.approx(evaluate_perplexity(model, inputs, targets).nats, rel=1e-3)
 
 

@@ -37,6 +37,7 @@ from transformer.training.events import (
     Sample,
     StepMetrics,
 )
+from transformer.training_utils import Objective
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "two", "red", "hens", "run", "up", "the", "hill"]
 TIMES = {"seconds", "tokens_per_second", "memory_bytes", "checkpoint"}
@@ -243,7 +244,7 @@ def test_documents_are_kept_apart_in_training_and_validation_if_so_configured(
     trainer.objective.register_forward_pre_hook(lambda _, batch: seen.append(batch))
     trainer.train_step()
     tokens, targets = (torch.cat(parts) for parts in zip(*seen, strict=True))
-    masked_nats, plain_nats = (model.loss(tokens, targets, end)[0].item() for end in ends)
+    masked_nats, plain_nats = (Objective(model, end)(tokens, targets)[0].item() for end in ends)
     assert masked_nats != pytest.approx(plain_nats, rel=1e-4)
     expected = (masked_nats if mask_documents else plain_nats) / tokens.numel()
     assert trainer.report().loss == pytest.approx(expected, rel=1e-5)

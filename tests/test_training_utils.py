@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from transformer import DecoderOnlyTransformer
 from transformer.config import IGNORE
+from transformer.data.document_mask import document_mask
 from transformer.training_utils import Objective, accumulate_gradients, clip_gradients, count_targets
 
 Models = Callable[..., DecoderOnlyTransformer]
@@ -106,7 +107,7 @@ def test_the_objective_keeps_attention_within_documents_where_it_knows_end_of_te
     tokens = torch.tensor([[5, 6, 16, 7, 8, 9]])
     batch = (tokens, tokens.roll(-1, 1))
     masked, plain = Objective(model, end_of_text=16)(*batch)[0], Objective(model)(*batch)[0]
-    torch.testing.assert_close(masked, model.loss(*batch, end_of_text=16)[0], rtol=0, atol=0)
+    torch.testing.assert_close(masked, model.loss(*batch, document_mask(tokens, 16))[0], rtol=0, atol=0)
     torch.testing.assert_close(plain, model.loss(*batch)[0], rtol=0, atol=0)
     assert not torch.allclose(masked, plain, rtol=1e-3)
 

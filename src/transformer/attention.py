@@ -71,6 +71,7 @@ Read before: embeddings.py. Next: kv_cache.py, feedforward.py.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -78,14 +79,22 @@ from torch import Tensor, nn
 
 from transformer.config import ModelConfig
 from transformer.embeddings import rotate
-from transformer.kernels.cpu_linear import Linear
-from transformer.kernels.dropout import Dropout
-from transformer.kernels.dropout import dropout as drop
 from transformer.kv_cache import KVCache
 
 
+class Context(NamedTuple):
+    """What every block must know about the tokens besides their vectors; model.context() prepares it once."""
+
+    positions: Tensor
+    """(T,) or (B, T) int64: the position of each token in its text."""
+    rotary: Tensor | None = None
+    """Cosines and sines for rotary positions, (2, ..., T, D), which broadcasts over the heads."""
+    mask: Tensor | None = None
+    """Broadcasts to (B, H, T, S): True where a query may attend, or numbers to add to the scores. None: causal."""
+
+
 def causal_mask(queries: int, keys: int, device: torch.device | None = None) -> Tensor:
-    """Returns (T, S) bool, True where a query may look, the last query aligned with the last key.
+    """Returns (T, S) bool, True where a query may attend; the last query is aligned with the last key.
 
     >>> causal_mask(2, 4).int().tolist()
     [[1, 1, 1, 0], [1, 1, 1, 1]]
@@ -93,31 +102,14 @@ def causal_mask(queries: int, keys: int, device: torch.device | None = None) -> 
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
-def document_mask(tokens: Tensor, end_of_text: int) -> Tensor:
-    """Returns (B, 1, T, T) bool for tokens (B, T) int64: causal, and True only within a document.
-
-    An end-of-text begins the next document. By hand, with 0 for end-of-text, the documents 5 and 0 7 8:
-
-    >>> document_mask(torch.tensor([[5, 0, 7, 8]]), end_of_text=0).int().tolist()
-    [[[[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 1]]]]
-    """
-    document = (tokens == end_of_text).cumsum(1)  # (B, T): how many documents began up to each token
-    same = document[:, None, :, None] == document[:, None, None, :]  # (B, 1, T, T)
-    return same & causal_mask(tokens.shape[1], tokens.shape[1], tokens.device)
-
-
-def padding_mask(padding: Tensor, queries: int, keys: int) -> Tensor:
-    """Returns (B, 1, T, S) bool: causal, and True only for keys right of the row's filler, padding (B,) int64.
-
-    Filler sees itself, since softmax needs something to share out; nobody else does. By hand, one filler of three:
-
-    >>> padding_mask(torch.tensor([1]), queries=3, keys=3).int().tolist()
-    [[[[1, 0, 0], [0, 1, 0], [0, 1, 1]]]]
-    """
-    key = torch.arange(keys, device=padding.device)
-    query = key[keys - queries :, None]  # (T, 1)
-    text = key >= padding[:, None, None, None]  # (B, 1, 1, S)
-    return (key <= query) & text | (key == query)
+def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Returns softmax(q k^T / sqrt(D) + mask), (B, H, T, S): each row sums to 1. Arguments as in explicit_attention."""
+    k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # (B, H, S, D): neighbouring query heads share a key head
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, H, T, S)
+    if mask is None:
+        mask = causal_mask(q.shape[-2], k.shape[-2], q.device)  # (T, S)
+    scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+    return scores.softmax(dim=-1)
 
 
 def explicit_attention(
@@ -125,42 +117,30 @@ def explicit_attention(
 ) -> tuple[Tensor, Tensor]:
     """Scaled dot-product attention, step by step: arXiv 1706.03762, equation 1.
 
-    q (B, H, T, D); k and v (B, K, S, D), H a multiple of K. mask broadcasts to (B, H, T, S): True where a query may
-    look, or numbers to add to the scores; None is causal. `dropout` is the share of weights dropped.
-    Returns out (B, H, T, D) and weights (B, H, T, S), each row summing to 1.
+    q (B, H, T, D); k and v (B, K, S, D), H a multiple of K; mask as in Context. `dropout` is the probability that a
+    weight is dropped. Returns the output (B, H, T, D) and the weights before dropout (B, H, T, S).
     """
-    groups = q.shape[1] // k.shape[1]
-    k = k.repeat_interleave(groups, dim=1)  # (B, H, S, D)
-    v = v.repeat_interleave(groups, dim=1)  # (B, H, S, D)
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, H, T, S)
-    if mask is None:
-        mask = causal_mask(q.shape[-2], k.shape[-2], q.device)
-    scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
-    weights = scores.softmax(dim=-1)  # (B, H, T, S)
-    out = drop(weights, dropout) @ v  # (B, H, T, D)
-    return out, weights
+    weights = attention_weights(q, k, mask)  # (B, H, T, S)
+    v = v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)  # (B, H, S, D)
+    return F.dropout(weights, dropout) @ v, weights
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
-    """Same arguments and result as explicit_attention, without the weights: PyTorch's fused kernels."""
-    if dropout and q.device.type == "cpu":  # no fused kernel drops weights there
-        return explicit_attention(q, k, v, mask, dropout)[0]
+    """The same output from PyTorch's fused kernels, which never store the (T, S) weights."""
     queries, keys = q.shape[-2], k.shape[-2]
-    is_causal = mask is None and queries == keys
-    if mask is None and 1 < queries < keys:  # a single query sees every key and needs no mask
+    if mask is None and 1 < queries < keys:  # is_causal aligns to the top left: right for T == S only
         mask = causal_mask(queries, keys, q.device)
     if mask is not None and mask.is_floating_point():
-        mask = mask.to(q.dtype)
-    return F.scaled_dot_product_attention(
-        q, k, v, mask, dropout, is_causal, enable_gqa=q.shape[1] != k.shape[1]
-    )  # (B, H, T, D)
+        mask = mask.to(q.dtype)  # autocast lowers the precision of q, but not of the mask
+    is_causal = mask is None and queries == keys  # a single query may attend to every key and needs no mask
+    is_grouped = q.shape[1] != k.shape[1]
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, enable_gqa=is_grouped)
 
 
 class CausalSelfAttention(nn.Module):
-    """Multi-head attention of a text with itself; x (B, T, C) -> (B, T, C).
+    """Multi-head attention of a text to itself; x (B, T, C) -> (B, T, C).
 
-    `rotary` (2, T, D) turns queries and keys; `mask` is as in explicit_attention; with a `cache`, the keys and
-    values of earlier calls are seen too. `layer` says which part of the cache is this module's.
+    With a `cache`, queries also attend to the keys and values of earlier calls. `layer` is this module's index in it.
     """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
@@ -168,34 +148,24 @@ class CausalSelfAttention(nn.Module):
         self.layer = layer
         self.heads, self.kv_heads, self.head_dim = config.num_heads, config.kv_heads, config.head_dim
         width = (config.num_heads + 2 * config.kv_heads) * config.head_dim
-        self.qkv = Linear(config.d_model, width, bias=config.bias)
-        self.out = Linear(config.d_model, config.d_model, bias=config.bias)
-        self.dropout = Dropout(config.dropout)
-        self.recorded: list[Tensor] | None = None  # a list here collects the weights; see model.attention_weights
+        self.qkv = nn.Linear(config.d_model, width, bias=config.bias)
+        self.out = nn.Linear(config.d_model, config.d_model, bias=config.bias)
+        self.dropout = nn.Dropout(config.dropout)
+        self.attend = fused_attention
 
-    def forward(
-        self,
-        x: Tensor,
-        rotary: Tensor | None = None,
-        mask: Tensor | None = None,
-        cache: KVCache | None = None,
-    ) -> Tensor:
-        q, k, v = self.project(x)
-        if rotary is not None:
-            q, k = rotate(q, rotary), rotate(k, rotary)
+    def forward(self, x: Tensor, context: Context, cache: KVCache | None = None) -> Tensor:
+        q, k, v = self.project(x, context.rotary)
         if cache is not None:
             k, v = cache.update(self.layer, k, v)  # (B, K, S, D), earlier tokens first
         dropout = self.dropout.p if self.training else 0.0
-        if self.recorded is None:
-            mixed = fused_attention(q, k, v, mask, dropout)  # (B, H, T, D)
-        else:
-            mixed, weights = explicit_attention(q, k, v, mask, dropout)
-            self.recorded.append(weights)
-        mixed = mixed.transpose(1, 2).flatten(2)  # (B, T, C), heads side by side
-        return self.dropout(self.out(mixed))  # type: ignore[no-any-return]
+        heads = self.attend(q, k, v, context.mask, dropout)  # (B, H, T, D)
+        x = heads.transpose(1, 2).flatten(2)  # (B, T, C): the heads side by side
+        return self.dropout(self.out(x))
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns q (B, H, T, D) and k, v (B, K, T, D), the heads cut from one product."""
+    def project(self, x: Tensor, rotary: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns q (B, H, T, D) and k, v (B, K, T, D), q and k rotated if positions are rotary."""
         heads = self.qkv(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, H + 2K, T, D)
         q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        if rotary is not None:
+            q, k = rotate(q, rotary), rotate(k, rotary)
         return q, k, v

@@ -49,13 +49,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from transformer.attention import CausalSelfAttention
+from transformer.attention import CausalSelfAttention, Context
 from transformer.config import ModelConfig
 from transformer.feedforward import FeedForward
 from transformer.kv_cache import KVCache
 
 
-def norm(config: ModelConfig) -> nn.Module:
+def norm(config: ModelConfig) -> nn.LayerNorm | nn.RMSNorm:
     """Returns the kind of norm that the config names, over the last dimension (C)."""
     if config.norm == "rmsnorm":
         return nn.RMSNorm(config.d_model, eps=config.norm_eps)
@@ -63,7 +63,7 @@ def norm(config: ModelConfig) -> nn.Module:
 
 
 class Block(nn.Module):
-    """One layer of the model; x (B, T, C) -> (B, T, C). The other arguments are attention's."""
+    """One layer of the model; x (B, T, C) -> (B, T, C). `layer` is its index, which the cache needs."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -72,12 +72,6 @@ class Block(nn.Module):
         self.feedforward_norm = norm(config)
         self.feedforward = FeedForward(config)
 
-    def forward(
-        self,
-        x: Tensor,
-        rotary: Tensor | None = None,
-        mask: Tensor | None = None,
-        cache: KVCache | None = None,
-    ) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), rotary, mask, cache)
-        return x + self.feedforward(self.feedforward_norm(x))  # type: ignore[no-any-return]
+    def forward(self, x: Tensor, context: Context, cache: KVCache | None = None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), context, cache)  # gather from other tokens
+        return x + self.feedforward(self.feedforward_norm(x))  # compute with what was gathered

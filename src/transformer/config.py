@@ -241,6 +241,8 @@ class TrainConfig(Config):
     """auto takes CUDA, then MPS, then the CPU."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Numbers that matrix products read; auto: bfloat16 on CUDA, float16 where it lacks that, float32 elsewhere."""
+    kernels: Literal["auto", "plain"] = "auto"
+    """auto: faster versions of loss, dropout and linear layers where they pay. plain: the code of the core files."""
     activation_checkpointing: bool = False
     """Keeps only the input of each block and computes the rest again in backward: less memory, a third more work."""
     compile: bool = False

@@ -63,48 +63,46 @@ import torch
 from torch import Tensor, nn
 
 from transformer.config import ModelConfig
-from transformer.kernels.dropout import Dropout
 
 
 class Embeddings(nn.Module):
-    """Token vectors, plus position vectors where the kind of position adds them.
+    """Token vectors, plus position vectors for the kinds of position that add them.
 
-    tokens (B, T) int64 -> (B, T, C). `past` is how many tokens of the same text came before these; `positions`, (B, T)
-    int64, says where each token stands, where that differs from row to row.
+    tokens (B, T) int64, positions (T,) or (B, T) int64 -> (B, T, C).
     """
+
+    sinusoids: Tensor | None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.token = nn.Embedding(config.vocab_size, config.d_model)
-        self.position: nn.Embedding | None = None
-        self.waves: Tensor | None
-        if config.position == "learned":
-            self.position = nn.Embedding(config.max_seq_len, config.d_model)
-        table = sinusoidal_table(config.max_seq_len, config.d_model) if config.position == "sinusoidal" else None
-        self.register_buffer("waves", table, persistent=False)
-        self.dropout = Dropout(config.dropout)
+        self.position = nn.Embedding(config.max_seq_len, config.d_model) if config.position == "learned" else None
+        sinusoidal = config.position == "sinusoidal"
+        table = sinusoidal_table(config.max_seq_len, config.d_model) if sinusoidal else None  # (max_seq_len, C)
+        self.register_buffer("sinusoids", table, persistent=False)  # follows from the config, so no checkpoint has it
+        self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, tokens: Tensor, past: int = 0, positions: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
         x = self.token(tokens)  # (B, T, C)
-        table = self.position.weight if self.position is not None else self.waves
-        if table is not None:
-            at = slice(past, past + tokens.shape[1]) if positions is None else positions
-            x = x + table[at]  # (T, C), the same for every row of the batch, or (B, T, C)
-        return self.dropout(x)  # type: ignore[no-any-return]
+        if self.position is not None:
+            x = x + self.position(positions)  # (T, C), the same for every row of the batch, or (B, T, C)
+        if self.sinusoids is not None:
+            x = x + self.sinusoids[positions]  # as above
+        return self.dropout(x)
 
 
 def sinusoidal_table(max_len: int, d_model: int) -> Tensor:
-    """Returns the fixed waves of arXiv 1706.03762, section 3.5: (max_len, d_model) float32, sines at even columns."""
+    """Returns the sinusoidal encoding of arXiv 1706.03762, section 3.5: (max_len, C) float32, sines in even columns."""
     frequencies = 10_000.0 ** (-torch.arange(0, d_model, 2).double() / d_model)  # (C/2,)
     angles = torch.arange(max_len).double()[:, None] * frequencies  # (max_len, C/2)
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2).float()  # (max_len, C)
 
 
 def rotary_table(max_len: int, head_dim: int, theta: float) -> Tensor:
-    """Returns cosines and sines of every rotation, (2, max_len, head_dim) float32.
+    """Returns the cosines and sines of every rotation angle, (2, max_len, D) float32.
 
-    Number i is paired with number i + head_dim/2, as in Llama, so each angle stands there twice. The paper pairs
-    neighbours; the two differ by a fixed reordering of the columns, which the projections learn anyway.
+    Number i is paired with number i + D/2, as in Llama, so each angle occurs twice. The paper pairs neighbours instead;
+    that is a fixed reordering of the columns, which the learned projections absorb.
     """
     frequencies = theta ** (-torch.arange(0, head_dim, 2).double() / head_dim)  # (D/2,)
     angles = torch.arange(max_len).double()[:, None] * frequencies  # (max_len, D/2)
@@ -113,29 +111,27 @@ def rotary_table(max_len: int, head_dim: int, theta: float) -> Tensor:
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turns each pair of the last dimension by its angle: x (..., T, D), table (2, T, D) -> (..., T, D)."""
+    """Rotates each pair of x (..., T, D) by its angle; table (2, ..., T, D) holds cosines and sines."""
     cos, sin = table.to(x.dtype)
-    first, second = x.chunk(2, dim=-1)
-    quarter_turn = torch.cat([-second, first], dim=-1)  # (a, b) -> (-b, a)
-    turned: Tensor = x * cos + quarter_turn * sin
-    return turned
+    a, b = x.chunk(2, dim=-1)  # (..., T, D/2) each: the first and the second numbers of all pairs
+    return x * cos + torch.cat([-b, a], dim=-1) * sin  # (a cos - b sin, b cos + a sin)
 
 
 def alibi_slopes(num_heads: int) -> Tensor:
-    """Returns each head's penalty for a distance of one token, (num_heads,) float32; arXiv 2108.12409, section 3.
+    """Returns each head's penalty for a distance of one token, (H,) float32; arXiv 2108.12409, section 3.
 
-    For a power of two the slopes are 2^(-8/H), 2^(-16/H), ... down to 2^-8. Otherwise the series of the next lower
-    power is completed by every second slope of the next higher one, as its authors do.
+    If H is a power of two, the slopes are 2^(-8/H), 2^(-16/H), ... down to 2^-8. Otherwise the authors take the series
+    of the next lower power of two and add every second slope of the next higher one.
     """
     power = 2 ** math.floor(math.log2(num_heads))
     slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
-    between = [2 ** (-4 * (i + 1) / power) for i in range(0, 2 * power, 2)]
+    between = [2 ** (-4 * (2 * i + 1) / power) for i in range(power)]
     return torch.tensor(slopes + between[: num_heads - power])
 
 
 def alibi_bias(slopes: Tensor, queries: int, keys: int) -> Tensor:
-    """Returns what ALiBi adds to the scores, (H, T, S): -slope * distance, and -inf where the key lies ahead."""
-    query_at = torch.arange(keys - queries, keys, device=slopes.device)[:, None]  # (T, 1)
-    distance = query_at - torch.arange(keys, device=slopes.device)  # (T, S), negative ahead
+    """Returns the numbers that ALiBi adds to the scores, (H, T, S): -slope * distance, or -inf for a later key."""
+    query = torch.arange(keys - queries, keys, device=slopes.device)[:, None]  # (T, 1): the last query is the last key
+    distance = query - torch.arange(keys, device=slopes.device)  # (T, S), negative for a later key
     bias = -slopes[:, None, None] * distance  # (H, T, S)
     return bias.masked_fill(distance < 0, -math.inf)

@@ -45,28 +45,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transformer.config import ModelConfig
-from transformer.kernels.cpu_linear import Linear
-from transformer.kernels.dropout import Dropout
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "swiglu": F.silu,
+    "swiglu": F.silu,  # applied to the gate
 }
 
 
 class FeedForward(nn.Module):
-    """Widen, bend, return, for each token on its own; x (B, T, C) -> (B, T, C)."""
+    """The same two-layer network for each token on its own; x (B, T, C) -> (B, T, C)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.up = Linear(config.d_model, config.d_ff, bias=config.bias)
-        self.gate: Linear | None = None
-        if config.activation == "swiglu":
-            self.gate = Linear(config.d_model, config.d_ff, bias=config.bias)
-        self.down = Linear(config.d_ff, config.d_model, bias=config.bias)
-        self.dropout = Dropout(config.dropout)
+        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
+        gated = config.activation == "swiglu"
+        self.gate = nn.Linear(config.d_model, config.d_ff, bias=config.bias) if gated else None
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
+        self.dropout = nn.Dropout(config.dropout)
         self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,4 +71,4 @@ class FeedForward(nn.Module):
             hidden = self.activation(self.up(x))  # (B, T, d_ff)
         else:
             hidden = self.activation(self.gate(x)) * self.up(x)  # (B, T, d_ff)
-        return self.dropout(self.down(hidden))  # type: ignore[no-any-return]
+        return self.dropout(self.down(hidden))  # (B, T, C)

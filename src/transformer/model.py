@@ -52,24 +52,22 @@ loss.py, then generation.py or trainer.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from transformer.attention import causal_mask, document_mask, padding_mask
+from transformer.attention import Context, attention_weights
 from transformer.block import Block, norm
 from transformer.config import ModelConfig, SamplingConfig
 from transformer.embeddings import Embeddings, alibi_bias, alibi_slopes, rotary_table
 from transformer.generation import generate
-from transformer.kernels.cpu_linear import Linear
 from transformer.kv_cache import KVCache
 from transformer.loss import next_token_loss
 
-PREFILL_CHUNK = 512
-"""Tokens of a prompt that are read at once: more are no faster, and hold more activations."""
+DEFAULT_LENGTH = 100
+"""Tokens that generate() returns unless told otherwise, prompt included."""
 
 
 class DecoderOnlyTransformer(nn.Module):
@@ -87,28 +85,26 @@ class DecoderOnlyTransformer(nn.Module):
         super().__init__()
         if config is not None and settings:
             raise TypeError(f"give a config or settings, not both: {', '.join(settings)}")
-        self.config = config.check() if config is not None else ModelConfig.from_dict(settings)
-        config = self.config
+        self.config = config = config.check() if config is not None else ModelConfig.from_dict(settings)
         with torch.device(device) if device is not None else torch.device(torch.get_default_device()):
             self.embeddings = Embeddings(config)
             self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
             self.final_norm = norm(config)
-            self.head = Linear(config.d_model, config.vocab_size, bias=False)
+            self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
             if config.tie_embeddings:
                 self.head.weight = self.embeddings.token.weight
-            rotary = config.position == "rotary"
-            table = rotary_table(config.max_seq_len, config.head_dim, config.rope_theta) if rotary else None
+            is_rotary = config.position == "rotary"
+            table = rotary_table(config.max_seq_len, config.head_dim, config.rope_theta) if is_rotary else None
             slopes = alibi_slopes(config.num_heads) if config.position == "alibi" else None
-        self.activation_checkpointing = False
-        """Whether training keeps only the blocks' inputs and computes the rest again in backward."""
         self.register_buffer("rotary", table, persistent=False)
         self.register_buffer("slopes", slopes, persistent=False)
+        self.next_token_loss: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] = next_token_loss
         self.initialise()
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.final_norm.weight.device  # type: ignore[return-value]
+        return self.final_norm.weight.device
 
     @property
     def layers(self) -> list[Block]:
@@ -123,90 +119,76 @@ class DecoderOnlyTransformer(nn.Module):
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
         for block in self.layers:
-            for projection in (block.attention.out, block.feedforward.down):
+            for projection in (block.attention.out, block.feedforward.down):  # the two that write to the stream
                 nn.init.normal_(projection.weight, std=0.02 / math.sqrt(2 * self.config.num_layers))
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """Returns the logits of the next token at every position: tokens (B, T) int64 -> (B, T, V)."""
-        return self.head(self.hidden(tokens, cache))  # type: ignore[no-any-return]
+        return self.head(self.hidden(tokens, cache))
 
-    def hidden(
+    def hidden(self, tokens: Tensor, cache: KVCache | None = None, context: Context | None = None) -> Tensor:
+        """Returns the vectors that the output projection reads: tokens (B, T) int64 -> (B, T, C).
+
+        With a cache, the tokens continue its text, and it is advanced by T. Errors are those of context().
+        """
+        context = self.context(tokens, cache) if context is None else context
+        x = self.embeddings(tokens, context.positions)  # (B, T, C)
+        for block in self.blocks:
+            x = block(x, context, cache)  # (B, T, C)
+        if cache is not None:
+            cache.advance(tokens.shape[1])
+        return self.final_norm(x)
+
+    def context(
         self,
         tokens: Tensor,
         cache: KVCache | None = None,
         mask: Tensor | None = None,
-        padding: Tensor | None = None,
-    ) -> Tensor:
-        """Returns what the output projection reads: tokens (B, T) int64 -> (B, T, C), after the final norm.
+        positions: Tensor | None = None,
+    ) -> Context:
+        """Returns what all blocks share: positions, rotations, and the mask.
 
-        With a cache, the tokens continue what it holds, and it is advanced by T. `mask` is bool, causal itself and
-        broadcasts to (B, H, T, S): True where a query may look; None is all that came before. `padding` (B,) int64 says
-        how many tokens at the left of each row, cached ones included, are filler that nobody sees and no position
-        counts: what comes out for them has no meaning. ValueError beyond max_seq_len, for tokens of another shape, and
-        for mask and padding together.
+        `mask` is bool, causal itself, and broadcasts to (B, H, T, S): True where a query may attend; None allows all
+        earlier tokens. `positions` (B, T) int64 is needed if rows do not all begin at position 0. Raises ValueError for
+        tokens of another shape than (B, T), and if they end beyond max_seq_len.
         """
         if tokens.ndim != 2:
             raise ValueError(f"tokens have shape {tuple(tokens.shape)}, not (batch, tokens): add a batch dimension")
         past = 0 if cache is None else cache.length
-        new = tokens.shape[1]
-        end = past + new
+        new, end = tokens.shape[1], past + tokens.shape[1]
         if end > self.config.max_seq_len:
             raise ValueError(f"{end} tokens do not fit the context of max_seq_len={self.config.max_seq_len}")
-        positions = None
-        if padding is not None:
-            if mask is not None:
-                raise ValueError("mask and padding cannot be given together")
-            columns = torch.arange(past, end, device=tokens.device)
-            positions = (columns - padding[:, None]).clamp(min=0)  # (B, T)
-            mask = padding_mask(padding, new, end)  # (B, 1, T, S)
-        rotary = None
-        if self.rotary is not None:  # (2, T, D), or (2, B, 1, T, D)
-            rotary = self.rotary[:, past:end] if positions is None else self.rotary[:, positions][:, :, None]
+        if positions is None:
+            positions = torch.arange(past, end, device=tokens.device)  # (T,)
+        rotary = (
+            None if self.rotary is None else self.rotary[:, positions].unsqueeze(-3)
+        )  # (2, 1, T, D), (2, B, 1, T, D)
         if self.slopes is not None:
-            # Given three dimensions, PyTorch's attention takes its slow way on a CPU.
-            bias = alibi_bias(self.slopes, new, end)[None]  # (1, H, T, S)
+            bias = alibi_bias(self.slopes, new, end)[None]  # (1, H, T, S): with 3 dimensions SDPA is slow on a CPU
             mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)  # (1 or B, H, T, S)
-        elif mask is None and 1 < new < end:
-            mask = causal_mask(new, end, tokens.device)  # (T, S), made once for all layers
-        x = self.embeddings(tokens, past, positions)  # (B, T, C)
-        recompute = self.activation_checkpointing and self.training and torch.is_grad_enabled()
-        for block in self.blocks:
-            if recompute:
-                x = checkpoint(block, x, rotary, mask, use_reentrant=False)
-            else:
-                x = block(x, rotary, mask, cache)  # (B, T, C)
-        if cache is not None:
-            cache.advance(new)
-        return self.final_norm(x)  # type: ignore[no-any-return]
+        return Context(positions, rotary, mask)
 
-    def next_logits(self, tokens: Tensor, cache: KVCache | None = None, padding: Tensor | None = None) -> Tensor:
-        """Returns the logits that follow the last token only: tokens (B, T) -> (B, V). `padding` is as in hidden().
-
-        With a cache, a long prompt is read PREFILL_CHUNK tokens at a time, so that what is held for it stays small.
-        """
-        *earlier, last = tokens.split(PREFILL_CHUNK if cache is not None else max(1, tokens.shape[1]), dim=1)
-        for chunk in earlier:
-            self.hidden(chunk, cache, padding=padding)
-        return self.head(self.hidden(last, cache, padding=padding)[:, -1])  # type: ignore[no-any-return]
+    def next_logits(self, tokens: Tensor, cache: KVCache | None = None, context: Context | None = None) -> Tensor:
+        """Returns the logits that follow the last token only: tokens (B, T) int64 -> (B, V)."""
+        return self.head(self.hidden(tokens, cache, context)[:, -1])
 
     def allocate_cache(self, batch_size: int, max_len: int | None = None) -> KVCache:
         """Returns an empty cache where the model is, for max_len tokens a row (default: the whole context)."""
         dtype = self.embeddings.token.weight.dtype
         return KVCache.allocate(self.config, batch_size, max_len, self.device, dtype)
 
-    def loss(self, tokens: Tensor, targets: Tensor, end_of_text: int | None = None) -> tuple[Tensor, Tensor]:
-        """Returns the summed loss in nats and the number of targets counted; tokens and targets (B, T) int64.
+    def loss(self, tokens: Tensor, targets: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Returns the summed loss in nats and the number of targets counted, both (); tokens, targets (B, T) int64.
 
-        Given the id of end-of-text, which begins a document, attention stays within documents.
+        `mask` is as in context().
         """
-        mask = None if end_of_text is None else document_mask(tokens, end_of_text)  # (B, 1, T, T)
-        hidden = self.hidden(tokens, mask=mask)  # (B, T, C)
-        return next_token_loss(hidden.flatten(0, 1), self.head.weight, targets.flatten())
+        hidden = self.hidden(tokens, context=self.context(tokens, mask=mask))  # (B, T, C)
+        return self.next_token_loss(hidden.flatten(0, 1), self.head.weight, targets.flatten())
 
     def generate(
         self,
         start_tokens: Tensor,
-        max_length: int = 100,
+        max_length: int = DEFAULT_LENGTH,
         sampling_strategy: str = "greedy",
         use_cache: bool = True,
         *,
@@ -221,32 +203,38 @@ class DecoderOnlyTransformer(nn.Module):
     ) -> Tensor:
         """Continues each row of start_tokens (B, T) int64; returns (B, length) ids, prompt included.
 
-        `max_length` counts the prompt, `max_new_tokens` only what is new and wins where both are given. The cache
-        changes speed, never output. See generation.py for stop_ids, generator and
-        the context limit, sampling.py for the other settings, and inference/batch.py for prompts of unequal length.
+        `max_length` counts the prompt, `max_new_tokens` only the new tokens; give one of them. The cache changes speed,
+        never output. generation.py explains stop_ids and generator, sampling.py the other settings. Raises ValueError
+        for a prompt longer than max_length, and if both limits are given.
         """
+        if max_new_tokens is None:
+            max_new_tokens = max_length - start_tokens.shape[1]
+            if max_new_tokens < 0:
+                raise ValueError(
+                    f"the prompt has {start_tokens.shape[1]} tokens, more than max_length={max_length}: "
+                    "raise max_length, or give max_new_tokens"
+                )
+        elif max_length != DEFAULT_LENGTH:
+            raise ValueError(f"max_length={max_length} and max_new_tokens={max_new_tokens} are both given: give one")
         sampling = SamplingConfig.from_dict(
             {
                 "strategy": sampling_strategy, "temperature": temperature, "top_k": top_k, "top_p": top_p,
                 "min_p": min_p, "repetition_penalty": repetition_penalty,
             }
         )  # fmt: skip
-        if max_new_tokens is None:
-            max_new_tokens = max(0, max_length - start_tokens.shape[1])
         return generate(self, start_tokens, max_new_tokens, sampling, stop_ids, use_cache, generator)
 
     @torch.no_grad()
     def attention_weights(self, tokens: Tensor) -> list[Tensor]:
-        """Returns what every layer attends to, one (B, H, T, T) tensor a layer, each row summing to 1."""
-        recorded: list[Tensor] = []
+        """Returns the attention weights of every layer, (B, H, T, T) each; tokens (B, T) int64."""
+        context = self.context(tokens)
+        x = self.embeddings(tokens, context.positions)  # (B, T, C)
+        found = []
         for block in self.layers:
-            block.attention.recorded = recorded
-        try:
-            self.hidden(tokens)
-        finally:
-            for block in self.layers:
-                block.attention.recorded = None
-        return recorded
+            q, k, _ = block.attention.project(block.attention_norm(x), context.rotary)
+            found.append(attention_weights(q, k, context.mask))  # (B, H, T, T)
+            x = block(x, context)
+        return found
 
     def parameter_counts(self) -> dict[str, int]:
         """Returns the number of trained parameters by part; shared ones count once, where they come first."""

@@ -66,6 +66,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transformer.config import IGNORE
+from transformer.data.document_mask import document_mask
 from transformer.generation import eval_mode
 from transformer.model import DecoderOnlyTransformer
 
@@ -116,7 +117,9 @@ def evaluate_perplexity(
     with torch.no_grad(), eval_mode(model):
         batches = zip(inputs.split(batch_size), targets.split(batch_size), strict=True)
         for number, (rows, wanted) in enumerate(batches, start=1):
-            batch_nats, count = model.loss(rows.to(device), wanted.to(device), end_of_text)
+            rows, wanted = rows.to(device), wanted.to(device)
+            mask = None if end_of_text is None else document_mask(rows, end_of_text)
+            batch_nats, count = model.loss(rows, wanted, mask)
             nats += batch_nats.double().cpu()
             tokens += int(count)
             if on_batch is not None:

@@ -82,6 +82,8 @@ from transformer.data.contracts import DataState, TextData
 from transformer.dataset import PackedBatches
 from transformer.distributed import sharded_checkpoint as sharded_state
 from transformer.distributed.processes import Dist
+from transformer.kernels import accelerate
+from transformer.kernels.activation_checkpointing import checkpoint_activations
 from transformer.model import DecoderOnlyTransformer
 from transformer.optimizer import build_optimizers, set_learning_rate, skip_step_if
 from transformer.perplexity import calculate_perplexity_from_loss
@@ -134,7 +136,9 @@ class Trainer:
         self.precision = Precision(self.device, config.precision, config.shard)
         torch.manual_seed(config.seed)
         model = DecoderOnlyTransformer(config.model)
-        model.activation_checkpointing = config.activation_checkpointing
+        accelerate(model, config.kernels)
+        if config.activation_checkpointing:
+            checkpoint_activations(model)
         self.model = self.dist.place(model, self.device, model.layers if config.shard else None)
         self.objective = Objective(self.model, data.tokenizer.eot_id if config.data.mask_documents else None)
         self.optimizers = build_optimizers(self.model, config.optimizer)

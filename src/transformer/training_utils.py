@@ -64,6 +64,7 @@ import torch
 from torch import Tensor, nn
 
 from transformer.config import IGNORE
+from transformer.data.document_mask import document_mask
 from transformer.distributed.processes import gradients_stay
 from transformer.model import DecoderOnlyTransformer
 
@@ -80,7 +81,8 @@ class Objective(nn.Module):
         self.end_of_text = end_of_text
 
     def forward(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        return self.model.loss(tokens, targets, self.end_of_text)
+        mask = None if self.end_of_text is None else document_mask(tokens, self.end_of_text)  # (B, 1, T, T)
+        return self.model.loss(tokens, targets, mask)
 
 
 def count_targets(micro_batches: Iterable[tuple[Tensor, Tensor]]) -> int:

@@ -16,7 +16,7 @@ from parity.test_gpt2 import ours, theirs
 from transformer import DecoderOnlyTransformer
 from transformer.evaluation.document_perplexity import score_documents, window_sizes, windows
 from transformer.evaluation.statistics import DocumentScores
-from transformer.loss import TILED_FROM_VOCAB
+from transformer.kernels.tiled_loss import TILED_FROM_VOCAB
 from transformer.text import Tokens
 
 Models = Callable[..., DecoderOnlyTransformer]

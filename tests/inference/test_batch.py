@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from transformer import ConfigError, DecoderOnlyTransformer, SamplingConfig
 from transformer.generation import generate
 from transformer.inference.batch import generate_batch, pad, stream_tokens
+from transformer.inference.padding import padded_context
 
 Models = Callable[..., DecoderOnlyTransformer]
 
@@ -111,15 +112,9 @@ def test_padding_changes_no_logit_of_the_text_after_it(tiny_model: Models, posit
     model = model_of(tiny_model, position)
     tokens_ = torch.tensor([[16, 16, 16, 1, 2], [0, 5, 6, 7, 8]])
     with torch.no_grad():
-        padded = model.head(model.hidden(tokens_, padding=torch.tensor([3, 1])))
+        padded = model.head(model.hidden(tokens_, context=padded_context(model, tokens_, None, torch.tensor([3, 1]))))
         torch.testing.assert_close(padded[0, 3:], model(tokens_[:1, 3:])[0], rtol=0, atol=1e-12)
         torch.testing.assert_close(padded[1, 1:], model(tokens_[1:, 1:])[0], rtol=0, atol=1e-12)
-
-
-def test_a_mask_beside_padding_is_an_error(tiny_model: Models) -> None:
-    mask = torch.ones(3, 3, dtype=torch.bool).tril()
-    with pytest.raises(ValueError, match="together"):
-        model_of(tiny_model).hidden(PROMPT, mask=mask, padding=torch.tensor([0, 1]))
 
 
 def test_prompts_are_padded_on_the_left_with_a_token_of_their_own() -> None:
@@ -162,7 +157,7 @@ def test_a_prompt_read_in_chunks_gives_the_same_text(
     padding = torch.tensor([0, (prompt - 1) // 2]) if ragged else None
     expected = generate_batch(model, tokens, 5, SamplingConfig(), padding=padding)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transformer.model.PREFILL_CHUNK", chunk)
+        patch.setattr("transformer.inference.padding.PREFILL_CHUNK", chunk)
         assert torch.equal(generate_batch(model, tokens, 5, SamplingConfig(), padding=padding), expected)
 
 

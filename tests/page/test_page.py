@@ -167,10 +167,11 @@ def test_pointing_at_a_cell_shows_pytorchs_dot_product_score_and_attention_weigh
 ) -> None:
     model, tokens, at = computed
     block = model.layers[at["layer"]]
-    x = model.embeddings(tokens)
+    context = model.context(tokens)
+    x = model.embeddings(tokens, context.positions)
     for earlier in model.layers[: at["layer"]]:
-        x = earlier(x)
-    q, k, _ = block.attention.project(block.attention_norm(x))  # (1, H, T, D)
+        x = earlier(x, context)
+    q, k, _ = block.attention.project(block.attention_norm(x), context.rotary)  # (1, H, T, D)
     weights = model.attention_weights(tokens)[at["layer"]][0, at["head"]]  # (T, T)
     lesson.locator("[data-diagram=attention]").scroll_into_view_if_needed()
     for row, column in [(0, 0), (5, 2), (8, 8)]:
@@ -192,8 +193,9 @@ def test_bars_and_lens_show_pytorchs_probabilities(
     probs = model(tokens)[0, -1].softmax(-1)
     shown = [figure(text) for text in lesson.locator("[data-diagram=next] button .bars-value").all_inner_texts()]
     assert shown == pytest.approx((100 * probs.topk(len(shown)).values).tolist(), abs=0.06)
-    x = model.embeddings(tokens)
-    stages = [x] + [x := block(x) for block in model.layers]
+    context = model.context(tokens)
+    x = model.embeddings(tokens, context.positions)
+    stages = [x] + [x := block(x, context) for block in model.layers]
     lens = [100 * model.head(model.final_norm(stage))[0, -1].softmax(-1).max() for stage in stages]
     firsts = lesson.locator("[data-diagram=lens] tbody tr td:nth-child(2) small").all_inner_texts()
     assert [figure(text) for text in firsts] == pytest.approx([float(percentage) for percentage in lens], abs=0.06)
@@ -204,10 +206,11 @@ def test_vectors_units_and_corrections_match_pytorch(
     lesson: Page, computed: tuple[DecoderOnlyTransformer, torch.Tensor, dict[str, int]]
 ) -> None:
     model, tokens, at = computed
-    x = model.embeddings(tokens)
+    context = model.context(tokens)
+    x = model.embeddings(tokens, context.positions)
     lengths = [float(x[0, -1].norm())]
     for layer, block in enumerate(model.layers):
-        middle = x + block.attention(block.attention_norm(x))
+        middle = x + block.attention(block.attention_norm(x), context)
         read = block.feedforward_norm(middle)
         if layer == at["layer"]:
             unit = block.feedforward.activation(block.feedforward.up(read))[0, -1].max()

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
 from transformer import ModelConfig
-from transformer.attention import CausalSelfAttention, explicit_attention
+from transformer.attention import CausalSelfAttention, Context, explicit_attention
 from transformer.block import Block
 from transformer.embeddings import alibi_bias, alibi_slopes
+
+CONTEXT = Context(torch.arange(7))
 
 
 def config_of(**settings: Any) -> ModelConfig:
@@ -44,13 +46,13 @@ def test_attention_agrees_with_multihead_attention() -> None:
             "out.bias": reference.out_proj.bias,
         }
     )
-    attention.recorded = []
     x = torch.randn(3, 7, 24)
     out, weights = reference(x, x, x, attn_mask=not_ahead(7), average_attn_weights=False)
-    torch.testing.assert_close(attention(x), out, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(attention.recorded[0], weights, rtol=1e-5, atol=1e-5)
-    attention.recorded = None
-    torch.testing.assert_close(attention(x), out, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(attention(x, CONTEXT), out, rtol=1e-5, atol=1e-5)
+    q, k, v = attention.project(x)
+    heads, found = explicit_attention(q, k, v)  # (B, H, T, D), (B, H, T, T)
+    torch.testing.assert_close(found, weights, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(attention.out(heads.transpose(1, 2).flatten(2)), out, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
@@ -73,7 +75,7 @@ def test_a_block_agrees_with_transformer_encoder_layer(activation: str, training
         weights[f"attention.qkv.{kind}"] = source[f"self_attn.in_proj_{kind}"]
     block.load_state_dict(weights)
     x, theirs_x = (torch.randn(3, 7, 24, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2))
-    out, expected = block(x), reference(theirs_x, src_mask=not_ahead(7))
+    out, expected = block(x, CONTEXT), reference(theirs_x, src_mask=not_ahead(7))
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
     (gradient,) = torch.autograd.grad(out.square().sum(), x)
     (their_gradient,) = torch.autograd.grad(expected.square().sum(), theirs_x)

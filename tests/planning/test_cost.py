@@ -19,7 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from test_trainer import tiny_run, trained
 from transformer.config import PRESETS, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
-from transformer.loss import TILED_FROM_VOCAB
+from transformer.kernels import accelerate
+from transformer.kernels.activation_checkpointing import checkpoint_activations
+from transformer.kernels.tiled_loss import TILED_FROM_VOCAB
 from transformer.model import DecoderOnlyTransformer
 from transformer.optimizer import build_optimizers
 from transformer.planning.cost import (
@@ -79,7 +81,9 @@ def batch_of(config: TrainConfig) -> tuple[Tensor, Tensor]:
 def objective_of(config: TrainConfig) -> Objective:
     """Returns the model as it is trained."""
     model = DecoderOnlyTransformer(config.model).train()
-    model.activation_checkpointing = config.activation_checkpointing
+    accelerate(model, config.kernels)
+    if config.activation_checkpointing:
+        checkpoint_activations(model)
     return Objective(model, 0 if config.data.mask_documents else None)
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from transformer.evaluation.statistics import DocumentScores
 from transformer.generation import eval_mode
-from transformer.loss import token_nats
+from transformer.kernels.tiled_loss import token_nats
 from transformer.model import DecoderOnlyTransformer
 
 TokenArray = Sequence[int] | npt.NDArray[np.uint32]

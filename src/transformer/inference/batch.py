@@ -30,15 +30,17 @@ which the caller left it. On GPUs and large vocabularies the top-p of kernels/to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from transformer.config import ModelConfig, SamplingConfig
 from transformer.generation import check_arguments, eval_mode, window_start
+from transformer.inference.padding import next_logits
 from transformer.kernels.top_p import FILTERS
 from transformer.kv_cache import KVCache
+from transformer.model import DecoderOnlyTransformer
 from transformer.sampling import filter_logits, inverse_cdf, is_greedy, uniform_numbers
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -58,10 +60,11 @@ class BatchModel(Protocol):
     def device(self) -> torch.device:
         """Where tokens must be."""
 
-    def next_logits(self, tokens: Tensor, cache: KVCache | None = None, padding: Tensor | None = None) -> Tensor:
+    def next_logits(self, tokens: Tensor, cache: KVCache | None = None, padding: Any = None, /) -> Tensor:
         """tokens (B, T) int64, which continue the cache -> logits of the token after the last, (B, V).
 
-        padding (B,) int64: the number of padding tokens at the left of each row, cached ones included.
+        padding (B,) int64: the number of padding tokens at the left of each row, cached ones included. The transformer
+        itself takes a Context there, which padding.py prepares.
         """
 
     def allocate_cache(self, batch_size: int, max_len: int) -> KVCache:
@@ -205,4 +208,6 @@ class _Texts:
             if self.cache is not None:
                 self.cache.truncate(0)
         seen = first + (0 if self.cache is None else self.cache.length)
+        if isinstance(self.model, DecoderOnlyTransformer):
+            return next_logits(self.model, self.tokens[:, seen:], self.cache, self.padding)
         return self.model.next_logits(self.tokens[:, seen:], self.cache, self.padding)

@@ -18,6 +18,8 @@ import math
 import torch
 from torch import Tensor
 
+from transformer.attention import Context
+from transformer.inference.padding import next_logits
 from transformer.kv_cache import KVCache
 from transformer.model import DecoderOnlyTransformer
 
@@ -56,7 +58,7 @@ class CompiledDecoder:
     def next_logits(self, tokens: Tensor, cache: KVCache | None = None, padding: Tensor | None = None) -> Tensor:
         """As the model's own: tokens (B, T) -> logits (B, V) of the token after the last."""
         if tokens.shape[1] > 1 or cache is None:
-            return self.model.next_logits(tokens, cache, padding)
+            return next_logits(self.model, tokens, cache, padding)
         if cache.length == cache.max_len:
             raise ValueError(f"{cache.length + 1} tokens do not fit the cache of {cache.max_len}")
         column = torch.tensor([cache.length], device=tokens.device)
@@ -75,14 +77,15 @@ class CompiledDecoder:
         positions = column - padding[:, None]  # (B, 1)
         place = torch.arange(keys[0].shape[2], device=tokens.device)
         mask = ((place <= column) & (place >= padding[:, None]))[:, None, None]  # (B, 1, 1, S)
-        rotary = None if model.rotary is None else model.rotary[:, positions][:, :, None]  # (2, B, 1, 1, D)
+        rotary = None if model.rotary is None else model.rotary[:, positions].unsqueeze(-3)  # (2, B, 1, 1, D)
         if model.slopes is not None:
             bias = -model.slopes[:, None, None] * (column - place)  # (H, 1, S)
             mask = bias[None].masked_fill(~mask, -math.inf)  # (B, H, 1, S)
-        x = model.embeddings(tokens, positions=positions)  # (B, 1, C)
+        context = Context(positions, rotary, mask)
+        x = model.embeddings(tokens, positions)  # (B, 1, C)
         slots = _Slots(keys, values, column)
         for block in model.layers:
-            x = block(x, rotary, mask, slots)  # (B, 1, C)
+            x = block(x, context, slots)  # (B, 1, C)
         return model.head(model.final_norm(x)[:, -1])  # type: ignore[no-any-return]
 
 

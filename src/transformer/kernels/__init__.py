@@ -1,1 +1,43 @@
-"""Faster versions of core functions and modules, each equal to the plain one; accelerate() swaps them in."""
+"""Faster twins of what the core shows: the same arguments, the same numbers to rounding, more code.
+
+The core is written to be read. accelerate() swaps in, on a model that is already built, the versions that are written
+to be fast. `kernels="plain"` leaves the core as printed, to compare or to debug. Each twin has a property test in
+tests/kernels/ that holds it equal to the plain version in value and gradient.
+
+    core                              twin                       what is faster
+    nn.Linear                         cpu_linear.Linear          one token at a time, on a CPU
+    nn.Dropout, attention's dropout   dropout, attention         training on a CPU
+    loss.next_token_loss              tiled_loss                 large vocabularies; memory
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+from torch import nn
+
+from transformer.attention import CausalSelfAttention
+from transformer.kernels import attention, cpu_linear, dropout, tiled_loss
+from transformer.model import DecoderOnlyTransformer
+
+Kernels = Literal["auto", "plain"]
+M = TypeVar("M", bound=DecoderOnlyTransformer)
+
+
+def accelerate(model: M, kernels: Kernels = "auto") -> M:
+    """Swaps faster twins into the model, in place, and returns it; "plain" changes nothing, a second call neither.
+
+    Parameters stay the same objects: tied weights stay tied, and a state dict keeps its names. Each twin runs the plain
+    code itself wherever it would not be faster: other devices, more rows, small vocabularies.
+    """
+    if kernels == "plain":
+        return model
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = cpu_linear.Linear
+        elif type(module) is nn.Dropout:
+            module.__class__ = dropout.Dropout
+        elif isinstance(module, CausalSelfAttention):
+            module.attend = attention.attend
+    model.next_token_loss = tiled_loss.next_token_loss
+    return model

@@ -31,12 +31,8 @@ DECISIONS = 2**16
 """Outcomes of a 16-bit draw."""
 
 
-class Dropout(nn.Module):
+class Dropout(nn.Dropout):
     """Drops numbers with probability p in training mode, and none otherwise; any shape."""
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
         return dropout(x, self.p) if self.training else x

@@ -23,7 +23,7 @@ import math
 from collections.abc import Sequence
 
 from transformer.config import ModelConfig, TrainConfig
-from transformer.loss import BUFFER_NUMBERS, TILED_FROM_VOCAB
+from transformer.kernels.tiled_loss import BUFFER_NUMBERS, TILED_FROM_VOCAB
 
 Shapes = dict[str, list[tuple[int, ...]]]
 
@@ -72,7 +72,7 @@ def memory_by_use(config: TrainConfig, shapes: Shapes, device: str, world_size: 
         "gradients": weights,
         "optimizer": optimizer_bytes(config, shapes),
         "activations": _activations(config, device),
-        "working": max(_loss_bytes(config, device), _block_bytes(config, device)),
+        "working": max(_loss_bytes(config, device) - _recomputed(config, device), _block_bytes(config, device)),
     }
     if _inner_bytes(config, device) < FLOAT:
         memory["autocast_copies"] = 2 * count(shapes["blocks"])
@@ -119,6 +119,17 @@ def _keeps_scores(config: TrainConfig, device: str) -> bool:
 
 def _activations(config: TrainConfig, device: str) -> int:
     """Bytes that forward keeps for backward, for one micro-batch, without the loss, which is working memory."""
+    model, C = config.model, config.model.d_model
+    block, norm, dropped = _per_token(config, device)
+    head = _inner_bytes(config, device) * C * (model.vocab_size < TILED_FROM_VOCAB)
+    # With activation checkpointing: the input of every block, and all of the block that backward is in.
+    blocks = (model.num_layers - 1) * FLOAT * C + block if config.activation_checkpointing else model.num_layers * block
+    token = blocks + dropped + norm + head
+    return config.batch_size * config.data.seq_length * token + _mask_bytes(config, device)
+
+
+def _per_token(config: TrainConfig, device: str) -> tuple[int, int, int]:
+    """Bytes for a token that a whole block, a norm, and a dropout keep for backward."""
     model, T, inner = config.model, config.data.seq_length, _inner_bytes(config, device)
     C, H, kv = model.d_model, model.num_heads, model.kv_heads * model.head_dim
     norm = FLOAT * (C + (2 if model.norm == "layernorm" else 1))  # its input, and the mean and scale of each row
@@ -132,11 +143,14 @@ def _activations(config: TrainConfig, device: str) -> int:
     hidden = {"relu": 1, "swiglu": 4}.get(model.activation, 2) * model.d_ff
     dropped = (1 if device == "cuda" else FLOAT) * C * (model.dropout > 0)
     block = 2 * norm + 2 * inner * C + attention + inner * C + inner * hidden + 2 * dropped
-    head = inner * C * (model.vocab_size < TILED_FROM_VOCAB)
-    # With activation checkpointing: the input of every block, and all of the block that backward is in.
-    blocks = (model.num_layers - 1) * FLOAT * C + block if config.activation_checkpointing else model.num_layers * block
-    token = blocks + dropped + norm + head
-    return config.batch_size * T * token + _mask_bytes(config, device)
+    return block, norm, dropped
+
+
+def _recomputed(config: TrainConfig, device: str) -> int:
+    """Bytes of the block that backward recomputes; they do not exist yet while the loss runs."""
+    if not config.activation_checkpointing:
+        return 0
+    return config.batch_size * config.data.seq_length * (_per_token(config, device)[0] - FLOAT * config.model.d_model)
 
 
 def _mask_bytes(config: TrainConfig, device: str) -> int:
@@ -163,6 +177,8 @@ def _loss_bytes(config: TrainConfig, device: str) -> int:
 def _block_bytes(config: TrainConfig, device: str) -> int:
     """Working memory of backward in the last block, while nearly all activations exist."""
     model, inner = config.model, _inner_bytes(config, device)
-    scores = model.num_heads * config.data.seq_length if _keeps_scores(config, device) else 0
+    # A recomputed block frees its scores before backward makes their gradient.
+    has_scores = _keeps_scores(config, device) and not config.activation_checkpointing
+    scores = model.num_heads * config.data.seq_length if has_scores else 0
     hidden = (1 if model.activation.startswith("gelu") else 2) * model.d_ff
     return config.batch_size * config.data.seq_length * (FLOAT * model.d_model + inner * max(scores, hidden))
