@@ -1,4 +1,4 @@
-"""The cache remembers exactly what would be computed again, however a text is cut into chunks."""
+"""The cache changes no logit, for any split of a text into chunks."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ LENGTH = 9
 
 
 def numbered(config: ModelConfig, tokens: int, start: int = 0, batch: int = 2) -> Tensor:
-    """Keys (batch, K, tokens, D) that say which token they belong to."""
-    places = torch.arange(start, start + tokens, dtype=torch.float32).view(1, 1, -1, 1)
-    return places.expand(batch, config.kv_heads, tokens, config.head_dim)
+    """Keys (batch, K, tokens, D) that hold the number of their token."""
+    numbers = torch.arange(start, start + tokens, dtype=torch.float32).view(1, 1, -1, 1)
+    return numbers.expand(batch, config.kv_heads, tokens, config.head_dim)
 
 
 def filled(config: ModelConfig, tokens: int, batch: int = 2) -> KVCache:
@@ -58,7 +58,7 @@ def test_bytes_follow_the_documented_formula(
     assert cache.capacity_bytes == cache.nbytes == sum(t.numel() * number_bytes for t in cache.keys + cache.values)
 
 
-def test_room_is_the_models_context_unless_asked_otherwise(tiny_config: Configs) -> None:
+def test_the_default_length_is_max_seq_len(tiny_config: Configs) -> None:
     assert KVCache.allocate(tiny_config(max_seq_len=11), 1).max_len == 11
     assert KVCache.allocate(tiny_config(), 1, max_len=5).max_len == 5
 
@@ -69,7 +69,7 @@ def test_allocation_takes_device_and_dtype(tiny_config: Configs) -> None:
     assert cache.values[0].dtype == torch.float16
 
 
-def test_update_returns_all_so_far_in_order(tiny_config: Configs) -> None:
+def test_update_returns_all_tokens_so_far_in_order(tiny_config: Configs) -> None:
     config = tiny_config()
     cache = filled(config, 3)
     keys, values = cache.update(0, numbered(config, 2, start=3), -numbered(config, 2, start=3))
@@ -84,7 +84,7 @@ def test_update_returns_views_not_copies(tiny_config: Configs) -> None:
     assert values.data_ptr() == cache.values[1].data_ptr()
 
 
-def test_length_moves_once_for_all_layers(tiny_config: Configs, tiny_model: Models) -> None:
+def test_the_length_grows_once_for_all_layers(tiny_config: Configs, tiny_model: Models) -> None:
     model = tiny_model(num_layers=3)
     cache = KVCache.allocate(model.config, 1, dtype=torch.float64)
     cache.update(0, numbered(model.config, 2, batch=1), numbered(model.config, 2, batch=1))
@@ -95,10 +95,10 @@ def test_length_moves_once_for_all_layers(tiny_config: Configs, tiny_model: Mode
     assert cache.length == 4
 
 
-def test_overflow_is_an_error_that_says_what_to_do(tiny_config: Configs) -> None:
+def test_tokens_that_do_not_fit_are_an_error(tiny_config: Configs) -> None:
     config = tiny_config()
     cache = filled(config, 10)
-    with pytest.raises(ValueError, match=r"room for 12 tokens, not 13: allocate a longer one"):
+    with pytest.raises(ValueError, match=r"13 tokens do not fit the cache of max_len=12: allocate a longer one"):
         cache.update(0, numbered(config, 3), numbered(config, 3))
     assert cache.length == 10
     assert cache.keys[0][0, 0, :, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 0]
@@ -107,11 +107,11 @@ def test_overflow_is_an_error_that_says_what_to_do(tiny_config: Configs) -> None
 def test_a_cache_shorter_than_the_text_is_an_error_in_the_model(tiny_model: Models) -> None:
     model = tiny_model()
     cache = KVCache.allocate(model.config, 1, max_len=4, dtype=torch.float64)
-    with pytest.raises(ValueError, match="room for 4 tokens"):
+    with pytest.raises(ValueError, match="do not fit the cache of max_len=4"):
         model(torch.tensor([[1, 2, 3, 4, 5]]), cache)
 
 
-def test_a_cache_cannot_lead_beyond_the_models_context(tiny_model: Models) -> None:
+def test_a_longer_cache_does_not_extend_max_seq_len(tiny_model: Models) -> None:
     model = tiny_model()
     cache = KVCache.allocate(model.config, 1, max_len=20, dtype=torch.float64)
     model(torch.zeros(1, 12, dtype=torch.int64), cache)
@@ -120,7 +120,7 @@ def test_a_cache_cannot_lead_beyond_the_models_context(tiny_model: Models) -> No
     assert cache.length == 12
 
 
-def test_truncate_forgets_the_end_only(tiny_config: Configs) -> None:
+def test_truncate_removes_the_end_only(tiny_config: Configs) -> None:
     config = tiny_config()
     cache = filled(config, 6)
     cache.truncate(4)
@@ -136,7 +136,7 @@ def test_truncate_cannot_lengthen(tiny_config: Configs, length: int) -> None:
 
 
 @pytest.mark.parametrize("position", POSITIONS)
-def test_after_truncate_another_text_can_go_on(tiny_model: Models, position: str) -> None:
+def test_after_truncate_another_text_can_continue(tiny_model: Models, position: str) -> None:
     model = tiny_model(position=position)
     cache = KVCache.allocate(model.config, 1, dtype=torch.float64)
     model(torch.tensor([[1, 2, 3, 4, 5]]), cache)
@@ -145,25 +145,13 @@ def test_after_truncate_another_text_can_go_on(tiny_model: Models, position: str
     torch.testing.assert_close(logits, model(torch.tensor([[1, 2, 9, 8]]))[:, 2:], rtol=1e-9, atol=1e-9)
 
 
-def test_select_copies_drops_and_reorders_rows(tiny_model: Models) -> None:
-    model = tiny_model()
-    texts = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
-    cache = KVCache.allocate(model.config, 3, dtype=torch.float64)
-    model(texts, cache)
-    rows = torch.tensor([2, 0, 2, 2])
-    cache.select(rows)
-    after = torch.tensor([[1], [2], [3], [4]])
-    whole = model(torch.cat([texts[rows], after], 1))
-    torch.testing.assert_close(model(after, cache), whole[:, 3:], rtol=1e-9, atol=1e-9)
-
-
-def test_two_caches_know_nothing_of_each_other(tiny_model: Models) -> None:
+def test_two_caches_are_independent(tiny_model: Models) -> None:
     model = tiny_model()
     caches = [KVCache.allocate(model.config, 1, dtype=torch.float64) for _ in range(2)]
-    for place in range(4):  # two texts, written in turns
+    for index in range(4):  # two texts in alternation
         for text, cache in enumerate(caches):
-            last = model(torch.tensor([[place + 5 * text]]), cache)
-            whole = model(torch.arange(5 * text, 5 * text + place + 1)[None])
+            last = model(torch.tensor([[index + 5 * text]]), cache)
+            whole = model(torch.arange(5 * text, 5 * text + index + 1)[None])
             torch.testing.assert_close(last, whole[:, -1:], rtol=1e-9, atol=1e-9)
 
 
@@ -198,14 +186,14 @@ def test_any_split_into_chunks_gives_the_same_logits(
 def test_every_split_of_five_tokens_gives_the_same_logits(tiny_model: Models, position: str) -> None:
     model, tokens, whole = chunk_case(tiny_model, position, 2)
     with torch.no_grad():
-        for split in range(2**4):  # bit i: whether there is a cut after token i
+        for split in range(2**4):  # bit i: a cut after token i
             edges = [0, *(i + 1 for i in range(4) if split >> i & 1), 5]
             cache = KVCache.allocate(model.config, 3, dtype=torch.float64)
             parts = [model(tokens[:, a:b], cache) for a, b in itertools.pairwise(edges)]
             torch.testing.assert_close(torch.cat(parts, 1), whole[:, :5], rtol=1e-9, atol=1e-9)
 
 
-def test_what_was_in_the_memory_before_does_not_matter(tiny_model: Models) -> None:
+def test_old_contents_of_the_memory_do_not_matter(tiny_model: Models) -> None:
     model = tiny_model()
     cache = KVCache.allocate(model.config, 1, dtype=torch.float64)
     for tensor in cache.keys + cache.values:

@@ -1,18 +1,18 @@
-r"""The key-value cache: what makes writing the thousandth token as quick as the tenth.
+r"""The key-value cache: the thousandth token takes about as long as the tenth.
 
-**The problem.** A model writes one token at a time. Token n looks at the keys and values of all n tokens before it.
-Computed afresh for every new token, that is 1 + 2 + ... + n runs of each token through all layers: the work for
-a text grows with its square even before attention's own cost.
+**The problem.** A model generates one token at a time. Token n attends to the keys and values of all tokens before it.
+If every step processes the whole text again, n tokens take 1 + 2 + ... + n = n (n + 1) / 2 passes of a token through
+all layers: for 1,000 tokens 500,500 instead of 1,000.
 
-**The idea.** A causal token never sees what comes later, so its keys and values never change. Compute them once and
-keep them. *Prefill* runs the prompt through the model and fills the cache; each *decode* step then runs one token,
-appends one key and one value a layer, and attends over what is there:
+**The idea.** With causal attention a token never depends on later ones, so its keys and values never change. Compute
+them once and keep them. *Prefill* processes the prompt and fills the cache; each *decode* step then processes one
+token, appends one key and one value per layer and head, and attends to all that are stored:
 
     prefill  "the cat sat"   tokens in: 3   cache: k0 k1 k2
     decode   "on"            tokens in: 1   cache: k0 k1 k2 k3
     decode   "the"           tokens in: 1   cache: k0 k1 k2 k3 k4
 
-**The memory.** A layer holds keys and values, (batch, heads, seq_len, d_k) each:
+**Memory.** A layer stores keys and values, (batch, heads, seq_len, d_k) each:
 
     bytes a layer = 2 * batch * heads * seq_len * d_k * bytes per number
 
@@ -20,22 +20,23 @@ The default model (4 heads of width 64) at 128 tokens in float32: 2 * 4 * 128 * 
 
 >>> cache = KVCache.allocate(ModelConfig(num_heads=4, d_model=256, num_layers=6), batch_size=1, max_len=128)
 >>> keys, values = cache.update(0, torch.ones(1, 4, 3, 64), torch.ones(1, 4, 3, 64))
->>> keys.shape, cache.length                                    # written, and visible to this layer ...
+>>> keys.shape, cache.length                                    # stored, and visible to this layer ...
 (torch.Size([1, 4, 3, 64]), 0)
->>> cache.advance(3); cache.length, cache.nbytes                # ... counted once all layers have written
+>>> cache.advance(3); cache.length, cache.nbytes                # ... counted when all layers have stored theirs
 (3, 36864)
 >>> cache.capacity_bytes == 6 * 262_144
 True
 
 **Design.** The cache is an *argument* of the model, not a state inside it: two texts are two caches, and no call can
-forget to reset anything. It is allocated once for the longest text wanted; growing it by concatenation would copy all
-of it for every token. The model advances it once per call, after the last layer, so that every layer writes to the
-same place. Keys are stored after rotation, hence positions are counted from the cache's own start.
-Not chosen: pages (they serve many texts of differing lengths at once) and quantised entries (they change the output).
+forget to reset anything. It is allocated once, for the longest text; appending with torch.cat would copy all of it for
+every token. Keys are stored after rotation, so positions count from the start of the cache.
+Not chosen: pages of keys (they serve many texts of different lengths at once), and quantised entries (they change the
+output).
 
-**Is it working?** Any split of a text into chunks gives the same logits as the whole at once, to rounding; tests try
-every split. Papers: the cache comes with arXiv 1706.03762's decoder; why it makes decoding a matter of memory speed,
-and what sharing heads does about it, arXiv 1911.02150. Read before: attention.py. Next: feedforward.py.
+**Is it working?** Any split of a text into chunks gives the same logits as the whole text at once, up to rounding.
+
+Papers: the decoder of arXiv 1706.03762 computes keys and values once; why decoding is limited by memory bandwidth, and
+how shared heads help, arXiv 1911.02150. Read before: attention.py, generation.py. Next: perplexity.py.
 """
 
 from __future__ import annotations
@@ -49,12 +50,12 @@ from transformer.config import ModelConfig
 
 
 class KVCache:
-    """Keys and values of up to `max_len` tokens a row; allocate() makes one that fits a model."""
+    """Keys and values of up to `max_len` tokens a row, one tensor per layer; allocate() makes one for a model."""
 
     def __init__(self, keys: list[Tensor], values: list[Tensor]) -> None:
-        """Takes a layer's keys and values each, (B, K, max_len, D); their contents count as empty."""
+        """Takes the keys and the values of each layer, (B, K, max_len, D); their contents count as empty."""
         self.keys, self.values = keys, values
-        self.length = 0
+        self.length = 0  # tokens stored so far, the same in every layer
 
     @classmethod
     def allocate(
@@ -63,13 +64,13 @@ class KVCache:
         batch_size: int,
         max_len: int | None = None,
         device: torch.device | str | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
     ) -> Self:
-        """Returns an empty cache with room for max_len tokens a row (default: the model's whole context)."""
+        """Returns an empty cache of max_len tokens a row (default: max_seq_len)."""
         max_len = config.max_seq_len if max_len is None else max_len
         if batch_size < 1 or max_len < 1:
-            raise ValueError(f"a cache for batch_size={batch_size} and max_len={max_len} would hold nothing")
-        shape = (batch_size, config.kv_heads, max_len, config.head_dim)
+            raise ValueError(f"batch_size={batch_size} and max_len={max_len} must be at least 1")
+        shape = (batch_size, config.kv_heads, max_len, config.head_dim)  # (B, K, max_len, D)
         layers = range(config.num_layers)
         keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in layers]
         values = [torch.zeros(shape, device=device, dtype=dtype) for _ in layers]
@@ -77,12 +78,12 @@ class KVCache:
 
     @property
     def max_len(self) -> int:
-        """Tokens a row that fit."""
+        """The number of tokens a row that fit."""
         return self.keys[0].shape[2]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the entries in use: layers * 2 * B * K * length * D * bytes per number."""
+        """Bytes of the stored entries: layers * 2 * B * K * length * D * bytes per number."""
         return self.capacity_bytes * self.length // self.max_len
 
     @property
@@ -91,31 +92,27 @@ class KVCache:
         return sum(tensor.nbytes for tensor in self.keys + self.values)
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Writes the new tokens' k and v (B, K, T, D); returns all so far, each (B, K, S, D), as views.
+        """Stores k and v (B, K, T, D) of the new tokens; returns those of all tokens so far, each (B, K, S, D).
 
-        Raises ValueError where they do not fit.
+        The results are views, not copies. Raises ValueError if the new tokens do not fit.
         """
         if len(k) != len(self.keys[layer]):
-            raise ValueError(f"the cache is for {len(self.keys[layer])} texts at once, not {len(k)}")
+            raise ValueError(f"the cache is for a batch of {len(self.keys[layer])}, not {len(k)}")
         end = self.length + k.shape[2]
         if end > self.max_len:
-            raise ValueError(f"the cache has room for {self.max_len} tokens, not {end}: allocate a longer one")
+            raise ValueError(f"{end} tokens do not fit the cache of max_len={self.max_len}: allocate a longer one")
+        # In place, behind the tokens stored before: nothing is copied.
         keys, values = self.keys[layer], self.values[layer]
         keys[:, :, self.length : end] = k
         values[:, :, self.length : end] = v
         return keys[:, :, :end], values[:, :, :end]
 
     def advance(self, tokens: int) -> None:
-        """Counts the tokens that every layer has now written."""
+        """Counts new tokens. The model calls this after the last layer, so that all layers store to the same place."""
         self.length += tokens
 
     def truncate(self, length: int) -> None:
-        """Forgets all but the first `length` tokens, to go on from there."""
+        """Removes all but the first `length` tokens. Raises ValueError if the cache has fewer."""
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot truncate to {length} tokens: the cache holds {self.length}")
         self.length = length
-
-    def select(self, rows: Tensor) -> None:
-        """Makes row i of the batch what row rows[i] was; rows (B',) int64. Beam search, or dropping finished rows."""
-        self.keys = [keys.index_select(0, rows) for keys in self.keys]
-        self.values = [values.index_select(0, rows) for values in self.values]

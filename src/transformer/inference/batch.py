@@ -30,48 +30,21 @@ which the caller left it. On GPUs and large vocabularies the top-p of kernels/to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from transformer.config import ModelConfig, SamplingConfig
+from transformer.config import SamplingConfig
 from transformer.generation import check_arguments, eval_mode, window_start
+from transformer.inference.compiled_decode import CompiledDecoder
 from transformer.inference.padding import next_logits
 from transformer.kernels.top_p import FILTERS
-from transformer.kv_cache import KVCache
 from transformer.model import DecoderOnlyTransformer
 from transformer.sampling import filter_logits, inverse_cdf, is_greedy, uniform_numbers
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 """One generator for all rows, in order; one for each row; or None, torch's global CPU generator."""
-
-
-class BatchModel(Protocol):
-    """The part of a model that generation in batches uses."""
-
-    config: ModelConfig
-
-    @property
-    def training(self) -> bool:
-        """Whether dropout is on."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where tokens must be."""
-
-    def next_logits(self, tokens: Tensor, cache: KVCache | None = None, padding: Any = None, /) -> Tensor:
-        """tokens (B, T) int64, which continue the cache -> logits of the token after the last, (B, V).
-
-        padding (B,) int64: the number of padding tokens at the left of each row, cached ones included. The transformer
-        itself takes a Context there, which padding.py prepares.
-        """
-
-    def allocate_cache(self, batch_size: int, max_len: int) -> KVCache:
-        """Returns an empty cache that holds at least max_len tokens a row."""
-
-    def train(self, mode: bool = True) -> object:
-        """Switches dropout on or off."""
+BatchModel = DecoderOnlyTransformer | CompiledDecoder
 
 
 def pad(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -208,6 +181,7 @@ class _Texts:
             if self.cache is not None:
                 self.cache.truncate(0)
         seen = first + (0 if self.cache is None else self.cache.length)
-        if isinstance(self.model, DecoderOnlyTransformer):
-            return next_logits(self.model, self.tokens[:, seen:], self.cache, self.padding)
-        return self.model.next_logits(self.tokens[:, seen:], self.cache, self.padding)
+        unseen = self.tokens[:, seen:]
+        if isinstance(self.model, CompiledDecoder):
+            return self.model.next_logits(unseen, self.cache, self.padding)
+        return next_logits(self.model, unseen, self.cache, self.padding)
