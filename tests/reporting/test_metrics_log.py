@@ -1,4 +1,4 @@
-"""The record of a run: what was told is what is read, also after a crash."""
+"""The metrics file of a run: events are read back as they were written, also after a crash."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from transformer.training.events import (
 
 START = RunStarted("checkpoints", 0, 20, 5, 32, 1000, "cpu")
 STEP = StepMetrics(1, 1, 5.5, 244.7, 1e-4, 1.25, 32, 1000.0, 0.1)
-LOOK = EvalMetrics(1, 1, 5.25, 190.6, 7.5, 100, 0.05)
+EVALUATION = EvalMetrics(1, 1, 5.25, 190.6, 7.5, 100, 0.05)
 EPOCH = EpochMetrics(1, 5, 5.1, 164.0, 5.2, 181.3, "checkpoints/model_epoch_1_byte.pt")
 END = RunEnded(20, 640, 2.5)
 SAMPLE = Sample(1, "Once", " upon\na time é")
-ONE_OF_EACH: list[Event] = [START, STEP, LOOK, SAMPLE, EPOCH, END]
+ONE_OF_EACH: list[Event] = [START, STEP, EVALUATION, SAMPLE, EPOCH, END]
 
 
-def told(folder: Path, *events: Event) -> Path:
+def write(folder: Path, *events: Event) -> Path:
     log = MetricsLog(folder)
     for event in events:
         log(event)
@@ -44,17 +44,17 @@ def steps(*numbers: int) -> list[Event]:
     return [replace(STEP, step=number, loss=1 / number) for number in numbers]
 
 
-def test_every_kind_of_event_comes_back_equal(tmp_path: Path) -> None:
+def test_every_kind_of_event_is_read_back_equal(tmp_path: Path) -> None:
     assert {type(event) for event in ONE_OF_EACH} == set(KINDS.values())
-    assert read_metrics(told(tmp_path / "new" / "folder", *ONE_OF_EACH)) == ONE_OF_EACH
+    assert read_metrics(write(tmp_path / "new" / "folder", *ONE_OF_EACH)) == ONE_OF_EACH
 
 
-def test_phases_are_for_those_who_watch_and_are_not_kept(tmp_path: Path) -> None:
-    assert read_metrics(told(tmp_path, START, Progress(0, "evaluating", 3, 10), STEP)) == [START, STEP]
+def test_progress_events_are_not_written(tmp_path: Path) -> None:
+    assert read_metrics(write(tmp_path, START, Progress(0, "evaluating", 3, 10), STEP)) == [START, STEP]
 
 
 def test_each_line_is_an_object_with_its_kind_first(tmp_path: Path) -> None:
-    lines = told(tmp_path, *ONE_OF_EACH).read_text(encoding="utf-8").splitlines()
+    lines = write(tmp_path, *ONE_OF_EACH).read_text(encoding="utf-8").splitlines()
     objects = [json.loads(line) for line in lines]
     assert [values["event"] for values in objects] == ["start", "step", "evaluation", "sample", "epoch", "end"]
     assert all(line.startswith('{"event": ') for line in lines)
@@ -62,8 +62,8 @@ def test_each_line_is_an_object_with_its_kind_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_numbers_that_json_lacks_become_null_and_come_back_as_nan(number: float) -> None:
-    """A run that diverged must still be read by strict readers of JSON."""
+def test_nan_and_inf_become_null_and_are_read_as_nan(number: float) -> None:
+    """Strict JSON parsers must be able to read the file of a diverged run."""
     line = to_line(replace(STEP, loss=number, perplexity=number))
     assert '"loss": null' in line
     json.loads(line, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
@@ -86,14 +86,14 @@ def test_numbers_that_json_lacks_become_null_and_come_back_as_nan(number: float)
         checkpoint=st.text(),
     )
 )
-def test_any_event_is_one_line_and_comes_back_equal(event: EpochMetrics) -> None:
+def test_any_event_is_one_line_and_is_read_back_equal(event: EpochMetrics) -> None:
     line = to_line(event)
     assert line.endswith("\n")
     assert len(line.splitlines()) == 1
     assert from_line(line) == event
 
 
-def test_every_event_is_in_the_file_as_soon_as_it_was_told(tmp_path: Path) -> None:
+def test_every_event_is_in_the_file_when_the_callback_returns(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path)
     for number, event in enumerate(ONE_OF_EACH, start=1):
         log(event)
@@ -101,11 +101,11 @@ def test_every_event_is_in_the_file_as_soon_as_it_was_told(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("lost", [1, 2, 10, 60])
-def test_a_last_line_cut_short_is_passed_over(tmp_path: Path, lost: int) -> None:
-    path = told(tmp_path, START, *steps(1, 2, 3))
+def test_an_incomplete_last_line_is_ignored(tmp_path: Path, lost: int) -> None:
+    path = write(tmp_path, START, *steps(1, 2, 3))
     path.write_bytes(path.read_bytes()[:-lost])
     events = read_metrics(path)
-    # Without its line end alone, the last line is still whole.
+    # If only the line end is missing, the last line is still complete.
     assert events == ([START, *steps(1, 2, 3)] if lost == 1 else [START, *steps(1, 2)])
 
 
@@ -125,7 +125,7 @@ def test_a_last_line_cut_short_is_passed_over(tmp_path: Path, lost: int) -> None
     ],
 )
 def test_a_bad_line_in_the_middle_is_an_error_with_its_number(tmp_path: Path, line: str) -> None:
-    path = told(tmp_path, START, *steps(1, 2))
+    path = write(tmp_path, START, *steps(1, 2))
     lines = path.read_text(encoding="utf-8").splitlines()
     lines.insert(2, line)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -134,8 +134,8 @@ def test_a_bad_line_in_the_middle_is_an_error_with_its_number(tmp_path: Path, li
     assert "\n" not in str(caught.value)
 
 
-def test_a_bad_last_line_that_is_whole_is_an_error(tmp_path: Path) -> None:
-    path = told(tmp_path, START)
+def test_a_bad_complete_last_line_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path, START)
     with path.open("a", encoding="utf-8") as file:
         file.write("{}\n")
     with pytest.raises(ValueError, match="line 2"):
@@ -148,7 +148,7 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_text_is_an_error_that_names_it(tmp_path: Path) -> None:
-    """`plot model_epoch_1.pt` is a likely slip."""
+    """`plot model_epoch_1.pt` is a likely mistake."""
     path = tmp_path / "model.pt"
     path.write_bytes(b"PK\x03\x04\x80\xff\xfe" * 20)
     with pytest.raises(ValueError, match="not") as caught:
@@ -156,30 +156,30 @@ def test_a_file_that_is_not_text_is_an_error_that_names_it(tmp_path: Path) -> No
     assert str(path) in str(caught.value)
 
 
-# Runs that go on
+# Resumed runs
 
 
 def test_a_new_run_begins_a_new_file(tmp_path: Path) -> None:
-    told(tmp_path, START, *steps(1, 2), END)
-    assert read_metrics(told(tmp_path, START, *steps(1))) == [START, *steps(1)]
+    write(tmp_path, START, *steps(1, 2), END)
+    assert read_metrics(write(tmp_path, START, *steps(1))) == [START, *steps(1)]
 
 
 def test_a_resumed_run_keeps_the_events_up_to_its_step(tmp_path: Path) -> None:
-    """The first process went on to step 5 after the state of step 3 was saved; steps 4 and 5 happen again."""
-    told(tmp_path, START, *steps(1, 2, 3), replace(LOOK, step=3), *steps(4, 5))
+    """The first process reached step 5 after the state of step 3 was saved; steps 4 and 5 are repeated."""
+    write(tmp_path, START, *steps(1, 2, 3), replace(EVALUATION, step=3), *steps(4, 5))
     again = replace(START, step=3)
-    path = told(tmp_path, again, *steps(4, 5, 6))
-    assert read_metrics(path) == [START, *steps(1, 2, 3), replace(LOOK, step=3), again, *steps(4, 5, 6)]
+    path = write(tmp_path, again, *steps(4, 5, 6))
+    assert read_metrics(path) == [START, *steps(1, 2, 3), replace(EVALUATION, step=3), again, *steps(4, 5, 6)]
 
 
-def test_a_resumed_run_goes_on_after_a_line_cut_short(tmp_path: Path) -> None:
-    path = told(tmp_path, START, *steps(1, 2, 3))
+def test_a_resumed_run_removes_an_incomplete_last_line(tmp_path: Path) -> None:
+    path = write(tmp_path, START, *steps(1, 2, 3))
     path.write_bytes(path.read_bytes()[:-20])
     again = replace(START, step=2)
-    assert read_metrics(told(tmp_path, again, *steps(3))) == [START, *steps(1, 2), again, *steps(3)]
+    assert read_metrics(write(tmp_path, again, *steps(3))) == [START, *steps(1, 2), again, *steps(3)]
 
 
 def test_a_resumed_run_without_its_metrics_begins_a_new_file(tmp_path: Path) -> None:
-    """Only the training state was copied to another machine: no reason not to go on."""
+    """For example, only the training state was copied to another machine."""
     again = replace(START, step=2)
-    assert read_metrics(told(tmp_path, again, *steps(3))) == [again, *steps(3)]
+    assert read_metrics(write(tmp_path, again, *steps(3))) == [again, *steps(3)]

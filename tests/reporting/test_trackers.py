@@ -1,4 +1,4 @@
-"""What trackers are told of a run, and that none of them can end it."""
+"""The values that trackers receive; a failing tracker does not stop the run."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ SETTINGS = {"epochs": 2, "max_steps": None, "model": {"d_model": 64, "bias": Tru
 
 
 class Recorder:
-    """A tracker that keeps what it is told, and fails from a given step on."""
+    """A tracker that records its calls, and fails from a given step on."""
 
     fails_at = sys.maxsize
 
     def __init__(self, folder: Path) -> None:
-        self.told: list[tuple[Any, ...]] = []
+        self.calls: list[tuple[Any, ...]] = []
 
     def start(self, run: str, step: int, settings: Mapping[str, Any]) -> None:
-        self.told.append(("start", run, step, settings))
+        self.calls.append(("start", run, step, settings))
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         if step >= self.fails_at:
             raise ConnectionError("the service\nis gone")
-        self.told.append(("log", values, step))
+        self.calls.append(("log", values, step))
 
     def text(self, name: str, text: str, step: int) -> None:
-        self.told.append(("text", name, text, step))
+        self.calls.append(("text", name, text, step))
 
     def finish(self) -> None:
-        self.told.append(("finish",))
+        self.calls.append(("finish",))
 
 
 class Broken(Recorder):
@@ -87,7 +87,7 @@ def test_each_event_becomes_numbers_or_text_at_its_step(tmp_path: Path, monkeypa
         "loss/train": 5.5, "perplexity/train": 244.7, "learning_rate": 1e-4, "gradient_norm": 1.25,
         "tokens_per_second": 1000.0, "skipped": 2, "memory_bytes": 64,
     }  # fmt: skip
-    assert recorder.told == [
+    assert recorder.calls == [
         ("start", "checkpoints", 0, SETTINGS),
         ("log", numbers, 1),
         ("log", {"loss/validation": 5.25, "perplexity/validation": 190.6, "bits_per_byte": 7.5}, 5),
@@ -100,7 +100,7 @@ def test_each_event_becomes_numbers_or_text_at_its_step(tmp_path: Path, monkeypa
 # Failures
 
 
-def test_a_tracker_that_fails_is_named_once_and_the_others_go_on(
+def test_a_tracker_that_fails_is_reported_once_and_the_others_continue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(TRACKERS, "broken", Broken)
@@ -113,10 +113,10 @@ def test_a_tracker_that_fails_is_named_once_and_the_others_go_on(
     ]
     recorder = tracking.trackers["recorder"]
     assert isinstance(recorder, Recorder)
-    assert [told[0] for told in recorder.told] == ["start", "log", "log", "log", "log", "finish"]
+    assert [call[0] for call in recorder.calls] == ["start", "log", "log", "log", "log", "finish"]
 
 
-def test_event_files_that_cannot_be_written_do_not_end_a_run(tmp_path: Path) -> None:
+def test_event_files_that_cannot_be_written_do_not_stop_a_run(tmp_path: Path) -> None:
     (tmp_path / "tensorboard").write_text("a file where the folder should be")
     lines: list[str] = []
     tell(Tracking(["tensorboard"], tmp_path, SETTINGS, lines.append), START, *steps(1, 2), END)
@@ -126,8 +126,8 @@ def test_event_files_that_cannot_be_written_do_not_end_a_run(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
-def test_a_full_disk_costs_the_curve_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SummaryWriter writes in a thread, which also prints its traceback; the run continues all the same."""
+def test_a_full_disk_stops_the_curve_but_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SummaryWriter writes in a thread, which also prints its traceback; the run continues."""
     failed: list[str] = []
     monkeypatch.setattr(threading, "excepthook", lambda error: failed.append(error.exc_type.__name__))
     lines: list[str] = []
@@ -145,8 +145,8 @@ def test_a_full_disk_costs_the_curve_and_not_the_run(tmp_path: Path, monkeypatch
     assert failed == ["OSError"]
 
 
-def test_a_library_that_is_missing_is_named_with_the_command_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "wandb", None)  # as Python marks what cannot be imported
+def test_a_missing_library_is_an_error_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)  # Python treats the module as impossible to import
     check_installed(["tensorboard"])
     with pytest.raises(ValueError, match="wandb is not installed") as caught:
         check_installed(["tensorboard", "wandb"])
@@ -155,15 +155,15 @@ def test_a_library_that_is_missing_is_named_with_the_command_to_type(monkeypatch
 
 
 @pytest.mark.skipif(find_spec("wandb") is not None, reason="wandb is installed")
-def test_a_folder_called_wandb_is_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library leaves a folder of that name where it runs, and Python takes a folder for a package."""
+def test_a_folder_called_wandb_is_not_a_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library writes a folder of that name, which Python finds as a namespace package."""
     (tmp_path / "wandb").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ValueError, match="wandb is not installed"):
         check_installed(["wandb"])
 
 
-def test_the_setting_names_the_trackers_that_there_are() -> None:
+def test_the_setting_accepts_exactly_the_existing_trackers() -> None:
     (names, _) = get_args(get_type_hints(TrainConfig)["trackers"])
     assert list(get_args(names)) == list(TRACKERS)
 
@@ -189,8 +189,8 @@ def test_tensorboard_reads_every_number_and_text_back(tmp_path: Path) -> None:
         assert name in stored
 
 
-def test_every_point_is_in_the_file_as_soon_as_it_was_told(tmp_path: Path) -> None:
-    """A run that is killed keeps its curves: nothing waits for the end."""
+def test_every_point_is_in_the_file_when_log_returns(tmp_path: Path) -> None:
+    """A killed run keeps its curves."""
     tracking = Tracking(["tensorboard"], tmp_path, SETTINGS)
     tell(tracking, START)
     for number, step in enumerate(steps(1, 2, 3), start=1):
@@ -199,8 +199,8 @@ def test_every_point_is_in_the_file_as_soon_as_it_was_told(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kept", [0, 3])
-def test_a_run_replaces_what_an_earlier_process_told_of_later_steps(kept: int, tmp_path: Path) -> None:
-    """At step 0 the earlier process was killed before it had saved a state."""
+def test_a_resumed_run_replaces_the_later_points_of_an_earlier_process(kept: int, tmp_path: Path) -> None:
+    """At step 0, the earlier process was killed before it saved a state."""
     tell(Tracking(["tensorboard"], tmp_path, SETTINGS), START, *steps(1, 2, 3, 4, 5))
     again = Tracking(["tensorboard"], tmp_path, SETTINGS)
     tell(again, replace(START, step=kept), *steps(4, loss=50.0))
@@ -208,8 +208,8 @@ def test_a_run_replaces_what_an_earlier_process_told_of_later_steps(kept: int, t
     assert curve(tmp_path, "loss/train") == [*before, (4, 54.0)]
 
 
-def test_a_resumed_run_goes_on_in_a_file_of_its_own(tmp_path: Path) -> None:
-    """The file of a process that was killed may end within a record, and what follows there is not read."""
+def test_a_resumed_run_writes_a_file_of_its_own(tmp_path: Path) -> None:
+    """The file of a killed process may end within a record; records after it would not be read."""
     tell(Tracking(["tensorboard"], tmp_path, SETTINGS), START, *steps(1, 2, 3))
     (events,) = (tmp_path / "tensorboard").iterdir()
     cut_short = events.with_name("events.out.tfevents.1000000000.here.1")
@@ -219,10 +219,10 @@ def test_a_resumed_run_goes_on_in_a_file_of_its_own(tmp_path: Path) -> None:
     assert [step for step, _ in curve(tmp_path, "loss/train")] == [1, 2, 3, 4]
 
 
-# Those that keep an account of runs
+# Services with run ids: Weights & Biases, trackio
 
 
-def test_a_new_run_gets_a_name_of_its_own_and_a_resumed_one_keeps_it(tmp_path: Path) -> None:
+def test_a_new_run_gets_a_new_id_and_a_resumed_run_keeps_it(tmp_path: Path) -> None:
     path = tmp_path / "new" / "id.txt"
     first = remembered_id(path, is_new=True)
     assert remembered_id(path, is_new=False) == first
@@ -234,11 +234,11 @@ def test_a_new_run_gets_a_name_of_its_own_and_a_resumed_one_keeps_it(tmp_path: P
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
-def test_a_run_and_its_resumption_are_kept_without_a_network(
+def test_a_run_and_its_resumption_are_stored_without_a_network(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if find_spec(name) is None:
-        pytest.skip(f"{name} is not installed, and none of what every developer needs")
+        pytest.skip(f"{name} is not installed, and is not a development dependency")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))

@@ -25,7 +25,7 @@ def run_table(runs: Sequence[History], notes: Mapping[str, str] | None = None) -
 
 
 def rank(run: History) -> float:
-    """Returns what runs are ordered by: the bits per byte of the best look, infinite where there is none."""
+    """Returns what runs are ordered by: the bits per byte of the best evaluation, infinite where there is none."""
     return math.inf if run.best is None else run.best.bits_per_byte
 
 
@@ -35,8 +35,8 @@ def numbers(run: History) -> list[str]:
         return ["0", *["-"] * 6]
     last, best = run.steps[-1], run.best
     losses = ["-"] * 3
-    if run.looks:
-        losses[1] = f"{run.looks[-1].loss:.4f}"
+    if run.evaluations:
+        losses[1] = f"{run.evaluations[-1].loss:.4f}"
     if best is not None:
         losses[0], losses[2] = f"{best.loss:.4f}", f"{best.bits_per_byte:.3f}"
     return [f"{last.step:,}", f"{last.tokens:,}", f"{last.seconds:,.1f}", *losses, f"{run.tokens_per_second:,.0f}"]

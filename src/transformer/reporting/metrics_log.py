@@ -1,4 +1,7 @@
-"""The metrics file of a training run, metrics.jsonl: one event (training/events.py) per line, as a JSON object."""
+"""The metrics file of a training run, metrics.jsonl: one event (training/events.py) per line, as a JSON object.
+
+If a run resumes at step n, the events after step n are removed from the file first, because the run emits them again.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,6 @@ from transformer.training.events import (
 )
 
 METRICS_FILE = "metrics.jsonl"
-
-
 KINDS: dict[str, type[Event]] = {
     "start": RunStarted,
     "step": StepMetrics,
@@ -39,7 +40,7 @@ _OLD_FIELDS = {"looks_again": "evaluation_pending", "gave_up": "early_stopped"}
 class MetricsLog:
     """A callback that appends every event except Progress to `directory`/metrics.jsonl.
 
-    A run that starts at step 0 begins a new file; one that goes on keeps the events up to its step.
+    A run that starts at step 0 begins a new file; a resumed run keeps the events up to its step.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -53,14 +54,14 @@ class MetricsLog:
             kept = self.path.with_name(f".{METRICS_FILE}.tmp")
             try:
                 kept.write_text("".join(self._lines_until(event)), encoding="utf-8")
-                kept.replace(self.path)  # a crash before this leaves the old file whole
+                kept.replace(self.path)  # atomic: a crash before this line leaves the old file unchanged
             finally:
                 kept.unlink(missing_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(to_line(event))
 
     def _lines_until(self, start: RunStarted) -> list[str]:
-        """The file's lines, less what the run will tell again and a last line cut short; none for a new run."""
+        """Returns the lines to keep: those up to the step of `start`, without an incomplete last line."""
         if start.step == 0 or not self.path.exists():
             return []
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
@@ -71,14 +72,15 @@ def _is_after(line: str, start: RunStarted) -> bool:
     with contextlib.suppress(ValueError):
         event = from_line(line)
         if isinstance(event, RunEnded):
-            return True  # it did not end there
-        looks = isinstance(event, EvalMetrics | Sample | EpochMetrics)
-        return event.step > start.step or (looks and event.step == start.step and start.evaluation_pending)
+            return True  # the run continues
+        if event.step == start.step and isinstance(event, EvalMetrics | Sample | EpochMetrics):
+            return start.evaluation_pending
+        return event.step > start.step
     return False
 
 
 def to_line(event: Event) -> str:
-    """Returns the event as a line of JSON; numbers that JSON lacks (nan, inf) become null."""
+    """Returns the event as a line of JSON; nan and inf, which JSON does not have, become null."""
     values = {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in asdict(event).items()
@@ -87,7 +89,7 @@ def to_line(event: Event) -> str:
 
 
 def from_line(line: str) -> Event:
-    """Returns the event that to_line wrote. Raises ValueError for anything else."""
+    """Returns the event of a line written by to_line; null becomes nan. Raises ValueError for any other line."""
     try:
         values: dict[str, Any] = json.loads(line)
         cls = KINDS[values.pop("event")]
@@ -101,9 +103,9 @@ def from_line(line: str) -> Event:
 
 
 def read_metrics(path: Path) -> list[Event]:
-    """Returns the events of a metrics file in order; a last line cut short by a crash is passed over.
+    """Returns the events of a metrics file in order. An incomplete last line, left by a crash, is ignored.
 
-    Raises FileNotFoundError, or ValueError with the number of the line that is not an event.
+    Raises FileNotFoundError, or ValueError with the number of the first line that is not an event.
     """
     events: list[Event] = []
     try:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from transformer.evaluation.ranking import Ranking, Row
-from transformer.reporting.run_plots import Color, as_label, colors
+from transformer.reporting.figures import Color, as_label, colors, legend_label, save_figure
 
 FACTORS_FROM = 30
 """Use a logarithmic token axis from this ratio of the most to the fewest training tokens."""
@@ -22,12 +22,9 @@ LEGEND_INSIDE = 8
 """Up to this number of lines, the legend is drawn inside the panel."""
 
 
-def save_ranking(rankings: Sequence[Ranking], *pictures: Path) -> None:
+def save_ranking(rankings: Sequence[Ranking], *files: Path) -> None:
     """Draws the rankings in one figure and writes it to each file; the file's suffix selects the format."""
-    figure = draw(rankings)
-    for picture in pictures:
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(picture, dpi=150)
+    save_figure(draw(rankings), *files)
 
 
 def draw(rankings: Sequence[Ranking]) -> Figure:
@@ -75,7 +72,7 @@ def draw_line(axes: Axes, rows: Sequence[Row], needed: float, color: Color, name
     levels = [row.measured.scores.evaluation.bits_per_byte for row in rows]
     bars = [needed * row.behind.error if row.behind.error else 0.0 for row in rows]
     axes.errorbar(
-        [row.measured.tokens for row in rows], levels, bars, color=color, label=as_label(name), marker="o",
+        [row.measured.tokens for row in rows], levels, bars, color=color, label=legend_label(name), marker="o",
         markersize=4, linewidth=1.4, elinewidth=1, capsize=3,
     )  # fmt: skip
 
@@ -89,8 +86,8 @@ def line_names(lines: Sequence[tuple[Path, str]]) -> dict[tuple[Path, str], str]
 def caption(ranking: Ranking) -> str:
     """Returns the panel's title: the evaluated text, and how to read the error bars."""
     texts = "1 document" if ranking.documents == 1 else f"{ranking.documents:,} documents"
-    what = f"{as_label(ranking.text)}: {texts}, {ranking.text_bytes / 1e3:,.0f} kB"
+    evaluated = f"{as_label(ranking.text)}: {texts}, {ranking.text_bytes / 1e3:,.0f} kB"
     if len(ranking.rows) < 2 or ranking.rows[-1].behind.error is None:
-        return what
+        return evaluated
     bars = f"bars: {ranking.threshold:.1f} standard errors of the difference to the first, paired by document"
-    return f"{what}\n{bars}; a bar that reaches the dotted line means no significant difference"
+    return f"{evaluated}\n{bars}; a bar that reaches the dotted line means no significant difference"

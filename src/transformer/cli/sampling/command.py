@@ -20,7 +20,7 @@ from transformer.cli.sampling.table import DRAWS, WHEN, columns_of, draws_of, re
 from transformer.cli.sampling_settings import top_k_notice
 from transformer.config import SAMPLING_PRESETS, ConfigError, SamplingConfig, seed_problems
 from transformer.inference.text_stream import generate_text
-from transformer.reporting.run_plots import save
+from transformer.reporting.figures import save_figure
 from transformer.reporting.sampling_plots import draw_stages
 from transformer.reporting.sampling_stages import stages
 from transformer.training.checkpoint import LoadedModel
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str]) -> None:
     contents = {"command": command, "about": about, "prompt": options.prompt, "seed": options.seed, "results": results}
     rows = [stages(logits, options.all_at_once(heat), text) for heat in compared]
     written = [options.out / file for file in ("stages.png", "stages.svg", "results.json")]
-    save(draw_stages(rows, name, f"What follows {options.prompt!r}?"), *written[:2])
+    save_figure(draw_stages(rows, name, f"What follows {options.prompt!r}?"), *written[:2])
     written[2].write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
     for heat, columns in compared.items():
         out.print(table_of(columns, logits, name, f"temperature {heat:g}"))
