@@ -245,7 +245,7 @@ def test_validation_needs_no_network_the_second_time_and_is_made_again_when_dama
         told: list[Any] = []
         with opened(config(tmp_path, revision=commit), told.append) as (data, _):
             assert torch.equal(data.validation[1], wanted)
-        noticed += f"{file} is damaged: reading the validation documents anew" in told
+        noticed += f"{file} is damaged: reading the validation documents again" in told
     assert noticed >= 4  # a byte that says nothing about the text may change unseen
 
 
@@ -277,7 +277,7 @@ def test_without_a_network_a_run_goes_on_from_the_cache_and_says_so(server: Stan
     with opened(config(tmp_path, network_patience=0.3), told.append) as (data, source):
         assert one_pass(source) == whole
         assert data.revision == server.commit(FINEWEB).sha
-    assert any("cannot be reached: going on with what is in" in line for line in told if isinstance(line, str))
+    assert any("cannot be reached: continuing with the text in" in line for line in told if isinstance(line, str))
 
 
 def test_without_a_network_or_a_cache_one_line_names_the_way_on(server: StandInHub, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def shards_on_disk(cache: Path) -> set[str]:
 
 DOCUMENTED = re.compile(
     r"cache_metadata\.json|cache\.lock|\.locks/\w+|validation_[0-9a-f]{12}\.parquet"
-    r"|shard_\d{5}\.(parquet|parts/\d{5}\.parquet|byte/\d{5}\.tokens)"
+    r"|shard_\d{5}\.(parquet|parts/\d{5}\.parquet|byte/\d{5}\.npz)"
 )
 
 

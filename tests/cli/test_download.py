@@ -97,7 +97,7 @@ def test_a_run_trains_on_what_was_downloaded_as_it_does_with_the_hub(
     hub.stop_serving()
     offline = command(*training, "--checkpoint-dir", "offline")
     assert (offline.status, offline.err) == (0, "")
-    assert "the hub cannot be reached: going on with what is in" in offline.out
+    assert "the hub cannot be reached: continuing with the text in" in offline.out
     hub.start_serving()
     hub.reset_counts()
     online = command(*training, "--checkpoint-dir", "online", "--cache-dir", "another_cache")

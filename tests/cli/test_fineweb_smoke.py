@@ -113,7 +113,7 @@ def test_without_a_network_it_shows_what_an_earlier_call_has_fetched(command: Co
     outcome = command("test-fineweb", *FLAGS)
     assert (outcome.status, outcome.err) == (0, "")
     assert_complete(outcome.out, hub)
-    assert f"the hub cannot be reached: going on with what is in {Path('data/fineweb_cache')}" in outcome.out
+    assert f"the hub cannot be reached: continuing with the text in {Path('data/fineweb_cache')}" in outcome.out
     assert numbers(outcome.out, "fetched from the hub, MB") == ["0.00", "0.00"]
 
 

@@ -148,7 +148,7 @@ def test_p50k_base_and_32_accumulation_steps(command: Command, hub: StandInHub, 
     stored = checkpoint.load(tmp_path / "checkpoints_quick" / "model_epoch_1_p50k.pt")["config"]
     assert stored["accumulation_steps"] == 32
     assert stored["model"]["vocab_size"] == 50_281
-    assert list((tmp_path / "data" / "fineweb_cache").glob("shard_*.p50k_base/*.tokens"))
+    assert list((tmp_path / "data" / "fineweb_cache").glob("shard_*.p50k_base/*.npz"))
 
 
 def test_a_first_step_waits_for_little_of_the_text(command: Command, hub: StandInHub, tmp_path: Path) -> None:

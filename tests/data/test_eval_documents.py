@@ -69,7 +69,7 @@ def test_no_more_texts_are_read_than_the_limit_needs() -> None:
 
 @pytest.mark.parametrize("texts", [[], ["", ""]])
 def test_no_text_is_refused(texts: list[str]) -> None:
-    with pytest.raises(ValueError, match="stdin holds no text"):
+    with pytest.raises(ValueError, match="stdin has no text"):
         encode_documents(texts, BYTE, "stdin")
 
 

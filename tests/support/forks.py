@@ -66,8 +66,8 @@ def serve(do: Callable[[dict[str, Any]], None]) -> None:
         "matplotlib.figure",
         "torch._dynamo",
         "main",
-        "train",
-        "generate",
+        "transformer.cli.train.command",
+        "transformer.cli.generate.command",
     ):
         importlib.import_module(name)  # torch._dynamo: the first optimizer loads it, for seconds
     with contextlib.suppress(ValueError):  # a file is no folder for a cache: this only loads what the hub needs
@@ -84,7 +84,7 @@ class Forks:
     """The process that forks: `script`, which calls serve(). Jobs of one call run at the same time."""
 
     def __init__(self, script: str, endpoint: str) -> None:
-        paths = [str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(ROOT / "tests" / "support"), str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "HF_ENDPOINT": endpoint, "PYTHONPATH": os.pathsep.join(paths)}
         self.process = subprocess.Popen(
             [sys.executable, script],

@@ -1,41 +1,60 @@
-"""ShardCache: units are read, stored and merged here, on top of files.py, folder.py and catalogue.py."""
+"""ShardCache: row groups are stored, read and merged, and the least recently used shards are removed.
+
+Every file is verified when it is read. A damaged file, or one that holds another text, is reported in one line, removed
+and treated as absent, so its text is fetched again. The metadata can be lost too: without it only the order of use and
+the listings are unknown. If the disk is full, old shards are removed; if that does not help, nothing more is stored and
+the run continues.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
+import json
 import os
-import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from transformer.config import DataConfig
 
-from . import files, token_files
-from .files import PARTS, TEXT, Shard, unit_path
-from .index import UNFINISHED, Catalogue, InUseError, ShardEntry, shard_of
-from .locked_directory import SharedFolder
+from . import shard_files, token_files
+from .shard_files import PARTS, TEXT, Shard, row_group_path, shard_path
+from .shared_folder import SharedFolder
 from .token_files import RowGroupTokens
 
-UNIT_LOCKS, MERGE_LOCKS = 256, 32
+FORMAT = 1
+LOCKS = 64
+"""Locks for row groups: few, so that their files stay few; many, so that two row groups rarely share one."""
 TOUCH_SECONDS = 10.0
+"""How often reading a shard is recorded as a use."""
 
 T = TypeVar("T")
 
 
-class _UnitMissingError(Exception):
-    """A part went while the parts were merged: the shard is not whole after all."""
+@dataclass(frozen=True)
+class ShardEntry:
+    """The contents of the cache for one shard."""
+
+    number: int
+    source: str
+    row_groups: int
+    row_groups_present: int
+    """Row groups whose text is in the cache."""
+    text_bytes: int
+    token_bytes: dict[str, int]
+    """Bytes of token files by encoding."""
+    last_use: int
+    """In the units of time.time_ns()."""
 
 
 class ShardCache:
-    """The cache in `directory`, for any number of threads. Raises ValueError where the directory cannot be written.
+    """The cache in `directory`, for any number of threads. Raises ValueError if the directory cannot be written.
 
-    `tell` gets a line about whatever was damaged or cannot be stored; it must not call the cache. Any method that takes
-    a shard raises InUseError where somebody has pinned another text under its number.
+    `notify` receives a line about each damaged file and about a full disk. It must not call the cache.
     """
 
     def __init__(
@@ -43,268 +62,290 @@ class ShardCache:
         directory: Path,
         max_shards: int = DataConfig.cache_shards,
         max_bytes: int = int(DataConfig.cache_gb * 1e9),
-        tell: Callable[[str], None] = lambda line: None,
+        notify: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.directory, self.max_shards, self.max_bytes, self.tell = directory, max_shards, max_bytes, tell
-        self._known: set[Shard] = set()  # compared with the metadata
-        self._sound: dict[Shard, tuple[int, int]] = {}  # size and time of the shard files found sound
+        self.directory, self.max_shards, self.max_bytes, self.notify = directory, max_shards, max_bytes, notify
+        self.metadata_path = directory / "cache_metadata.json"
+        self._folder = SharedFolder(directory)
         self._touched: dict[Shard, float] = {}
-        locks = [*map(_unit_lock, range(UNIT_LOCKS)), *map(_merge_lock, range(MERGE_LOCKS))]
-        self._folder = SharedFolder(directory, locks)
-        self._catalogue = Catalogue(self._folder, tell)
-
-    def __enter__(self) -> ShardCache:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
+        self._write_failed = False
 
     def close(self) -> None:
-        """Gives up all pins. What is stored stays."""
+        """Ends all leases. The stored files remain."""
         self._folder.close()
 
-    def lock(self, shard: Shard, unit: int, blocking: bool = True) -> contextlib.AbstractContextManager[bool]:
-        """Holds one unit against all threads and processes; yields False where it is held and blocking is False.
+    def try_lock(self, shard: Shard, row_group: int) -> contextlib.AbstractContextManager[bool]:
+        """Holds a row group against all threads and processes; yields False if it is held elsewhere.
 
-        Units share a fixed set of locks, so a unit may seem held when another is, and no thread may hold two.
+        Row groups share LOCKS locks, so a thread holds one at a time. Neighbours never share a lock.
         """
-        return self._folder.held(_unit_lock(shard.number * 97 + unit), blocking)  # neighbours never share a lock
+        return self._folder.try_lock(f"row_group_{(shard.number * 97 + row_group) % LOCKS:02d}")
 
-    def has_text(self, shard: Shard, unit: int) -> bool:
-        """Whether a file with the unit's text is here. That it can be read, only `text` knows."""
-        self._meet(shard)
-        return self._whole(shard).is_file() or unit_path(self.directory, shard, unit).is_file()
+    # Text and tokens
 
-    def text(self, shard: Shard, unit: int) -> Any | None:
-        """The unit's documents, a pyarrow ChunkedArray of large_string; None where they are not here."""
-        self._meet(shard)
-        whole, part = self._whole(shard), unit_path(self.directory, shard, unit)
-        for path in (whole, part, whole):  # between two looks it may be merged
-            column = self._read(shard, path, partial(files.read_unit, shard=shard, unit=unit))
+    def has_text(self, shard: Shard, row_group: int) -> bool:
+        """Whether a file with the row group's text exists. Only `text` verifies the file."""
+        return self._whole(shard).is_file() or row_group_path(self.directory, shard, row_group).is_file()
+
+    def text(self, shard: Shard, row_group: int) -> Any | None:
+        """Returns the documents, a pyarrow ChunkedArray of large_string, or None if they are not in the cache."""
+        whole, part = self._whole(shard), row_group_path(self.directory, shard, row_group)
+        for path in (whole, part, whole):  # the part may be merged between the first two reads
+            column = self._read(shard, path, partial(shard_files.read, shard=shard, row_group=row_group))
             if column is not None:
                 return column
         return None
 
-    def put_text(self, shard: Shard, unit: int, column: Any) -> None:
-        """Stores a unit's documents, a pyarrow array of strings, unless they are here; the last unit merges all."""
-        column = files.checked_column(column)
-        path = unit_path(self.directory, shard, unit)
-        if not self.has_text(shard, unit):
-            write = partial(files.write_part, shard=shard, unit=unit, column=column)
-            if self._put(shard, path, write, column.nbytes):
+    def put_text(self, shard: Shard, row_group: int, column: Any) -> None:
+        """Stores the documents, a pyarrow array of strings. The last row group of a shard to arrive merges all."""
+        column = shard_files.checked_column(column)
+        path = row_group_path(self.directory, shard, row_group)
+        if not self.has_text(shard, row_group):
+            self._touch(shard)
+            write = partial(shard_files.write, shard=shard, row_group=row_group, columns=[column])
+            if self._write(path, write, shard, column.nbytes):
                 self._merge(shard)
 
-    def tokens(self, shard: Shard, unit: int, encoding: str) -> RowGroupTokens | None:
-        """The unit's tokens, memory-mapped; None where they are not here. `encoding` names one vocabulary for ever."""
-        self._meet(shard)
-        path = unit_path(self.directory, shard, unit, encoding)
-        return self._read(shard, path, partial(token_files.read, label=shard.label(unit, encoding)))
+    def tokens(self, shard: Shard, row_group: int, encoding: str) -> RowGroupTokens | None:
+        """Returns the token ids, or None. An `encoding` name always means the same vocabulary."""
+        path = row_group_path(self.directory, shard, row_group, encoding)
+        return self._read(shard, path, partial(token_files.read, label=shard.label(row_group, encoding)))
 
-    def put_tokens(self, shard: Shard, unit: int, encoding: str, tokens: RowGroupTokens) -> None:
-        """Stores a unit's tokens; evicts for them first, as make_room does."""
-        path = unit_path(self.directory, shard, unit, encoding)
-        with self._catalogue.opened() as data:
-            self._catalogue.claim(data, shard)
-            self._catalogue.evict(data, shard, self.max_shards, self.max_bytes, tokens.nbytes)
-        write = partial(token_files.write, unit=tokens, label=shard.label(unit, encoding))
-        self._put(shard, path, write, tokens.nbytes)
+    def put_tokens(self, shard: Shard, row_group: int, encoding: str, tokens: RowGroupTokens) -> None:
+        """Stores the token ids, after removing the least recently used files if the cache is too large."""
+        path = row_group_path(self.directory, shard, row_group, encoding)
+        self._touch(shard)
+        with self._metadata() as data:
+            self._evict(data, shard, tokens.nbytes)
+        write = partial(token_files.write, tokens=tokens, label=shard.label(row_group, encoding))
+        self._write(path, write, shard, tokens.nbytes)
 
-    def pin(self, shard: Shard) -> None:
-        """Keeps the shard from eviction by any process, until it is unpinned as often or this process ends."""
-        with self._catalogue.opened() as data:
-            self._catalogue.pin(data, shard, 1)
-        self._merge(shard)  # where somebody was killed before he could
+    def keep(self, path: Path, write: Callable[[BinaryIO], object]) -> None:
+        """Stores another file in the directory. It does not count towards the limits and is never evicted."""
+        self._write(path, write)
 
-    def unpin(self, shard: Shard) -> None:
-        """Takes back one pin. Raises ValueError where there is none."""
-        with self._catalogue.opened() as data:
-            self._catalogue.pin(data, shard, -1)
+    # Use
 
-    def make_room(self, shard: Shard, expected_bytes: int) -> None:
-        """Evicts for a shard that is to come, and records it. Pinned, its room stays reserved until it is here.
+    def lease(self, shard: Shard, expected_bytes: int = 0) -> None:
+        """Protects the shard from eviction until it is released as often, and makes room for its text."""
+        with self._metadata() as data:
+            self._use(data, shard)
+            self._folder.lease(_lease(shard.number), 1)
+            missing = 0 if self._whole(shard).is_file() else expected_bytes
+            self._evict(data, shard, missing)
+        self._merge(shard)  # the process that stored the last row group may have been killed before it merged
 
-        First go the shards that are too many, then tokens, then shards until the bytes fit; the one used longest ago
-        always first. What is pinned stays, even where too much is left then.
-        """
-        with self._catalogue.opened() as data:
-            self._catalogue.claim(data, shard)["expected_bytes"] = expected_bytes
-            self._catalogue.evict(data, shard, self.max_shards, self.max_bytes, 0)
-
-    def layout(self, number: int) -> Shard | None:
-        """The shard recorded under a number, so that a run can start without asking for it."""
-        with self._catalogue.opened() as data:
-            entry = data["shards"].get(str(number))
-        return shard_of(number, entry) if entry else None
+    def release(self, shard: Shard) -> None:
+        """Ends one lease."""
+        with self._folder.locked():
+            self._folder.lease(_lease(shard.number), -1)
 
     def shards(self) -> list[ShardEntry]:
-        """What is here, by number."""
-        with self._catalogue.opened() as data:
-            return self._catalogue.shown(data)
+        """Returns the contents of the cache, by shard number."""
+        stock, found = shard_files.stock(self.directory), []
+        with self._metadata() as data:
+            for number, entry in sorted((int(key), entry) for key, entry in data["shards"].items()):
+                tokens = stock.get(number, {})
+                whole, parts = tokens.pop(TEXT, None), tokens.pop(PARTS, 0)
+                parts_present = len(shard_files.files_in(shard_path(self.directory, number, PARTS)))
+                present = parts_present if whole is None else entry["units"]
+                known = (number, entry["source"], entry["units"], present)
+                found.append(ShardEntry(*known, (whole or 0) + parts, tokens, entry["last_use"]))
+        return found
 
     @property
     def nbytes(self) -> int:
         """Bytes of all text and tokens on disk."""
-        return sum(sum(kinds.values()) for kinds in files.stock(self.directory).values())
+        return _total(shard_files.stock(self.directory))
 
     def record(self, key: str, listing: Any) -> None:
-        """Keeps a listing, plain JSON values, for starting without a network."""
-        with self._catalogue.opened() as data:
+        """Stores a listing, plain JSON values, so that a run can start without a network."""
+        with self._metadata() as data:
             data["listings"][key] = listing
 
     def recall(self, key: str) -> Any | None:
-        """The listing kept under the key; None where there is none."""
-        with self._catalogue.opened() as data:
+        """Returns the listing stored under the key, or None."""
+        with self._metadata() as data:
             return data["listings"].get(key)
 
-    def keep(self, path: Path, write: Callable[[BinaryIO], object]) -> None:
-        """Stores another file in the directory, whole or not at all; it counts for nothing and is never evicted."""
+    # Metadata: changed under cache.lock only
+
+    @contextlib.contextmanager
+    def _metadata(self) -> Iterator[dict[str, Any]]:
+        """Yields the metadata, and stores it if it was changed."""
+        with self._folder.locked():
+            text, data = self._load_metadata()
+            yield data
+            changed = json.dumps(data)
+            if changed != text:
+                self._write(self.metadata_path, lambda file: file.write(changed.encode()))
+
+    def _load_metadata(self) -> tuple[str, dict[str, Any]]:
         try:
-            self._folder.store(path, write)
-        except OSError as error:
-            self._catalogue.cannot_store(path, error)
+            text = self.metadata_path.read_text(encoding="utf-8")
+            return text, _parse(text)
+        except (OSError, ValueError, RecursionError) as error:
+            if not isinstance(error, FileNotFoundError) or shard_files.stock(self.directory):
+                self.notify(f"{self.metadata_path} is missing or damaged: started anew, the shards are kept")
+            return "", {"format": FORMAT, "shards": {}, "listings": {}}
 
-    # Reading and storing files
-
-    def _whole(self, shard: Shard) -> Path:
-        return files.shard_path(self.directory, shard.number, TEXT)
-
-    def _meet(self, shard: Shard) -> None:
-        if shard not in self._known:
-            with self._catalogue.opened() as data:
-                self._catalogue.claim(data, shard)
-            self._known.add(shard)
+    def _use(self, data: dict[str, Any], shard: Shard) -> None:
+        """Records a use. Files of another text under the shard's number are removed."""
+        self._touched[shard] = time.monotonic()
+        entry = data["shards"].get(str(shard.number), {})
+        if entry and Shard.from_identity(shard.number, entry) != shard:
+            kinds = shard_files.stock(self.directory).get(shard.number, {})
+            shard_files.remove(self.directory, shard.number, kinds)
+            if kinds:
+                self.notify(f"{self._whole(shard)} belonged to another text: removed")
+        latest = max([0, *(entry["last_use"] for entry in data["shards"].values())])  # the clock may be set back
+        data["shards"][str(shard.number)] = {**shard.identity(), "last_use": max(time.time_ns(), latest + 1)}
 
     def _touch(self, shard: Shard) -> None:
-        now = time.monotonic()
-        if now - self._touched.get(shard, -TOUCH_SECONDS) >= TOUCH_SECONDS:
-            self._touched[shard] = now
-            with self._catalogue.opened() as data:
-                self._catalogue.touch(data, shard)
+        if time.monotonic() - self._touched.get(shard, -TOUCH_SECONDS) >= TOUCH_SECONDS:
+            with self._metadata() as data:
+                self._use(data, shard)
+
+    def _evict(self, data: dict[str, Any], shard: Shard, incoming: int, disk_is_full: bool = False) -> None:
+        """Removes files of other shards until `incoming` more bytes fit; on a full disk, at least that many bytes."""
+        stock = shard_files.stock(self.directory)
+        leased = {int(name) for name in map(_leased_number, self._folder.leased()) if name} | {shard.number}
+        for number in leased:
+            stock.setdefault(number, {})  # a leased shard counts before its first row group has arrived
+        last_use = {int(key): entry["last_use"] for key, entry in data["shards"].items()}
+        oldest = sorted(stock.keys() - leased, key=lambda number: last_use.get(number, 0))
+        limit = min(self.max_bytes, _total(stock)) if disk_is_full else self.max_bytes
+        for number, kind in evictions(stock, oldest, self.max_shards, limit - incoming):
+            shard_files.remove(self.directory, number, [kind])
+            del stock[number][kind]
+        for number in last_use:
+            if not stock.get(number) and number not in leased:
+                del data["shards"][str(number)]
+
+    # Files
+
+    def _whole(self, shard: Shard) -> Path:
+        return shard_path(self.directory, shard.number, TEXT)
 
     def _read(self, shard: Shard, path: Path, read: Callable[[Path], T]) -> T | None:
-        """What is read, or None; a file that cannot be trusted is told and removed."""
+        if not path.is_file():
+            return None
         try:
             status = path.stat()
-            if not stat.S_ISREG(status.st_mode):
-                return None
-            if path == self._whole(shard) and not self._is_sound(shard, path, status):
-                return None
             found = read(path)
-        except InUseError:
-            raise
         except ValueError as error:
-            self._condemn(shard, path, status, str(error))
+            self._discard(path, status, str(error))
             return None
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                self.tell(f"{path} cannot be read ({error.strerror or error}): going on without it")
+                self.notify(f"{path} cannot be read ({error.strerror or error}): continuing without it")
             return None
         self._touch(shard)
         return found
 
-    def _is_sound(self, shard: Shard, path: Path, status: os.stat_result) -> bool:
-        """Whether it is the shard file that was finished; asked again when its size or time is another."""
-        now = (status.st_size, status.st_mtime_ns)
-        if self._sound.get(shard) == now:
-            return True
-        with self._catalogue.opened() as data:
-            entry = self._catalogue.claim(data, shard)
-            wanted, recorded = entry["sha256"], (entry["bytes"], entry["mtime_ns"])
-        if wanted is None or recorded != now:
-            found = _sha256(path)
-            if wanted not in (None, found):
-                self._condemn(shard, path, status, "its sha256 is not the recorded one")
-                return False
-            with self._catalogue.opened() as data:
-                entry = self._catalogue.claim(data, shard)
-                if _same(path.stat(), status):
-                    entry.update(complete=True, bytes=now[0], mtime_ns=now[1], sha256=found)
-        self._sound[shard] = now
-        return True
+    def _discard(self, path: Path, status: os.stat_result, reason: str) -> None:
+        with self._folder.locked(), contextlib.suppress(OSError):
+            now = path.stat()
+            if (now.st_ino, now.st_size, now.st_mtime_ns) != (status.st_ino, status.st_size, status.st_mtime_ns):
+                return  # another process has replaced the file already
+            path.unlink()
+            self.notify(f"{path} is damaged ({reason}): removed, to be stored again")
 
-    def _condemn(self, shard: Shard, path: Path, status: os.stat_result, reason: str) -> None:
-        with self._catalogue.opened() as data:
-            entry = self._catalogue.claim(data, shard)
-            with contextlib.suppress(OSError):
-                if not _same(path.stat(), status):
-                    return  # somebody was faster: it is a new file
-                path.unlink()
-            if path == self._whole(shard):
-                entry.update(UNFINISHED)
-                self._sound.pop(shard, None)
-        self.tell(f"{path} is damaged ({reason}): removed, to be made again")
-
-    def _put(
-        self,
-        shard: Shard,
-        path: Path,
-        write: Callable[[BinaryIO], object],
-        expected_bytes: int,
-        place: Callable[[Path], None] | None = None,
+    def _write(
+        self, path: Path, write: Callable[[BinaryIO], object], shard: Shard | None = None, expected_bytes: int = 0
     ) -> bool:
-        """Whether the file was stored; on a full disk something else is evicted for it, once."""
-        for trial in (1, 2):
+        """Whether the file was stored. If the disk is full, other shards are evicted and the write is repeated once.
+
+        A failure is reported once, until a write succeeds again.
+        """
+        for attempt in (1, 2):
             try:
-                self._folder.store(path, write, place)
+                self._folder.write(path, write)
             except OSError as error:
-                if trial == 1 and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    with self._catalogue.opened() as data:
-                        self._catalogue.evict(data, shard, self.max_shards, self.max_bytes, expected_bytes, full=True)
-                elif trial == 2 or error.errno != errno.ENOENT:  # ENOENT: its folder was removed just now
-                    self._catalogue.cannot_store(path, error)
+                if attempt == 1 and shard and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    with self._metadata() as data:
+                        self._evict(data, shard, expected_bytes, disk_is_full=True)
+                elif attempt == 2 or error.errno != errno.ENOENT:  # ENOENT: its folder was removed at this moment
+                    if not self._write_failed:
+                        self.notify(f"{path} cannot be stored ({error.strerror or error}): continuing without it")
+                    self._write_failed = True
                     return False
             else:
-                self._catalogue.cannot_store(path, None)
+                self._write_failed = False
                 return True
         return False
 
-    # Merging
-
     def _merge(self, shard: Shard) -> None:
-        """Makes the shard file if all parts are here and nobody else is at it."""
-        whole, parts = self._whole(shard), files.shard_path(self.directory, shard.number, PARTS)
-        if not whole.is_file() and files.units_in(parts).keys() >= set(range(shard.row_groups)):
-            with self._folder.held(_merge_lock(shard.number), blocking=False) as mine:
-                if mine and not whole.is_file():
-                    self._merge_parts(shard, whole)
+        """Writes the shard's file if all its row groups are here and no other process is writing it."""
+        whole, parts = self._whole(shard), shard_path(self.directory, shard.number, PARTS)
+        if not whole.is_file() and shard_files.files_in(parts).keys() >= set(range(shard.row_groups)):
+            with self._folder.try_lock(f"merge_{shard.number:05d}") as held:
+                if held and not whole.is_file():
+                    expected = shard_files.stock(self.directory).get(shard.number, {}).get(PARTS, 0)
+                    with contextlib.suppress(LookupError):  # a part was damaged: the shard is incomplete after all
+                        self._write(whole, partial(self._write_merged, shard=shard), shard, expected)
         if whole.is_file() and parts.is_dir():
-            files.remove(self.directory, shard.number, [PARTS])
+            shard_files.remove(self.directory, shard.number, [PARTS])
 
-    def _merge_parts(self, shard: Shard, whole: Path) -> None:
+    def _write_merged(self, file: BinaryIO, shard: Shard) -> None:
         def columns() -> Iterator[Any]:
-            for unit in range(shard.row_groups):
-                path = unit_path(self.directory, shard, unit)
-                column = self._read(shard, path, partial(files.read_unit, shard=shard, unit=unit))
+            for row_group in range(shard.row_groups):
+                path = row_group_path(self.directory, shard, row_group)
+                column = self._read(shard, path, partial(shard_files.read, shard=shard, row_group=row_group))
                 if column is None:
-                    raise _UnitMissingError
+                    raise LookupError(path)
                 yield column
 
-        def write(file: BinaryIO) -> None:
-            files.write_shard(file, shard, columns())
-
-        def place(temporary: Path) -> None:
-            status, digest = temporary.stat(), _sha256(temporary)
-            with self._catalogue.opened() as data:
-                entry = self._catalogue.claim(data, shard)
-                temporary.replace(whole)
-                entry.update(complete=True, bytes=status.st_size, mtime_ns=status.st_mtime_ns, sha256=digest)
-
-        with contextlib.suppress(_UnitMissingError):
-            self._put(shard, whole, write, files.stock(self.directory).get(shard.number, {}).get(PARTS, 0), place)
+        shard_files.write(file, shard, None, columns())
 
 
-def _unit_lock(number: int) -> str:
-    return f"unit_{number % UNIT_LOCKS:03d}"
+def evictions(
+    stock: Mapping[int, Mapping[str, int]], oldest: Sequence[int], max_shards: int, max_bytes: int
+) -> list[tuple[int, str]]:
+    """Returns the files to remove, as shard numbers and kinds. `oldest`: removable shards, least recently used first.
+
+    Shards above max_shards are removed completely. Then, until max_bytes are left, the tokens of the others are removed
+    (they can be made again without a network), and at last their text.
+
+    >>> stock = {1: {"parquet": 4, "byte": 6}, 2: {"parquet": 4, "byte": 6}, 3: {"parts": 4}}
+    >>> evictions(stock, [2, 1], max_shards=3, max_bytes=11)
+    [(2, 'byte'), (1, 'byte'), (2, 'parquet')]
+    """
+    surplus = max(0, len(stock) - max_shards)
+    removed = [(number, kind) for number in oldest[:surplus] for kind in stock[number]]
+    rest = [(number, kind) for number in oldest[surplus:] for kind in stock[number]]
+    excess = _total(stock) - sum(stock[number][kind] for number, kind in removed) - max_bytes
+    for number, kind in sorted(rest, key=lambda item: item[1] in (TEXT, PARTS)):  # stable: still oldest first
+        if excess <= 0:
+            break
+        removed.append((number, kind))
+        excess -= stock[number][kind]
+    return removed
 
 
-def _merge_lock(number: int) -> str:
-    return f"merge_{number % MERGE_LOCKS:02d}"
+def _total(stock: Mapping[int, Mapping[str, int]]) -> int:
+    return sum(sum(kinds.values()) for kinds in stock.values())
 
 
-def _same(one: os.stat_result, other: os.stat_result) -> bool:
-    return (one.st_ino, one.st_size, one.st_mtime_ns) == (other.st_ino, other.st_size, other.st_mtime_ns)
+def _parse(text: str) -> dict[str, Any]:
+    """Returns the metadata. Raises ValueError or RecursionError if the text is not metadata."""
+    data: dict[str, Any] = json.loads(text)
+    try:
+        shards = [Shard.from_identity(int(key), entry) for key, entry in data["shards"].items()]
+        counts = [shard.row_groups for shard in shards] + [entry["last_use"] for entry in data["shards"].values()]
+        is_sound = data["format"] == FORMAT and isinstance(data["listings"], dict)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError("not cache metadata") from error
+    if not is_sound or any(type(count) is not int for count in counts):
+        raise ValueError("not cache metadata of this version")
+    return data
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _lease(number: int) -> str:
+    return f"shard_{number}"
+
+
+def _leased_number(name: str) -> str:
+    """Returns the shard number in the name of a lease; "" for the other files of a process's folder."""
+    prefix, _, number = name.partition("_")
+    return number if prefix == "shard" else ""

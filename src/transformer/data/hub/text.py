@@ -1,9 +1,9 @@
-"""The text of parquet files on the hub, a row group at a time, kept on disk and fetched ahead of its use.
+"""The text column of parquet files on the hub, read a row group at a time through the cache, and fetched ahead.
 
-A file of the hub is cut into *shards*, runs of whole row groups of about shard_bytes; a row group is a *unit*. Which
-row groups a shard has is known from the file's footer, or, without a network, from the cache. HubText gives a unit's
-text from the cache or else from the hub; FetchAhead brings units into the cache before anybody asks, in the order of
-a walk: the rest of the shard that is read, and the next one once half of it is read.
+Each file is divided into shards, runs of row groups of about shard_bytes. The file's footer says which row groups a
+shard has; the cache remembers it, so that a later run needs no network. HubText returns a row group's text from the
+cache, or from the hub. FetchAhead brings row groups into the cache before they are read: the rest of the shard that is
+being read and, once half of it is read, the next one.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from transformer.data.hub.errors import Closed, HubError, HubFile, Unreachable
 from transformer.dataset import ReadOrder
 
 CONNECTIONS = 4
-"""Row groups fetched at once: one at a time would wait for the network's delay again and again."""
+"""Row groups fetched at once, so that the network's latency is not paid for each in turn."""
 
 FOOTERS = 4
-"""Footers kept in memory, of a megabyte or so each: as many files are read at once at most."""
+"""Footers kept in memory, about a megabyte each: at most as many files as connections are read at once."""
 
 PAUSE_SECONDS = 1.0, 60.0
-"""How long fetching ahead rests after the first failure and at most; who needs a unit at once fetches it himself."""
+"""First and longest pause of fetching ahead after failures. The reader itself does not pause."""
 
 OPENING_PATIENCE = 6.0
-"""Seconds for which a network that fails at the very start is tried again: most likely there is none."""
+"""Seconds of retries when a dataset is opened: a network that fails then is most likely absent."""
 
 FINEWEB = "HuggingFaceFW/fineweb-edu"
 OFFLINE = "without a network, train on the bundled text with --dataset shakespeare, or on your own with --dataset PATH"
 
 
 def open_hub_text(config: DataConfig, notify: Notify = silent) -> HubText:
-    """Opens the text of the config's hub dataset; what the cache knows of it is used where there is no network.
+    """Opens the text of the configured hub dataset. Without a network, the cache's listing of its files is used.
 
-    Raises HubError, in one line, where the dataset cannot be found or reached.
+    Raises HubError, in one line, if the dataset cannot be found or reached.
     """
     repo, subset = config.dataset.removeprefix("hf:"), config.subset
     if config.dataset == "fineweb":
@@ -63,24 +63,27 @@ def open_hub_text(config: DataConfig, notify: Notify = silent) -> HubText:
 
 
 def default_cache(repo: str, config: DataConfig) -> str:
-    """Returns the folder for a dataset: every subset and split has its own, since each numbers its shards from 0."""
-    names = [
-        repo.replace("/", "_"),
-        *filter(None, [config.subset]),
-        *([] if config.split == "train" else [config.split]),
-    ]
-    return f"data/{'_'.join(names)}_cache"
+    """Returns the folder of a dataset: data/OWNER_NAME_cache, or a longer name for a subset or another split.
+
+    Each subset and split has its own folder, since each numbers its shards from 0. Repositories have no "--" in their
+    names, so "--" keeps hf:a/b_c apart from hf:a/b --subset c, and hf:a_b/c from hf:a/b_c.
+    """
+    owner, _, name = repo.partition("/")
+    parts = [f"{owner}--{name}" if "_" in owner else f"{owner}_{name}"]
+    parts += [config.subset.replace("/", "--")] if config.subset else []
+    parts += [f"split-{config.split}"] if config.split != "train" else []
+    return f"data/{'--'.join(parts)}_cache"
 
 
 def find_files(
     hub: Hub, cache: ShardCache, subset: str | None, split: str, revision: str, notify: Notify
 ) -> tuple[str, list[HubFile]]:
-    """Returns the commit that a revision stands for, and its files; without a network, those of the last time."""
+    """Returns the commit of a revision, and its files. Without a network, those that the cache remembers."""
     name = f"{hub.repo} {subset} {split}"
     try:
         commit = hub.commit(revision)
         listing = cache.recall(f"{name} {commit}")
-        if listing is None:  # a commit never changes: what is known of it is not asked again
+        if listing is None:  # a commit never changes: its files are listed once
             listing = {"commit": commit, "files": [asdict(file) for file in hub.parquet_files(commit, subset, split)]}
             cache.record(f"{name} {commit}", listing)
         if revision != commit:
@@ -90,12 +93,12 @@ def find_files(
         if listing is None:
             raise HubError(f"{hub.repo} cannot be reached ({error.reason}); {OFFLINE}") from error
         known = listing["commit"][:12]
-        notify(f"the hub cannot be reached: going on with what is in {cache.directory}, of commit {known}")
+        notify(f"the hub cannot be reached: continuing with the text in {cache.directory}, of commit {known}")
     return listing["commit"], [HubFile(**file) for file in listing["files"]]
 
 
 class HubText:
-    """The text column of remote parquet files as shards of units, through a cache."""
+    """The text column of parquet files on the hub, as shards of row groups."""
 
     def __init__(
         self,
@@ -109,64 +112,61 @@ class HubText:
     ) -> None:
         self.hub, self.commit, self.files, self.cache = hub, commit, files, cache
         self.column, self.notify = column, notify
-        self.ahead = Hub(hub.repo, patience=0.0)  # for what nobody waits for: a failure is not tried again at once
-        # A shard is piece k of n of a file: so shards can be numbered from the sizes alone, before any file is opened.
+        self.ahead = Hub(hub.repo, patience=0.0)  # for requests that nobody waits for: a failure is not retried
+        # A shard is piece k of n of a file, so that file sizes alone number the shards: no file has to be opened.
         counts = [max(1, round(file.size / shard_bytes)) for file in files]
         self.pieces = [(file, piece, n) for file, n in zip(files, counts, strict=True) for piece in range(n)]
         self.closed = threading.Event()
         self._footers: dict[str, Any] = {}
         self._footers_lock = threading.Lock()
         self._shards: dict[int, Shard] = {}
-        self._meter = _Meter()
+        self._rate = _Rate()
 
     def __len__(self) -> int:
         """The number of shards."""
         return len(self.pieces)
 
     def shard(self, number: int, patient: bool = False) -> Shard:
-        """Which row groups a shard has; from memory, the cache, or the file's footer.
-
-        Raises HubError where it is the footer and the hub does not give it: at the first failure, unless `patient`.
-        """
+        """Returns a shard. Only if `patient`, a failing network is retried. Raises HubError."""
         if number not in self._shards:
             found = self._find(number, self.hub if patient else self.ahead)
             self._shards.setdefault(number, found)
         return self._shards[number]
 
-    def text(self, shard: Shard, unit: int) -> Any:
-        """A unit's text, a pyarrow array of strings and nulls. The caller holds the unit's lock.
+    def text(self, shard: Shard, row_group: int) -> Any:
+        """Returns a row group's text, a pyarrow array of strings and nulls. The caller holds its lock.
 
-        Raises HubError where it is not in the cache and the hub does not give it.
+        Raises HubError if neither the cache nor the hub has it.
         """
-        column = self.cache.text(shard, unit)
-        return self._fetch(shard, unit, self.hub) if column is None else column
+        column = self.cache.text(shard, row_group)
+        return self._fetch(shard, row_group, self.hub) if column is None else column
 
-    def ensure(self, shard: Shard, unit: int) -> None:
-        """Brings a unit into the cache, unless it is there or somebody is bringing it."""
-        if not self.cache.has_text(shard, unit):
-            with self.cache.lock(shard, unit, blocking=False) as held:
-                if held and not self.cache.has_text(shard, unit):
-                    self._fetch(shard, unit, self.ahead)
+    def ensure(self, shard: Shard, row_group: int) -> None:
+        """Brings a row group into the cache, unless it is there or another thread or process is fetching it."""
+        if not self.cache.has_text(shard, row_group):
+            with self.cache.try_lock(shard, row_group) as held:
+                if held and not self.cache.has_text(shard, row_group):
+                    self._fetch(shard, row_group, self.ahead)
 
     @contextlib.contextmanager
-    def lock(self, shard: Shard, unit: int) -> Iterator[None]:
-        """Holds the unit against all other threads and processes. Raises Closed if close() comes first."""
+    def lock(self, shard: Shard, row_group: int) -> Iterator[None]:
+        """Waits for the row group's lock and holds it. Raises Closed if the text is closed meanwhile."""
         while True:
-            with self.cache.lock(shard, unit, blocking=False) as held:
+            with self.cache.try_lock(shard, row_group) as held:
                 if held:
                     yield
                     return
             if self.closed.wait(0.01):
                 raise Closed
 
-    def make_room(self, shard: Shard) -> None:
-        """Makes room in the cache for the shard's text."""
+    def lease(self, shard: Shard) -> None:
+        """Keeps the shard in the cache until it is released, and makes room for its text."""
         file, _, pieces = self.pieces[shard.number]
-        self.cache.make_room(shard, file.size // pieces)
+        self.cache.lease(shard, file.size // pieces)
 
     @property
     def bytes_fetched(self) -> int:
-        """Bytes of files that came from the hub."""
+        """Bytes of files received from the hub."""
         return self.hub.bytes_fetched + self.ahead.bytes_fetched
 
     def stop(self) -> None:
@@ -187,48 +187,47 @@ class HubText:
         layout = self.cache.recall(key)
         if layout is None:
             layout = self._layout(file, pieces, hub)
-            self.cache.record(key, layout)  # so that a later run needs no footer, and perhaps no network
-        first_group, units = layout[piece]
-        return Shard(number, f"{source} part {piece + 1} of {pieces}", self.column, first_group, units)
+            self.cache.record(key, layout)
+        first_group, row_groups = layout[piece]
+        return Shard(number, f"{source} part {piece + 1} of {pieces}", self.column, first_group, row_groups)
 
     def _layout(self, file: HubFile, pieces: int, hub: Hub) -> list[list[int]]:
-        """Returns first row group and number of row groups of each piece of a file."""
+        """Returns the first row group and the number of row groups of each piece of a file."""
         footer = self._footer(file, hub)
         index = self._column_index(footer, file)
         sizes = [footer.row_group(group).column(index).total_compressed_size for group in range(footer.num_row_groups)]
         layout = [[0, 0] for _ in range(pieces)]
         before, total = 0, max(1, sum(sizes))
         for group, size in enumerate(sizes):
-            piece = layout[min(pieces - 1, (2 * before + size) * pieces // (2 * total))]  # where its middle lies
+            piece = layout[min(pieces - 1, (2 * before + size) * pieces // (2 * total))]  # that of the group's middle
             piece[0] = piece[0] if piece[1] else group
             piece[1] += 1
             before += size
         return layout
 
-    def _fetch(self, shard: Shard, unit: int, hub: Hub) -> Any:
+    def _fetch(self, shard: Shard, row_group: int, hub: Hub) -> Any:
         file = self.pieces[shard.number][0]
         with hub.open(self.commit, file) as remote:
             table = pq.ParquetFile(remote, metadata=self._footer(file, hub))
-            column = table.read_row_group(shard.first_group + unit, columns=[self.column], use_threads=False)[0]
-        self.cache.put_text(shard, unit, column)
-        self._tell_progress(shard)
+            column = table.read_row_group(shard.first_group + row_group, columns=[self.column], use_threads=False)[0]
+        self.cache.put_text(shard, row_group, column)
+        if (rate := self._rate.update(self.bytes_fetched)) is not None:
+            done = sum(self.cache.has_text(shard, group) for group in range(shard.row_groups))
+            self.notify(FetchProgress(shard.number, done, shard.row_groups, rate, self.cache.nbytes))
         return column
 
     def _footer(self, file: HubFile, hub: Hub) -> Any:
-        with self._footers_lock:  # also while it is read, so that no two threads fetch it
+        with self._footers_lock:  # held while the footer is fetched, so that no two threads fetch it
             if file.path not in self._footers:
-                footer = self._read_footer(file, hub)
+                with hub.open(self.commit, file) as remote:
+                    try:
+                        footer = pq.read_metadata(remote)
+                    except pa.ArrowException as error:
+                        raise HubError(f"{file.path} on the hub is not a readable parquet file: {error}") from error
                 while len(self._footers) >= FOOTERS:
                     del self._footers[next(iter(self._footers))]
                 self._footers[file.path] = footer
             return self._footers[file.path]
-
-    def _read_footer(self, file: HubFile, hub: Hub) -> Any:
-        with hub.open(self.commit, file) as remote:
-            try:
-                return pq.read_metadata(remote)
-            except pa.ArrowException as error:
-                raise HubError(f"{file.path} on the hub is not a readable parquet file: {error}") from error
 
     def _column_index(self, footer: Any, file: HubFile) -> int:
         schema = footer.schema.to_arrow_schema()
@@ -240,33 +239,27 @@ class HubText:
         paths = [footer.schema.column(index).path for index in range(len(footer.schema))]
         return paths.index(self.column)
 
-    def _tell_progress(self, shard: Shard) -> None:
-        if (rate := self._meter.rate(self.bytes_fetched)) is not None:
-            done = sum(self.cache.has_text(shard, unit) for unit in range(shard.row_groups))
-            self.notify(FetchProgress(shard.number, done, shard.row_groups, rate, self.cache.nbytes))
 
-
-class _Meter:
-    """Bytes a second that come from the hub, over the last seconds."""
+class _Rate:
+    """Bytes per second received from the hub, over the last three seconds."""
 
     def __init__(self) -> None:
         self.samples: list[tuple[float, int]] = []
         self._lock = threading.Lock()
 
-    def rate(self, total: int, every: float = 0.25, over: float = 3.0) -> float | None:
-        """Returns the rate, given the bytes so far; None where it was asked for just before."""
+    def update(self, total: int) -> float | None:
+        """Returns the rate, given the bytes so far; None if it was updated less than a quarter of a second ago."""
         now = time.monotonic()
         with self._lock:
-            if self.samples and now - self.samples[-1][0] < every:
+            if self.samples and now - self.samples[-1][0] < 0.25:
                 return None
-            self.samples = [sample for sample in self.samples if now - sample[0] < over]
-            self.samples.append((now, total))
+            self.samples = [*(sample for sample in self.samples if now - sample[0] < 3.0), (now, total)]
             (start, before), (end, after) = self.samples[0], self.samples[-1]
             return (after - before) / (end - start) if end > start else 0.0
 
 
 class Leases:
-    """The shards that a walk is at or will soon come to: they stay in the cache until the reader is past them."""
+    """The shards that a stream reads or will soon read. They stay in the cache until the reader has passed them."""
 
     def __init__(self, text: HubText) -> None:
         self.text = text
@@ -275,63 +268,62 @@ class Leases:
         self._closed = False
 
     def enter(self, place: Place) -> Shard:
-        """Leases the place's shard, if this walk has not done so, and makes room for the rest of it."""
+        """Returns the place's shard, and leases it if this stream has not done so."""
         shard = self.text.shard(place.shard)
         with self._lock:
-            if position(place) not in self._held and not self._closed:
-                self.text.cache.pin(shard)
-                self._held[position(place)] = shard
-                self.text.make_room(shard)
+            if _visit(place) not in self._held and not self._closed:
+                self.text.lease(shard)
+                self._held[_visit(place)] = shard
         return shard
 
     def release_before(self, place: Place) -> None:
-        """Lets go of the shards that come before the place's."""
+        """Releases the shards that were read before the place's."""
         with self._lock:
-            for past in [held for held in self._held if held < position(place)]:
-                self.text.cache.unpin(self._held.pop(past))
+            for visit in [visit for visit in self._held if visit < _visit(place)]:
+                self.text.cache.release(self._held.pop(visit))
 
     def close(self) -> None:
-        """Lets go of all, and pins no more."""
+        """Releases all shards; later calls of `enter` lease none."""
         with self._lock:
             self._closed = True
             while self._held:
-                self.text.cache.unpin(self._held.popitem()[1])
+                self.text.cache.release(self._held.popitem()[1])
 
 
-def position(place: Place) -> tuple[int, int]:
-    """How many shards a walk has come past: by pass, and in the pass."""
+def _visit(place: Place) -> tuple[int, int]:
+    """A shard is visited once in each epoch: the epoch, and the shards before it."""
     return place.epoch, place.shards_before
 
 
 class FetchAhead:
-    """Threads that bring what a walk comes to into the cache, until close()."""
+    """Threads that bring the row groups of a read order into the cache, until they are stopped."""
 
-    def __init__(self, text: HubText, walk: ReadOrder, pins: Leases, connections: int) -> None:
-        self.text, self.walk, self.pins = text, walk, pins
-        self._turn = threading.Lock()
+    def __init__(self, text: HubText, order: ReadOrder, leases: Leases, connections: int) -> None:
+        self.text, self.order, self.leases = text, order, leases
+        self._order_lock = threading.Lock()
         self._moved = threading.Condition()
         self._reader: Place | None = None
         self._next: Place | None = None
         self._stopped = False
-        self._failing = False
+        self._is_failing = False
         self._threads = [threading.Thread(target=self._run, name=f"fetch-{n}") for n in range(connections)]
         for thread in self._threads:
             thread.start()
 
     def reader_at(self, place: Place) -> None:
-        """Tells where the reader is: fetching goes as far as the end of its shard, and later of the next one."""
+        """Sets the position of the reader, from which `_is_near` decides how far to fetch."""
         with self._moved:
             self._reader = place
             self._moved.notify_all()
 
     def stop(self) -> None:
-        """Lets each thread end after what it is at."""
+        """Lets each thread end after its current request."""
         with self._moved:
             self._stopped = True
             self._moved.notify_all()
 
     def join(self) -> None:
-        """Waits for the threads to end; HubText.close() makes that quick."""
+        """Stops and waits for the threads to end; HubText.stop() makes that quick."""
         self.stop()
         for thread in self._threads:
             thread.join()
@@ -341,23 +333,23 @@ class FetchAhead:
         while not self._stopped:
             try:
                 if (place := self._take()) is not None:
-                    self.text.ensure(self.pins.enter(place), place.row_group)
-                self._failing = False
+                    self.text.ensure(self.leases.enter(place), place.row_group)
+                self._is_failing = False
                 pause, _ = PAUSE_SECONDS
             except Closed:
                 return
-            except (HubError, OSError) as error:  # the reader fetches the unit when it needs it
-                if not self._failing:
-                    self.text.notify(f"fetching ahead fails, going on with what is here: {error}")
-                self._failing = True
+            except (HubError, OSError) as error:  # not fatal: the reader fetches the row group when it needs it
+                if not self._is_failing:
+                    self.text.notify(f"fetching ahead fails, continuing with the text in the cache: {error}")
+                self._is_failing = True
                 self.text.closed.wait(pause)
                 pause = min(2 * pause, longest)
 
     def _take(self) -> Place | None:
-        """Returns the next place as soon as it is near enough to the reader; None when stopped."""
-        with self._turn:
+        """Returns the next place as soon as it is near enough to the reader; None after stop()."""
+        with self._order_lock:
             if self._next is None:
-                self._next = next(self.walk)
+                self._next = next(self.order)
             place = self._next
             with self._moved:
                 self._moved.wait_for(lambda: self._stopped or self._is_near(place))
@@ -367,9 +359,10 @@ class FetchAhead:
             return place
 
     def _is_near(self, place: Place) -> bool:
+        """Whether the place is in the reader's shard or, once half of that shard is read, in the next one."""
         if self._reader is None:
-            return place.shards_before == self.walk.start.shard and place.epoch == self.walk.start.epoch
+            return _visit(place) == (self.order.start.epoch, self.order.start.shard)
+        epoch, shard = _visit(self._reader)
         half_read = self._reader.row_groups_before * 2 >= self.text.shard(self._reader.shard).row_groups
-        epoch, shard = position(self._reader)
         following = (epoch, shard + 1) if shard + 1 < len(self.text) else (epoch + 1, 0)
-        return position(place) <= (following if half_read else (epoch, shard))
+        return _visit(place) <= (following if half_read else (epoch, shard))

@@ -1,15 +1,14 @@
-"""The validation documents of remote text, and the first documents of it in general.
+"""The validation documents of a text on the hub, kept in a file of their own.
 
-They are those that the split holds out, from the first units of the first shard on, as many as have the tokens that are
-asked for. They are kept in a small file of their own, so that they never have to be fetched again, and so that
-no order of training and no eviction changes them.
+They are the held-out documents of the first shard's first row groups, and of further ones, until there are enough
+tokens. The file is never evicted, so they are fetched once, and the training order does not affect them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from transformer.text import Tokenizer, Tokens, is_validation
 
 
 class ValidationText:
-    """The validation documents of a text under a split."""
+    """The validation documents of a text, for one validation fraction."""
 
     def __init__(self, text: HubText, fraction: float) -> None:
         self.text, self.fraction = text, fraction
@@ -30,47 +29,46 @@ class ValidationText:
         identity = repr((text.hub.repo, listing, text.column, fraction)).encode()
         self.path = text.cache.directory / f"validation_{hashlib.sha256(identity).hexdigest()[:12]}.parquet"
 
-    def tokens(self, tokenizer: Tokenizer, wanted: int) -> list[Tokens]:
-        """Returns documents, an end-of-text after each: until there are `wanted` tokens, or all there are."""
-        end = np.array([tokenizer.eot_id], np.uint32)
-        found: list[Tokens] = []
+    def tokens(self, tokenizer: Tokenizer, wanted: int) -> Iterator[Tokens]:
+        """Yields documents, each with an end-of-text, until they have `wanted` tokens."""
+        end = np.uint32(tokenizer.eot_id)
         count = 0
         with contextlib.closing(self.texts()) as texts:
             while count < wanted and (text := next(texts, None)) is not None:
-                found.append(np.concatenate([tokenizer.encode_array(text), end]))
-                count += len(found[-1])
-        return found
+                tokens = np.append(tokenizer.encode_array(text), end)
+                count += len(tokens)
+                yield tokens
 
     def texts(self) -> Generator[str]:
-        """Yields the documents: those in the file, then the hub's. To be closed, which keeps what came from there."""
-        documents, units = self._stored()
-        known = units
+        """Yields the documents: those in the file, then the hub's. Closing it stores the new ones in the file."""
+        documents, row_groups = self._stored()
+        stored = row_groups
         yield from documents
-        with contextlib.closing(first_row_groups(self.text, skip=units)) as rest:
+        with contextlib.closing(first_row_groups(self.text, skip=row_groups)) as rest:
             try:
-                for unit in rest:
-                    new = [text for text in unit if is_validation(text, self.fraction)]
+                for row_group in rest:
+                    new = [text for text in row_group if is_validation(text, self.fraction)]
                     documents += new
-                    units += 1
+                    row_groups += 1
                     yield from new
             finally:
-                if units > known:
-                    self._store(documents, units)
+                if row_groups > stored:
+                    self._store(documents, row_groups)
 
     def _stored(self) -> tuple[list[str], int]:
-        """Returns the documents in the file and how many units they are from; none where the file is of no use."""
+        """Returns the documents in the file and the number of row groups they come from; none if it is unusable."""
         try:
             table = pq.read_table(self.path, page_checksum_verification=True)
             return table["text"].to_pylist(), int(table.schema.metadata[b"units"])
         except FileNotFoundError:
             return [], 0
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
-            self.text.notify(f"{self.path} is damaged: reading the validation documents anew")
+            self.text.notify(f"{self.path} is damaged: reading the validation documents again")
             return [], 0
 
-    def _store(self, documents: list[str], units: int) -> None:
+    def _store(self, documents: list[str], row_groups: int) -> None:
         table = pa.table({"text": pa.array(documents, pa.large_string())})
-        table = table.replace_schema_metadata({"units": str(units)})
+        table = table.replace_schema_metadata({"units": str(row_groups)})
 
         def write(file: Any) -> None:
             pq.write_table(table, file, compression="zstd", write_page_checksum=True)
@@ -79,18 +77,18 @@ class ValidationText:
 
 
 def first_row_groups(text: HubText, skip: int = 0) -> Generator[list[str]]:
-    """Yields the documents of each unit, in the order of the files, from the one after `skip` units on."""
-    pins = Leases(text)
+    """Yields the documents of each row group, in the order of the files, without the first `skip` row groups."""
+    leases = Leases(text)
     try:
         for number in range(len(text)):
-            units = text.shard(number, patient=True).row_groups
-            for unit in range(min(skip, units), units):
-                place = Place(0, number, unit, number, unit)
-                shard = pins.enter(place)
-                pins.release_before(place)
-                with text.lock(shard, unit):
-                    column = text.text(shard, unit)
+            row_groups = text.shard(number, patient=True).row_groups
+            for row_group in range(min(skip, row_groups), row_groups):
+                place = Place(0, number, row_group, number, row_group)
+                shard = leases.enter(place)
+                leases.release_before(place)
+                with text.lock(shard, row_group):
+                    column = text.text(shard, row_group)
                 yield [document for document in column.to_pylist() if document]
-            skip = max(0, skip - units)
+            skip = max(0, skip - row_groups)
     finally:
-        pins.close()
+        leases.close()

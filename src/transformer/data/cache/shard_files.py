@@ -1,0 +1,187 @@
+"""The parquet files of the cache: their paths, their contents, and which text they hold.
+
+    shard_00012.parquet                 the whole shard, one row group after another
+    shard_00012.parts/00003.parquet     row group 3 of an incomplete shard: a part
+    shard_00012.ENCODING/00003.npz      its token ids (token_files.py)
+
+Both kinds of parquet file hold only the text column, and in their metadata the shard's identity and a checksum of each
+row group's documents. Parquet's own page checksums do not cover page headers and the footer, where a single flipped bit
+can turn the same pages into other text. So every read verifies the documents' checksum as well; it is computed before
+they are first written, and does not change when parts are merged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+TEXT, PARTS = "parquet", "parts"
+KEY = b"shard"
+FORMAT = 1
+_SHARD = re.compile(r"shard_(\d{5,})\.([\w-]+)", re.ASCII)
+_ROW_GROUP = re.compile(r"(\d{5,})\.(?:parquet|npz|tokens)", re.ASCII)  # earlier versions wrote .tokens
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The identity of a shard. Equal shards have the same text."""
+
+    number: int
+    """Its position in the dataset, and in file names: shard_00012."""
+    source: str
+    """The file on the hub, with the hash of its contents."""
+    column: str
+    """The column that holds the text."""
+    first_group: int
+    """The file's row group that is row group 0 of the shard."""
+    row_groups: int
+    """Consecutive row groups of the file."""
+
+    def identity(self) -> dict[str, str | int]:
+        """Returns all fields but the number, under the names that files store."""
+        return {
+            "source": self.source,
+            "column": self.column,
+            "first_group": self.first_group,
+            "units": self.row_groups,
+        }
+
+    @classmethod
+    def from_identity(cls, number: int, values: Mapping[str, Any]) -> Self:
+        """Returns the shard that `identity` describes. Raises KeyError if a value is missing."""
+        return cls(number, values["source"], values["column"], values["first_group"], values["units"])
+
+    def label(self, *more: str | int) -> bytes:
+        """Returns a hash of the identity and further values, 16 bytes."""
+        text = json.dumps([self.identity(), *more], sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def shard_path(root: Path, number: int, kind: str) -> Path:
+    """Returns the path of a shard's TEXT file, its PARTS folder or an encoding's folder."""
+    return root / f"shard_{number:05d}.{kind}"
+
+
+def row_group_path(root: Path, shard: Shard, row_group: int, encoding: str | None = None) -> Path:
+    """Returns the path of a part, or of the row group's tokens. Raises ValueError for an unusable number or name."""
+    if not 0 <= row_group < shard.row_groups:
+        raise ValueError(f"row group {row_group} is not in shard {shard.number}, which has {shard.row_groups}")
+    folder = shard_path(root, shard.number, PARTS if encoding is None else encoding)
+    if encoding in (TEXT, PARTS) or not _SHARD.fullmatch(folder.name):
+        raise ValueError(f"encoding {encoding!r} cannot name a folder: use letters, digits, _ and -")
+    return folder / f"{row_group:05d}.{'parquet' if encoding is None else 'npz'}"
+
+
+def files_in(folder: Path) -> dict[int, Path]:
+    """Returns the files of row groups in a PARTS or encoding folder, by row group."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return {int(match[1]): path for path in folder.iterdir() if (match := _ROW_GROUP.fullmatch(path.name))}
+    return {}
+
+
+def stock(root: Path) -> dict[int, dict[str, int]]:
+    """Returns bytes on disk by shard number and kind: {12: {"parquet": 400_000_000, "cl100k_base": 520_000_000}}.
+
+    Other files in the folder are not the cache's and are left alone.
+    """
+    found: dict[int, dict[str, int]] = {}
+    for path in root.iterdir():
+        match = _SHARD.fullmatch(path.name)
+        if match and shard_path(root, int(match[1]), match[2]) == path:
+            files = files_in(path).values() if match[2] != TEXT else [path] if path.is_file() else []
+            if files:
+                found.setdefault(int(match[1]), {})[match[2]] = sum(map(_size, files))
+    return found
+
+
+def remove(root: Path, number: int, kinds: Iterable[str]) -> None:
+    """Removes the files of these kinds, as far as the system allows it."""
+    for kind in kinds:
+        path = shard_path(root, number, kind)
+        with contextlib.suppress(OSError):
+            if kind == TEXT:
+                path.unlink()
+                continue
+            for file in files_in(path).values():
+                file.unlink(missing_ok=True)
+            path.rmdir()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # another process has removed it
+        return 0
+
+
+def checked_column(column: Any) -> Any:
+    """Returns Arrow strings as a ChunkedArray of large_string. Raises ValueError for other types."""
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        raise ValueError(f"the text column is {column.type}, wanted string")
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    return pa.chunked_array(chunks, column.type).cast(pa.large_string())
+
+
+def write(file: BinaryIO, shard: Shard, row_group: int | None, columns: Iterable[Any]) -> None:
+    """Writes a part with one row group, or (row_group=None) the whole shard; each column is a row group's documents."""
+    schema = pa.schema([(shard.column, pa.large_string())])
+    settings: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "write_page_checksum": True}
+    checksums = []
+    with pq.ParquetWriter(file, schema, use_dictionary=False, write_statistics=False, **settings) as writer:
+        for column in columns:
+            checksums.append(_checksum(column))
+            writer.write_table(pa.table([column], schema), row_group_size=max(1, len(column)))
+        header = {"format": FORMAT, **shard.identity(), "unit": row_group, "checksums": checksums}
+        writer.add_key_value_metadata({KEY: json.dumps(header)})
+
+
+def read(path: Path, shard: Shard, row_group: int) -> Any:
+    """Returns the row group's documents, a ChunkedArray, from a part or a whole shard.
+
+    Raises ValueError if the file is damaged or holds another text, OSError if it cannot be opened or read.
+    """
+    with _damage_is_value_error(), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        header = json.loads((file.metadata.metadata or {})[KEY])
+        identity = {"format": FORMAT, **shard.identity()}
+        if {name: header.get(name) for name in identity} != identity or header["unit"] not in (None, row_group):
+            raise ValueError("it holds another text")
+        group = row_group if header["unit"] is None else 0
+        column = file.read_row_group(group, columns=[shard.column], use_threads=False)[shard.column]
+        if _checksum(column) != header["checksums"][group]:
+            raise ValueError("the checksum of its documents is wrong")
+        return column
+
+
+def _checksum(column: Any) -> int:
+    """crc32 of the documents' lengths (-1 for null) and bytes; independent of how the column is chunked."""
+    lengths = pc.fill_null(pc.binary_length(column), -1)
+    crc = zlib.crc32(np.ascontiguousarray(lengths.to_numpy(), "<i8").data)
+    for chunk in column.drop_null().chunks:
+        _, offsets, data = chunk.buffers()
+        if len(chunk) and data is not None:
+            ends = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+            crc = zlib.crc32(memoryview(data)[ends[0] : ends[-1]], crc)
+    return crc
+
+
+@contextlib.contextmanager
+def _damage_is_value_error() -> Iterator[None]:
+    """Turns the many errors of a damaged file into a ValueError in one line. Errors of the system stay OSError."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise ValueError((str(error) or type(error).__name__).splitlines()[0][:120]) from error
