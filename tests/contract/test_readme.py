@@ -9,6 +9,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import count_reading
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -111,6 +112,20 @@ def test_every_source_file_and_package_is_in_the_layout_table_of_contributing() 
     files = [path.stem for path in PACKAGE.glob("*.py") if path.name != "__init__.py"]
     packages = [f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")]
     assert [name for name in files + packages if name not in named] == []
+
+
+def test_code_lines_are_counted_without_comments_docstrings_and_blank_lines() -> None:
+    source = '"""A lesson\nof two lines."""\n\nx = [1,  # one\n\n     2]\n"""Of x."""\n# a comment\n'
+    assert count_reading.count(source) == (2, 13)
+
+
+def test_the_hour_has_the_length_that_the_readme_states() -> None:
+    stated = re.search(r"about ([\d,]+) lines of code and ([\d,]+) words", README)
+    assert stated is not None
+    for number, counted in zip(stated.groups(), count_reading.total(count_reading.HOUR), strict=True):
+        assert int(number.replace(",", "")) == pytest.approx(counted, rel=0.1)
+    path = README.partition("## Learning path")[2].partition("**The rest")[0]
+    assert tuple(re.findall(r"\d\. `(\w+)\.py`", path)) == count_reading.HOUR
 
 
 def test_the_readme_stays_under_200_lines() -> None:
