@@ -42,7 +42,7 @@ var GPT = GPT || {};
       this.strips.show(
         rows.map(([label, values]) => ({ label, values, most: largest(values) })),
         (c) =>
-          `Number ${c + 1}: ${number(before[c])} becomes ${number(scaled[c])}; times the weight ${number(weight[c])}${this.isRms ? "" : " plus the bias"} it is ${number(read[c])}.`,
+          `Number ${c + 1}: ${number(before[c])} becomes ${number(scaled[c])}; times the weight ${number(weight[c])}${this.isRms ? "" : ", plus the bias"}: ${number(read[c])}.`,
       );
       this.table.replaceChildren(
         html(

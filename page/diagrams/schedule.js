@@ -55,7 +55,7 @@ var GPT = GPT || {};
         constant: "Then it stays at the peak.",
       }[schedule];
       const sum = fractions.reduce((a, b) => a + b, 0);
-      return `${first} ${rest} The sum of all ${TOTAL} rates equals ${number(sum, 0)} steps at the peak.`;
+      return `${first} ${rest} The sum of all ${TOTAL} rates equals that of ${number(sum, 0)} steps at the peak.`;
     },
   });
 })();

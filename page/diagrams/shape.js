@@ -42,7 +42,7 @@ var GPT = GPT || {};
         0,
       );
       return (
-        `Your ${count(T)} ${T === 1 ? "token flows" : "tokens flow"} through as ${count(T)} × ${C} numbers. ` +
+        `Your ${count(T)} ${T === 1 ? "token passes" : "tokens pass"} through the model as ${count(T)} × ${C} numbers. ` +
         `The model has ${count(this.total)} weights, ${percent(inBlocks / this.total)} of them in its blocks.`
       );
     },
