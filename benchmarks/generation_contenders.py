@@ -119,8 +119,9 @@ def ours(settings: dict[str, Any]) -> Contender:
     from transformer import DecoderOnlyTransformer, ModelConfig
     from transformer.config import SAMPLING_PRESETS
     from transformer.inference.batch import generate_batch
+    from transformer.kernels import accelerate
 
-    model = DecoderOnlyTransformer(ModelConfig(**settings["shape"])).eval()
+    model = accelerate(DecoderOnlyTransformer(ModelConfig(**settings["shape"])).eval())
     for name, parameter in model.named_parameters():
         fill(parameter, name)
     variant = VARIANTS[settings["variant"]][0](model)

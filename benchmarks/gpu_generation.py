@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from transformer import DecoderOnlyTransformer, ModelConfig, SamplingConfig
-from transformer.inference.batch import BatchModel, generate_batch, pad
+from transformer.inference.batch import BatchModel, generate_batch
 from transformer.inference.compiled_decode import CompiledDecoder
-from transformer.inference.padding import next_logits
+from transformer.inference.padding import next_logits, pad
 from transformer.kernels.int8 import quantise
 
 PROMPTS = [[1, 2, 3, 4, 5], [6, 7, 8], [9]]

@@ -59,7 +59,7 @@ from torch import Tensor
 
 from transformer.config import ModelConfig, SamplingConfig
 from transformer.kv_cache import KVCache
-from transformer.sampling import sample
+from transformer.sampling import FILTERS, Filters, sample
 
 
 class LanguageModel(Protocol):
@@ -90,6 +90,7 @@ def generate(
     stop_ids: Iterable[int] = (),
     use_cache: bool = True,
     generator: torch.Generator | None = None,
+    filters: Filters = FILTERS,
 ) -> Tensor:
     """Continues each row of prompt (B, T) int64; returns (B, T + n) ids, prompt included, n at most max_new_tokens.
 
@@ -111,7 +112,7 @@ def generate(
                     cache.truncate(0)
             unseen = text[:, start:] if cache is None else text[:, start + cache.length :]
             logits = model.next_logits(unseen, cache)  # (B, V)
-            token = sample(logits, sampling, generator, text)  # (B,)
+            token = sample(logits, sampling, generator, text, filters)  # (B,)
             token = torch.where(finished, text[:, -1], token)  # a finished row repeats its last id
             text = torch.cat([text, token[:, None]], dim=1)  # (B, T + 1), the longer T of the next step
             finished |= torch.isin(token, stops)

@@ -65,6 +65,7 @@ from transformer.embeddings import Embeddings, alibi_bias, alibi_slopes, rotary_
 from transformer.generation import generate
 from transformer.kv_cache import KVCache
 from transformer.loss import next_token_loss
+from transformer.sampling import FILTERS
 
 DEFAULT_LENGTH = 100
 """Tokens that generate() returns unless told otherwise, prompt included."""
@@ -99,6 +100,7 @@ class DecoderOnlyTransformer(nn.Module):
         self.register_buffer("rotary", table, persistent=False)
         self.register_buffer("slopes", slopes, persistent=False)
         self.next_token_loss: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] = next_token_loss
+        self.filters = FILTERS
         self.initialise()
 
     @property
@@ -222,7 +224,7 @@ class DecoderOnlyTransformer(nn.Module):
                 "min_p": min_p, "repetition_penalty": repetition_penalty,
             }
         )  # fmt: skip
-        return generate(self, start_tokens, max_new_tokens, sampling, stop_ids, use_cache, generator)
+        return generate(self, start_tokens, max_new_tokens, sampling, stop_ids, use_cache, generator, self.filters)
 
     @torch.no_grad()
     def attention_weights(self, tokens: Tensor) -> list[Tensor]:

@@ -178,13 +178,17 @@ def uniform_numbers(count: int, generator: torch.Generator | None = None) -> Ten
 
 
 def sample(
-    logits: Tensor, sampling: SamplingConfig, generator: torch.Generator | None = None, text: Tensor | None = None
+    logits: Tensor,
+    sampling: SamplingConfig,
+    generator: torch.Generator | None = None,
+    text: Tensor | None = None,
+    filters: Filters = FILTERS,
 ) -> Tensor:
     """Draws the next token of each row: logits (..., V) -> (...,) int64. Greedy settings use no random number.
 
     text (..., T) int64 is for repetition_penalty only. Raises ValueError as filter_logits and inverse_cdf do.
     """
-    logits = filter_logits(logits, sampling, text)
+    logits = filter_logits(logits, sampling, text, filters)
     if is_greedy(sampling):
         return logits.argmax(-1)
     rows = logits.softmax(-1).reshape(-1, logits.shape[-1])  # (N, V)

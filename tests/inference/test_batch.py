@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from transformer import ConfigError, DecoderOnlyTransformer, SamplingConfig
 from transformer.generation import generate
-from transformer.inference.batch import generate_batch, pad, stream_tokens
-from transformer.inference.padding import padded_context
+from transformer.inference.batch import generate_batch, stream_tokens
+from transformer.inference.padding import pad, padded_context
 
 Models = Callable[..., DecoderOnlyTransformer]
 

@@ -1,4 +1,4 @@
-"""The compiled decode step writes what the plain one writes."""
+"""The compiled decode step gives the tokens of the plain one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 
 from transformer import DecoderOnlyTransformer
 from transformer.config import SamplingConfig
-from transformer.inference.batch import generate_batch, pad
+from transformer.inference.batch import generate_batch, stream_tokens
 from transformer.inference.compiled_decode import CompiledDecoder
+from transformer.inference.padding import pad
 from transformer.kernels.int8 import quantise
 
 Models = Callable[..., DecoderOnlyTransformer]
@@ -19,7 +20,7 @@ TOKENS, PADDING = pad([[1, 2, 3], [4, 5, 6, 7, 8], [9]])
 
 
 def check(model: DecoderOnlyTransformer, backend: str) -> None:
-    """Writes one text and three unequal ones over several windows, twice, so that the cache is used again."""
+    """Continues one prompt, three unequal ones and another one over several windows; the caches are used again."""
     compiled = CompiledDecoder(model, backend)
     for prompt, padding in [(TOKENS[:1], None), (TOKENS, PADDING), (TOKENS[1:2], None)]:
         expected = generate_batch(model, prompt, 14, SamplingConfig(), padding=padding)
@@ -27,12 +28,12 @@ def check(model: DecoderOnlyTransformer, backend: str) -> None:
 
 
 @pytest.mark.parametrize("position", POSITIONS)
-def test_the_traced_step_writes_the_same_text(tiny_model: Models, position: str) -> None:
+def test_the_traced_step_gives_the_same_tokens(tiny_model: Models, position: str) -> None:
     torch._dynamo.reset()
     check(tiny_model(position=position, max_seq_len=8, num_kv_heads=2), "eager")
 
 
-def test_the_traced_step_of_a_quantised_model_writes_the_same_text(tiny_model: Models) -> None:
+def test_the_traced_step_of_a_quantised_model_gives_the_same_tokens(tiny_model: Models) -> None:
     torch._dynamo.reset()
     model = tiny_model(dtype=torch.float32, d_model=32, max_seq_len=8)
     quantise(model)
@@ -42,13 +43,13 @@ def test_the_traced_step_of_a_quantised_model_writes_the_same_text(tiny_model: M
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 @pytest.mark.parametrize("position", POSITIONS)
-def test_the_compiled_step_writes_the_same_text(tiny_model: Models, position: str) -> None:
+def test_the_compiled_step_gives_the_same_tokens(tiny_model: Models, position: str) -> None:
     torch._dynamo.reset()
     check(tiny_model(position=position, max_seq_len=8), "inductor")
 
 
-def test_texts_of_any_length_use_one_translation(tiny_model: Models) -> None:
-    """Each length of text has tokens with another stride, and was translated anew until there were too many."""
+def test_texts_of_any_length_are_compiled_once(tiny_model: Models) -> None:
+    """Tokens of another text length have another stride, and were once compiled again, until the limit was reached."""
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     compiled = CompiledDecoder(tiny_model(max_seq_len=24), "eager")
@@ -57,7 +58,7 @@ def test_texts_of_any_length_use_one_translation(tiny_model: Models) -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
-def test_a_full_cache_and_the_models_mode_are_minded(tiny_model: Models) -> None:
+def test_a_full_cache_is_an_error_and_the_models_mode_comes_back(tiny_model: Models) -> None:
     model = tiny_model(max_seq_len=4).train()
     compiled = CompiledDecoder(model, "eager")
     cache = compiled.allocate_cache(1)
@@ -67,3 +68,26 @@ def test_a_full_cache_and_the_models_mode_are_minded(tiny_model: Models) -> None
             compiled.next_logits(TOKENS[:1, :1], cache)
     generate_batch(compiled, TOKENS[:1], 3, SamplingConfig())
     assert model.training
+
+
+def test_two_interleaved_streams_of_one_batch_size_are_an_error(tiny_model: Models) -> None:
+    """Both streams once had the same cache and overwrote each other without an error."""
+    torch._dynamo.reset()
+    compiled = CompiledDecoder(tiny_model(max_seq_len=12), "eager")
+    older, newer = (stream_tokens(compiled, TOKENS[:1, start:], 6, SamplingConfig()) for start in (0, 2))
+    next(older)
+    expected = generate_batch(compiled.model, TOKENS[:1, 2:], 6, SamplingConfig())[0, 3:]
+    found = [int(next(newer)) for _ in range(2)]
+    with pytest.raises(ValueError, match="a newer batch of 1 uses the cache of this compiled decoder: finish one"):
+        list(older)
+    assert [*found, *map(int, newer)] == expected.tolist()
+
+
+def test_streams_of_different_batch_sizes_can_alternate(tiny_model: Models) -> None:
+    torch._dynamo.reset()
+    model = tiny_model(max_seq_len=12)
+    compiled = CompiledDecoder(model, "eager")
+    streams = [stream_tokens(compiled, TOKENS[:rows], 6, SamplingConfig()) for rows in (1, 2)]
+    for rows, tokens in zip((1, 2), zip(*zip(*streams, strict=True), strict=True), strict=True):
+        expected = generate_batch(model, TOKENS[:rows], 6, SamplingConfig())[:, TOKENS.shape[1] :]
+        assert torch.equal(torch.stack(tokens, 1), expected)

@@ -9,10 +9,6 @@ the padding, and positions count from the row's own first token (padding.py):
     text       . . 5 6 |        padding 2
                7 8 9 3 |        padding 0
 
->>> tokens, padding = pad([[5, 6], [7, 8, 9, 3]])
->>> tokens.tolist(), padding.tolist()
-([[5, 5, 5, 6], [7, 8, 9, 3]], [2, 0])
-
 **A window for each row.** At the context limit the window of a row moves as in generation.py, by the row's own length
 without its padding. In one batch, windows therefore begin at different columns, and a row whose window begins further
 right than another's is padded again, up to there. If the window of any row moves, the cache is filled again for all:
@@ -24,7 +20,7 @@ right than another's is padded again, up to there. If the window of any row move
 makes each row independent of the others: it gives the tokens that its prompt gives alone, up to rounding.
 
 `stream_tokens` yields each token as soon as it is known. Between two tokens the model is in the mode, train or eval, in
-which the caller left it. On GPUs and large vocabularies the top-p of kernels/top_p.py saves a sort for every token.
+which the caller left it.
 """
 
 from __future__ import annotations
@@ -38,37 +34,27 @@ from transformer.config import SamplingConfig
 from transformer.generation import check_arguments, eval_mode, window_start
 from transformer.inference.compiled_decode import CompiledDecoder
 from transformer.inference.padding import next_logits
-from transformer.kernels.top_p import FILTERS
+from transformer.kv_cache import KVCache
 from transformer.model import DecoderOnlyTransformer
-from transformer.sampling import filter_logits, inverse_cdf, is_greedy, uniform_numbers
+from transformer.sampling import FILTERS, Filters, filter_logits, inverse_cdf, is_greedy, uniform_numbers
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 """One generator for all rows, in order; one for each row; or None, torch's global CPU generator."""
 BatchModel = DecoderOnlyTransformer | CompiledDecoder
 
 
-def pad(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Returns prompts of unequal length as tokens (B, T) int64, padded on the left, and padding (B,) int64.
-
-    Raises ValueError if there is no prompt, or one without a token.
-    """
-    if not prompts or not all(prompts):
-        raise ValueError("give at least one prompt, and each at least one token: start an empty text from end-of-text")
-    longest = max(map(len, prompts))
-    padding = [longest - len(prompt) for prompt in prompts]
-    # A row is padded with its own first token, so that the padding adds nothing to repetition_penalty.
-    rows = [[prompt[0]] * count + list(prompt) for prompt, count in zip(prompts, padding, strict=True)]
-    return torch.tensor(rows), torch.tensor(padding)
-
-
 def sample_rows(
-    logits: Tensor, sampling: SamplingConfig, generator: Generators = None, text: Tensor | None = None
+    logits: Tensor,
+    sampling: SamplingConfig,
+    generator: Generators = None,
+    text: Tensor | None = None,
+    filters: Filters = FILTERS,
 ) -> Tensor:
     """As sampling.sample for logits (B, V) -> (B,), but `generator` may be a sequence with one for each row.
 
     Raises ValueError if the sequence has another length.
     """
-    logits = filter_logits(logits, sampling, text, FILTERS)
+    logits = filter_logits(logits, sampling, text, filters)
     if is_greedy(sampling):
         return logits.argmax(-1)
     if not isinstance(generator, Sequence):
@@ -119,7 +105,7 @@ def _stream(
     finished = torch.zeros_like(texts.tokens[:, 0], dtype=torch.bool)  # (B,)
     for _ in range(max_new_tokens):
         with torch.no_grad(), eval_mode(model):
-            token = sample_rows(texts.next_logits(), sampling, generator, texts.tokens)  # (B,)
+            token = sample_rows(texts.next_logits(), sampling, generator, texts.tokens, model.filters)  # (B,)
         token = torch.where(finished, texts.tokens[:, -1], token)  # a finished row repeats its last id
         yield token
         finished = finished | torch.isin(token, stops)
@@ -157,8 +143,8 @@ class _Texts:
         self._all[:, : self.length] = prompt
         self.starts: list[int] = []  # the column at which the window of each row begins
         self.padding: Tensor | None = None  # (B,), from the first of these columns to each of them
-        longest = min(self.limit, self.length + max_new_tokens)
-        self.cache = model.allocate_cache(batch, longest) if use_cache else None
+        self.use_cache = use_cache
+        self.cache: KVCache | None = None  # allocated with the first token
 
     @property
     def tokens(self) -> Tensor:
@@ -180,6 +166,8 @@ class _Texts:
             self.padding = torch.tensor(padding, device=self._all.device) if any(padding) else None
             if self.cache is not None:
                 self.cache.truncate(0)
+            elif self.use_cache:
+                self.cache = self.model.allocate_cache(len(starts), min(self.limit, self._all.shape[1]))
         seen = first + (0 if self.cache is None else self.cache.length)
         unseen = self.tokens[:, seen:]
         if isinstance(self.model, CompiledDecoder):

@@ -1,42 +1,45 @@
 """Prompts of unequal length in one batch: padding on the left, which no token attends to and no position counts.
 
-One pass reads all weights, for one row as for eight. So prompts are continued together; shorter ones are padded on the
-left, and the next token of every row is in the same column:
+Shorter prompts are padded on the left, so that the next token of every row is in the same column:
 
     columns      0  1  2  3
     row 0        .  .  5  6      padding 2: the positions of 5 and 6 are 0 and 1
     row 1        7  8  9  3      padding 0
 
-What the model returns for the padding itself has no meaning and is never used.
+>>> tokens, padding = pad([[5, 6], [7, 8, 9, 3]])
+>>> tokens.tolist(), padding.tolist()
+([[5, 5, 5, 6], [7, 8, 9, 3]], [2, 0])
+
+The output of the model at the padding itself has no meaning and is never used.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from transformer.attention import Context
 from transformer.kv_cache import KVCache
+from transformer.model import DecoderOnlyTransformer
 
 PREFILL_CHUNK = 512
-"""Tokens of a prompt that are read at once: more are no faster and need more memory for activations."""
+"""Tokens of a prompt that are processed at once: more are no faster, and need more memory for activations."""
 
 
-class Model(Protocol):
-    """The methods of DecoderOnlyTransformer that are used here."""
+def pad(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Returns prompts of unequal length as tokens (B, T) int64, padded on the left, and padding (B,) int64.
 
-    def context(
-        self, tokens: Tensor, cache: KVCache | None = None, mask: Tensor | None = None, positions: Tensor | None = None
-    ) -> Context:
-        """See model.py."""
-
-    def hidden(self, tokens: Tensor, cache: KVCache | None = None, context: Context | None = None) -> Tensor:
-        """See model.py."""
-
-    def next_logits(self, tokens: Tensor, cache: KVCache | None = None, context: Context | None = None) -> Tensor:
-        """See model.py."""
+    Raises ValueError if there is no prompt, or one without a token.
+    """
+    if not prompts or not all(prompts):
+        raise ValueError("give at least one prompt, and each at least one token: start an empty text from end-of-text")
+    longest = max(map(len, prompts))
+    padding = [longest - len(prompt) for prompt in prompts]
+    # A row is padded with its own first token, so that the padding adds nothing to repetition_penalty.
+    rows = [[prompt[0]] * count + list(prompt) for prompt, count in zip(prompts, padding, strict=True)]
+    return torch.tensor(rows), torch.tensor(padding)
 
 
 def padding_mask(padding: Tensor, queries: int, keys: int) -> Tensor:
@@ -53,7 +56,7 @@ def padding_mask(padding: Tensor, queries: int, keys: int) -> Tensor:
     return (key <= query) & is_text | (key == query)
 
 
-def padded_context(model: Model, tokens: Tensor, cache: KVCache | None, padding: Tensor) -> Context:
+def padded_context(model: DecoderOnlyTransformer, tokens: Tensor, cache: KVCache | None, padding: Tensor) -> Context:
     """Returns the context of tokens (B, T) that continue the cache, if row i begins with padding[i] padding tokens.
 
     padding (B,) int64 counts from the first column of the cache. Raises ValueError as model.context() does.
@@ -64,10 +67,12 @@ def padded_context(model: Model, tokens: Tensor, cache: KVCache | None, padding:
     return model.context(tokens, cache, padding_mask(padding, new, past + new), positions)
 
 
-def next_logits(model: Model, tokens: Tensor, cache: KVCache | None = None, padding: Tensor | None = None) -> Tensor:
+def next_logits(
+    model: DecoderOnlyTransformer, tokens: Tensor, cache: KVCache | None = None, padding: Tensor | None = None
+) -> Tensor:
     """Returns the logits that follow the last column, (B, V); tokens (B, T), padding (B,) int64 or None for none.
 
-    With a cache, a long prompt is read PREFILL_CHUNK tokens at a time.
+    With a cache, a long prompt is processed PREFILL_CHUNK tokens at a time.
     """
     *earlier, last = tokens.split(PREFILL_CHUNK if cache is not None else max(1, tokens.shape[1]), dim=1)
 

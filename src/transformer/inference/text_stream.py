@@ -17,7 +17,8 @@ import torch
 
 from transformer.config import SamplingConfig
 from transformer.generation import window_start
-from transformer.inference.batch import BatchModel, pad, stream_tokens
+from transformer.inference.batch import BatchModel, stream_tokens
+from transformer.inference.padding import pad
 from transformer.text import StreamDecoder, Tokenizer
 
 Ending = Literal["length", "end of text", "stop string"]

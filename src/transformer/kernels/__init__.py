@@ -8,6 +8,7 @@ tests/kernels/ that holds it equal to the plain version in value and gradient.
     nn.Linear                         cpu_linear.Linear          one token at a time, on a CPU
     nn.Dropout, attention's dropout   dropout, attention         training on a CPU
     loss.next_token_loss              tiled_loss                 large vocabularies; memory
+    sampling.keep_top_p               top_p                      large vocabularies
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Literal, TypeVar
 from torch import nn
 
 from transformer.attention import CausalSelfAttention
-from transformer.kernels import attention, cpu_linear, dropout, tiled_loss
+from transformer.kernels import attention, cpu_linear, dropout, tiled_loss, top_p
 from transformer.model import DecoderOnlyTransformer
 
 Kernels = Literal["auto", "plain"]
@@ -40,4 +41,5 @@ def accelerate(model: M, kernels: Kernels = "auto") -> M:
         elif isinstance(module, CausalSelfAttention):
             module.attend = attention.attend
     model.next_token_loss = tiled_loss.next_token_loss
+    model.filters = top_p.FILTERS
     return model
