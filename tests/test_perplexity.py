@@ -35,14 +35,14 @@ def test_perplexity_of_a_uniform_model_is_the_size_of_the_vocabulary() -> None:
     assert calculate_perplexity(torch.zeros(2, 3, 50), torch.randint(0, 50, (2, 3))) == pytest.approx(50)
 
 
-def test_perplexity_of_a_model_that_always_knows_is_1() -> None:
+def test_perplexity_of_a_perfect_model_is_1() -> None:
     targets = torch.tensor([[1, 2, 0]])
     assert calculate_perplexity(torch.nn.functional.one_hot(targets, 5) * 1e3, targets) == pytest.approx(1)
 
 
 def test_perplexity_by_hand() -> None:
     logits = torch.tensor([[4.0, 2.0, 1.0, 1.0], [1.0, 1.0, 4.0, 2.0]]).log()  # probabilities in eighths
-    # The tokens that came had 1/2 and 1/4: the geometric mean of 2 and 4 choices.
+    # The target tokens have 1/2 and 1/4: the geometric mean of 2 and 4 choices.
     assert calculate_perplexity(logits, torch.tensor([0, 3])) == pytest.approx(math.sqrt(8))
 
 
@@ -56,7 +56,7 @@ def test_a_perplexity_beyond_any_float_is_infinite(loss: float) -> None:
     assert calculate_perplexity_from_loss(loss) == math.inf
 
 
-def test_a_loss_that_is_no_number_gives_no_number() -> None:
+def test_a_nan_loss_gives_a_nan_perplexity() -> None:
     assert math.isnan(calculate_perplexity_from_loss(math.nan))
 
 
@@ -67,7 +67,7 @@ def test_ignored_targets_are_not_counted() -> None:
     assert calculate_perplexity(logits, masked) == pytest.approx(calculate_perplexity(logits[:3], targets[:3]))
 
 
-def test_logits_that_carry_a_graph_are_measured_without_a_warning() -> None:
+def test_logits_with_a_gradient_cause_no_warning() -> None:
     """float() of a tensor that requires a gradient warns; .item() does not."""
     logits = torch.zeros(3, 5, requires_grad=True)
     assert calculate_perplexity(logits, torch.tensor([0, 1, 2])) == pytest.approx(5)
@@ -80,7 +80,7 @@ def test_an_evaluations_numbers_by_hand() -> None:
     assert score.bits_per_byte == pytest.approx(2)
 
 
-def test_an_evaluation_of_nothing_is_no_number() -> None:
+def test_an_evaluation_of_no_tokens_is_nan() -> None:
     nothing = Evaluation(nats=0.0, tokens=0)
     assert math.isnan(nothing.loss)
     assert math.isnan(nothing.perplexity)
@@ -98,7 +98,7 @@ def test_an_evaluation_equals_the_loss_of_all_rows_at_once(tiny_model: Models) -
     assert score.perplexity == pytest.approx(calculate_perplexity(model(inputs).detach(), targets))
 
 
-def test_documents_are_kept_apart_where_end_of_text_is_given(tiny_model: Models) -> None:
+def test_attention_stays_within_documents_if_end_of_text_is_given(tiny_model: Models) -> None:
     model = tiny_model()
     inputs, targets = rows_of(100)
     assert (inputs[:, 1:-1] == 16).any()
@@ -117,7 +117,7 @@ def test_the_batch_size_changes_nothing(tiny_model: Models, batch_size: int, len
     assert cut.nats == pytest.approx(whole.nats, rel=1e-12)
 
 
-def test_a_mean_of_batch_means_would_be_another_number(tiny_model: Models) -> None:
+def test_a_mean_of_batch_means_is_another_number(tiny_model: Models) -> None:
     model = tiny_model()
     inputs, targets = rows_of(13)  # the second row counts a single token
     means = [evaluate_perplexity(model, inputs[[i]], targets[[i]]).loss for i in range(2)]
@@ -147,12 +147,12 @@ def test_an_untrained_model_scores_about_the_size_of_the_vocabulary() -> None:
     assert evaluate_perplexity(model, *rows_of(200)).perplexity == pytest.approx(17, rel=0.05)
 
 
-def test_an_empty_text_is_scored_as_nothing(tiny_model: Models) -> None:
+def test_an_empty_text_has_no_nats_and_no_tokens(tiny_model: Models) -> None:
     score = evaluate_perplexity(tiny_model(), *rows_of(0))
     assert (score.nats, score.tokens) == (0.0, 0)
 
 
-# The model that knows only how often each token comes
+# The unigram baseline
 
 
 def test_the_unigram_baseline_of_equally_frequent_tokens_is_uniform() -> None:

@@ -24,9 +24,9 @@ CONTEXT, EOT = 12, 16  # the tiny model's
 
 
 def texts(*lengths: int, vocab: int = 16, seed: int = 0) -> list[Tokens]:
-    """Documents of so many targets, an end-of-text the last of each."""
-    chance = np.random.default_rng(seed)
-    return [np.append(chance.integers(0, vocab, max(0, n - 1)), EOT).astype(np.uint32)[:n] for n in lengths]
+    """Documents with these numbers of targets; the last target of each is an end-of-text."""
+    random = np.random.default_rng(seed)
+    return [np.append(random.integers(0, vocab, max(0, n - 1)), EOT).astype(np.uint32)[:n] for n in lengths]
 
 
 def score(model: DecoderOnlyTransformer, documents: list[Tokens], **how: int | None) -> DocumentScores:
@@ -34,13 +34,13 @@ def score(model: DecoderOnlyTransformer, documents: list[Tokens], **how: int | N
 
 
 def token_by_token(model: DecoderOnlyTransformer, document: Tokens, context: int = CONTEXT) -> list[float]:
-    """The definition: each token's surprise given up to `context` tokens before it."""
+    """The definition: the surprisal of each token, given up to `context` tokens before it."""
     stream = [EOT, *document.tolist()]
     nats = []
-    for place in range(1, len(stream)):
-        before = torch.tensor([stream[max(0, place - context) : place]])
+    for index in range(1, len(stream)):
+        before = torch.tensor([stream[max(0, index - context) : index]])
         with torch.no_grad():
-            nats.append(-model(before)[0, -1].log_softmax(0)[stream[place]].item())
+            nats.append(-model(before)[0, -1].log_softmax(0)[stream[index]].item())
     return nats
 
 
@@ -54,7 +54,7 @@ def test_any_stride_counts_every_target_exactly_once(length: int, context: int, 
 
 
 @given(length=st.integers(1, 60), context=st.integers(1, 14), data=st.data())
-def test_a_smaller_stride_gives_each_token_a_least_context_that_is_larger(
+def test_each_token_has_at_least_context_minus_stride_plus_1_inputs(
     length: int, context: int, data: st.DataObject
 ) -> None:
     stride = data.draw(st.integers(1, context))
@@ -64,8 +64,8 @@ def test_a_smaller_stride_gives_each_token_a_least_context_that_is_larger(
 
 
 @given(length=st.integers(1, 60), context=st.integers(1, 14), data=st.data())
-def test_half_the_stride_never_takes_context_away(length: int, context: int, data: st.DataObject) -> None:
-    """Not so for any two strides, whose windows begin at other places."""
+def test_half_the_stride_never_shortens_the_context_of_a_token(length: int, context: int, data: st.DataObject) -> None:
+    """This does not hold for any two strides, since their windows begin at other tokens."""
     stride = 2 * data.draw(st.integers(1, max(1, context // 2)))
     if stride > context:
         return
@@ -86,7 +86,7 @@ def test_a_stride_of_1_is_the_token_by_token_definition(tiny_model: Models, posi
     assert scores.tokens.tolist() == [1, 5, 12, 13, 40]
 
 
-def test_a_shorter_context_is_used_where_it_is_asked_for(tiny_model: Models) -> None:
+def test_a_shorter_context_is_used_if_it_is_given(tiny_model: Models) -> None:
     model = tiny_model()
     (document,) = texts(30)
     expected = sum(token_by_token(model, document, context=5))
@@ -95,7 +95,9 @@ def test_a_shorter_context_is_used_where_it_is_asked_for(tiny_model: Models) -> 
 
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6), stride=st.integers(1, 12), size=st.integers(1, 20))
 @settings(max_examples=30)
-def test_batches_and_neighbours_change_nothing(tiny_model: Models, lengths: list[int], stride: int, size: int) -> None:
+def test_batches_and_other_documents_change_nothing(
+    tiny_model: Models, lengths: list[int], stride: int, size: int
+) -> None:
     model, documents = tiny_model(), texts(*lengths)
     together = score(model, documents, stride=stride, batch_size=size)
     alone = [score(model, [document], stride=stride).nats.item() for document in documents]
@@ -156,7 +158,7 @@ def test_a_large_vocabulary_is_scored_in_tiles_to_the_same_sums() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_dropout_is_off_gradients_too_and_the_models_mode_comes_back(tiny_model: Models, training: bool) -> None:
+def test_dropout_and_gradients_are_off_and_the_models_mode_comes_back(tiny_model: Models, training: bool) -> None:
     model = tiny_model(dropout=0.5).train(training)
     documents = texts(20, 30)
     assert torch.equal(score(model, documents).nats, score(tiny_model(), documents).nats)
@@ -166,13 +168,13 @@ def test_dropout_is_off_gradients_too_and_the_models_mode_comes_back(tiny_model:
 
 
 def test_progress_ends_at_all_tokens(tiny_model: Models) -> None:
-    told: list[int] = []
-    score_documents(tiny_model(), texts(5, 30, 2), [1, 1, 1], EOT, batch_size=2, progress=told.append)
-    assert told == sorted(told)
-    assert told[-1] == 37
+    done: list[int] = []
+    score_documents(tiny_model(), texts(5, 30, 2), [1, 1, 1], EOT, batch_size=2, progress=done.append)
+    assert done == sorted(done)
+    assert done[-1] == 37
 
 
-def test_no_document_and_empty_ones_are_scored_as_nothing(tiny_model: Models) -> None:
+def test_no_documents_and_empty_documents_have_no_tokens(tiny_model: Models) -> None:
     assert len(score(tiny_model(), [])) == 0
     assert score(tiny_model(), texts(0, 3, 0)).tokens.tolist() == [0, 3, 0]
 
@@ -184,7 +186,7 @@ def test_the_default_stride_is_half_the_context() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "said"),
+    ("sizes", "message"),
     [
         ({"stride": 0}, "stride=0 must be from 1 to the context of 12"),
         ({"stride": 13}, "stride=13 must be from 1 to the context of 12"),
@@ -194,6 +196,6 @@ def test_the_default_stride_is_half_the_context() -> None:
         ({"batch_size": -1}, "batch_size=-1 must be at least 1"),
     ],
 )
-def test_impossible_sizes_are_refused(tiny_model: Models, sizes: dict[str, int], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_impossible_sizes_are_refused(tiny_model: Models, sizes: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         score(tiny_model(), texts(5), **sizes)

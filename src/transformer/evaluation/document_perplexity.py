@@ -1,17 +1,19 @@
-"""Scores of whole documents: each read alone, in overlapping windows, so that every token has context.
+"""Scores of whole documents: each document alone, in overlapping windows, so that every token has context.
 
-A document of n tokens, the last of them its end-of-text, is n targets, and an end-of-text stands before the first. A
-model that reads `context` tokens at most sees it through windows that begin every `stride` tokens. A window counts only
-the targets that no earlier one has counted, so that every token is counted once:
+A document of n tokens, the last of which is its end-of-text, has n targets; an end-of-text precedes the first. A model
+whose context is `context` tokens processes the document in windows that begin every `stride` tokens. A window counts
+only the targets that no earlier window has counted, so that every token is counted once:
 
     context 4, stride 2, 7 targets           window 0   [0 1 2 3]                counts 0 1 2 3
                                              window 1       [2 3 4 5]            counts     4 5
                                              window 2           [4 5 6]          counts       6
 
-After the first window every target is predicted from at least context - stride + 1 tokens. A stride of 1 gives each all
-the context that the model has, and reads the text `context` times; a stride of `context` cuts it without overlap. The
-default, half of that, reads it twice. The output layer, the larger part of a small model with a large vocabulary, is
-paid once a token at any stride: only counted targets reach it.
+After the first window every target is predicted from at least context - stride + 1 tokens. A stride of 1 gives each
+target the longest possible context and processes the text `context` times; a stride of `context` cuts the text without
+overlap. The default, half the context, processes it twice. The output layer is the larger part of a small model with a
+large vocabulary; it runs once a token at any stride, since only the counted targets reach it.
+
+Read before: perplexity.py. Next: statistics.py.
 """
 
 from __future__ import annotations
@@ -33,8 +35,7 @@ TokenArray = Sequence[int] | npt.NDArray[np.uint32]
 
 
 class Window(NamedTuple):
-    """The targets that one reading of a document predicts, from `start` to before `end`; those before `first` are
-    context only."""
+    """The targets of one pass over a document, from `start` to before `end`; those before `first` are context only."""
 
     start: int
     first: int
@@ -58,14 +59,14 @@ def windows(length: int, context: int, stride: int) -> Iterator[Window]:
 def window_sizes(longest: int, context: int | None = None, stride: int | None = None) -> tuple[int, int]:
     """Returns context and stride with their defaults, the longest context and half of the context.
 
-    Raises ValueError for a context that is not from 1 to `longest`, or a stride that is not from 1 to the context.
+    Raises ValueError if context is not from 1 to `longest`, or stride not from 1 to context.
     """
     context = longest if context is None else context
     if not 1 <= context <= longest:
-        raise ValueError(f"context={context} must be from 1 to {longest}, the most that the model can read")
+        raise ValueError(f"context={context} must be from 1 to {longest}, the context of the model")
     stride = max(1, context // 2) if stride is None else stride
     if not 1 <= stride <= context:
-        raise ValueError(f"stride={stride} must be from 1 to the context of {context}: a longer one leaves tokens out")
+        raise ValueError(f"stride={stride} must be from 1 to the context of {context}: a larger stride skips tokens")
     return context, stride
 
 
@@ -80,10 +81,11 @@ def score_documents(
     batch_size: int = 16,
     progress: Callable[[int], object] | None = None,
 ) -> DocumentScores:
-    """Scores each document alone: its tokens, the end-of-text after them included, and the bytes of its text.
+    """Scores each document alone: `documents` are their tokens, end-of-text included; `text_bytes` their sizes.
 
-    batch_size is in windows, of several documents together; it changes speed and memory, not the scores. `progress` is
-    told the number of tokens scored so far. context None: max_seq_len. Raises ValueError for sizes that cannot be.
+    batch_size is the number of windows in a batch, of any documents; it changes speed and memory, not the scores.
+    context None: max_seq_len. `progress` is called with the number of tokens scored so far. Raises ValueError for
+    impossible sizes.
     """
     context, stride = window_sizes(model.config.max_seq_len, context, stride)
     if batch_size < 1:
@@ -91,7 +93,7 @@ def score_documents(
     cuts = [
         (number, *window) for number, tokens in enumerate(documents) for window in windows(len(tokens), context, stride)
     ]
-    cuts.sort(key=lambda cut: cut[1] - cut[3])  # longest first: rows of a batch alike in length, memory largest at once
+    cuts.sort(key=lambda cut: cut[1] - cut[3])  # longest first: little padding, and the largest batch comes first
     streams = [np.concatenate([[eot_id], np.asarray(tokens, np.int64)]) for tokens in documents]
     nats = torch.zeros(len(documents), dtype=torch.float64)
     device, scored = model.device, 0
@@ -111,8 +113,8 @@ def score_documents(
 def _batch(
     streams: Sequence[npt.NDArray[np.int64]], cuts: Sequence[tuple[int, int, int, int]], eot_id: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns windows as rows (B, T), padded on the right, where no earlier token can see it; and of the N counted
-    targets the places in the flattened rows, the targets, and the numbers of their documents, (N,) int64 each."""
+    """Returns windows as rows (B, T), padded on the right, to which no earlier token attends; and for the N counted
+    targets their indices in the flattened rows, their ids, and the numbers of their documents, (N,) int64 each."""
     longest = max(end - start for _, start, _, end in cuts)
     inputs = np.full((len(cuts), longest), eot_id, np.int64)
     for row, (document, start, _, end) in enumerate(cuts):
