@@ -1,25 +1,26 @@
-"""The data path: time to the first batch, tokens a second from text and from stored ids, memory; against two peers.
+"""The data path: time to the first batch, tokens per second from text and from stored ids, memory; two baselines.
 
     uv run --with datasets python benchmarks/data.py               three rounds, about ten minutes on two cores
     uv run --with datasets python benchmarks/data.py --rounds 1 --repeat 4
 
-A stand-in for the hub serves FineWeb-shaped files made of the bundled plays, in a process of its own on loopback, so it
-takes part of the same cores. Each contender is a fresh process that reads all of the training text once, as rows of 128
-tokens of cl100k_base in batches of 8:
+A local stand-in for the hub serves FineWeb-shaped files made of the bundled plays. It is a separate process and uses
+the same cores. Each contender is a new process that reads all of the training text once, as rows of 128 cl100k_base
+tokens in batches of 8:
 
-    ours, first batch    an empty cache and the default settings, with their 200,000 tokens of validation text
-    ours, from text      an empty cache: fetch, split, tokenize, store, pack
-    ours, from ids       the same again: what the first pass has stored
-    plain loop           `datasets` streaming the same files from the same hub, tiktoken, rows cut from one list
-    tiktoken alone       only encodes texts that are in memory, on all cores: the limit of any path from text
+    ours, first batch    an empty cache and the default settings, including their 200,000 tokens of validation text
+    ours, from text      an empty cache: download, split, tokenize, store, pack
+    ours, from ids       the same again, from the token files that the first pass stored
+    plain loop           `datasets` streams the same files from the same hub; tiktoken; rows are cut from one list
+    tiktoken alone       only encodes texts in memory, on all cores: the upper limit for any path from text
 
-Tokens a second do not count the time to open the dataset, which is told apart.
+Tokens per second exclude the time to open the dataset, which is reported separately.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import statistics
@@ -29,6 +30,7 @@ import tempfile
 import time
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from machine import machine, peak_bytes, typed_command
@@ -37,21 +39,19 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "data.json"
 CONTENDERS = ("ours, first batch", "ours, from text", "ours, from ids", "plain loop", "tiktoken alone")
 SEQ_LENGTH, BATCH_SIZE, ROW_GROUP = 128, 8, 700
-TOKENS_A_COPY = 1.37e6  # nearly all that the plays have: what is tokenized ahead of the last batch is counted too
+TOKENS_PER_COPY = 1.37e6  # nearly all tokens of the plays, so that the timing includes all tokenization ahead of time
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--repeat", type=int, default=24, help="times the 5 MB of text")
+    parser.add_argument("--repeat", type=int, default=24, help="copies of the 5 MB of text")
     parser.add_argument("--worker", nargs=2, metavar=("CONTENDER", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         print(json.dumps(WORKERS[options.worker[0]](Path(options.worker[1]), options.repeat)))
         return
-    sys.path.insert(0, str(ROOT / "tests"))
-    from stand_in_hub import spawn_hub
-
+    spawn_hub = stand_in_hub().spawn_hub
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
     serving = ("--repeat", str(options.repeat), "--row-group-size", str(ROW_GROUP), "--file-count", "4")
     for number in range(options.rounds):
@@ -68,8 +68,19 @@ def main() -> None:
     print(table(results["contenders"]))
 
 
+def stand_in_hub() -> ModuleType:
+    """Imports tests/support/stand_in_hub.py, which is not part of a package."""
+    path = ROOT / "tests" / "support" / "stand_in_hub.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def run_worker(name: str, folder: str, url: str, repeat: int) -> dict[str, float]:
-    """Measures one contender in a fresh process, with nothing of the hub library's own caches."""
+    """Measures one contender in a new process, with empty caches of the hub library."""
     command = [sys.executable, __file__, "--worker", name, folder, "--repeat", str(repeat)]
     environment = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": f"{folder}/hf", "TOKENIZERS_PARALLELISM": "false"}
     started = time.perf_counter()
@@ -79,19 +90,19 @@ def run_worker(name: str, folder: str, url: str, repeat: int) -> dict[str, float
 
 
 def ours(folder: Path, repeat: int) -> dict[str, float]:
-    """The project's own stream, with nearly all documents for training: what the other contenders tokenize."""
-    steps = int(TOKENS_A_COPY * repeat) // (SEQ_LENGTH * BATCH_SIZE)
+    """Reads the project's data path, with nearly all documents in the training part, as for the other contenders."""
+    steps = int(TOKENS_PER_COPY * repeat) // (SEQ_LENGTH * BATCH_SIZE)
     return read(folder / "cache", steps, validation_fraction=0.001, validation_tokens=1_000)
 
 
 def first_batch(folder: Path, repeat: int) -> dict[str, float]:
-    """The first batch as a training run has it, with the default validation text."""
+    """Reads the first batch of a training run, with the default validation text."""
     return read(folder / "cache_first", 0)
 
 
 def read(cache: Path, more_batches: int, **settings: Any) -> dict[str, float]:
-    """Reads a first batch, and more, through the cache."""
-    import torch  # noqa: F401  not part of what is timed
+    """Reads a first batch, and `more_batches` after it, through the cache."""
+    import torch  # noqa: F401  imported here, so that the timing excludes it
 
     from transformer.config import DataConfig
     from transformer.data.open import open_dataset
@@ -110,7 +121,7 @@ def read(cache: Path, more_batches: int, **settings: Any) -> dict[str, float]:
 
 
 def plain_loop(folder: Path, repeat: int) -> dict[str, float]:
-    """What one would write with the datasets library and tiktoken."""
+    """Reads with the datasets library and tiktoken, in a loop as one would write it by hand."""
     import torch
     from datasets import load_dataset
 
@@ -138,7 +149,7 @@ def plain_loop(folder: Path, repeat: int) -> dict[str, float]:
 
 
 def tiktoken_alone(folder: Path, repeat: int) -> dict[str, float]:
-    """Encoding, and nothing else: the library's own batch function on all cores."""
+    """Only encodes: the batch function of tiktoken on all cores."""
     from transformer.text import load_shakespeare, load_tokenizer
 
     encoding = load_tokenizer("cl100k_base").encoding  # type: ignore[attr-defined]
@@ -171,7 +182,7 @@ WORKERS = {
 
 
 def summary(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
-    """Returns every contender's medians, and its speed against the plain loop and tiktoken, median over rounds."""
+    """Returns medians for each contender, and the median over rounds of its speed relative to both baselines."""
     found: dict[str, Any] = {}
     for name, rounds in runs.items():
         row: dict[str, Any] = {key: statistics.median(run[key] for run in rounds) for key in rounds[0]}
@@ -184,7 +195,7 @@ def summary(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
 
 
 def table(contenders: dict[str, Any]) -> str:
-    """Returns the medians as a table in Markdown."""
+    """Returns the medians as a Markdown table."""
     lines = ["| path | tokens/s | against the plain loop | against tiktoken | first batch, s | peak MiB |"]
     lines.append("| --- | --- | --- | --- | --- | --- |")
     for name, row in contenders.items():

@@ -1,22 +1,24 @@
-"""The demo's recipe, changed: what another setting does to bits per byte on the held-out scenes, and what it costs.
+"""Trials of the demo's recipe: the effect of a changed setting on bits per byte of the held-out scenes, and its cost.
 
-    python benchmarks/demo_recipe.py --set model.position=rotary max_steps=300          a trial: prints a result
-    python benchmarks/demo_recipe.py                                                    the demo as it is
+    python benchmarks/demo_recipe.py --set model.position=rotary max_steps=300          one trial: prints the result
+    python benchmarks/demo_recipe.py                                                    the unchanged demo
 
-Trains PRESETS["demo"] with the changes on the training part of the bundled plays. Scored are the held-out scenes, in
-rows of the model's context, every token and the mark after each scene; bits are divided by the scenes' UTF-8 bytes.
-results/demo_experiments.md is made of such trials. Writes no file. accumulation.py and time_to_quality.py train with
-the same functions.
+The script trains PRESETS["demo"], with the changes, on the training part of the bundled plays. It evaluates the
+held-out scenes in rows of the model's context length, including the end-of-text token after each scene; bits are
+divided by the UTF-8 bytes of the scenes. results/demo_experiments.md collects such trials. The script writes no file.
+accumulation.py and time_to_quality.py use its functions for training.
 
-Time is measured over the training loop alone: wall seconds, and half the process's CPU seconds: the same on two quiet
-cores, and less disturbed by other programs, above all with --threads 1.
+Only the training loop is timed: wall-clock seconds, and half of the CPU seconds of the process. Both are equal on two
+idle cores; CPU seconds are less affected by other programs, especially with --threads 1.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages; torch reads it once, when it is imported
+os.environ.setdefault(
+    "THP_MEM_ALLOC_ENABLE", "1"
+)  # huge pages, as in main.py; PyTorch reads it at its first allocation
 
 import argparse
 import itertools
@@ -33,6 +35,7 @@ from torch import Tensor
 
 from transformer.config import PRESETS, TrainConfig
 from transformer.dataset import PackedBatches, TokenDocuments, validation_rows
+from transformer.kernels import accelerate
 from transformer.model import DecoderOnlyTransformer
 from transformer.optimizer import build_optimizers, set_learning_rate
 from transformer.perplexity import evaluate_perplexity
@@ -42,7 +45,7 @@ from transformer.training_utils import Objective, accumulate_gradients, clip_gra
 
 
 class Corpus(NamedTuple):
-    """The plays in one encoding: training and held-out scenes as ids, and the held-out text's size in bytes."""
+    """The plays in one encoding: training and held-out scenes as ids, and the bytes of the held-out text."""
 
     vocab_size: int
     train: TokenDocuments
@@ -51,14 +54,14 @@ class Corpus(NamedTuple):
 
 
 def read_corpus(encoding: str) -> Corpus:
-    """The plays as "characters" (every one that occurs, and a form feed between scenes) or as "bpeN"."""
+    """Returns the plays as "characters" (all that occur, and a form feed between scenes) or as "bpeN"."""
     train, held_out = texts = split_documents(load_shakespeare())
     if encoding == "characters":
         ids = {char: i for i, char in enumerate(sorted({"\f"}.union(*train, *held_out)))}
         vocab_size, end = len(ids), ids["\f"]
         coded = [[[ids[char] for char in text] for text in part] for part in texts]
     else:
-        tokenizer = train_bpe(train, int(encoding.removeprefix("bpe")))  # the held-out scenes shape no token
+        tokenizer = train_bpe(train, int(encoding.removeprefix("bpe")))  # trained without the held-out scenes
         vocab_size, end = tokenizer.vocab_size, tokenizer.eot_id
         coded = [tokenizer.encode_batch(part) for part in texts]
     size = sum(len(text.encode()) for text in held_out)
@@ -66,20 +69,20 @@ def read_corpus(encoding: str) -> Corpus:
 
 
 def stream(source: TokenDocuments) -> Tokens:
-    """All documents in their order, one after another, the end mark after each."""
+    """Returns all documents in order, each followed by the end-of-text token."""
     return np.concatenate(list(source))
 
 
 def new_model(config: TrainConfig, corpus: Corpus) -> DecoderOnlyTransformer:
-    """A fresh model for the corpus's vocabulary; sets the seed that dropout draws from, too."""
+    """Returns a new model for the vocabulary of the corpus; seeds its weights and its dropout."""
     torch.manual_seed(config.seed)
-    return DecoderOnlyTransformer(replace(config.model, vocab_size=corpus.vocab_size))
+    return accelerate(DecoderOnlyTransformer(replace(config.model, vocab_size=corpus.vocab_size)))
 
 
 def steps(
     model: DecoderOnlyTransformer, config: TrainConfig, corpus: Corpus, batches: Iterator[tuple[Tensor, Tensor]]
 ) -> Iterator[int]:
-    """Trains on the micro-batches for max_steps; after each step yields how many there were."""
+    """Trains for max_steps; yields the number of steps done after each step."""
     objective = Objective(model, end_to_mask(config, corpus))
     optimizers = build_optimizers(model, config.optimizer)
     total = config.max_steps or 1
@@ -95,7 +98,7 @@ def update(
     optimizers: list[torch.optim.Optimizer],
     batches: Iterator[tuple[Tensor, Tensor]],
 ) -> None:
-    """Takes one optimizer step, at the learning rates that are set."""
+    """Takes one optimizer step at the current learning rates."""
     accumulate_gradients(objective, itertools.islice(batches, config.accumulation_steps), config.tokens_per_step)
     clip_gradients(objective.parameters(), config.optimizer.grad_clip)
     for optimizer in optimizers:
@@ -104,31 +107,31 @@ def update(
 
 
 def packed(config: TrainConfig, corpus: Corpus) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless micro-batches as a run has them, packed and shuffled; the first is cut already."""
+    """Returns endless micro-batches, packed and shuffled as in a run. The first is already prepared."""
     rows = PackedBatches(corpus.train, config.data.seq_length, config.batch_size, config.seed)
     batches = ((inputs, targets) for inputs, targets, _ in rows)
     return itertools.chain([next(batches)], batches)
 
 
 def bits_per_byte(model: DecoderOnlyTransformer, config: TrainConfig, corpus: Corpus) -> float:
-    """What the model makes of the held-out scenes."""
+    """Evaluates the model on the held-out scenes."""
     cut = validation_rows(stream(corpus.held_out), config.data.seq_length, corpus.held_out.end_of_text)
     end = end_to_mask(config, corpus)
     return evaluate_perplexity(model, *cut, corpus.held_out_bytes, batch_size=64, end_of_text=end).bits_per_byte
 
 
 def end_to_mask(config: TrainConfig, corpus: Corpus) -> int | None:
-    """The end mark, if attention is to stop there: in training and in scoring alike."""
+    """Returns the end-of-text id if attention is masked between documents, in training and evaluation; else None."""
     return corpus.train.end_of_text if config.data.mask_documents else None
 
 
 def cpu_seconds() -> float:
-    """What this process has used so far, user and system, all threads together."""
+    """Returns the CPU time used by all threads of this process so far, user and system."""
     return sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
 
 
 def measure(config: TrainConfig) -> dict[str, Any]:
-    """Trains and scores once; returns what it cost, cpu_s being all threads' time / 2, and what came out."""
+    """Trains and evaluates once; returns time and score. cpu_s is half of the CPU time of all threads."""
     corpus = read_corpus(config.data.encoding)
     model, batches = new_model(config, corpus), packed(config, corpus)
     wall, cpu = time.perf_counter(), cpu_seconds()
@@ -141,7 +144,7 @@ def measure(config: TrainConfig) -> dict[str, Any]:
 
 
 def changed(config: TrainConfig, settings: Mapping[str, str]) -> TrainConfig:
-    """The config with `settings` such as {"model.d_ff": "256"} put in and checked."""
+    """Returns the config with changes such as {"model.d_ff": "256"}. Raises ConfigError for an invalid setting."""
     values = config.to_dict()
     for key, text in settings.items():
         group, _, name = key.rpartition(".")
@@ -154,7 +157,7 @@ def main() -> None:
     """Reads the flags and runs one trial."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2, help="torch's threads (default 2)")
+    parser.add_argument("--threads", type=int, default=2, help="PyTorch threads (default 2)")
     parser.add_argument("--set", nargs="+", metavar="KEY=VALUE", default=[], help="changes to the demo preset")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -1,19 +1,21 @@
-"""What keeping documents apart costs: training steps with and without the document mask, in turn, on the same model.
+"""The cost of the document mask: training steps of the same model with and without it, alternating.
 
-    uv run python benchmarks/document_mask.py                   both shapes, 15 rounds; some four minutes on two cores
+    uv run python benchmarks/document_mask.py                   both shapes, 15 rounds; about four minutes on two cores
     uv run python benchmarks/document_mask.py --rounds 2 --out trial.json
 
-Two shapes: the preset default (batch 8, 128 tokens a row) and the preset modern (batch 2, 512 tokens a row). A step is
-one micro-batch, 1,024 tokens forward and backward, and AdamW's update. Each round takes one step without the mask and
-one with it, by turns the one and the other first; the ratio is the median over rounds of the ratio within a round, so
-that what slows the machine down for a while slows both. After each token a document ends by a chance of 1 in 200.
+There are two shapes: the preset default (batch 8, rows of 128 tokens) and the preset modern (batch 2, rows of 512
+tokens). A step is one micro-batch of 1,024 tokens, forward and backward, and an AdamW update. Each round takes one step
+without the mask and one with it; the order alternates. The reported ratio is the median of the ratios within a round,
+so a temporary slowdown of the machine affects both. Each token ends a document with probability 1/200.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages, as main.py has them; torch reads it once
+os.environ.setdefault(
+    "THP_MEM_ALLOC_ENABLE", "1"
+)  # huge pages, as in main.py; PyTorch reads it at its first allocation
 
 import argparse
 import json
@@ -27,12 +29,13 @@ from machine import machine, typed_command
 from torch import Tensor
 
 from transformer.config import PRESETS
+from transformer.kernels import accelerate
 from transformer.model import DecoderOnlyTransformer
 from transformer.training_utils import Objective
 
 RESULTS = Path(__file__).parent / "results" / "document_mask.json"
 SHAPES = {"default": (8, 128), "modern": (2, 512)}
-"""Rows of a micro-batch and tokens of a row, by preset."""
+"""Preset -> rows of a micro-batch, tokens of a row."""
 END_OF_TEXT = 0
 DOCUMENT_TOKENS = 200
 
@@ -41,7 +44,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--presets", nargs="+", choices=list(SHAPES), default=list(SHAPES))
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="result file (default benchmarks/results/...)")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS, help="result file (default: the one in benchmarks/results)"
+    )
     options = parser.parse_args()
     results: dict[str, Any] = {"command": typed_command()}
     results |= {"machine": machine(), "presets": {}}
@@ -52,15 +57,15 @@ def main() -> None:
 
 
 def measure(preset: str, rounds: int) -> dict[str, Any]:
-    """Returns both contenders' steps in seconds, their median tokens/s, and the masked one's speed over the plain's."""
+    """Returns step times, median tokens/s, and the speed with the mask relative to the speed without it."""
     torch.manual_seed(0)
     rows, length = SHAPES[preset]
     shape = PRESETS[preset].model
-    model = DecoderOnlyTransformer(shape)
+    model = accelerate(DecoderOnlyTransformer(shape))
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)
     contenders = {"plain": Objective(model), "masked": Objective(model, END_OF_TEXT)}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(rounds + 1):  # the first warms up
+    for number in range(rounds + 1):  # the first is a warm-up
         batch = packed(rows, length + 1, shape.vocab_size)
         names = list(contenders) if number % 2 else list(reversed(contenders))
         for name in names:
@@ -79,13 +84,13 @@ def measure(preset: str, rounds: int) -> dict[str, Any]:
 
 
 def packed(rows: int, length: int, vocab_size: int) -> Tensor:
-    """Returns tokens (rows, length) int64 with documents of DOCUMENT_TOKENS on average."""
+    """Returns tokens (rows, length) int64 with documents of DOCUMENT_TOKENS tokens on average."""
     tokens = torch.randint(1, vocab_size, (rows, length))
     return tokens.masked_fill(torch.rand(rows, length) < 1 / DOCUMENT_TOKENS, END_OF_TEXT)
 
 
 def step(objective: Objective, optimizer: torch.optim.Optimizer, batch: Tensor) -> float:
-    """Takes one training step; returns its seconds."""
+    """Takes one training step; returns its duration in seconds."""
     started = time.perf_counter()
     nats, count = objective(batch[:, :-1], batch[:, 1:])
     (nats / count).backward()
@@ -95,7 +100,7 @@ def step(objective: Objective, optimizer: torch.optim.Optimizer, batch: Tensor) 
 
 
 def table(preset: str, result: dict[str, Any]) -> str:
-    """Returns the medians as a table in Markdown."""
+    """Returns the medians as a Markdown table."""
     lines = [f"| {preset}, {result['rows']} rows of {result['row_tokens']} | tokens/s | against plain |"]
     lines += ["| --- | --- | --- |"]
     for name, ratio in (("plain", 1.0), ("masked", result["masked_over_plain"])):

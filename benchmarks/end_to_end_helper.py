@@ -1,11 +1,11 @@
-"""Two parts of training_end_to_end.py that need torch in their process, and so may not be in its own.
+"""Two parts of training_end_to_end.py that import torch, which that script's own process must not do.
 
     python benchmarks/end_to_end_helper.py prepare FOLDER MICRO_BATCHES STEPS
     python benchmarks/end_to_end_helper.py overhead --preset quick --max-steps 3 ...        flags of `main.py train`
 
-prepare writes FOLDER/rows.npy, the rows of the first micro-batches of our run, and prints the peers' settings.
-overhead runs `main.py train` in this process, with a stop-watch on forward, backward and the optimizers' steps, and
-prints how much of a step is something else: reading rows, the sum of gradients' lengths, numbers, display, file.
+"prepare" writes FOLDER/rows.npy, the rows of the first micro-batches of our run, and prints the settings of the peers.
+"overhead" runs `main.py train` in this process, times forward, backward and the optimizer steps, and prints the share
+of the step time outside them: reading rows, gradient norm, metrics, display, metrics file.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
 PRESETS_MEASURED = ("default", "quick")
 
 
 def prepare(folder: str, micro_batches: str, steps: str) -> dict[str, Any]:
-    """Writes the rows (rows, T + 1) int64; returns machine and settings by preset, each step's learning rate too."""
+    """Writes the rows (rows, T + 1) int64; returns the machine and, by preset, settings and learning rates."""
     from machine import machine
 
     from transformer.config import PRESETS, DataConfig
@@ -56,29 +55,28 @@ def prepare(folder: str, micro_batches: str, steps: str) -> dict[str, Any]:
 
 
 def overhead(*flags: str) -> dict[str, Any]:
-    """Runs `main.py train` with these flags; returns the share of the steps after the first that is overhead."""
-    sys.path.insert(0, str(ROOT))
-    import main
+    """Runs `main.py train` with these flags; returns the overhead as a share of the time of all steps but the first."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # before torch is imported; app.main() would be too late here
+    from transformer.cli import app
 
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as main.py does, which would come too late here
     watch = StopWatch()
     watch.instrument()
     with contextlib.redirect_stdout(io.StringIO()) as shown:
-        status = main.main(["train", *flags])
+        status = app.main(["train", *flags])
     if status:
         raise SystemExit(shown.getvalue())
     return watch.result()
 
 
 class StopWatch:
-    """Seconds spent in forward, backward and the optimizers' steps, and the time at which each step ended."""
+    """Seconds spent in forward, backward and optimizer steps, and the time at the end of each training step."""
 
     def __init__(self) -> None:
         self.spent = {"forward": 0.0, "backward": 0.0, "optimizer": 0.0}
         self.ends: list[tuple[float, dict[str, float]]] = []
 
     def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, its time added to `part`."""
+        """Returns the function, wrapped so that its time is added to `part`."""
 
         def wrapper(*arguments: Any, **settings: Any) -> Any:
             started = time.perf_counter()
@@ -90,7 +88,7 @@ class StopWatch:
         return wrapper
 
     def instrument(self) -> None:
-        """Puts a subclass of Trainer with timed parts in its place; to be called before the commands import it."""
+        """Replaces Trainer by a subclass with timed parts. Call it before a command imports Trainer."""
         import torch
 
         from transformer import trainer
@@ -112,7 +110,7 @@ class StopWatch:
         trainer.Trainer = TimedTrainer  # type: ignore[misc]
 
     def result(self) -> dict[str, Any]:
-        """Returns seconds by part between the ends of the first step and of the last, and the share of the rest."""
+        """Returns the seconds of each part after the first step, and the share of the rest."""
         (started, before), (ended, after) = self.ends[0], self.ends[-1]
         wall = ended - started
         parts = {part: after[part] - before[part] for part in after}

@@ -1,24 +1,23 @@
-"""Writing with the key-value cache: ours against transformers' GPT-2 and litgpt, and against what memory allows.
+"""Generation with the key-value cache: ours, transformers' GPT-2 and litgpt, and the limit set by memory bandwidth.
 
-    python benchmarks/generation.py                     five rounds of all, on a machine that does nothing else
-    python benchmarks/generation.py --quick             a tiny model, one round: whether it works, no figures to keep
+    python benchmarks/generation.py                     five rounds of all, on an otherwise idle machine
+    python benchmarks/generation.py --quick             a tiny model, one round: only checks that the script works
     python benchmarks/generation.py --rounds 1 --new-tokens 100 --contenders ours transformers
 
-The model is the default one with a context of 1,024: vocabulary 100,277, width 256, 6 layers of 4 heads, float32. All
-write greedily from the same prompt of 8 tokens, one text and also a batch of them, and none ends early. transformers
-has our weights, so that its text is compared with ours token by token; litgpt has rotary positions only, and so
-weights of its own. Each calls its library's own function, with its cache: `generate` of generation.py here,
-`model.generate` there, `litgpt.generate.base.generate` (for a batch, `batched_generate_fn`).
+The model is the default one with a context of 1,024: vocabulary 100,277, width 256, 6 layers of 4 heads, float32. Each
+contender generates greedily from the same prompt of 8 tokens, for one text and for a batch, and never stops early.
+transformers has our weights, so its tokens are compared with ours. litgpt only has rotary positions, so it has other
+weights. Each contender calls the function of its own library, with its cache: `generate_batch` of inference/batch.py,
+`model.generate` of transformers, `litgpt.generate.base.generate` (for a batch, `batched_generate_fn`).
 
-A round runs every contender once, each in a fresh process, in an order that turns by one from round to round. What
-counts is the median over the rounds, and ratios are formed within a round. Tokens a second are new tokens over the
-time of the whole call, prompt included, after an uncounted short text. Ours has huge pages (THP_MEM_ALLOC_ENABLE=1),
-as main.py sets them; the peers run without and with. Peak memory is the process's largest resident size after its
-longest single text.
+A round runs each contender once, in a new process; the order rotates by one from round to round. Results are medians
+over the rounds; ratios are computed within a round. Tokens per second are new tokens divided by the time of the whole
+call, prompt included, after an untimed short text. Ours uses huge pages (THP_MEM_ALLOC_ENABLE=1), as in main.py; the
+peers run without and with them. Peak memory is the largest resident size of the process after its longest single text.
 
-Writing a token reads every matrix once, a row of each table, and the keys and values so far. How fast this machine
-reads is measured in every round, several ways over the same 256 MiB; the best of all sets how many tokens a second
-memory allows, and `share` is how much of it a contender reaches.
+Each new token requires reading each weight matrix once, one row of each embedding table, and all keys and values so
+far. Every round measures the memory bandwidth in several ways on the same 256 MiB. The best result gives the number of
+tokens per second that memory allows, and `share` is a contender's fraction of it.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ RESULT = ROOT / "benchmarks" / "results" / "generation.json"
 FAMILIES = ("ours", "transformers", "litgpt")
 PROMPT_TOKENS = 8
 SAMPLED = ("balanced", "creative")
-"""Sampling presets whose cost is measured, beside greedy."""
+"""Sampling presets whose cost is measured, in addition to greedy."""
 CONTEXT, QUICK_CONTEXT = 1024, 64
 
 
@@ -47,11 +46,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, help="default 5")
     parser.add_argument("--new-tokens", type=int, nargs="+", help="default 100 500 900")
-    parser.add_argument("--batch", type=int, default=8, help="texts at once, for the length in the middle")
+    parser.add_argument("--batch", type=int, default=8, help="batch size, for the middle length")
     parser.add_argument("--contenders", nargs="+", choices=FAMILIES, default=list(FAMILIES))
-    parser.add_argument("--quick", action="store_true", help="a tiny model, one round; a file only with --out")
-    parser.add_argument("--threads", type=int, help="threads of every contender (default: PyTorch's choice)")
-    parser.add_argument("--litgpt", type=Path, metavar="PYTHON", help="a Python with litgpt and the same torch")
+    parser.add_argument("--quick", action="store_true", help="tiny model, one round; writes a file only with --out")
+    parser.add_argument("--threads", type=int, help="threads of each contender (default: PyTorch's default)")
+    parser.add_argument(
+        "--litgpt", type=Path, metavar="PYTHON", help="a Python interpreter with litgpt and the same torch"
+    )
     parser.add_argument("--out", type=Path, help="result file (default benchmarks/results/generation.json)")
     options = parser.parse_args()
     if options.rounds is None:
@@ -61,13 +62,15 @@ def main() -> None:
     if min(options.rounds, options.batch, *options.new_tokens) < 1:
         parser.error("--rounds, --batch and --new-tokens must be at least 1")
     if (longest := options.new_tokens[-1]) + PROMPT_TOKENS > (context := QUICK_CONTEXT if options.quick else CONTEXT):
-        parser.error(f"--new-tokens {longest}: at most {context - PROMPT_TOKENS}, for the context is {context} tokens")
+        parser.error(
+            f"--new-tokens {longest}: at most {context - PROMPT_TOKENS}, because the context is {context} tokens"
+        )
     with tempfile.TemporaryDirectory() as folder:
         measure(options, Path(folder))
 
 
 def measure(options: argparse.Namespace, folder: Path) -> None:
-    """Runs all rounds; writes what there is to the result file after each."""
+    """Runs all rounds; writes the results so far to the result file after each."""
     context = QUICK_CONTEXT if options.quick else CONTEXT
     prepared = part("prepare", {"quick": options.quick, "max_seq_len": context}, options, folder)
     fixed = {"shape": prepared["shape"], "prompt_tokens": PROMPT_TOKENS, "torch": prepared["machine"]["torch"]}
@@ -77,8 +80,8 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     bandwidth: list[dict[str, float]] = []
     for number in range(options.rounds):
         bandwidth.append(part("bandwidth", {"mib": 16 if options.quick else 256}, options, folder))
-        turn = number % len(contenders)
-        for contender in contenders[turn:] + contenders[:turn]:
+        first = number % len(contenders)
+        for contender in contenders[first:] + contenders[:first]:
             name, texts = contender["name"], texts_of(contender, options)
             rows = part("write", {**contender, **fixed, "texts": list(texts.values())}, options, folder)
             for (key, text), row in zip(texts.items(), rows, strict=True):
@@ -94,7 +97,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
             **summary(prepared, PROMPT_TOKENS, runs, longest, bandwidth), "runs": runs,
         }  # fmt: skip
         if options.quick:
-            results["goals"] = {}  # they are for the default model
+            results["goals"] = {}  # they apply to the default model
         if options.out:
             options.out.parent.mkdir(parents=True, exist_ok=True)
             options.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -103,7 +106,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
 
 
 def all_contenders(prepared: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every contender's name and settings; the variants of ours come from generation_contenders.py."""
+    """Returns name and settings of each contender. generation_contenders.py defines our variants."""
     ours = [
         {"name": f"ours, {variant}", "peer": "ours", "variant": variant, "use_cache": True, "huge_pages": True}
         for variant in prepared["variants"]
@@ -118,9 +121,9 @@ def all_contenders(prepared: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def texts_of(contender: dict[str, Any], options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """What a contender writes, by name: one text of each length, then sampled ones, then a batch.
+    """Returns the texts a contender generates, by name: one of each length, then sampled ones, then a batch.
 
-    Without the cache it is the longest text alone.
+    Without the cache, it is only the longest text.
     """
     lengths = options.new_tokens if contender["use_cache"] else options.new_tokens[-1:]
     texts = {str(length): {"batch": 1, "new_tokens": length, "sampling": "greedy"} for length in lengths}
@@ -134,7 +137,7 @@ def texts_of(contender: dict[str, Any], options: argparse.Namespace) -> dict[str
 
 
 def part(name: str, settings: dict[str, Any], options: argparse.Namespace, folder: Path) -> Any:
-    """Runs a part of generation_contenders.py in a fresh process; returns its result."""
+    """Runs a part of generation_contenders.py in a new process; returns its result."""
     is_litgpt = settings.get("peer") == "litgpt"
     python = litgpt_python(options.litgpt, settings["torch"]) if is_litgpt else [sys.executable]
     command = [*python, str(ROOT / "benchmarks" / "generation_contenders.py"), name, json.dumps(settings)]

@@ -1,11 +1,11 @@
-"""One contender of generation.py, which writes its texts in a process of its own; and two more parts of it.
+"""The contenders of generation.py, each in a process of its own, and two further parts of that script.
 
     python benchmarks/generation_contenders.py prepare '{"quick": false, "max_seq_len": 1024}'   machine and model
-    python benchmarks/generation_contenders.py bandwidth '{"mib": 256}'       bytes that all threads read in a second
+    python benchmarks/generation_contenders.py bandwidth '{"mib": 256}'       bytes per second read by all threads
     python benchmarks/generation_contenders.py write '{"peer": "litgpt", "shape": {...}, "texts": [...], ...}'
 
-`write` may run with another environment's Python: of this project it imports what the contender needs, and no more.
-Our model and transformers' draw the same weights, each in place, so that neither has a second copy in its peak.
+"write" may run with the Python of another environment, so each contender imports only what it needs. Our model and
+transformers' fill their parameters with the same random values in place, so that no second copy adds to peak memory.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from torch import Tensor
 
 WARM_UP_TOKENS = 16
 Text = dict[str, Any]
-"""What to write: rows of the "batch", "new_tokens" in each, and the name of the "sampling" preset."""
+"""The text to generate: "batch" rows of "new_tokens" tokens, with the "sampling" preset of this name."""
 Contender = Callable[[Text, Tensor], Callable[[], Tensor]]
-"""Gets ready for a text after prompts (B, P); returns what is timed, which gives the new ids (B, new_tokens)."""
+"""Prepares a text for prompts (B, P); returns the function to time, which returns the new ids (B, new_tokens)."""
 
 
 def int8(model: Any) -> Any:
-    """Our model with its weights as bytes."""
+    """Quantises our model to int8."""
     from transformer.kernels.int8 import quantise
 
     quantise(model)
@@ -41,18 +41,18 @@ VARIANTS: dict[str, tuple[Callable[[Any], Any], int]] = {
     "float32": (lambda model: model, 4),
     "int8": (int8, 1),
 }
-"""Name -> what makes the variant of the float32 model, and bytes a weight."""
+"""Name -> function from the float32 model to the variant, and bytes per weight."""
 
 
 def prepare(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns the machine, the model's shape, the variants, and how many numbers are read for a token."""
+    """Returns the machine, the model's shape, the variants, and the count of weights read per token."""
     from transformer import DecoderOnlyTransformer
     from transformer.config import PRESETS
 
     preset = PRESETS["tiny" if settings["quick"] else "default"].model
     config = replace(preset, max_seq_len=settings["max_seq_len"], dropout=0.0)
     with torch.device("meta"):
-        parameters = dict(DecoderOnlyTransformer(config).named_parameters())  # the tied table comes once
+        parameters = dict(DecoderOnlyTransformer(config).named_parameters())  # a tied weight is listed once
     looked_up = parameters["embeddings.position.weight"].numel() - 2 * config.d_model  # a row of each table is read
     return {
         "machine": machine("transformers"),
@@ -64,7 +64,7 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def bandwidth(settings: dict[str, Any]) -> dict[str, float]:
-    """Returns bytes a second of several ways to read `mib` MiB of float32, the best of ten times each."""
+    """Returns the bytes per second of several ways to read `mib` MiB of float32, the best of ten runs each."""
     flat = torch.rand(settings["mib"] * 2**18)
     matrix, vector, (first, second) = flat.view(-1, 256), torch.rand(256), flat.chunk(2)
     ways: dict[str, Callable[[], Tensor]] = {
@@ -85,7 +85,7 @@ def bandwidth(settings: dict[str, Any]) -> dict[str, float]:
 
 
 def write(settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Writes all texts; returns for each its seconds, the ids, and the process's peak memory so far, in bytes."""
+    """Generates all texts; returns for each its seconds, the ids, and the peak bytes of the process so far."""
     vocab_size = settings["shape"]["vocab_size"]
     most = max(text["batch"] for text in settings["texts"])
     prompts = torch.randint(vocab_size, (most, settings["prompt_tokens"]), generator=torch.Generator().manual_seed(1))
@@ -99,13 +99,16 @@ def write(settings: dict[str, Any]) -> list[dict[str, Any]]:
         ids = run()
         seconds = time.perf_counter() - started
         if ids.shape != (text["batch"], text["new_tokens"]):
-            raise RuntimeError(f"{settings['peer']} wrote {tuple(ids.shape)} tokens where {text} was wanted")
+            raise RuntimeError(f"{settings['peer']} wrote {tuple(ids.shape)} tokens instead of {text}")
         rows.append({"seconds": seconds, "ids": ids.tolist(), "peak_bytes": peak_bytes()})
     return rows
 
 
 def fill(parameter: Tensor, name: str, is_transposed: bool = False) -> None:
-    """Draws a parameter of ours, the same for everybody: with small weights the model would repeat its last token."""
+    """Fills a parameter with random values that depend on its name in our model.
+
+    The values are larger than initial weights, with which a model would repeat its last token.
+    """
     generator, mean = torch.Generator().manual_seed(zlib.crc32(name.encode())), float(name.endswith("norm.weight"))
     with torch.no_grad():
         if is_transposed:
@@ -115,7 +118,7 @@ def fill(parameter: Tensor, name: str, is_transposed: bool = False) -> None:
 
 
 def ours(settings: dict[str, Any]) -> Contender:
-    """A variant of our model, with or without the cache."""
+    """Returns a variant of our model, with or without the cache."""
     from transformer import DecoderOnlyTransformer, ModelConfig
     from transformer.config import SAMPLING_PRESETS
     from transformer.inference.batch import generate_batch
@@ -147,7 +150,7 @@ OUR_NAMES = {
 
 
 def gpt2(settings: dict[str, Any]) -> Contender:
-    """transformers' GPT-2 with our weights, and its generate()."""
+    """Returns the GPT-2 of transformers with our weights, and its generate()."""
     from peers import gpt2
     from transformers import logging
 
@@ -159,7 +162,7 @@ def gpt2(settings: dict[str, Any]) -> Contender:
         name = theirs
         for old, new in OUR_NAMES.items():
             name = name.replace(old, new)
-        # GPT-2's Conv1D keeps its matrices as (inputs, outputs).
+        # GPT-2's Conv1D stores its matrices as (inputs, outputs).
         fill(parameter, name, is_transposed=parameter.ndim == 2 and name.startswith("blocks"))
 
     def contender(text: Text, prompts: Tensor) -> Callable[[], Tensor]:
@@ -178,7 +181,7 @@ def gpt2(settings: dict[str, Any]) -> Contender:
 
 
 def litgpt(settings: dict[str, Any]) -> Contender:
-    """litgpt's GPT, and the functions of its generate command; it has rotary positions only, so other weights."""
+    """Returns litgpt's GPT and the functions of its generate command. It only has rotary positions: other weights."""
     from litgpt.generate.base import batched_generate_fn, generate
     from peers import litgpt
 
@@ -186,7 +189,7 @@ def litgpt(settings: dict[str, Any]) -> Contender:
 
     def contender(text: Text, prompts: Tensor) -> Callable[[], Tensor]:
         longest = prompts.shape[1] + text["new_tokens"]
-        model.max_seq_length = longest  # as its command does
+        model.max_seq_length = longest  # as in its command
         model.set_kv_cache(batch_size=len(prompts))
         if len(prompts) == 1:
             return lambda: generate(model, prompts[0], longest, temperature=0.0, include_prompt=False)[None]

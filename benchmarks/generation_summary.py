@@ -1,4 +1,4 @@
-"""What generation.py makes of its rounds: medians, ratios, shares of the memory's speed, goals, and the tables."""
+"""Summary of the rounds of generation.py: medians, ratios, shares of the memory bandwidth, goals, and tables."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 OURS, INT8, NO_CACHE = "ours, float32", "ours, int8", "ours, no cache"
 WANTED = {"over peers": 2.5, "int8 over peers": 3.5, "share of bandwidth": 0.5, "over no cache": 8.0}
-"""For the longest single text: times the tokens a second of the fastest peer, and so on."""
+"""Goals for the longest single text: ratios of tokens per second, and the share of the memory bandwidth."""
 Rows = list[dict[str, Any]]
-"""A contender's figures, one entry a round."""
+"""The measurements of a contender, one entry per round."""
 Runs = dict[str, dict[str, Rows]]
 """Text -> contender -> rows."""
 
@@ -21,11 +21,11 @@ def summary(
     longest: dict[str, list[int]],
     bandwidth: list[dict[str, float]],
 ) -> dict[str, Any]:
-    """Returns what complete rounds show; `longest` holds every contender's ids of the longest single text."""
+    """Returns the results of complete rounds; `longest` has the ids of the longest single text by contender."""
     best = max(speed for ways in bandwidth for speed in ways.values())
     texts = {
         key: {
-            name: figures(rows, best, *bytes_a_pass(key, name, prepared, prompt_tokens))
+            name: figures(rows, best, *bytes_per_step(key, name, prepared, prompt_tokens))
             for name, rows in by_name.items()
         }
         for key, by_name in runs.items()
@@ -48,10 +48,10 @@ def summary(
     }
 
 
-def bytes_a_pass(key: str, name: str, prepared: dict[str, Any], prompt_tokens: int) -> tuple[float, int]:
-    """Returns the bytes read for the next token of each text, mean over a text, and the number of texts at once.
+def bytes_per_step(key: str, name: str, prepared: dict[str, Any], prompt_tokens: int) -> tuple[float, int]:
+    """Returns the bytes read per generation step, as the mean over a text, and the batch size.
 
-    Every matrix is read once for the whole batch; each text has its own keys and values.
+    Each matrix is read once for the whole batch; each text has its own keys and values.
     """
     new_tokens, batch = int(key.split(",")[0]), int(key.partition("batch ")[2] or 1)
     number_bytes = prepared["variants"].get(name.removeprefix("ours, "), 4)
@@ -60,7 +60,7 @@ def bytes_a_pass(key: str, name: str, prepared: dict[str, Any], prompt_tokens: i
 
 
 def figures(rows: Rows, bandwidth: float, read: float, batch: int) -> dict[str, Any]:
-    """Returns a contender's medians, and its share of what the bandwidth, in bytes a second, allows."""
+    """Returns the medians of a contender, and its share of the speed that the bandwidth (bytes per second) allows."""
     speeds = [row["tokens_per_s"] for row in rows]
     allowed = batch * bandwidth / read
     return {
@@ -75,22 +75,22 @@ def figures(rows: Rows, bandwidth: float, read: float, batch: int) -> dict[str, 
 
 
 def ratio(ours: Rows, theirs: Rows) -> float:
-    """Returns the median over the rounds of our tokens a second over theirs."""
+    """Returns the median over the rounds of our tokens per second divided by theirs."""
     pairs = zip(ours, theirs, strict=True)
     return round(statistics.median(mine["tokens_per_s"] / its["tokens_per_s"] for mine, its in pairs), 2)
 
 
 def equal_tokens(ours: list[int], theirs: list[int]) -> int | None:
-    """Returns how many tokens are equal before the first that is not; None: all are.
+    """Returns the number of equal tokens before the first difference; None if all are equal.
 
     >>> equal_tokens([1, 2, 3], [1, 2, 3]), equal_tokens([1, 2, 3], [1, 5, 3])
     (None, 1)
     """
-    return next((place for place, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b), None)
+    return next((position for position, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b), None)
 
 
 def goals(rows: dict[str, Rows], found: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Returns what was wanted and found for one text; what takes part in no goal here is left out."""
+    """Returns the goal and the measured value of each goal whose contenders took part."""
     peers = [name for name in rows if not name.startswith("ours")]
     values: dict[str, float] = {}
     if OURS in rows:
@@ -104,28 +104,28 @@ def goals(rows: dict[str, Rows], found: dict[str, Any]) -> dict[str, dict[str, f
 
 
 def report(results: dict[str, Any]) -> str:
-    """Returns the medians as tables in Markdown, the goals, and what else was found."""
+    """Returns a Markdown report: tables of medians, goals, cost of sampling, and comparison of the texts."""
     versions = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
-    lines = ["# Writing with the key-value cache", "", f"`{results['command']}`", ""]
-    lines += [f"Medians of {results['rounds']} round(s), in brackets the lowest and the highest. {versions}.", ""]
+    lines = ["# Generation with the key-value cache", "", f"`{results['command']}`", ""]
+    lines += [f"Medians of {results['rounds']} round(s), in brackets lowest and highest. {versions}.", ""]
     for key, contenders in results["texts"].items():
         lines += table(key, contenders)
     lines += [f"- {line}" for line in [*goal_lines(results), *sampling_lines(results["texts"]), *text_lines(results)]]
     ways = ", ".join(f"{way} {max(speeds)}" for way, speeds in results["bandwidth_gb_s"].items())
-    lines.append(f'- GB/s read, best of all rounds: {ways}; the greatest is what "share" is of')
+    lines.append(f'- GB/s read, best of all rounds: {ways}; "share" is relative to the largest')
     return "\n".join(lines) + "\n"
 
 
 def table(key: str, contenders: dict[str, Any]) -> list[str]:
-    """Returns one text's rows."""
+    """Returns the table of one text as Markdown lines."""
     length, _, what = key.partition(", ")
     heading = f"{length} new tokens{', ' + what if what else ''}"
-    lines = [f"| {heading} | tokens/s | {OURS} over it | MB read a token | share of the bandwidth | peak MiB |"]
+    lines = [f"| {heading} | tokens/s | {OURS} over it | MB read per token | share of the bandwidth | peak MiB |"]
     lines.append("| --- | --- | --- | --- | --- | --- |")
     for name, row in contenders.items():
         speed = f"{row['tokens_per_s']:,.1f} ({row['lowest']:,.1f} to {row['highest']:,.1f})"
         over = f"{row['ours_over_it']:.2f} x" if "ours_over_it" in row else ""
-        if name == NO_CACHE:  # it reads the weights as often, but its time goes into the arithmetic
+        if name == NO_CACHE:  # without the cache, arithmetic limits the speed
             read, share = "", ""
         else:
             read, share = f"{row['mb_read_a_token']:,.1f}", f"{row['share']:.0%}"
@@ -134,34 +134,36 @@ def table(key: str, contenders: dict[str, Any]) -> list[str]:
 
 
 def goal_lines(results: dict[str, Any]) -> list[str]:
-    """Returns a line a goal, and whether it is reached."""
+    """Returns one line per goal, with the result."""
     return [
-        f"{results['longest']} new tokens, {goal}: wanted {one['wanted']}, found {one['found']:.2f}"
+        f"{results['longest']} new tokens, {goal}: goal {one['wanted']}, measured {one['found']:.2f}"
         + (" (reached)" if one["found"] >= one["wanted"] else " (missed)")
         for goal, one in results["goals"].items()
     ]
 
 
 def sampling_lines(texts: dict[str, Any]) -> list[str]:
-    """Returns what sampling leaves of the speed of greedy writing, for each text that was sampled."""
+    """Returns the speed of each sampled text relative to greedy generation."""
     lines = []
     for key, contenders in texts.items():
         length, _, preset = key.partition(", ")
         if preset and not preset.startswith("batch"):
             greedy = texts[length]
-            shares = {name: row["tokens_per_s"] / greedy[name]["tokens_per_s"] for name, row in contenders.items()}
-            left = (f"{name} {share:.0%}" for name, share in shares.items())
-            lines.append(f"{length} new tokens, {preset}, of its own greedy speed: {', '.join(left)}")
+            ratios = {name: row["tokens_per_s"] / greedy[name]["tokens_per_s"] for name, row in contenders.items()}
+            left = (f"{name} {ratio:.0%}" for name, ratio in ratios.items())
+            lines.append(
+                f"{length} new tokens, {preset}, relative to the same contender with greedy: {', '.join(left)}"
+            )
     return lines
 
 
 def text_lines(results: dict[str, Any]) -> list[str]:
-    """Returns whether the texts are equal to ours, token by token."""
+    """Returns lines that compare the generated tokens with ours."""
     lines = []
     for name, equal in results["differs_from_ours_after"].items():
         if name != OURS:
-            verdict = "writes the same text" if equal is None else f"differs after {equal} equal tokens"
-            lines.append(f"{results['longest']} new tokens against {OURS}: {name} {verdict}")
+            verdict = "generates the same text" if equal is None else f"differs after {equal} equal tokens"
+            lines.append(f"{results['longest']} new tokens compared with {OURS}: {name} {verdict}")
     if lines:
-        lines.append(f"that text has {results['distinct_tokens']} different tokens")
+        lines.append(f"this text has {results['distinct_tokens']} distinct tokens")
     return lines

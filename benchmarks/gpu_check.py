@@ -1,13 +1,13 @@
-"""What a GPU must show before its figures count: the same results as the plain ways, then tokens a second.
+"""Checks for a GPU: fast versions give the same results as plain ones; then tokens per second.
 
     make gpu-check                                        correctness, then the presets default and gpt2
-    python benchmarks/gpu_check.py --device cpu --small   the same checks on tiny shapes, to see that they run
+    python benchmarks/gpu_check.py --device cpu --small   the same checks with tiny shapes
 
-Each check compares what runs with what is read: fused attention with explicit attention, the loss in tiles with
-PyTorch's own, narrow numbers with wide ones, a compiled step with a plain one, a resumed run with one that never
-stopped, a text written in one way with another. The timings are whole steps of the Trainer on random tokens, and greedy
-texts, eager and compiled; utilisation is tokens a second
-times operations a token (cost.py) over the device's peak (runtime/capacity.py). Exit status 1 where a check fails; the
+The checks compare fused with explicit attention, the tiled loss with PyTorch's cross-entropy, reduced precision with
+float32, activation checkpointing with plain training, a compiled step with an eager one, a resumed run with an
+uninterrupted one, and several ways to generate with each other. The timings are whole training steps of the Trainer on
+random tokens, and greedy generation, eager and compiled. Utilisation is tokens per second times FLOPs per token
+(planning/cost.py) divided by the peak of the device (planning/hardware.py). The exit status is 1 if a check fails; the
 result file is written in any case.
 """
 
@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from gpu_generation import writing, writing_speed
+from gpu_generation import generation, generation_speed
 from machine import machine
 from torch import Tensor
 
@@ -52,32 +52,32 @@ SMALL = ModelConfig(vocab_size=9_000, d_model=64, num_heads=4, num_layers=2, d_f
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--small", action="store_true", help="tiny shapes, no compilation, no result file")
+    parser.add_argument("--small", action="store_true", help="use tiny shapes, do not compile, write no result file")
     options = parser.parse_args()
     device = pick_device(options.device)
     torch.manual_seed(0)
     checks: dict[str, Callable[[torch.device], str]] = {
         "attention": attention,
         "loss": loss,
-        "narrow numbers": narrow_numbers,
+        "reduced precision": reduced_precision,
         "activation checkpointing": activation_checkpointing,
         "resume": resumed,
         **({} if options.small else {"compile": compiled}),
-        "writing": lambda device: writing(SMALL, device, translate=not options.small),
+        "generation": lambda device: generation(SMALL, device, compiled=not options.small),
     }
     correctness = {name: outcome_of(name, lambda check=check: check(device)) for name, check in checks.items()}
     presets = {"small": run_of(SMALL)} if options.small else {name: PRESETS[name] for name in ("default", "gpt2")}
     speeds = {
-        f"{name}, {'compiled' if translate else 'eager'}": outcome_of(
-            name, lambda c=config, x=translate: speed(c, device, x)
+        f"{name}, {'compiled' if is_compiled else 'eager'}": outcome_of(
+            name, lambda c=config, x=is_compiled: speed(c, device, x)
         )
         for name, config in presets.items()
-        for translate in ((False,) if options.small else (False, True))
+        for is_compiled in ((False,) if options.small else (False, True))
     }
     shape = SMALL if options.small else replace(PRESETS["default"].model, max_seq_len=1024, dropout=0.0)
     for kind in ("eager",) if options.small else ("eager", "compiled", "bfloat16 compiled", "int8", "int8 compiled"):
-        speeds[f"writing, {kind}"] = outcome_of(
-            f"writing, {kind}", lambda k=kind: writing_speed(shape, device, k, 16 if options.small else 500)
+        speeds[f"generation, {kind}"] = outcome_of(
+            f"generation, {kind}", lambda k=kind: generation_speed(shape, device, k, 16 if options.small else 500)
         )
     found = {"machine": machine() | name_of(device), "correctness": correctness, "speed": speeds}
     if not options.small:
@@ -87,7 +87,7 @@ def main() -> int:
 
 
 def outcome_of(name: str, check: Callable[[], Any]) -> Any:
-    """Returns what the check found, or how it failed; shows either as soon as it is known."""
+    """Returns the result of the check, or its error as text; prints it immediately."""
     try:
         outcome = check()
     except Exception as error:
@@ -103,14 +103,14 @@ def name_of(device: torch.device) -> dict[str, Any]:
 
 
 def run_of(model: ModelConfig, **settings: Any) -> TrainConfig:
-    """A run of a few steps of two micro-batches of 4 rows, with dropout where the model has it."""
+    """Returns a run of a few steps of two micro-batches of 4 rows, with the dropout of the model."""
     data = DataConfig(seq_length=model.max_seq_len, shuffle_rows=64)
     defaults = {"batch_size": 4, "accumulation_steps": 2, "max_steps": 8, "log_every": 1, "eval_every": 100}
     return TrainConfig(model, data, **{**defaults, "sample_tokens": 0, **settings})
 
 
 def random_text(config: TrainConfig) -> TextData:
-    """Random tokens whose first thousand are the frequent ones, enough for some steps."""
+    """Returns random tokens from the first thousand ids, enough for all steps."""
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(min(1_000, config.model.vocab_size), (20 * config.tokens_per_step + 1,), generator=generator)
     rows = tokens[: 4 * config.data.seq_length].view(4, -1)
@@ -119,7 +119,7 @@ def random_text(config: TrainConfig) -> TextData:
 
 
 def trained(config: TrainConfig, device: torch.device, folder: Path | None = None) -> tuple[Trainer, list[float]]:
-    """Returns the trainer after its run, and the loss of every step; without a folder, nothing is saved."""
+    """Returns the trainer after its run, and the loss of each step. Without a folder, nothing is saved."""
     losses: list[float] = []
 
     def note(event: Event) -> None:
@@ -138,7 +138,7 @@ def trained(config: TrainConfig, device: torch.device, folder: Path | None = Non
 
 
 def furthest(left: Tensor, right: Tensor) -> float:
-    """The largest difference, relative to the largest number."""
+    """Returns the largest absolute difference, relative to the largest value."""
     left, right = left.detach().float(), right.detach().float()
     return float((left - right).abs().max() / right.abs().max())
 
@@ -150,7 +150,7 @@ def within(name: str, difference: float, bound: float) -> str:
 
 
 def attention(device: torch.device) -> str:
-    """Fused against explicit attention, output and gradients, causal and under a mask, one head group and several."""
+    """Compares fused with explicit attention: output and gradients, causal and masked, with and without groups."""
     worst = {torch.float32: 0.0, torch.bfloat16: 0.0}
     for dtype in worst:
         for kv_heads in (4, 2):
@@ -167,52 +167,52 @@ def attention(device: torch.device) -> str:
                 out.sin().sum().backward()
                 pairs = [(out, expected), *((a.grad, b.grad) for a, b in zip(ours, reference, strict=True))]
                 worst[dtype] = max(worst[dtype], *(furthest(a, b) for a, b in pairs))
-    wide = within("float32 kernels", worst[torch.float32], 1e-4)
-    return f"{wide}, {within('bfloat16 kernels', worst[torch.bfloat16], 4e-2)}"
+    single = within("float32 kernels", worst[torch.float32], 1e-4)
+    return f"{single}, {within('bfloat16 kernels', worst[torch.bfloat16], 4e-2)}"
 
 
 def loss(device: torch.device) -> str:
-    """The loss in tiles against PyTorch's cross-entropy, in value and gradients; and float32 beside autocast."""
+    """Compares the tiled loss with PyTorch's cross-entropy, in value and gradients, in float32 and under autocast."""
     size = (512, 64)
-    said = []
+    found = []
     for dtype, bound in ((torch.float32, 1e-4), (torch.bfloat16, 2e-2)):
         hidden, weight = torch.randn(size, device=device), torch.randn(20_000, 64, device=device) * 0.1
         targets = torch.randint(20_000, (512,), device=device)
         both = []
-        for way in (plain_loss, tiled_loss):
+        for function in (plain_loss, tiled_loss):
             h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                nats, _ = way(h, w, targets)
+                nats, _ = function(h, w, targets)
             nats.backward()
             both.append((nats.detach(), h.grad, w.grad))
         reference = F.cross_entropy(hidden.double() @ weight.double().T, targets, reduction="sum")
         name = str(dtype).removeprefix("torch.")
         worst = max(furthest(a, b) for a, b in zip(both[1], both[0], strict=True))
-        said.append(within(f"{name} values and gradients", max(worst, furthest(both[1][0], reference)), bound))
-    return ", ".join(said)
+        found.append(within(f"{name} values and gradients", max(worst, furthest(both[1][0], reference)), bound))
+    return ", ".join(found)
 
 
-def narrow_numbers(device: torch.device) -> str:
-    """A run in bfloat16, and one in float16 with its scale, against one in float32."""
-    _, wide = trained(run_of(SMALL, precision="float32"), device)
-    said = []
+def reduced_precision(device: torch.device) -> str:
+    """Compares a run in bfloat16, and one in float16 with gradient scaling, with one in float32."""
+    _, single = trained(run_of(SMALL, precision="float32"), device)
+    found = []
     for precision in ("bfloat16", "float16"):
-        _, narrow = trained(run_of(SMALL, precision=precision), device)
-        worst = max(abs(a - b) / b for a, b in zip(narrow, wide, strict=True))
-        said.append(within(f"losses in {precision}", worst, 0.02))
-    return ", ".join(said)
+        _, reduced = trained(run_of(SMALL, precision=precision), device)
+        worst = max(abs(a - b) / b for a, b in zip(reduced, single, strict=True))
+        found.append(within(f"losses in {precision}", worst, 0.02))
+    return ", ".join(found)
 
 
 def activation_checkpointing(device: torch.device) -> str:
-    """With dropout, whose decisions must come again."""
+    """Compares losses with and without checkpointing, with dropout, whose masks must be repeated."""
     model = replace(SMALL, dropout=0.1)
     _, plain = trained(run_of(model, precision="float32"), device)
-    _, frugal = trained(run_of(model, precision="float32", activation_checkpointing=True), device)
-    return within("losses", max(abs(a - b) / b for a, b in zip(frugal, plain, strict=True)), 1e-4)
+    _, checkpointed = trained(run_of(model, precision="float32", activation_checkpointing=True), device)
+    return within("losses", max(abs(a - b) / b for a, b in zip(checkpointed, plain, strict=True)), 1e-4)
 
 
 def resumed(device: torch.device) -> str:
-    """A run that was saved half-way and resumed, against one that never stopped; with dropout."""
+    """Compares a run that was saved half-way and resumed with an uninterrupted one, with dropout."""
     config = run_of(replace(SMALL, dropout=0.1))
     with tempfile.TemporaryDirectory() as folder:
         whole, losses = trained(config, device, Path(folder) / "whole")
@@ -220,7 +220,7 @@ def resumed(device: torch.device) -> str:
         for _ in range(4):
             stopped.train_step()
             stopped.report()
-        state = stopped.save_state()  # before another trainer draws
+        state = stopped.save_state()  # before another trainer uses the random generators
         again = Trainer(stopped.config, random_text(config))
         again.resume(state)
         later = []
@@ -234,23 +234,23 @@ def resumed(device: torch.device) -> str:
 
 
 def compiled(device: torch.device) -> str:
-    """A compiled run against an eager one, with the vocabulary in tiles and without."""
-    said = []
+    """Compares a compiled run with an eager one, with and without the tiled loss."""
+    found = []
     for vocab_size in (300, 9_000):
         model = replace(SMALL, vocab_size=vocab_size)
         _, eager = trained(run_of(model, precision="float32"), device)
         started = time.perf_counter()
         _, fast = trained(run_of(model, precision="float32", compile=True), device)
         worst = max(abs(a - b) / b for a, b in zip(fast, eager, strict=True))
-        said.append(
+        found.append(
             f"{within(f'losses over {vocab_size} entries', worst, 1e-3)} ({time.perf_counter() - started:.0f} s)"
         )
-    return ", ".join(said)
+    return ", ".join(found)
 
 
-def speed(config: TrainConfig, device: torch.device, translate: bool) -> dict[str, Any]:
-    """Times whole steps: the median, over those after the first ones."""
-    config = replace(config, compile=translate, device=device.type, max_steps=WARM_STEPS + TIMED_STEPS)
+def speed(config: TrainConfig, device: torch.device, is_compiled: bool) -> dict[str, Any]:
+    """Times whole training steps; reports the median without the warm-up steps."""
+    config = replace(config, compile=is_compiled, device=device.type, max_steps=WARM_STEPS + TIMED_STEPS)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The part of gpu_check.py that writes: cached against uncached, compiled against eager, bytes against float32."""
+"""The generation part of gpu_check.py: cached and uncached, compiled and eager, int8 and float32."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from transformer import DecoderOnlyTransformer, ModelConfig, SamplingConfig
 from transformer.inference.batch import BatchModel, generate_batch
 from transformer.inference.compiled_decode import CompiledDecoder
 from transformer.inference.padding import next_logits, pad
+from transformer.kernels import accelerate
 from transformer.kernels.int8 import quantise
 
 PROMPTS = [[1, 2, 3, 4, 5], [6, 7, 8], [9]]
@@ -18,18 +19,18 @@ PROMPT_TOKENS = 8
 
 
 def fresh(config: ModelConfig, device: torch.device) -> DecoderOnlyTransformer:
-    """Returns a model with larger weights than fresh ones have, so that its logits are far apart."""
+    """Returns a model with larger weights than initial ones, so that its logits differ clearly."""
     torch.manual_seed(0)
     model = DecoderOnlyTransformer(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.05)
-    return model.to(device).eval()
+    return accelerate(model.to(device).eval())
 
 
 @torch.no_grad()
 def logits_of(model: BatchModel, steps: int, use_cache: bool) -> torch.Tensor:
-    """Reads three unequal prompts and the tokens 0, 1, 2, ... after them; returns all next logits, (steps, B, V)."""
+    """Returns the next-token logits (steps, B, V) of three prompts of unequal length, continued with 0, 1, 2, ..."""
     tokens, padding = (tensor.to(model.device) for tensor in pad(PROMPTS))
     cache = model.allocate_cache(len(tokens), tokens.shape[1] + steps) if use_cache else None
     found = []
@@ -41,44 +42,44 @@ def logits_of(model: BatchModel, steps: int, use_cache: bool) -> torch.Tensor:
     return torch.stack(found)
 
 
-def worst(left: torch.Tensor, right: torch.Tensor, bound: float, what: str) -> str:
-    """Returns how far the logits lie apart, as a share of their spread. Raises ValueError where it is too far."""
-    share = float((left - right).abs().max() / right.std())
-    if not share <= bound:
-        raise ValueError(f"{what}: {share:.1e} of the logits' spread, above {bound:.0e}")
-    return f"{what} {share:.1e}"
+def worst(left: torch.Tensor, right: torch.Tensor, bound: float, name: str) -> str:
+    """Returns the largest difference in units of the logits' standard deviation. Raises ValueError above the bound."""
+    difference = float((left - right).abs().max() / right.std())
+    if not difference <= bound:
+        raise ValueError(f"{name}: {difference:.1e} standard deviations of the logits, above {bound:.0e}")
+    return f"{name} {difference:.1e}"
 
 
-def writing(config: ModelConfig, device: torch.device, translate: bool) -> str:
-    """Compares the ways to write with each other, in float32 and without TF32."""
+def generation(config: ModelConfig, device: torch.device, compiled: bool) -> str:
+    """Compares the ways to generate with each other, in float32."""
     model = fresh(config, device)
     plain = logits_of(model, 8, use_cache=False)
-    said = [worst(logits_of(model, 8, use_cache=True), plain, 1e-3, "cached")]
-    if translate:
-        said.append(worst(logits_of(CompiledDecoder(model), 8, use_cache=True), plain, 1e-3, "compiled"))
+    found = [worst(logits_of(model, 8, use_cache=True), plain, 1e-3, "cached")]
+    if compiled:
+        found.append(worst(logits_of(CompiledDecoder(model), 8, use_cache=True), plain, 1e-3, "compiled"))
     quantise(model)
-    said.append(worst(logits_of(model, 8, use_cache=True), plain, 0.3, "int8"))
-    if translate:
-        said.append(worst(logits_of(CompiledDecoder(model), 8, use_cache=True), plain, 0.3, "int8 compiled"))
-    return ", ".join(said)
+    found.append(worst(logits_of(model, 8, use_cache=True), plain, 0.3, "int8"))
+    if compiled:
+        found.append(worst(logits_of(CompiledDecoder(model), 8, use_cache=True), plain, 0.3, "int8 compiled"))
+    return ", ".join(found)
 
 
-def writing_speed(config: ModelConfig, device: torch.device, kind: str, new_tokens: int) -> dict[str, Any]:
-    """Times greedy writing, alone and eight texts at once; `kind` has "compiled", "int8" or "bfloat16" in it."""
+def generation_speed(config: ModelConfig, device: torch.device, kind: str, new_tokens: int) -> dict[str, Any]:
+    """Times greedy generation with batch sizes 1 and 8; `kind` may contain "compiled", "int8" and "bfloat16"."""
     model = fresh(config, device)
     if "bfloat16" in kind:
         model = model.bfloat16()
     if "int8" in kind:
         quantise(model)
-    writer: BatchModel = CompiledDecoder(model) if "compiled" in kind else model
+    runner: BatchModel = CompiledDecoder(model) if "compiled" in kind else model
     rates = {}
     for batch in (1, 8):
         prompt = torch.randint(config.vocab_size, (batch, PROMPT_TOKENS), device=device)
-        generate_batch(writer, prompt, 8, SamplingConfig())  # compiles, and warms up
+        generate_batch(runner, prompt, 8, SamplingConfig())  # compiles and warms up
         seconds = []
         for _ in range(3):
             started = time.perf_counter()
-            generate_batch(writer, prompt, new_tokens, SamplingConfig()).cpu()  # waits for the device
+            generate_batch(runner, prompt, new_tokens, SamplingConfig()).cpu()  # waits for the device
             seconds.append(time.perf_counter() - started)
         rates[f"batch {batch}"] = round(batch * new_tokens / sorted(seconds)[1])
     return {"tokens_per_s": rates, "new_tokens": new_tokens}

@@ -1,31 +1,33 @@
-"""An experiment: leaving out the parts of the loss's gradient whose probabilities are negligible, on a CPU.
+"""An experiment on a CPU: skip the parts of the loss's gradient whose probabilities are negligible.
 
     python benchmarks/gradient_filtering.py                    about four minutes on two cores
     python benchmarks/gradient_filtering.py --steps 6 --more-steps 2 --rounds 1 --out trial.json
 
-After some training most of 100,277 probabilities are next to nothing. On GPUs, Cut Cross-Entropy (arXiv 2411.09009)
-skips blocks of the table in which none reaches 2^-12. Here the same is tried in the tiles of
-kernels/tiled_loss.py, on the quick preset's shape after some training on the bundled plays in cl100k_base:
+After some training, most of 100,277 probabilities are close to 0. On GPUs, Cut Cross-Entropy (arXiv 2411.09009) skips
+blocks of the output matrix in which no probability reaches 2^-12. This script tries the same with the tiles of
+kernels/tiled_loss.py, for the shape of the preset quick after some training on the bundled plays in cl100k_base:
 
-    skip d_weight    in the second walk: tiles that hold less than the threshold of every position's probability
-    skip mix         in the first walk too: there the running sum, which only grows, stands for the whole one
+    skip d_weight    in the second pass: skip tiles whose total probability is below the threshold at every position
+    skip mix         also in the first pass, where the running sum is used as a lower bound of the final sum
 
-The logits' product stays, so that at most one or two of three products are saved. A tile's own sum at a position is
-there anyway; it bounds each of its probabilities and costs no further pass; `tiles_below` tells how many tiles a look
-at every single probability would skip. Two orders of the vocabulary: cl100k_base's
-own, and by frequency in the training text, so that rare entries share tiles. The latter is free here: the ids are
-renumbered before training.
+The logits are always computed, so at most one or two of three products are saved. The sum of a tile at a position is
+available without a further pass and bounds each of its probabilities. `tiles_below` is the share of tiles that a test
+of each single probability would skip. The vocabulary is in one of two orders: that of cl100k_base, and by frequency in
+the training text, so that rare entries share tiles. The second order costs nothing here: the ids are renumbered before
+training.
 
-Told are the share of products skipped, the seconds of value and gradients against tiled_head's, how far the gradients
-are from its, and what comes of it: the validation loss after more steps from the same weights. AdamW divides a gradient
-by its own usual size, so that a small gradient need not make a small step.
+The results are the share of skipped products, the time of value and gradients relative to tiled_head, the error of the
+gradients, and the validation loss after more steps from the same weights. AdamW divides a gradient by an estimate of
+its typical size, so a small gradient can still cause a large step.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages, as main.py has them; torch reads it once
+os.environ.setdefault(
+    "THP_MEM_ALLOC_ENABLE", "1"
+)  # huge pages, as in main.py; PyTorch reads it at its first allocation
 
 import argparse
 import contextlib
@@ -46,6 +48,7 @@ from torch import Tensor
 from transformer.config import IGNORE, PRESETS, DataConfig
 from transformer.data.open import open_dataset
 from transformer.dataset import PackedBatches, TokenDocuments
+from transformer.kernels import accelerate
 from transformer.kernels import tiled_loss as loss
 from transformer.model import DecoderOnlyTransformer
 from transformer.optimizer import build_optimizers, set_learning_rate
@@ -57,11 +60,11 @@ RESULT = Path(__file__).parent / "results" / "gradient_filtering.json"
 QUICK = PRESETS["quick"]
 THRESHOLDS = {"2^-12": 2.0**-12, "2^-20": 2.0**-20}
 LEARNING_RATE = 2e-3
-"""Higher than the preset's, since there are few steps."""
+"""Higher than in the preset, because there are few steps."""
 
 
 class Filtered(NamedTuple):
-    """What tiled_head returns, and the shares of the two products that were skipped."""
+    """The results of tiled_head, and the skipped shares of the two products."""
 
     nats: Tensor
     d_hidden: Tensor
@@ -72,18 +75,20 @@ class Filtered(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=100, help="steps of 1,024 tokens before anything is measured")
-    parser.add_argument("--more-steps", type=int, default=30, help="steps after it, with and without filtering")
-    parser.add_argument("--rounds", type=int, default=8, help="micro-batches on which time is measured")
-    parser.add_argument("--threads", type=int, default=2, help="torch's threads (default 2)")
-    parser.add_argument("--out", type=Path, default=RESULT, help="result file (default benchmarks/results/...)")
+    parser.add_argument("--steps", type=int, default=100, help="steps of 1,024 tokens before the measurement")
+    parser.add_argument(
+        "--more-steps", type=int, default=30, help="steps after the measurement, with and without filtering"
+    )
+    parser.add_argument("--rounds", type=int, default=8, help="timed micro-batches")
+    parser.add_argument("--threads", type=int, default=2, help="PyTorch threads (default 2)")
+    parser.add_argument("--out", type=Path, default=RESULT, help="result file (default: the one in benchmarks/results)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     results: dict[str, Any] = {"command": typed_command()}
     results |= {"machine": machine(), "variants": {}, "after_more_steps": {}}
     batches, validation, ids = read()
     torch.manual_seed(QUICK.seed)
-    model = DecoderOnlyTransformer(QUICK.model)
+    model = accelerate(DecoderOnlyTransformer(QUICK.model))
     results["train_loss"] = train(model, batches, options.steps, 0.0, warmup=True)
     results["variants"] = compare(model, [next(batches) for _ in range(options.rounds)], ids)
     options.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -102,7 +107,7 @@ def main() -> None:
 
 
 def read() -> tuple[Iterator[tuple[Tensor, Tensor]], tuple[Tensor, Tensor], Tensor]:
-    """The plays, renumbered by frequency: endless micro-batches, validation rows, and each rank's own id (V,)."""
+    """Returns the plays, renumbered by frequency: endless micro-batches, validation rows, and rank -> id (V,)."""
     with contextlib.closing(open_dataset(DataConfig("shakespeare", validation_tokens=16_384))) as data:
         assert isinstance(data.train, TokenDocuments)
         counts = np.bincount(np.concatenate(data.train.documents), minlength=QUICK.model.vocab_size)
@@ -122,7 +127,7 @@ def train(
     threshold: float,
     warmup: bool = False,
 ) -> float:
-    """Trains with AdamW on a micro-batch a step; returns the last one's loss. A threshold of 0 skips nothing."""
+    """Trains with AdamW, one micro-batch per step; returns the last loss. A threshold of 0 skips nothing."""
     settings = replace(QUICK.optimizer, learning_rate=LEARNING_RATE, warmup_fraction=0.1, schedule="constant")
     optimizers = build_optimizers(model, settings)
     weight, mean = model.head.weight, 0.0
@@ -133,7 +138,7 @@ def train(
         with torch.no_grad():
             found = filtered_head(hidden.detach(), weight.detach(), targets.flatten(), threshold, skips_mix=True)
         hidden.backward(found.d_hidden / targets.numel())
-        assert weight.grad is not None  # the lookup's: tied
+        assert weight.grad is not None  # from the tied embedding
         weight.grad += found.d_weight / targets.numel()
         clip_gradients(model.parameters(), settings.grad_clip)
         for optimizer in optimizers:
@@ -147,7 +152,7 @@ def train(
 
 @torch.no_grad()
 def filtered_head(hidden: Tensor, weight: Tensor, targets: Tensor, threshold: float, skips_mix: bool) -> Filtered:
-    """tiled_head without what is below the threshold: hidden (N, C), weight (V, C), targets (N,), none IGNORE."""
+    """Computes tiled_head without the tiles below the threshold: hidden (N, C), weight (V, C), targets (N,)."""
     vocab, groups = len(weight), -(-len(hidden) // (loss.BUFFER_NUMBERS // len(weight)))
     group = -(-len(hidden) // groups)
     buffer = hidden.new_empty(group * vocab)
@@ -168,7 +173,7 @@ def filtered_head(hidden: Tensor, weight: Tensor, targets: Tensor, threshold: fl
         target_rows = weight.index_select(0, y)
         nats += (total.log() - (x * target_rows).sum(1, keepdim=True)).sum()
         d_hidden[start : start + group] = mix / total - target_rows
-        largest = (torch.cat(masses, 1) / total).amax(0).tolist()  # of each tile
+        largest = (torch.cat(masses, 1) / total).amax(0).tolist()  # (tiles)
         for tile, d_rows, most in zip(tiles, d_weight.split(loss.TILE), largest, strict=True):
             if most >= threshold:
                 loss._add_product(d_rows, tile.T, x / total, fresh=start == 0)
@@ -185,7 +190,7 @@ def filtered_head(hidden: Tensor, weight: Tensor, targets: Tensor, threshold: fl
 def compare(
     model: DecoderOnlyTransformer, batches: list[tuple[Tensor, Tensor]], ids: Tensor
 ) -> dict[str, dict[str, Any]]:
-    """Runs every variant on every micro-batch in turn; returns medians, and each one's time over tiled_head's."""
+    """Runs each variant on each micro-batch; returns medians, with the time relative to tiled_head."""
     by_rank = model.head.weight.detach()
     orders = {"frequency": (by_rank, torch.arange(len(ids))), "own": (by_rank[torch.argsort(ids)], ids)}
     rows: dict[str, list[dict[str, float]]] = {}
@@ -202,11 +207,13 @@ def compare(
                     started = time.perf_counter()
                     found = filtered_head(hidden, weight, wanted, threshold, skips_mix)
                     seconds = time.perf_counter() - started
-                    what = "mix and d_weight" if skips_mix else "d_weight"
+                    skipped = "mix and d_weight" if skips_mix else "d_weight"
                     row = {"seconds": seconds, "dense_s": dense_s, "time_over_dense": seconds / dense_s}
                     row |= {"mix_skipped": found.mix_skipped, "d_weight_skipped": found.d_weight_skipped}
                     row["tiles_below"] = float((largest < threshold).float().mean())
-                    rows.setdefault(f"{order} order, below {name}, {what}", []).append(row | difference(found, dense))
+                    rows.setdefault(f"{order} order, below {name}, {skipped}", []).append(
+                        row | difference(found, dense)
+                    )
     return {
         name: {key: float(f"{statistics.median(row[key] for row in found):.4g}") for key in found[0]}
         for name, found in rows.items()
@@ -223,7 +230,7 @@ def largest_probabilities(hidden: Tensor, weight: Tensor) -> Tensor:
 
 
 def difference(found: Filtered, dense: tuple[Tensor, Tensor, Tensor]) -> dict[str, float]:
-    """Returns how far the gradients are off, relative to their lengths, and the share of weight rows left without."""
+    """Returns the relative errors of the gradients, and the share of weight rows that lost their gradient."""
     _, d_hidden, d_weight = dense
     lost = (found.d_weight.abs().amax(1) == 0) & (d_weight.abs().amax(1) > 0)  # (V,)
     return {
@@ -234,20 +241,20 @@ def difference(found: Filtered, dense: tuple[Tensor, Tensor, Tensor]) -> dict[st
 
 
 def verdict(results: dict[str, Any]) -> str:
-    """Says in words whether it pays: a quarter off the loss's time, and a validation loss within 0.005."""
+    """Returns a sentence: filtering pays if it saves a quarter of the time and costs at most 0.005 validation loss."""
     skipping = {name: row for name, row in results["variants"].items() if row["d_weight_skipped"] >= 0.1}
     if not skipping:
-        return "do not keep: no variant skips a tenth of the tiles, so that differences in time are chance"
+        return "do not keep: no variant skips a tenth of the tiles, so differences in time are noise"
     name, best = min(skipping.items(), key=lambda item: item[1]["time_over_dense"])
     losses = results["after_more_steps"]
     threshold = next(key for key in THRESHOLDS if key in name)
     worse = losses[threshold] - losses["dense"]
     keep = best["time_over_dense"] <= 0.75 and worse <= 0.005
     return (
-        f"{'keep' if keep else 'do not keep'}: the quickest variant ({name}) takes {best['time_over_dense']:.2f} x the "
+        f"{'keep' if keep else 'do not keep'}: the fastest variant ({name}) takes {best['time_over_dense']:.2f} x the "
         f"dense time, skips {best['mix_skipped']:.0%} and {best['d_weight_skipped']:.0%} of the two products, leaves "
-        f"{best['rows_without_gradient']:.0%} of the vocabulary's rows without a gradient of their own, and after more "
-        f"steps (frequency order, both skipped) the validation loss is {worse:+.4f} against dense. Wanted for keeping: "
+        f"{best['rows_without_gradient']:.0%} of the vocabulary's rows without a gradient, and after more "
+        f"steps (frequency order, both skipped) the validation loss differs by {worse:+.4f} from dense. Required: "
         "at most 0.75 x the time, and at most +0.005"
     )
 

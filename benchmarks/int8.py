@@ -1,11 +1,11 @@
-"""What int8 weights cost in quality: a checkpoint on its held-out documents, in float32 and rounded.
+"""The cost of int8 weights in quality: a checkpoint evaluated on its held-out documents, in float32 and in int8.
 
     python benchmarks/int8.py CHECKPOINT [CHECKPOINT ...]       results/int8.json
 
-The figures are those of `main.py evaluate` without and with --int8. The difference is in bits per byte, rounded minus
-float32, paired by document, with its standard error. An evaluation spells the rounded weights out; the kernel that
-writes single tokens rounds activations to bfloat16 as well: "kernel" is the loss by it minus that of the spelled-out
-weights, in nats a token, over the first tokens of the same text.
+The scores are those of `main.py evaluate` without and with --int8. The difference (int8 minus float32) is in bits per
+byte, paired by document, with its standard error. Evaluation dequantises the weights; the kernel for single tokens also
+rounds activations to bfloat16. "kernel" is the loss with the kernel minus the loss with dequantised weights, in nats
+per token, on the first tokens of the same text.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def cost(path: Path) -> dict[str, Any]:
-    """Measures one checkpoint both ways."""
+    """Evaluates one checkpoint in float32 and in int8."""
     loaded, settings = checkpoint.load_model(path), MeasureOptions()
     documents = Texts(settings).of(loaded.config.data, loaded.tokenizer)
     plain = score(loaded, documents, settings)
@@ -69,10 +69,10 @@ def cost(path: Path) -> dict[str, Any]:
 
 
 def kernel_cost(loaded: LoadedModel, tokens: Tokens) -> dict[str, float]:
-    """Compares the kernel with the spelled-out weights, given a quantised model."""
+    """Compares the kernel with dequantised weights, for a quantised model."""
     inputs, targets = validation_rows(tokens[:TOKENS], loaded.config.data.seq_length, loaded.tokenizer.eot_id)
     losses = []
-    for quantisation.MOST_ROWS in (0, sys.maxsize):  # never the kernel, always the kernel
+    for quantisation.MOST_ROWS in (0, sys.maxsize):  # without the kernel, with the kernel
         with torch.no_grad():
             sums = [
                 F.cross_entropy(loaded.model(row[None])[0], target, ignore_index=IGNORE, reduction="sum")

@@ -1,21 +1,23 @@
-"""Our loss in tiles against PyTorch's own in chunks, F.linear_cross_entropy: time and memory, forward and backward.
+"""The tiled loss and PyTorch's chunked loss, F.linear_cross_entropy: time and memory, forward and backward.
 
-    uv run python benchmarks/loss_kernels.py                              some eight minutes on two cores
+    uv run python benchmarks/loss_kernels.py                              about eight minutes on two cores
     uv run python benchmarks/loss_kernels.py --shapes demo --repeats 3 --out trial.json
 
-Each contender lives in a process of its own, which does nothing until it is asked for one forward and backward; they
-are asked in turn, so that what slows the machine down for a while slows all. The first round warms up, and its growth
-of the process's largest size is the memory. "bfloat16" is autocast with float32 weights, as training has it; autocast
-leaves linear_cross_entropy in float32, so both its inputs are made bfloat16 by hand there. "Busy" has beside it a
-process that counts for ever. Chunks of 64 and 128 positions were slower than 256 at all shapes, and PyTorch's own
-choice of chunk took 36 s where 256 positions took 1.3 s; neither is measured again.
+Each contender is a separate process that waits until it is asked for one forward and backward pass. The contenders are
+asked in turn, so a temporary slowdown of the machine affects all of them. The first round is a warm-up; the growth of
+the peak memory of the process in it is the reported memory. "bfloat16" is autocast with float32 weights, as in
+training. Autocast leaves linear_cross_entropy in float32, so its two inputs are cast to bfloat16 explicitly. In the
+"busy" cases, another process runs an endless loop. Chunks of 64 and 128 positions were slower than 256 for all shapes,
+and PyTorch's default chunk size took 36 s where 256 positions took 1.3 s; neither is measured again.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages, as main.py has them; torch reads it once
+os.environ.setdefault(
+    "THP_MEM_ALLOC_ENABLE", "1"
+)  # huge pages, as in main.py; PyTorch reads it at its first allocation
 
 import argparse
 import json
@@ -32,7 +34,8 @@ from machine import machine, peak_bytes, typed_command
 from torch import Tensor
 
 from transformer.config import IGNORE
-from transformer.loss import plain_loss, tiled_loss
+from transformer.kernels.tiled_loss import tiled_loss
+from transformer.loss import next_token_loss as plain_loss
 
 RESULT = Path(__file__).parent / "results" / "loss_kernels.json"
 SHAPES = {
@@ -44,17 +47,19 @@ SHAPES = {
 """Positions, width and vocabulary."""
 BUSY_SHAPES = ("default", "demo")
 CONTENDERS = {"plain": 0, "tiled": 0, "torch 256": 256, "torch 512": 512}
-"""Positions in a chunk, for PyTorch's."""
+"""Name -> positions per chunk of PyTorch's loss; 0: our own loss."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
-    parser.add_argument("--repeats", type=int, default=5, help="timed rounds, quiet; of demo five times as many")
-    parser.add_argument("--busy-repeats", type=int, default=3, help="timed rounds beside a busy process")
-    parser.add_argument("--threads", type=int, default=2, help="torch's threads (default 2)")
-    parser.add_argument("--out", type=Path, default=RESULT, help="result file (default benchmarks/results/...)")
-    parser.add_argument("--contender", nargs=3, help=argparse.SUPPRESS)  # name, shape, precision: be that process
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="timed rounds on a quiet machine; five times as many for demo"
+    )
+    parser.add_argument("--busy-repeats", type=int, default=3, help="timed rounds with a busy process")
+    parser.add_argument("--threads", type=int, default=2, help="PyTorch threads (default 2)")
+    parser.add_argument("--out", type=Path, default=RESULT, help="result file (default: the one in benchmarks/results)")
+    parser.add_argument("--contender", nargs=3, help=argparse.SUPPRESS)  # name, shape, precision: run as this process
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.contender:
@@ -72,11 +77,11 @@ def main() -> None:
 
 
 def contend(name: str, shape: str, precision: str) -> None:
-    """One contender's process: for each line read, one forward and backward, answered with its ms and peak growth."""
+    """Runs one forward and backward pass per input line; prints its milliseconds and the growth of the peak memory."""
     positions, width, vocab = SHAPES[shape]
     torch.manual_seed(0)
     hidden = torch.randn(positions, width, requires_grad=True)
-    weight = torch.randn(vocab, width).mul_(0.05).requires_grad_()  # in place: a copy freed would hide in the peak
+    weight = torch.randn(vocab, width).mul_(0.05).requires_grad_()  # in place: a freed copy would raise the peak
     targets = torch.randint(vocab, (positions,))
     for _ in sys.stdin:
         before, started = peak_bytes(), time.perf_counter()
@@ -88,7 +93,7 @@ def contend(name: str, shape: str, precision: str) -> None:
 
 
 def loss(name: str, hidden: Tensor, weight: Tensor, targets: Tensor, precision: str) -> Tensor:
-    """Returns the summed nats, as the contender computes them."""
+    """Returns the summed nats, computed by this contender."""
     if not CONTENDERS[name]:
         return {"plain": plain_loss, "tiled": tiled_loss}[name](hidden, weight, targets)[0]
     if precision == "bfloat16":
@@ -100,7 +105,7 @@ def loss(name: str, hidden: Tensor, weight: Tensor, targets: Tensor, precision: 
 
 
 def measure(shape: str, precision: str, busy: bool, options: argparse.Namespace) -> dict[str, Any]:
-    """Returns each contender's median and all its times in ms, and its peak growth in bytes."""
+    """Returns for each contender the median and all times in ms, and the growth of the peak memory in bytes."""
     command = [sys.executable, __file__, "--threads", str(options.threads), "--contender"]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     processes = {name: subprocess.Popen([*command, name, shape, precision], **pipes) for name in CONTENDERS}
@@ -108,7 +113,9 @@ def measure(shape: str, precision: str, busy: bool, options: argparse.Namespace)
     load = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
     times: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     try:
-        rounds = (options.busy_repeats if busy else options.repeats) * (5 if shape == "demo" else 1)  # short, so noisy
+        rounds = (options.busy_repeats if busy else options.repeats) * (
+            5 if shape == "demo" else 1
+        )  # short, so noisier
         for number in range(rounds):
             for name in list(CONTENDERS)[:: 1 if number % 2 else -1]:
                 times[name].append(round(ask(processes[name])[0], 2))
@@ -123,7 +130,7 @@ def measure(shape: str, precision: str, busy: bool, options: argparse.Namespace)
 
 
 def ask(process: subprocess.Popen[str]) -> list[float]:
-    """Has a contender do one forward and backward; returns its ms and the bytes its peak grew by."""
+    """Asks a contender for one forward and backward pass; returns milliseconds and growth of the peak in bytes."""
     reader: Any = process.stdout
     print(file=process.stdin, flush=True)
     return [float(word) for word in reader.readline().split()]
@@ -138,10 +145,10 @@ def row(case: dict[str, Any]) -> str:
 
 
 def report(results: dict[str, Any]) -> str:
-    """Returns everything as a table in Markdown."""
+    """Returns the results as a Markdown table."""
     lines = ["# The loss in tiles against F.linear_cross_entropy", "", f"`{results['command']}`", ""]
-    lines += ["Milliseconds of a forward and backward, medians; in brackets MiB that the peak grows by.", ""]
-    lines += [f"| shape | numbers | machine | {' | '.join(CONTENDERS)} | best torch / tiled |", "| --- " * 8 + "|"]
+    lines += ["Median milliseconds of forward and backward; in brackets, growth of the peak memory in MiB.", ""]
+    lines += [f"| shape | precision | machine | {' | '.join(CONTENDERS)} | best torch / tiled |", "| --- " * 8 + "|"]
     return "\n".join([*lines, *map(row, results["cases"]), ""])
 
 

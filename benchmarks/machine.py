@@ -1,4 +1,4 @@
-"""What every measurement depends on, and stores beside its figures: the machine and the versions."""
+"""The machine and the versions, which each result file records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def machine(*packages: str) -> dict[str, Any]:
-    """Returns processor, cores, threads, Python and the versions of torch and of the packages named."""
+    """Returns processor, cores, threads, and the versions of Python, torch and the given packages."""
     import torch
 
     info = Path("/proc/cpuinfo")
@@ -31,11 +31,11 @@ def machine(*packages: str) -> dict[str, Any]:
 
 
 def typed_command() -> str:
-    """Returns the line that was typed; of what is somewhere on this machine, only the name."""
+    """Returns the command line of this process. Absolute paths are shortened to the file name."""
     words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
     return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
 
 
 def peak_bytes() -> int:
-    """Returns this process's largest resident size so far."""
+    """Returns the largest resident size of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

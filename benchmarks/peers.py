@@ -1,10 +1,10 @@
-"""A peer's training, as one writes it by hand: transformers' GPT-2, or litgpt's GPT as its pretrain command uses it.
+"""Training of a peer in a plain loop: transformers' GPT-2, or litgpt's GPT as its pretrain command uses it.
 
     python benchmarks/peers.py '{"peer": "litgpt", "rows": "rows.npy", ...}'
 
-training_end_to_end.py starts it, maybe with another environment's Python: nothing of this project is imported here. The
-settings name the rows to learn from, in the order in which our own run reads them, sizes, optimizer, and the learning
-rate of each step. Prints JSON: seconds and mean loss of each step.
+training_end_to_end.py runs it, possibly with the Python of another environment, so nothing of this project is imported.
+The settings contain the file of rows, in the order in which our run reads them, the shape, the optimizer, and the
+learning rate of each step. Prints JSON: seconds and mean loss of each step.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def gpt2(shape: dict[str, Any]) -> tuple[nn.Module, Loss]:
-    """transformers' model and its own loss; "gelu" is one kernel, where its default is many."""
+    """Returns transformers' model and loss. Its "gelu" is one kernel; its default "gelu_new" is several."""
     import transformers
 
     config = transformers.GPT2Config(
@@ -38,7 +38,7 @@ def gpt2(shape: dict[str, Any]) -> tuple[nn.Module, Loss]:
 
 
 def litgpt(shape: dict[str, Any], is_compiled: bool = False) -> tuple[nn.Module, Loss]:
-    """litgpt's model and loss in chunks of 128 positions. It has rotary positions only, and no dropout."""
+    """Returns litgpt's model and loss, in chunks of 128 positions. It has only rotary positions and no dropout."""
     from litgpt import GPT, Config
     from litgpt.utils import chunked_cross_entropy
 
@@ -82,7 +82,7 @@ def train(settings: dict[str, Any]) -> dict[str, list[float]]:
 
 
 def adamw(model: nn.Module, settings: dict[str, Any]) -> torch.optim.Optimizer:
-    """The fused AdamW, which decays matrices only."""
+    """Returns a fused AdamW with weight decay for matrices only."""
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings["weight_decay"]},

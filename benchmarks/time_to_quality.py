@@ -1,24 +1,27 @@
-"""Quality for the same wall time: `main.py train --preset demo` against nanoGPT's recipe for a CPU, on the same text.
+"""Quality after the same wall time: `main.py train --preset demo` and nanoGPT's recipe for a CPU, on the same text.
 
     python benchmarks/time_to_quality.py                one round, about five minutes on two cores; --rounds 3 for more
     python benchmarks/time_to_quality.py --demo-steps 20 --out trial.json
 
-Ours is the command, a process of its own, timed from start to end: imports, learning the vocabulary, 600 steps, three
-looks at the validation text, checkpoint and picture. The baseline then trains for as many seconds, and its own start,
-reading the text included, is not counted. It is nanoGPT's recipe of Shakespeare by characters as its README gives it
-for a CPU: 4 layers of 4 heads, width 128, context 64, 12 rows a step from random offsets, no dropout, no biases, AdamW
-at 1e-3 with betas 0.9 and 0.99, weight decay 0.1, clipping at 1, warm-up over a twentieth, cosine to a tenth; there it
-has 2000 steps, here as many as fit, its schedule following the clock. It is built of our own model class.
+Ours is the command, timed as a whole process: imports, training of the tokenizer, 600 steps, three evaluations,
+checkpoint and plot. The baseline then trains for the same number of seconds; its start-up, including reading the text,
+is not counted. It is nanoGPT's recipe for Shakespeare by characters, as its README gives it for a CPU: 4 layers of 4
+heads, width 128, context 64, 12 rows per step from random offsets, no dropout, no biases, AdamW with learning rate
+1e-3, betas 0.9 and 0.99, weight decay 0.1, gradient clipping at 1, warm-up over a twentieth of the run, cosine decay to
+a tenth. The README's run has 2000 steps; here it has as many as fit, and the schedule follows the clock. It is built
+from our model class.
 
-Both are scored on all held-out scenes with the same function, every token and the mark after each scene counted; bits
-are divided by the scenes' UTF-8 bytes, so that characters and longer tokens compare.
+Both are evaluated on all held-out scenes with the same function, including the end-of-text token after each scene. Bits
+are divided by the UTF-8 bytes of the scenes, so that characters and longer tokens are comparable.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for both; torch reads it once, when it is imported
+os.environ.setdefault(
+    "THP_MEM_ALLOC_ENABLE", "1"
+)  # huge pages, as in main.py; PyTorch reads it at its first allocation
 
 import argparse
 import json
@@ -54,16 +57,20 @@ NANOGPT = TrainConfig(
     batch_size=12, accumulation_steps=1,
 )  # fmt: skip
 CLOCK = 1_000_000
-"""Parts into which the schedule divides the time."""
+"""Steps of the learning rate schedule over the whole time."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=1, help="seed of the first round; it grows by 1 (default 1)")
-    parser.add_argument("--demo-steps", type=int, default=PRESETS["demo"].max_steps, help="fewer for a trial")
-    parser.add_argument("--threads", type=int, default=2, help="torch's threads (default 2)")
-    parser.add_argument("--out", type=Path, default=RESULT, help="result file (default benchmarks/results/...)")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="seed of the first round; each further round adds 1 (default 1)"
+    )
+    parser.add_argument(
+        "--demo-steps", type=int, default=PRESETS["demo"].max_steps, help="steps of the demo; fewer for a trial"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="PyTorch threads (default 2)")
+    parser.add_argument("--out", type=Path, default=RESULT, help="result file (default: the one in benchmarks/results)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     results: dict[str, Any] = {"command": typed_command()}
@@ -81,7 +88,7 @@ def main() -> None:
 
 
 def run_demo(seed: int, steps: int, threads: int) -> dict[str, Any]:
-    """Runs `main.py train --preset demo`; returns its seconds and what its checkpoint scores."""
+    """Runs `main.py train --preset demo`; returns its seconds and the score of its checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
         flags = ["--preset", "demo", "--seed", str(seed), "--max-steps", str(steps), "--checkpoint-dir", folder]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
@@ -90,8 +97,8 @@ def run_demo(seed: int, steps: int, threads: int) -> dict[str, Any]:
         subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
         wall = time.perf_counter() - started
         lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
-        (left,) = Path(folder).glob("model_epoch_*.pt")
-        model = checkpoint.load_model(left).model
+        (saved,) = Path(folder).glob("model_epoch_*.pt")
+        model = checkpoint.load_model(saved).model
     (end,) = [line for line in lines if line["event"] == "end"]
     config = PRESETS["demo"]
     return {
@@ -105,7 +112,7 @@ def run_demo(seed: int, steps: int, threads: int) -> dict[str, Any]:
 
 
 def run_nanogpt(seed: int, seconds: float) -> dict[str, Any]:
-    """Trains the baseline for so many seconds; returns what it scores."""
+    """Trains the baseline for the given seconds; returns its score."""
     corpus, config = read_corpus("characters"), replace(NANOGPT, seed=seed)
     model = new_model(config, corpus)
     objective, optimizers = Objective(model), build_optimizers(model, config.optimizer)
@@ -126,7 +133,7 @@ def run_nanogpt(seed: int, seconds: float) -> dict[str, Any]:
 
 
 def random_offsets(tokens: Tokens, seq_length: int, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """nanoGPT's batches: rows that start anywhere; inputs and targets (B, T) int64."""
+    """Yields nanoGPT's batches: rows from random offsets; inputs and targets (B, T) int64."""
     ids = torch.from_numpy(tokens.astype(np.int64))
     generator = torch.Generator().manual_seed(seed)
     while True:
@@ -136,9 +143,9 @@ def random_offsets(tokens: Tokens, seq_length: int, batch_size: int, seed: int) 
 
 
 def report(results: dict[str, Any]) -> str:
-    """Returns the medians as a table in Markdown."""
-    lines = ["# The same held-out text after the same wall time", "", f"`{results['command']}`", ""]
-    lines += ["| recipe | wall s | of it training | steps | bits per byte |", "| --- | --- | --- | --- | --- |"]
+    """Returns the medians as a Markdown table."""
+    lines = ["# Bits per byte of the held-out text after the same wall time", "", f"`{results['command']}`", ""]
+    lines += ["| recipe | wall s | training s | steps | bits per byte |", "| --- | --- | --- | --- | --- |"]
     scores = []
     for name in dict.fromkeys(row["recipe"] for row in results["runs"]):
         rows = [row for row in results["runs"] if row["recipe"] == name]

@@ -1,12 +1,12 @@
-"""Training speed and memory: this project's model, the same with a plain head, and transformers' GPT-2, side by side.
+"""Training speed and memory: this project's model, the same with the plain loss, and transformers' GPT-2.
 
-    uv run python benchmarks/training.py                        all configs, five rounds; half an hour on two cores
+    uv run python benchmarks/training.py                        all presets, five rounds; half an hour on two cores
     uv run python benchmarks/training.py --presets quick --rounds 1
 
-Each contender runs in a process of its own, one after another, round after round, on the same data with the same shape,
-dropout and fused AdamW: one micro-batch to warm up, then the timed ones, then an optimizer step. Tokens per second are
-those of a whole step: accumulation_steps micro-batches and one update. Peak memory is the process's largest resident
-size, as the operating system counts it. "huge pages" is PyTorch's THP_MEM_ALLOC_ENABLE, read when it starts.
+Each contender runs in its own process, one after another, for several rounds, with the same data, shape, dropout and
+fused AdamW: one micro-batch of warm-up, the timed micro-batches, and an optimizer step. Tokens per second are those of
+a whole step: accumulation_steps micro-batches and one update. Peak memory is the largest resident size of the process,
+as reported by the operating system. "huge pages" is PyTorch's THP_MEM_ALLOC_ENABLE, read when it starts.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def run_worker(name: str, preset: str, micro_batches: int, environment: dict[str, str]) -> dict[str, float]:
-    """Measures one contender in a fresh process."""
+    """Measures one contender in a new process."""
     command = [sys.executable, __file__, "--worker", name, preset, "--micro-batches", str(micro_batches)]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -67,7 +67,7 @@ def run_worker(name: str, preset: str, micro_batches: int, environment: dict[str
 
 
 def measure(name: str, preset: str, micro_batches: int) -> dict[str, float]:
-    """Times forward and backward of a micro-batch, and the optimizer's step: seconds, tokens/s, bytes."""
+    """Times forward and backward of a micro-batch, and the optimizer step: seconds, tokens/s, bytes."""
     import torch
 
     from transformer.config import PRESETS
@@ -130,7 +130,7 @@ def build(name: str, preset: str) -> tuple[Any, Callable[[Any], Any]]:
 
 
 def summary(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
-    """Returns every contender's runs, medians, and its ratio to transformers' GPT-2, the median over rounds."""
+    """Returns runs and medians of each contender, and its median ratio to transformers' GPT-2."""
     peer = runs["transformers GPT-2"]
     out: dict[str, Any] = {}
     for name, rounds in runs.items():
@@ -147,7 +147,7 @@ def summary(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
 
 
 def table(preset: str, contenders: dict[str, Any]) -> str:
-    """Returns the medians as a table in Markdown."""
+    """Returns the medians as a Markdown table."""
     lines = [f"| {preset} | tokens/s | against GPT-2 | peak MiB | against GPT-2 |", "| --- | --- | --- | --- | --- |"]
     for name, row in contenders.items():
         speed, memory = f"{row['speed_ratio']:.2f} x", f"{row['memory_ratio']:.2f} x"

@@ -1,23 +1,24 @@
-"""Whole training runs, `main.py train` against transformers' GPT-2 and litgpt: tokens a second, peak memory, overhead.
+"""Whole training runs, `main.py train`, transformers' GPT-2 and litgpt: tokens per second, peak memory, overhead.
 
     python benchmarks/training_end_to_end.py             default and quick, three rounds; about 12 minutes on two cores
     python benchmarks/training_end_to_end.py --presets quick --rounds 1 --contenders "main.py train" litgpt
 
-Each contender is a process of its own, one after another, round after round. Ours is the command that a user types,
-with its data path, display, metrics file, validation, checkpoint and picture. A peer is a plain loop (peers.py) that is
-handed the very rows that our run reads, already tokenized. All have the same sizes, micro-batches of 8 rows of 128
-tokens, fused AdamW, clipping, cosine, tied embeddings, float32 and dropout 0.1; litgpt has rotary positions and no
-dropout, since it knows nothing else. Only main.py sets THP_MEM_ALLOC_ENABLE=1; --peer-huge-pages gives it to the peers.
+Each contender is its own process, one after another, for several rounds. Ours is the command that a user types, with
+its data path, display, metrics file, validation, checkpoint and plot. A peer is a plain loop (peers.py) that reads the
+same rows as our run, already tokenized. All have the same sizes, micro-batches of 8 rows of 128 tokens, fused AdamW,
+gradient clipping, a cosine schedule, tied embeddings, float32 and dropout 0.1; litgpt has rotary positions and no
+dropout, because it supports nothing else. Only main.py sets THP_MEM_ALLOC_ENABLE=1; --peer-huge-pages sets it for the
+peers too.
 
-A step has 2 micro-batches, not 16, to save time: what comes once a step then weighs eight times as much as it does in
-the presets, for all alike. Tokens a second are those of all steps but the first; validation and start are not in
-them, and `process_s` has all. Peak memory is the whole process's largest resident size, told by the operating system.
-"Best peer" is the one with the most tokens a second.
+A step has 2 micro-batches instead of 16, to save time, so work done once per step weighs eight times as much as in the
+presets, for all contenders. Tokens per second are those of all steps but the first, without validation and start-up;
+`process_s` is the time of the whole process. Peak memory is the largest resident size of the whole process, as reported
+by the operating system. "Best peer" is the peer with the most tokens per second.
 
-The trainer's overhead is measured in one more run of the same command, in which forward, backward and the optimizer's
-step are timed. It is what is left of the time between the end of the first step and the end of the last, as a share.
+The overhead of the trainer is measured in one more run of the same command, in which forward, backward and the
+optimizer step are timed. It is the remaining share of the time between the end of the first and of the last step.
 
-litgpt is not among this project's dependencies: uv fetches it for the run, or --litgpt names a Python that has it.
+litgpt is not a dependency of this project: uv fetches it for the run, or --litgpt names a Python that has it.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ RESULT = ROOT / "benchmarks" / "results" / "training_end_to_end.json"
 OURS = "main.py train"
 PEERS = ("transformers GPT-2", "litgpt", "litgpt, compiled")
 WANTED_SPEED = {"default": 1.8, "quick": 2.0}
-"""Times the best peer's tokens a second; with at most half of its memory."""
+"""Goal: ratio to the tokens per second of the best peer, with at most half of its memory."""
 WANTED_OVERHEAD = 0.03
 
 
@@ -50,21 +51,23 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", choices=list(WANTED_SPEED), default=list(WANTED_SPEED))
     parser.add_argument("--contenders", nargs="+", choices=(OURS, *PEERS), default=[OURS, *PEERS])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=5, help="optimizer steps, the first of which is not timed")
+    parser.add_argument("--steps", type=int, default=5, help="optimizer steps; the first is not timed")
     parser.add_argument("--accumulation-steps", type=int, default=2)
-    parser.add_argument("--threads", type=int, help="threads of every contender (default: PyTorch's choice)")
+    parser.add_argument("--threads", type=int, help="threads of each contender (default: PyTorch's default)")
     parser.add_argument("--peer-huge-pages", action="store_true")
-    parser.add_argument("--litgpt", type=Path, metavar="PYTHON", help="a Python with litgpt and the same torch")
-    parser.add_argument("--out", type=Path, default=RESULT, help="result file (default benchmarks/results/...)")
+    parser.add_argument(
+        "--litgpt", type=Path, metavar="PYTHON", help="a Python interpreter with litgpt and the same torch"
+    )
+    parser.add_argument("--out", type=Path, default=RESULT, help="result file (default: the one in benchmarks/results)")
     options = parser.parse_args()
     if options.steps < 2:
-        parser.error(f"--steps {options.steps}: at least 2, since the first is not timed")
+        parser.error(f"--steps {options.steps}: at least 2, because the first is not timed")
     with tempfile.TemporaryDirectory() as folder:
         measure(options, Path(folder))
 
 
 def measure(options: argparse.Namespace, folder: Path) -> None:
-    """Runs all contenders in turn; writes what there is to the result file after each run."""
+    """Runs all contenders in turn; writes the results so far to the result file after each run."""
     micro_batches = options.steps * options.accumulation_steps
     prepared = helper("prepare", str(folder), str(micro_batches), str(options.steps))
     results: dict[str, Any] = {"command": typed_command()}
@@ -84,14 +87,14 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
 
 
 def write(out: Path, results: dict[str, Any], preset: str, found: dict[str, Any]) -> None:
-    """Writes the result file, with what was found for the preset so far."""
+    """Writes the result file with the results of the preset so far."""
     results["presets"][preset] = found
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 def train_flags(preset: str, options: argparse.Namespace, folder: Path) -> list[str]:
-    """The flags of our run: the bundled plays, few steps, a short look at the validation text at the end."""
+    """Returns the flags of our run: the bundled plays, few steps, a short evaluation at the end."""
     flags = {
         "preset": preset, "dataset": "shakespeare", "encoding": "cl100k_base", "device": "cpu",
         "max-steps": options.steps, "accumulation-steps": options.accumulation_steps, "log-every": 1,
@@ -103,7 +106,7 @@ def train_flags(preset: str, options: argparse.Namespace, folder: Path) -> list[
 def run_ours(
     name: str, preset: str, options: argparse.Namespace, folder: Path, prepared: dict[str, Any]
 ) -> dict[str, Any]:
-    """One `main.py train`; its speed and losses are those of its own metrics file."""
+    """Runs `main.py train` once; returns the speed and losses of its metrics file."""
     command = [sys.executable, str(ROOT / "main.py"), "train", *train_flags(preset, options, folder)]
     _, spent = watch(command, environment(options.threads), folder)
     lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -116,7 +119,7 @@ def run_ours(
 def run_peer(
     name: str, preset: str, options: argparse.Namespace, folder: Path, prepared: dict[str, Any]
 ) -> dict[str, Any]:
-    """One peer's process, on the rows that `prepare` wrote."""
+    """Runs a peer in its own process, on the rows written by "prepare"."""
     python = [sys.executable]
     if name.startswith("litgpt"):
         python = litgpt_python(options.litgpt, prepared["machine"]["torch"])
@@ -131,22 +134,22 @@ def run_peer(
 
 
 def litgpt_python(chosen: Path | None, torch: str) -> list[str]:
-    """The words that start a Python with litgpt: the one that was chosen, or uv fetching it for this torch."""
+    """Returns the command for a Python with litgpt: the given one, or uv, which fetches it for this torch version."""
     fetched = ["uv", "run", "--no-project", "--with", "litgpt==0.5.13", "--with", f"torch=={torch.split('+')[0]}"]
     return [str(chosen)] if chosen else [*fetched, "python"]
 
 
 def environment(threads: int | None, huge_pages: bool = False) -> dict[str, str]:
-    """The variables of a contender's process."""
+    """Returns the environment variables of a contender's process."""
     chosen = {"THP_MEM_ALLOC_ENABLE": "1"} if huge_pages else {}
     kept = {key: value for key, value in os.environ.items() if key != "THP_MEM_ALLOC_ENABLE"}
     return {**kept, **chosen, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
 
 
 def watch(command: list[str], environment: dict[str, str], folder: Path) -> tuple[str, dict[str, float]]:
-    """Runs a process to its end; returns what it printed, its seconds and its peak memory.
+    """Runs a process to its end; returns its output, its seconds and its peak memory.
 
-    A child's peak begins at its parent's, so this process must stay small: it never imports torch.
+    The peak of a child starts at that of its parent, so this process must stay small: it never imports torch.
     """
     started = time.perf_counter()
     with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
@@ -155,13 +158,13 @@ def watch(command: list[str], environment: dict[str, str], folder: Path) -> tupl
         process.returncode = os.waitstatus_to_exitcode(status)
     shown, complaint = ((folder / name).read_text() for name in ("out", "err"))
     if process.returncode:
-        raise RuntimeError(f"{shlex.join(command)[:200]} ended with {process.returncode}:\n{complaint[-2000:]}")
+        raise RuntimeError(f"{shlex.join(command)[:200]} exited with status {process.returncode}:\n{complaint[-2000:]}")
     peak = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return shown, {"peak_mib": round(peak / 2**20), "process_s": round(time.perf_counter() - started, 1)}
 
 
 def helper(*arguments: str, threads: int | None = None) -> dict[str, Any]:
-    """Runs a part of end_to_end_helper.py in a fresh process; returns its result."""
+    """Runs a part of end_to_end_helper.py in a new process; returns its result."""
     command = [sys.executable, str(ROOT / "benchmarks" / "end_to_end_helper.py"), *arguments]
     done = subprocess.run(command, env=environment(threads), stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -169,7 +172,7 @@ def helper(*arguments: str, threads: int | None = None) -> dict[str, Any]:
 
 
 def summary(preset: str, runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Returns every contender's medians, and ours over each peer and over the best one: medians over the rounds."""
+    """Returns the medians of each contender, and our median ratios to each peer and to the best one."""
     medians = {
         name: {key: statistics.median(run[key] for run in rounds) for key in ("tokens_per_s", "peak_mib", "process_s")}
         for name, rounds in runs.items()
@@ -199,7 +202,7 @@ def summary(preset: str, runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any
 
 
 def table(preset: str, result: dict[str, Any]) -> str:
-    """Returns the medians as a table in Markdown, and what was wanted."""
+    """Returns the medians as a Markdown table, and the goals."""
     lines = [f"| {preset} | tokens/s | ours over it | peak MiB | ours over it | whole process, s |"]
     lines += ["| --- | --- | --- | --- | --- | --- |"]
     for name, row in result["medians"].items():
@@ -209,11 +212,11 @@ def table(preset: str, result: dict[str, Any]) -> str:
         lines.append(f"| {name} | {' | '.join(figures)} | {row['process_s']:.0f} |")
     if "best_peer" in result:
         lines.append(
-            f"wanted: {WANTED_SPEED[preset]} x the best peer's speed (found {result['speed_over_best']:.2f}), "
-            f"at most 0.5 x its memory (found {result['memory_over_best']:.2f})"
+            f"goal: {WANTED_SPEED[preset]} x the best peer's speed (measured {result['speed_over_best']:.2f}), "
+            f"at most 0.5 x its memory (measured {result['memory_over_best']:.2f})"
         )
     share = result["overhead"]["overhead"]
-    return "\n".join([*lines, f"trainer's overhead: {share:.2%} of a step, wanted below {WANTED_OVERHEAD:.0%}"])
+    return "\n".join([*lines, f"overhead of the trainer: {share:.2%} of a step, goal below {WANTED_OVERHEAD:.0%}"])
 
 
 if __name__ == "__main__":

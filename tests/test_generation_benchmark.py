@@ -1,4 +1,4 @@
-"""benchmarks/generation.py at a tiny size: the contenders write what they should, and the arithmetic is right."""
+"""benchmarks/generation.py at a tiny size: contenders generate the same tokens; the summary is correct."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def prepared() -> dict[str, Any]:
     return generation_contenders.prepare({"quick": True, "max_seq_len": 64})
 
 
-def test_what_is_read_for_a_token_is_every_matrix_once_and_a_row_of_each_table(prepared: dict[str, Any]) -> None:
+def test_the_weights_read_per_token_are_every_matrix_once_and_a_row_of_each_table(prepared: dict[str, Any]) -> None:
     attention, feedforward, norm = 32 * 96 + 96 + 32 * 32 + 32, 32 * 64 + 64 + 64 * 32 + 32, 64
     block = attention + feedforward + 2 * norm
-    assert prepared["weights_read"] == 257 * 32 + 2 * 32 + 2 * block + norm  # the head's table is the tokens' own
+    assert prepared["weights_read"] == 257 * 32 + 2 * 32 + 2 * block + norm  # the head is tied to the token embedding
     assert prepared["cache_bytes_a_token"] == 2 * 2 * 32 * 4
 
 
-def test_all_contenders_with_our_weights_write_the_same_texts(prepared: dict[str, Any]) -> None:
+def test_all_contenders_with_our_weights_generate_the_same_texts(prepared: dict[str, Any]) -> None:
     import generation_contenders
 
     texts = [
@@ -51,13 +51,13 @@ def test_all_contenders_with_our_weights_write_the_same_texts(prepared: dict[str
     assert all(row["seconds"] > 0 and row["peak_bytes"] > 10**7 for row in rows)
 
 
-def test_every_way_to_read_memory_gives_a_speed() -> None:
+def test_every_bandwidth_measurement_is_positive() -> None:
     import generation_contenders
 
     assert min(generation_contenders.bandwidth({"mib": 1}).values()) > 0
 
 
-def test_without_the_cache_only_the_longest_text_is_written(prepared: dict[str, Any]) -> None:
+def test_without_the_cache_only_the_longest_text_is_generated(prepared: dict[str, Any]) -> None:
     import generation
 
     options = Namespace(new_tokens=[5, 10, 20], batch=8)
@@ -68,7 +68,7 @@ def test_without_the_cache_only_the_longest_text_is_written(prepared: dict[str, 
     assert texts["litgpt"] == ["5", "10", "20", "10, batch 8"]
 
 
-def test_shares_ratios_and_goals_follow_from_the_rounds() -> None:
+def test_shares_ratios_and_goals_are_computed_from_the_rounds() -> None:
     from generation_summary import report, summary
 
     def rounds(*speeds: float) -> list[dict[str, float]]:
@@ -105,14 +105,14 @@ def test_shares_ratios_and_goals_follow_from_the_rounds() -> None:
     }
     assert found["differs_from_ours_after"] == {"ours, float32": None, "ours, int8": 2, "ours, no cache": None}
     text = report({**found, "command": "python x", "machine": {"cores": 2}})
-    assert "9 new tokens, over peers: wanted 2.5, found 2.00 (missed)" in text
-    assert "9 new tokens, balanced, of its own greedy speed: ours, float32 75%" in text
-    assert "ours, no cache writes the same text" in text
+    assert "9 new tokens, over peers: goal 2.5, measured 2.00 (missed)" in text
+    assert "9 new tokens, balanced, relative to the same contender with greedy: ours, float32 75%" in text
+    assert "ours, no cache generates the same text" in text
     assert "ours, int8 differs after 2 equal tokens" in text
 
 
 @pytest.mark.slow
-def test_a_quick_run_goes_through_and_leaves_figures_and_a_table(tmp_path: Path) -> None:
+def test_a_quick_run_writes_a_result_file_and_a_table(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     flags = ["--quick", "--contenders", "ours", "transformers", "--out", str(out)]
     command = [sys.executable, str(BENCHMARKS / "generation.py"), *flags]
