@@ -104,8 +104,8 @@ def assert_stopped_for_want_of_room(outcome: Any, folder: Path, at: range, why: 
     """One line that says what to do; the last states are whole, and nothing is half written."""
     assert outcome.status == 2
     said = re.fullmatch(
-        rf"error: stopped at step (\d+): no room in \S+ for what is to be saved \({why}\): "
-        "make room on the disk, then --resume goes on from the state last saved\n",
+        rf"error: stopped at step (\d+): no space in \S+ for the file to be saved \({why}\): "
+        "free some disk space, then --resume continues from the last saved state\n",
         outcome.err,
     )
     assert said is not None, outcome.err
@@ -156,7 +156,7 @@ def test_a_resumed_run_without_room_for_its_metrics_keeps_the_ones_that_are_ther
         limit()
         outcome = command("train", "--resume", "--checkpoint-dir", "whole", "--max-steps", "40")
     assert outcome.status == 2
-    assert outcome.err.startswith("error: stopped at step 30: no room in whole")
+    assert outcome.err.startswith("error: stopped at step 30: no space in whole")
     assert (whole / METRICS_FILE).read_bytes() == before
     assert {path.name for path in whole.iterdir()} == names
 

@@ -59,7 +59,7 @@ def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_exactly_there(
     events = read_metrics(tmp_path / "stopped" / METRICS_FILE)
     assert isinstance(events[-1], RunEnded)
     assert events[-1].stopped
-    assert f"stopped at step {events[-1].step}; --resume goes on exactly there" in out
+    assert f"stopped at step {events[-1].step}; --resume continues from exactly there" in out
     assert events[-1].step < 120
     outcome = command("train", "--resume", "--checkpoint-dir", "stopped")
     assert outcome.status == 0, outcome.err
@@ -153,7 +153,7 @@ def test_a_damaged_state_is_named_and_the_one_before_it_used(command: Command, w
     assert outcome.status == 0, outcome.err
     text = " ".join(outcome.out.split())
     assert f"whole{os.sep}training_state_byte.pt is damaged or not a checkpoint" in text
-    assert "trying the state before it" in text
+    assert "trying the previous state" in text
     assert f"resuming from whole{os.sep}training_state_byte_previous.pt, step 120," in text
     for path in whole.glob("training_state_*"):
         path.write_bytes(b"nothing")

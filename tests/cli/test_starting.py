@@ -79,7 +79,7 @@ def test_the_first_losses_are_those_of_the_checkpoint_on_the_new_text(command: C
 
     data = open_dataset(run.config.data, loaded.tokenizer)
     on_new_text = evaluate_perplexity(loaded.model, *data.validation).loss
-    told = f"beginning with the weights of {ORIGIN}, step 8, in checkpoints_finetuned; its validation loss on this text"
+    told = f"starting from the weights of {ORIGIN}, step 8, in checkpoints_finetuned; its validation loss on this text"
     assert f"{told} is {on_new_text:.4f}" in outcome.out
     trainer = Trainer(run.config, data)
     inputs, targets, _ = next(trainer.batches)
@@ -130,7 +130,7 @@ def test_an_own_folder_is_chosen_and_a_named_one_is_set_aside_with_the_checkpoin
     assert not list(here.glob("*_earlier_*"))
     outcome = command(*SECOND, *init, "--checkpoint-dir", "checkpoints_tiny")
     assert outcome.status == 0, outcome.err
-    assert "checkpoints_tiny held an earlier run, which is now in checkpoints_tiny_earlier_1" in outcome.out
+    assert "checkpoints_tiny held an earlier run, now moved to checkpoints_tiny_earlier_1" in outcome.out
     assert (here / "checkpoints_tiny_earlier_1" / ORIGIN.name).read_bytes() == before
     assert checkpoint.load(here / ORIGIN)["init_from"]["step"] == 8
 
@@ -210,7 +210,7 @@ def test_a_restarted_job_goes_on_from_its_own_state(command: Command, here: Path
     outcome = command(*line)
     assert outcome.status == 0, outcome.err
     state = Path("checkpoints_finetuned") / "training_state_bpe270.pt"
-    assert f"torchrun has restarted this job, restart 1: it goes on from {state}\n" in outcome.out
+    assert f"torchrun restarted this job, restart 1: it resumes from {state}\n" in outcome.out
     assert f"resuming from {state}, step 5," in outcome.out
     assert [event.step for event in read_metrics(state.parent / METRICS_FILE) if isinstance(event, StepMetrics)] == [
         1, 2, 3, 4, 5, 6, 7, 8
@@ -225,7 +225,7 @@ def test_a_job_restarted_before_it_had_saved_a_state_begins_anew(
     outcome = command(*SECOND)
     assert outcome.status == 0, outcome.err
     assert "restart 1: it had saved no state yet" in outcome.out
-    assert "checkpoints_tiny held an earlier run, which is now in checkpoints_tiny_earlier_1" in outcome.out
+    assert "checkpoints_tiny held an earlier run, now moved to checkpoints_tiny_earlier_1" in outcome.out
     assert (here / "checkpoints_tiny_earlier_1" / ORIGIN.name).exists()
 
 

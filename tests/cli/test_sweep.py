@@ -163,7 +163,7 @@ def test_resuming_a_sweep_skips_what_is_finished_and_does_the_rest(command: Comm
     before = (HERE / "seed=1" / METRICS_FILE).read_bytes()
     outcome = command(*SHORT, "--set", "seed=1,2", "--resume")
     assert (outcome.status, outcome.err) == (0, "")
-    assert outcome.out.count("is finished, and stays as it is") == 1
+    assert outcome.out.count("is finished and is skipped") == 1
     assert (HERE / "seed=1" / METRICS_FILE).read_bytes() == before
     assert sorted(row[0] for row in rows(outcome.out)) == ["seed=1", "seed=2"]
     outcome = command(*SHORT, "--max-steps", "6", "--set", "seed=1", "--resume")  # longer than it was
@@ -178,7 +178,7 @@ def test_a_run_that_ended_by_epochs_is_finished_although_max_steps_allows_more(c
     """--resume asked for max_steps, so a run with fewer steps in its epochs never counted as finished."""
     sweep = (*SHORT, "--max-steps", "100000", "--tokens-per-epoch", "200", "--set", "seed=1")
     assert command(*sweep).status == 0
-    assert command(*sweep, "--resume").out.count("is finished, and stays as it is") == 1
+    assert command(*sweep, "--resume").out.count("is finished and is skipped") == 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send to a process")

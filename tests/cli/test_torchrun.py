@@ -98,7 +98,7 @@ def test_sigterm_stops_all_after_one_step_and_one_process_goes_on_exactly_there(
     end = read_metrics(tmp_path / "stopped" / METRICS_FILE)[-1]
     assert isinstance(end, RunEnded)
     assert end.stopped
-    assert out.count(f"stopped at step {end.step}; --resume goes on exactly there") == 1
+    assert out.count(f"stopped at step {end.step}; --resume continues from exactly there") == 1
     assert "loss curve: " in out
     state = checkpoint.load(tmp_path / "stopped" / "training_state_byte.pt")
     assert (state["step"], state["tokens"]) == (end.step, end.tokens)
@@ -143,7 +143,7 @@ def test_a_job_that_loses_a_process_is_restarted_and_ends_with_the_same_weights(
         os.kill(process_of_rank(rank, running.pid), signal.SIGKILL)
         out, err = running.communicate(timeout=300)
     assert running.returncode == 0, err
-    assert out.count("torchrun has restarted this job, restart 1: it goes on from killed") == 1
+    assert out.count("torchrun restarted this job, restart 1: it resumes from killed") == 1
     again = re.search(r"resuming from killed.*, step (\d+),", out)
     assert again is not None
     assert 20 <= int(again[1]) < 60, "the run was over before its process was killed: give it more steps"
@@ -159,7 +159,7 @@ def test_several_processes_begin_with_a_checkpoint_as_one_does(command: Command,
     assert command(*RUN, *LOOKS, *init, "--batch-size", "8", "--checkpoint-dir", "one").status == 0
     done = run_together(tmp_path, 2, *RUN, *LOOKS, *init, "--batch-size", "4", "--checkpoint-dir", "two")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("beginning with the weights of ") == 1
+    assert done.stdout.count("starting from the weights of ") == 1
     assert_same_run(tmp_path / "one", tmp_path / "two")
 
 

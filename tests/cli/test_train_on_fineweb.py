@@ -220,7 +220,7 @@ def test_a_run_whose_hub_goes_away_keeps_its_state_and_goes_on_when_it_is_back(
     assert status == 2
     address = hub.url.removeprefix("http://")
     assert re.fullmatch(rf"error: cannot read sample/10BT/\S+ from {address} \(.*\): check the network .*\n", err), err
-    stopped = re.search(r"stopped at step (\d+) for want of text; --resume goes on from (\S+)\n?$", out)
+    stopped = re.search(r"stopped at step (\d+) because text is missing; --resume continues from (\S+)\n?$", out)
     assert stopped is not None, out
     assert 3 <= int(stopped[1]) < 80
     assert Path(stopped[2]) == Path("checkpoints_quick/training_state_byte.pt")

@@ -1,1 +1,1 @@
-"""Training once with each value of a setting."""
+"""Sweeps: training once with each value of a setting."""

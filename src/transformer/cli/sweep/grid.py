@@ -1,4 +1,4 @@
-"""The runs that `--set NAME=VALUE,VALUE` asks for: every combination of the values, each with a folder of its own."""
+"""The runs of `--set NAME=VALUE,VALUE`: every combination of the values, each in a folder of its own."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from transformer.cli.train.start import Start, from_checkpoint
 from transformer.config import ConfigError, TrainConfig, near_miss
 from transformer.config_base import from_text, leaves
 
-Homes = dict[str, tuple[str, Any]]
+Groups = dict[str, tuple[str, Any]]
 FIXED = {
-    "vocab_size": "the vocabulary follows from the encoding: --set encoding=bpe1024,bpe2048",
-    "checkpoint_dir": "every run of a sweep has a folder of its own in --checkpoint-dir",
+    "vocab_size": "vocab_size is determined by the encoding: --set encoding=bpe1024,bpe2048",
+    "checkpoint_dir": "every run of a sweep has its own folder inside --checkpoint-dir",
 }
-"""Settings that no sweep can have several of, and why."""
+"""Settings that a sweep cannot vary, and the reason."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A run of a sweep; its config names its folder."""
+    """A run of a sweep."""
 
     name: str
-    """What it has of its own, as its folder is called: learning_rate=0.001,num_layers=2."""
+    """The values of this run, also the name of its folder: learning_rate=0.001,num_layers=2."""
     config: TrainConfig
     typed: frozenset[str]
-    """The settings that somebody gave, in the sweep or by a flag."""
+    """The names of the settings that were given, by --set or by a flag."""
 
     @property
     def directory(self) -> Path:
@@ -38,28 +38,28 @@ class Variant:
 
     @property
     def start(self) -> Start:
-        """What a new run of it begins with. Raises ConfigError for settings that cannot be."""
+        """The starting point of a new run. Raises ConfigError for impossible settings."""
         if self.config.init_from is None:
             return Start(self.config.check())
         return from_checkpoint(self.config, self.typed)
 
 
 def variants(base: TrainConfig, given: Sequence[str], typed: Set[str] = frozenset()) -> list[Variant]:
-    """Returns `base` with every combination of the values, the last setting changing first.
+    """Returns `base` with every combination of the values; the last setting varies fastest.
 
-    `given` are texts such as "learning_rate=1e-3,3e-3", `typed` the settings that flags gave. Raises ConfigError that
-    names all that is wrong with any of the runs, and ValueError under torchrun.
+    `given`: texts such as "learning_rate=1e-3,3e-3". `typed`: the names of the settings given by flags. Raises
+    ConfigError with the problems of all runs, and ValueError under torchrun.
     """
     if rank_prefix():
-        raise ValueError("--set trains one run after another in one process: leave it out, or start without torchrun")
-    homes = {name: home_of(base, group, name) for group, name, _ in leaves(base)}
-    choices = choices_of(given, homes)
+        raise ValueError("--set trains one run after another in one process: start without torchrun, or without --set")
+    groups = {name: group_and_type(base, group, name) for group, name, _ in leaves(base)}
+    choices = choices_of(given, groups)
     found: list[Variant] = []
     problems: list[str] = []
     for values in itertools.product(*choices.values()):
         chosen = dict(zip(choices, values, strict=True))
         name = free_name(chosen, {variant.name.casefold() for variant in found})
-        config = replace(with_settings(base, chosen, homes), checkpoint_dir=str(Path(base.checkpoint_dir) / name))
+        config = replace(with_settings(base, chosen, groups), checkpoint_dir=str(Path(base.checkpoint_dir) / name))
         found.append(Variant(name, config, frozenset({*typed, *choices})))
         try:
             _ = found[-1].start
@@ -70,15 +70,15 @@ def variants(base: TrainConfig, given: Sequence[str], typed: Set[str] = frozense
     return found
 
 
-def choices_of(given: Sequence[str], homes: Homes) -> dict[str, list[Any]]:
-    """Returns the values of each setting, each once. Raises ConfigError that lists what is none."""
+def choices_of(given: Sequence[str], groups: Groups) -> dict[str, list[Any]]:
+    """Returns the distinct values of each setting. Raises ConfigError with every text that is wrong."""
     choices: dict[str, list[Any]] = {}
     problems = []
     for text in given:
         typed, _, values = text.partition("=")
         name = typed.strip().lstrip("-").replace("-", "_")
-        if name not in homes:
-            problems.append(f"--set {text}: there is no setting {name!r}{near_miss(name, homes)}")
+        if name not in groups:
+            problems.append(f"--set {text}: there is no setting {name!r}{near_miss(name, groups)}")
         elif name in FIXED:
             problems.append(f"--set {text}: {FIXED[name]}")
         elif not values:
@@ -86,21 +86,23 @@ def choices_of(given: Sequence[str], homes: Homes) -> dict[str, list[Any]]:
         elif name in choices:
             problems.append(f"--set {name} is given twice: name all its values in one, {name}=A,B")
         else:
-            choices[name] = list(dict.fromkeys(from_text(homes[name][1], value.strip()) for value in values.split(",")))
+            choices[name] = list(
+                dict.fromkeys(from_text(groups[name][1], value.strip()) for value in values.split(","))
+            )
     if problems:
         raise ConfigError(problems)
     return choices
 
 
-def home_of(config: TrainConfig, group: str, name: str) -> tuple[str, Any]:
-    """Returns the group that a setting is in, "" for the run's own, and its type."""
+def group_and_type(config: TrainConfig, group: str, name: str) -> tuple[str, Any]:
+    """Returns the group of a setting ("" for the run itself) and its type."""
     holder = getattr(config, group) if group else config
     return group, get_type_hints(type(holder))[name]
 
 
-def with_settings(config: TrainConfig, chosen: dict[str, Any], homes: Homes) -> TrainConfig:
+def with_settings(config: TrainConfig, chosen: dict[str, Any], groups: Groups) -> TrainConfig:
     for name, value in chosen.items():
-        group = homes[name][0]
+        group = groups[name][0]
         changes: dict[str, Any] = {name: value}
         if group:
             changes = {group: replace(getattr(config, group), **changes)}
@@ -109,7 +111,7 @@ def with_settings(config: TrainConfig, chosen: dict[str, Any], homes: Homes) -> 
 
 
 def free_name(chosen: dict[str, Any], taken: set[str]) -> str:
-    """Returns a folder's name that every system allows, and that is not taken, in whatever case."""
+    """Returns a folder name that every operating system allows and that is not taken; case does not count."""
     name = ",".join(f"{name}={str(value)[-60:]}" for name, value in chosen.items())
     name = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "-", name).rstrip(". ")
     names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))

@@ -1,4 +1,4 @@
-"""A sweep: the runs of a grid one after another, then all of them in one table and one picture."""
+"""A sweep: trains the runs of a grid one after another, then shows them in one table and one picture."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from transformer.training.events import RunEnded, RunStarted
 
 @dataclass
 class Sweep:
-    """Runs of a grid: those that were begun; by name which of them failed or stopped; why they failed."""
+    """The runs of a grid: which were started, which failed or were stopped (by name), and the reasons."""
 
     variants: Sequence[Variant]
-    begun: list[Variant] = field(default_factory=list)
+    started: list[Variant] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
 
     def train(self, resume: bool, out: Console) -> None:
-        """Trains one run after another; with `resume` only what is left. A run that fails does not end the others.
+        """Trains one run after another; with `resume` only the unfinished ones. If a run fails, the others continue.
 
-        Raises ConfigError, before the first run, where settings contradict what a run to be resumed has stored;
-        SystemExit after a signal; ValueError where every run has failed.
+        Raises ConfigError before the first run, if settings contradict the stored ones of a run to be resumed;
+        SystemExit after a signal; ValueError if every run failed.
         """
         if resume:
             check_stored(self.variants)
         try:
             for variant in self.variants:
-                self.begun.append(variant)
-                out.print(f"\nrun {len(self.begun)} of {len(self.variants)}: {variant.name}", style="bold")
+                self.started.append(variant)
+                out.print(f"\nrun {len(self.started)} of {len(self.variants)}: {variant.name}", style="bold")
                 with self.noted(variant, out):
                     if resume and is_finished(variant):
-                        out.print("is finished, and stays as it is")
+                        out.print("is finished and is skipped")
                     else:
                         has_state = bool(states(variant.directory))
                         train(variant.config, resume and has_state, None, variant.typed)
@@ -56,10 +56,10 @@ class Sweep:
 
     @contextlib.contextmanager
     def noted(self, variant: Variant, out: Console) -> Iterator[None]:
-        """Around a run: keeps in mind why it failed, where the next one may go well all the same."""
+        """Records why a run failed, if the next one may still succeed."""
         try:
             yield
-        except HubError:  # the next one would want the same text
+        except HubError:  # the next run needs the same text
             raise
         except (ValueError, RuntimeError) as error:
             if not isinstance(error, ValueError) and not is_out_of_memory(error):
@@ -69,13 +69,13 @@ class Sweep:
             out.print(self.reasons[-1], style="yellow")
         except (KeyboardInterrupt, SystemExit):
             self.notes[variant.name] = "stopped"
-            out.print("the sweep stops here; the same line with --resume skips what is finished and does the rest")
+            out.print("the sweep was stopped; the same line with --resume continues with the unfinished runs")
             raise
 
     def show(self, out: Console) -> None:
-        """Shows the runs begun so far in a table, and draws them."""
-        files = [file for variant in self.begun if (file := variant.directory / METRICS_FILE).is_file()]
-        silent = [variant.name for variant in self.begun if variant.directory / METRICS_FILE not in files]
+        """Prints a table of the runs started so far, and draws them."""
+        files = [file for variant in self.started if (file := variant.directory / METRICS_FILE).is_file()]
+        silent = [variant.name for variant in self.started if variant.directory / METRICS_FILE not in files]
         runs = read_histories(files)
         out.print()
         out.print(run_table([*runs, *(History(name, [], []) for name in silent)], self.notes))
@@ -88,10 +88,10 @@ class Sweep:
 
 
 def check_stored(variants: Sequence[Variant]) -> None:
-    """Raises ConfigError where settings of one of the runs contradict those that it was begun with."""
+    """Raises ConfigError if the settings of a run contradict those that it was started with."""
     found = []
     for variant in variants:
-        with contextlib.suppress(CheckpointError):  # none yet, or damaged: the run says so in its turn
+        with contextlib.suppress(CheckpointError):  # none yet, or damaged: reported when the run's turn comes
             _, contents = load_state(None, variant.directory, Console(quiet=True))
             try:
                 merged(contents, variant.config, variant.typed)

@@ -1,4 +1,4 @@
-"""The train command: its options, and which of training, planning and sweeping they ask for."""
+"""The train command: its options, and the choice between training, a dry run and a sweep. Guide: commands/train.py."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from transformer.cli.sweep.run import Sweep
 from transformer.cli.train.plan import dry_run
 from transformer.cli.train.resume import typed_settings, with_resume_path
 from transformer.cli.train.run import train
-from transformer.cli.train.session import told_once
+from transformer.cli.train.session import reported_once
 from transformer.cli.train.start import Start, from_checkpoint
 from transformer.config import PRESETS, ConfigError, TrainConfig, near_miss
 
 FINETUNED = "checkpoints_finetuned"
-"""The folder of a run that begins with a checkpoint, where none is named: not the preset's, which may hold that one."""
+"""Default folder of a run with --init-from: the preset's folder may contain the checkpoint itself."""
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Trains a model on FineWeb-Edu, on Shakespeare, or on your own text."""
+    """Train a model on FineWeb-Edu, on Shakespeare, or on your own text."""
 
     config: TrainConfig = field(default_factory=TrainConfig)
     preset: str = "default"
-    """Where the settings start from: default, quick, tiny, demo, gpt2 or modern."""
+    """Starting point of the settings: default, quick, tiny, demo, gpt2 or modern."""
     quick: bool = False
-    """The same as --preset quick: a smaller model, and 10M tokens an epoch."""
+    """Same as --preset quick: a smaller model, and 10M tokens per epoch."""
     mps: bool = False
-    """The same as --device mps: forces Apple's GPU."""
+    """Same as --device mps: train on Apple's GPU."""
     dry_run: bool = False
-    """Shows what the run will cost and does nothing else."""
+    """Print parameters, FLOPs, memory, disk and time of the run, without training."""
     resume: bool = False
-    """Goes on from the newest state in the run's folder, or from the one whose path follows, with its own settings."""
+    """Continue from the latest state in the checkpoint folder, or from the path given after the flag."""
     resume_from: Path | None = None
-    """The state to go on from, if not the newest."""
+    """The state to continue from, if not the latest."""
     set: UseAppendAction[tuple[str, ...]] = ()
-    """NAME=VALUE,VALUE: trains once with each value of a setting; again: with every combination (default: none)."""
+    """NAME=VALUE,VALUE: train once with each value of a setting. Repeat the flag to train with every combination."""
 
 
 def main(arguments: Sequence[str]) -> None:
     typed = typed_settings(arguments)
-    with told_once():
+    with reported_once():
         options = read_options(arguments)
         config, grid = options.config, variants(options.config, options.set, typed) if options.set else []
     if grid and options.dry_run:
@@ -62,26 +62,26 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def read_options(arguments: Sequence[str]) -> TrainOptions:
-    """Reads the flags, with the preset's settings as their defaults."""
+    """Reads the flags; their defaults are the settings of the preset."""
     arguments = with_resume_path(arguments)
     quick = "--quick" in arguments
     name = flag_value(arguments, "--preset", "quick" if quick else "default")
     if name not in PRESETS:
-        raise ValueError(f"there is no preset {name!r}: one of {', '.join(PRESETS)}{near_miss(name, PRESETS)}")
+        raise ValueError(f"there is no preset {name!r}; one of {', '.join(PRESETS)}{near_miss(name, PRESETS)}")
     if quick and name != "quick":
-        raise ConfigError([f"--quick is the preset quick, and --preset {name} another: give one of them"])
+        raise ConfigError([f"--quick means --preset quick, which contradicts --preset {name}: give one of them"])
     options = parse(TrainOptions, arguments, "train", TrainOptions(PRESETS[name], name))
     options = replace(options, preset=name)
     if "vocab_size" in typed_settings(arguments):
-        raise ConfigError(["the vocabulary follows from the encoding: choose --encoding, for example bpe2048"])
+        raise ConfigError(["vocab_size is determined by the encoding: choose --encoding, for example bpe2048"])
     config = replace(options.config, device="mps") if options.mps else options.config
     if options.set and options.resume_from is not None:
-        raise ConfigError(["--set trains several runs: --resume goes on with all of them, and takes no path"])
+        raise ConfigError(["--set trains several runs: --resume continues all of them and takes no path"])
     if config.init_from is not None:
         if options.resume or options.resume_from is not None:
-            raise ConfigError(["--init-from begins a new run, --resume goes on with one: give one of them"])
+            raise ConfigError(["--init-from starts a new run and --resume continues one: give one of them"])
         if "checkpoint_dir" not in typed_settings(arguments):
             config = replace(config, checkpoint_dir=FINETUNED)
-    elif not options.set:  # else each run is checked, with its values or with its checkpoint's shape
+    elif not options.set:  # each run of a sweep or from a checkpoint is checked later
         config.check()
     return replace(options, config=config)

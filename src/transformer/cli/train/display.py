@@ -1,7 +1,7 @@
-"""The training run on the terminal: a live line of numbers under a progress bar, and a lasting line where it matters.
+"""The display of a training run: a progress bar with the current numbers, and printed lines for important events.
 
-While text is fetched from the hub or the validation text is measured, a second line shows how far that is. Where
-standard output is not a terminal, only the lasting lines are printed, a step line now and then among them.
+While text is fetched from the hub, or the model is evaluated, a second bar shows the progress. If standard output is
+not a terminal, only the lines are printed, with a line for about every twentieth of the steps.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from transformer.training.events import (
 
 
 class TrainingDisplay:
-    """An observer of a training run; use it as a context manager around fit()."""
+    """A callback of a training run; also a context manager around fit()."""
 
     def __init__(self, console: Console, config: TrainConfig) -> None:
         self.console, self.config = console, config
@@ -45,11 +45,11 @@ class TrainingDisplay:
         self.forecast: Forecast | None = None
         self.memory_bytes, self.utilisations = 0, [0.0]
         self.tell = teller(console, self._fetched)
-        """Shows news of the data: a lasting line, or how far fetching is. May be called from any thread."""
+        """Prints a message about the data, or shows the progress of fetching. May be called from any thread."""
 
     @contextlib.contextmanager
     def opening(self, what: str) -> Iterator[None]:
-        """Shows what is waited for before the run begins, and how far its fetching is."""
+        """Shows a status line before the run starts, with the progress of fetching."""
         with self.console.status(Text(what)) as self.status:
             yield
         self.status = None
@@ -89,7 +89,8 @@ class TrainingDisplay:
                 )
             case Sample():
                 written = Text(
-                    f"step {event.step} writes: {printable(event.prompt + event.text) or 'nothing'}", style="dim italic"
+                    f"sample at step {event.step}: {printable(event.prompt + event.text) or 'nothing'}",
+                    style="dim italic",
                 )
                 self.console.print(written, no_wrap=True, overflow="ellipsis")
             case EpochMetrics():
@@ -102,12 +103,18 @@ class TrainingDisplay:
                 self.console.print(f"{event.verdict}: {event.reason}")
             case RunEnded():
                 if event.early_stopped:
-                    self.console.print(f"validation no longer improves: ended at step {event.step}, as --patience asks")
+                    self.console.print(
+                        f"the validation loss stopped improving: ended at step {event.step}, as --patience asks"
+                    )
                 rate = event.tokens / event.seconds if event.seconds else 0.0
                 self.console.print(
                     f"trained on {event.tokens:,} tokens in {duration(event.seconds)}, {rate:,.0f} tokens/s"
-                    + (f", {readable(self.memory_bytes)} of memory at most" if self.memory_bytes else "")
-                    + (f", up to {max(self.utilisations):.0%} of the device's peak" if max(self.utilisations) else "")
+                    + (f", {readable(self.memory_bytes)} of memory at the maximum" if self.memory_bytes else "")
+                    + (
+                        f", up to {max(self.utilisations):.0%} of the device's peak FLOP/s"
+                        if max(self.utilisations)
+                        else ""
+                    )
                 )
 
     def _started(self, event: RunStarted) -> None:
@@ -126,7 +133,7 @@ class TrainingDisplay:
         self.forecast = Forecast(self.config, event)
 
     def _busy(self, phase: Progress) -> None:
-        """Moves the bars; after a few steps says how long the run will take."""
+        """Updates the bars; after a few steps prints how long the run will take."""
         if phase.activity == "evaluating":
             self.bars.beside("evaluating", phase.done, phase.total, "rows of validation text")
         elif phase.activity != "training":

@@ -1,4 +1,4 @@
-"""What --resume does before training goes on: it finds a state that can be read, and compares its settings."""
+"""--resume: finds a readable state, and merges its settings with the flags."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ MAY_CHANGE = {
     "checkpoint_dir", "device", "cache_dir", "cache_shards", "cache_gb", "num_workers", "network_patience", "trackers",
     "compile", "activation_checkpointing", "sample_tokens", "sample_prompt", "shard",
 }  # fmt: skip
-"""Settings that a resumed run may have others of; the rest would make it another run."""
+"""Settings that may change when a run is resumed. The others would make it a different run."""
 SHARE = {"batch_size", "accumulation_steps"}
-"""Settings that make a process's share of a step; another number of processes may need other ones."""
+"""The rows that each process contributes to a step; they may change with the number of processes."""
 
 
 def with_resume_path(arguments: Sequence[str]) -> list[str]:
@@ -36,9 +36,9 @@ def with_resume_path(arguments: Sequence[str]) -> list[str]:
 
 
 def typed_settings(arguments: Sequence[str]) -> set[str]:
-    """Returns the names of the settings whose flags are among the arguments: bias for --no-bias.
+    """Returns the names of the settings whose flags are among the arguments: "bias" for --no-bias.
 
-    A value never begins with two dashes, unless it follows "=".
+    A value never starts with two dashes, except after "=".
     """
     flags = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
     names = {flag.removeprefix("--").replace("-", "_") for flag in flags}
@@ -46,9 +46,9 @@ def typed_settings(arguments: Sequence[str]) -> set[str]:
 
 
 def load_state(path: Path | None, directory: Path, out: Console) -> tuple[Path, dict[str, Any]]:
-    """Returns the state at `path`, or the newest of `directory` that can be read; tells which ones cannot.
+    """Returns the state at `path`, or the newest readable one in `directory`; reports those that are damaged.
 
-    Raises CheckpointError where there is none.
+    Raises CheckpointError if there is none.
     """
     if path is not None:
         return path, sharded_checkpoint.load(path)
@@ -64,22 +64,21 @@ def load_state(path: Path | None, directory: Path, out: Console) -> tuple[Path, 
             contents = sharded_checkpoint.load(state)
             break
         except CheckpointError as error:
-            out.print(f"{error}; trying the state before it")
+            out.print(f"{error}; trying the previous state")
             damaged.append(state)
     else:
         state, contents = oldest, sharded_checkpoint.load(oldest)
-    for path in damaged:  # else the next save would put it in the place of the one that is whole
+    for path in damaged:  # otherwise the next save would replace the intact state
         with contextlib.suppress(OSError):
             path.replace(f"{path}.damaged")
     return state, contents
 
 
 def merged(contents: dict[str, Any], given: TrainConfig, typed: Set[str], world_size: int = 1) -> TrainConfig:
-    """Returns a state's settings with those of `given` that were typed and may change.
+    """Returns the stored settings of a state, with those settings of `given` that are in `typed` and may change.
 
-    With another number of processes the share of each may change. Whether the model is sharded is never stored: that
-    belongs to how this run is started. Raises ConfigError that lists every other typed setting that contradicts what is
-    stored.
+    With a different number of processes, batch_size and accumulation_steps may change too. `shard` always comes from
+    `given`. Raises ConfigError with every other setting in `typed` that contradicts the stored one.
     """
     stored = TrainConfig.from_dict(contents["config"])
     may_change = MAY_CHANGE if world_size == contents.get("world_size", 1) else MAY_CHANGE | SHARE
@@ -99,7 +98,7 @@ def merged(contents: dict[str, Any], given: TrainConfig, typed: Set[str], world_
 
 
 def batch_change(contents: dict[str, Any], trainer: Trainer) -> str | None:
-    """Returns a line for a run whose steps are of another size than before, with another number of processes."""
+    """Returns a line if a step has a different number of rows than before, because the number of processes changed."""
     stored, config, processes = TrainConfig.from_dict(contents["config"]), trainer.config, trainer.dist.world_size
     before = stored.batch_size * stored.accumulation_steps * contents.get("world_size", 1)
     rows = config.batch_size * config.accumulation_steps * processes
@@ -107,5 +106,5 @@ def batch_change(contents: dict[str, Any], trainer: Trainer) -> str | None:
         return None
     return (
         f"with another number of processes, {processes} for {contents.get('world_size', 1)}, a step takes {rows} rows, "
-        f"not {before}: --batch-size and --accumulation-steps may be changed to even that out"
+        f"not {before}: --batch-size and --accumulation-steps may be changed to compensate"
     )

@@ -1,4 +1,4 @@
-"""A training run from its settings to its picture, as one of the processes that train together, or as the only one."""
+"""A training run from its settings to its loss curve, in one process or in each of several."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from transformer.cli.console import console
 from transformer.cli.train.display import TrainingDisplay
 from transformer.cli.train.plan import show_plan, with_vocabulary
-from transformer.cli.train.session import as_opened, fit, open_together, told_once
+from transformer.cli.train.session import as_opened, fit, open_together, reported_once
 from transformer.cli.train.start import starting_point, take_over
 from transformer.config import TrainConfig
 from transformer.distributed.processes import Dist
@@ -25,9 +25,9 @@ from transformer.training.events import StepMetrics
 def train(
     config: TrainConfig, resume: bool = False, resume_from: Path | None = None, typed: Set[str] = frozenset()
 ) -> Trainer:
-    """Trains as the config says, with the display, the metrics file and the loss curve; returns the trainer.
+    """Trains according to the config, with display, metrics file and loss curve; returns the trainer.
 
-    A run that is resumed has its stored settings, and of the config those whose names are in `typed`.
+    A resumed run keeps its stored settings, except those in `typed`, which come from the config.
     """
     with Dist.from_environment() as dist:
         trainer, stopped_by = train_as(dist, config, resume, resume_from, typed)
@@ -39,18 +39,18 @@ def train(
 def train_as(
     dist: Dist, config: TrainConfig, resume: bool, resume_from: Path | None, typed: Set[str]
 ) -> tuple[Trainer, int | None]:
-    """Trains as one of the processes, of which rank 0 speaks; returns the trainer, and the signal that stopped it."""
+    """Trains in one of the processes; returns the trainer, and the signal that stopped it. Only rank 0 prints."""
     out = console()
-    with told_once():
+    with reported_once():
         if config.shard:
             dist.check_shard()
         start = starting_point(dist, config, resume, resume_from, typed, out)
         config, directory = start.config, Path(start.config.checkpoint_dir)
-        device = pick_device(config.device)  # a device that is missing is told before any text is read
+        device = pick_device(config.device)  # a missing device is reported before any text is read
         check_installed(config.trackers if dist.is_main else ())
     dist.own(device)
     if config.data.is_on_hub:
-        with told_once():  # before anything is downloaded
+        with reported_once():  # before the download
             show_plan(with_vocabulary(config, start.tokenizer), None, device, dist, out)
     display = TrainingDisplay(out, config)
     with display.opening(f"reading {config.data.dataset}"):
@@ -58,11 +58,11 @@ def train_as(
     with contextlib.closing(data):
         config = display.config = as_opened(config, data)
         if not config.data.is_on_hub:
-            with told_once():
+            with reported_once():
                 show_plan(config, data.tokens_per_epoch, device, dist, out)
-        dist.wait()  # all have opened the text: now an earlier run may be moved
+        dist.wait()  # every process has opened the text: an earlier run may be moved now
         if not start.resumes and dist.is_main and (aside := checkpoint.set_aside(directory)):
-            out.print(f"{directory} held an earlier run, which is now in {aside}", style="dim")
+            out.print(f"{directory} held an earlier run, now moved to {aside}", style="dim")
         tracking = Tracking(config.trackers, directory, config.to_dict(), out.print)
         trainer = Trainer(config, data, [MetricsLog(directory), display, tracking] if dist.is_main else [], dist)
         if start.path is not None:
@@ -72,5 +72,5 @@ def train_as(
         pictures = (directory / "loss_curve.png", directory / "loss_curve.svg")
         out.print(f"loss curve: {save_loss_curve([directory / METRICS_FILE], *pictures)}")
     if stopped_by is not None:
-        out.print(f"stopped at step {trainer.step}; --resume goes on exactly there")
+        out.print(f"stopped at step {trainer.step}; --resume continues from exactly there")
     return trainer, stopped_by

@@ -1,4 +1,4 @@
-"""A training run, from opening its text to its last step: what its processes do together, and how it is stopped."""
+"""Steps that the processes of a run take together: they open the text, report errors once, train, and stop."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from transformer.training import checkpoint
 from transformer.training.checkpoint import CheckpointError
 
 NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
-"""What the system says where a disk is full, a file too large for it, or a quota used up."""
+"""The error numbers of a full disk, a file that is too large, and an exhausted quota."""
 
 
 def as_opened(config: TrainConfig, data: TextData) -> TrainConfig:
-    """Returns the config with what is known once the data is open: the vocabulary, and a hub dataset's commit."""
+    """Returns the config with the facts known once the data is open: vocabulary size, and a hub dataset's commit."""
     revision = data.revision or config.data.revision
     return replace(
         config,
@@ -36,29 +36,30 @@ def as_opened(config: TrainConfig, data: TextData) -> TrainConfig:
     )
 
 
-PATIENCE = 30.0  # seconds that a process which has nothing to say leaves to the one that has
+REPORT_SECONDS = 30.0  # how long the other processes wait for local rank 0 to report an error
 
 
 @contextlib.contextmanager
-def told_once(kinds: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
-    """Around what fails on all processes alike, such as a misspelt flag: one on each machine says how.
+def reported_once(kinds: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
+    """A context for code that fails in the same way on all processes, such as a misspelt flag.
 
-    torchrun ends all processes as soon as one has ended, so the others wait for that.
+    Only local rank 0 of each machine reports the error. torchrun ends all processes as soon as one has ended, so the
+    others wait for that.
     """
     try:
         yield
     except kinds:
         if os.environ.get("LOCAL_RANK", "0") != "0":
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            time.sleep(PATIENCE)
+            time.sleep(REPORT_SECONDS)
             raise SystemExit(2) from None
         raise
 
 
 def open_together(config: TrainConfig, tokenizer: Tokenizer | None, tell: Notify, dist: Dist) -> TextData:
-    """Opens the dataset, on rank 0 first: it finds the commit and makes a vocabulary that is still to be trained.
+    """Opens the dataset on rank 0 first, which resolves the commit and trains the vocabulary if there is none yet.
 
-    The others take both from it, and find in the cache, which they share, what it has fetched and tokenized.
+    The other processes receive both, and read what rank 0 has fetched and tokenized from the shared cache.
     """
     data = open_dataset(config.data, tokenizer, tell) if dist.is_main else None
     own = None if data is None else (as_opened(config, data).data.revision, data.tokenizer.state())
@@ -67,43 +68,44 @@ def open_together(config: TrainConfig, tokenizer: Tokenizer | None, tell: Notify
 
 
 def fit(trainer: Trainer, display: TrainingDisplay) -> int | None:
-    """Trains; Ctrl-C and SIGTERM stop it after its step, a second one at once. Returns the signal that did.
+    """Trains until the end, or until a signal: returns the signal, or None.
 
-    Of several processes one that gets a signal stops all. torchrun passes it on to every one, and ends what takes
-    longer than its --shutdown-timeout: there a second signal says nothing new.
+    Ctrl-C and SIGTERM stop the run after the current step; a second one stops it at once. With several processes, a
+    signal to one stops all, and a second one is ignored: torchrun passes every signal to every process, and kills those
+    that need longer than its --shutdown-timeout.
     """
-    asked: list[int] = []
+    received: list[int] = []
     is_alone = trainer.dist.world_size == 1
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked and is_alone:
+    def handle(number: int, frame: FrameType | None) -> None:
+        if received and is_alone:
             raise KeyboardInterrupt
-        asked.append(number)
-        if is_alone:  # else it may be that another process has failed
-            display.console.print("stopping after this step, with the state saved; once more stops at once")
+        received.append(number)
+        if is_alone:  # with several, the cause may be that another process failed
+            display.console.print("stopping after this step and saving the state; press Ctrl-C again to stop at once")
         trainer.stop()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with display, told_once((TrainingError, CheckpointError)):
+        with display, reported_once((TrainingError, CheckpointError)):
             trainer.fit()
     except (HubError, OtherProcessError):  # between two steps, so the state is whole
         path = trainer.save_state()
-        display.console.print(f"stopped at step {trainer.step} for want of text; --resume goes on from {path}")
+        display.console.print(f"stopped at step {trainer.step} because text is missing; --resume continues from {path}")
         raise
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
         raise ValueError(
-            f"stopped at step {trainer.step}: no room in {trainer.directory} for what is to be saved "
-            f"({error.strerror}): make room on the disk, then --resume goes on from the state last saved"
+            f"stopped at step {trainer.step}: no space in {trainer.directory} for the file to be saved "
+            f"({error.strerror}): free some disk space, then --resume continues from the last saved state"
         ) from error
     except KeyboardInterrupt:
         if checkpoint.states(trainer.directory):
-            where = f"the state last saved in {trainer.directory}"
-            display.console.print(f"stopped at step {trainer.step}; --resume goes on from {where}")
+            where = f"the last saved state in {trainer.directory}"
+            display.console.print(f"stopped at step {trainer.step}; --resume continues from {where}")
         raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return asked[0] if asked else signal.SIGTERM if trainer.stopping else None
+    return received[0] if received else signal.SIGTERM if trainer.stopping else None

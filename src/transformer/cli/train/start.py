@@ -1,4 +1,4 @@
-"""Where a run begins: with fresh weights, with those of a checkpoint (--init-from), or in the middle, from a state."""
+"""The starting point of a run: new weights, the weights of a checkpoint (--init-from), or a saved state (--resume)."""
 
 from __future__ import annotations
 
@@ -21,76 +21,77 @@ from transformer.training import checkpoint
 
 @dataclass(frozen=True)
 class Start:
-    """A run's settings, and the file that it begins with or goes on from; without a path, fresh weights."""
+    """A run's settings, and the checkpoint or state that it starts from. Without a path: new weights."""
 
     config: TrainConfig
     path: Path | None = None
     contents: dict[str, Any] = field(default_factory=dict)
     resumes: bool = False
-    """Whether the file is the state of this very run."""
+    """Whether the file is a saved state of this run."""
 
     @property
     def tokenizer(self) -> Tokenizer | None:
-        """The file's encoding; None: the config names one, or one is to be trained."""
+        """The file's encoding. None: the one that the config names, which may still have to be trained."""
         return tokenizer_from_state(self.contents["tokenizer"]) if self.contents else None
 
 
 def starting_point(
     dist: Dist, config: TrainConfig, resume: bool, resume_from: Path | None, typed: Set[str], out: Console
 ) -> Start:
-    """Returns where the run begins, of which `typed` are the settings that somebody gave. All processes must ask.
+    """Returns the starting point of the run; `typed` are the names of the settings given by flags.
 
-    Raises CheckpointError for a file that cannot be read, ConfigError for settings that contradict it.
+    All processes must call it. Raises CheckpointError for an unreadable file, ConfigError for settings that contradict
+    it.
     """
     start = Start(config)
     if resume or resume_from is not None:
         directory = config.checkpoint_dir
         state, contents = load_state(resume_from, Path(directory), out)
         config = merged(contents, config, typed, dist.world_size)
-        if resume_from is None:  # the run's folder may have been moved
+        if resume_from is None:  # the folder may have been renamed since
             config = replace(config, checkpoint_dir=directory)
         start = Start(config, state, contents, resumes=True)
-    restarts = max(dist.gather(dist.restarts))  # a machine that has joined later has counted fewer
+    restarts = max(dist.gather(dist.restarts))  # a machine that joined later has a lower count
     if restarts and (own := left_by_this_job(dist, restarts, Path(config.checkpoint_dir), out)):
         contents = sharded_checkpoint.load(own)
-        stored = TrainConfig.from_dict(contents["config"])  # which came from the same command line
+        stored = TrainConfig.from_dict(contents["config"])  # they came from the same command line
         return Start(replace(stored, checkpoint_dir=config.checkpoint_dir), own, contents, resumes=True)
     return from_checkpoint(config, typed) if start.path is None and config.init_from is not None else start
 
 
 def left_by_this_job(dist: Dist, restarts: int, directory: Path, out: Console) -> Path | None:
-    """Returns the state that this job saved before torchrun restarted it, where rank 0 finds one; tells which."""
+    """Returns the state that this job saved before torchrun restarted it, or None; prints which. Rank 0 searches."""
     own = None
     if dist.is_main and checkpoint.states(directory):
         state, contents = load_state(None, directory, out)
-        own = state if contents.get("job") == dist.job else None  # else an earlier run's, which is not to go on
+        own = state if contents.get("job") == dist.job else None  # not the state of an earlier run
     (own,) = dist.from_main((own,))
-    found = f"goes on from {own}" if own else "had saved no state yet"
-    out.print(f"torchrun has restarted this job, restart {restarts}: it {found}", style="yellow")
+    found = f"resumes from {own}" if own else "had saved no state yet"
+    out.print(f"torchrun restarted this job, restart {restarts}: it {found}", style="yellow")
     return own
 
 
 def take_over(trainer: Trainer, start: Start, out: Console) -> None:
-    """Gives the trainer what the file holds, the whole state or the weights alone, and says so."""
+    """Loads the file into the trainer, the whole state or only the weights, and reports it."""
     assert start.path is not None
     if start.resumes:
         trainer.restore(start.contents, start.path)
-        out.print(f"resuming from {start.path}, step {trainer.step}, with the settings stored there")
+        out.print(f"resuming from {start.path}, step {trainer.step}, with its stored settings")
         if change := batch_change(start.contents, trainer):
             out.print(change)
         return
     trainer.begin_with(start.contents, start.path)
     out.print(
-        f"beginning with the weights of {start.path}, step {start.contents['step']}, in {trainer.directory}; "
+        f"starting from the weights of {start.path}, step {start.contents['step']}, in {trainer.directory}; "
         f"its validation loss on this text is {trainer.evaluate().loss:.4f}"
     )
 
 
 def from_checkpoint(config: TrainConfig, typed: Set[str]) -> Start:
-    """Returns the start of a new run with the weights, shape, row length and encoding of the config's init_from.
+    """Returns the start of a new run with the weights, model shape, row length and encoding of the config's init_from.
 
-    Of the shape only dropout may be another, and the longest context unless its positions are learned. Raises
-    ConfigError that lists every other typed setting that contradicts the checkpoint.
+    Only dropout may differ, and max_seq_len unless positions are learned. Raises ConfigError with every other setting
+    in `typed` that contradicts the checkpoint.
     """
     path = checkpoint.named(Path(config.init_from or ""))
     contents = sharded_checkpoint.load(path)
