@@ -79,6 +79,20 @@ def test_int8_measures_the_rounded_weights(command: Command, tiny_checkpoint: Pa
     assert rounded["loss"] == pytest.approx(plain["loss"], rel=0.01)
 
 
+def test_plain_kernels_measure_the_same(command: Command, tiny_checkpoint: Path) -> None:
+    """--kernels plain leaves the model as its source shows it, for every command that opens a checkpoint."""
+    fast, plain = measured(command, *FEW), measured(command, *FEW, "--kernels", "plain")
+    assert plain["loss"] == pytest.approx(fast["loss"], rel=1e-5)
+    assert "--kernels" in slip(command, *FEW, "--kernels", "fast")
+    texts = [
+        command("generate", "--prompt", "The", "--seed", "1", "--max-new-tokens", "5", "--kernels", kernels).out
+        for kernels in ("auto", "plain")
+    ]
+    assert texts[0] == texts[1]
+    for line in (("benchmark", "--lengths", "4", "--repeats", "1"), ("compare", *FEW)):
+        assert command(*line, "--kernels", "plain").status == 0
+
+
 def test_the_table_shows_the_same_numbers(command: Command, tiny_checkpoint: Path) -> None:
     found, outcome = measured(command, *FEW), command("evaluate", *FEW)
     for name in ("loss", "bits_per_byte"):

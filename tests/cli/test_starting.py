@@ -143,7 +143,7 @@ SLIPS = {
     "another encoding": (("--encoding", "byte"), "(--encoding byte: it has bpe270)"),
     "longer rows": (("--seq-length", "33"), "(--seq-length 33: its learned positions end at 32)"),
     "a longer context": (("--max-seq-len", "64"), "(--max-seq-len 64: it has 32)"),
-    "a run to go on with": (("--resume",), "--init-from begins a new run, --resume goes on with one: give one of them"),
+    "a run to go on with": (("--resume",), "--init-from starts a new run and --resume continues one: give one of them"),
     "a state to go on from": (("--resume", "state.pt"), "give one of them"),
     "another shape, only planned": (("--d-model", "64", "--dry-run"), "(--d-model 64: it has 32)"),
     "no batch": (("--batch-size", "0"), "batch_size=0 must be above 0"),

@@ -94,7 +94,7 @@ SLIPS = {
     "a choice misspelt": (("norm=rmsnom",), "norm='rmsnom' is not one of layernorm, rmsnorm; did you mean 'rmsnorm'?"),
     "not finite": (("learning_rate=inf",), "learning_rate=inf is not a finite number"),
     "twice": (("seed=1", "seed=2"), "--set seed is given twice: name all its values in one, seed=A,B"),
-    "the vocabulary": (("vocab_size=300",), "the vocabulary follows from the encoding"),
+    "the vocabulary": (("vocab_size=300",), "vocab_size is determined by the encoding"),
     "the folder": (("checkpoint_dir=a,b",), "every run of a sweep has a folder of its own"),
     "several wrong names": (("nothing=1", "nobody=2"), "'nothing'; --set nobody=2"),
     "problems of several runs": (("dropout=0,2", "num_heads=2,3"), "dropout=2.0 must be from 0 to below 1; d_model=32"),
@@ -124,7 +124,7 @@ def test_a_path_to_resume_from_and_torchrun_are_refused(
 ) -> None:
     outcome = command(*SHORT, "--set", "seed=1,2", "--resume", "state.pt")
     assert outcome.status == 2
-    assert "--set trains several runs: --resume goes on with all of them, and takes no path" in outcome.err
+    assert "--set trains several runs: --resume continues all of them and takes no path" in outcome.err
     from transformer.cli.sweep.grid import variants
 
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -21,6 +21,7 @@ from transformer.cli.console import console
 from transformer.cli.models import open_model
 from transformer.cli.options import parse, program
 from transformer.config import PRESETS, near_miss
+from transformer.kernels import Kernels, accelerate
 from transformer.kernels.int8 import quantise
 from transformer.training.checkpoint import epochs, folders
 from transformer.training.device import pick_device
@@ -48,6 +49,8 @@ class BenchmarkOptions:
     """Folder for results.json, speed.png and speed.svg."""
     int8: bool = False
     """Round the weight matrices to 8 bits first."""
+    kernels: Kernels = "auto"
+    """auto: faster versions of single operations where they help; plain: the model as its source shows it."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
 
@@ -64,7 +67,8 @@ def main(arguments: Sequence[str]) -> None:
         rows = [measure(model, length, options) for length in lengths]
     results = {
         "command": shlex.join([program(), "benchmark", *arguments]), "model": about, "config": model.config.to_dict(),
-        "device": where, "threads": threads, "torch": torch.__version__, "prompt_tokens": options.prompt_tokens,
+        "device": where, "kernels": options.kernels, "threads": threads,
+        "torch": torch.__version__, "prompt_tokens": options.prompt_tokens,
         "repeats": options.repeats, "max_seconds": options.max_seconds, "results": rows,
     }  # fmt: skip
     options.out.mkdir(parents=True, exist_ok=True)
@@ -148,7 +152,7 @@ def open_or_make_model(options: BenchmarkOptions) -> tuple[DecoderOnlyTransforme
     if options.checkpoint and is_fresh:
         raise ValueError("--preset and --max-seq-len make a fresh model: leave them out to measure a --checkpoint")
     if not is_fresh and (options.checkpoint or epochs(Path()) or folders(Path())):
-        loaded = open_model(options.checkpoint, options.device, options.int8)
+        loaded = open_model(options.checkpoint, options.device, options.int8, options.kernels)
         return loaded.model, loaded.description
     name = options.preset or "default"
     if name not in PRESETS:
@@ -159,6 +163,7 @@ def open_or_make_model(options: BenchmarkOptions) -> tuple[DecoderOnlyTransforme
     torch.manual_seed(1)
     model = DecoderOnlyTransformer(config).to(pick_device(options.device)).eval()
     millions = sum(model.parameter_counts().values()) / 1e6
+    accelerate(model, options.kernels)
     if options.int8:
         quantise(model)
     kind = " in int8" if options.int8 else ""

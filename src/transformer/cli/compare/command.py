@@ -20,6 +20,7 @@ from transformer.cli.json_output import print_json
 from transformer.cli.options import parse
 from transformer.data.contracts import silent
 from transformer.evaluation.ranking import Ranking
+from transformer.kernels import Kernels
 from transformer.reporting.ranking_plot import save_ranking
 from transformer.training import checkpoint
 from transformer.training.checkpoint import CheckpointError
@@ -40,6 +41,8 @@ class CompareOptions:
     measure: MeasureOptions = field(default_factory=MeasureOptions)
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+    kernels: Kernels = "auto"
+    """auto: faster versions of single operations where they help; plain: the model as its source shows it."""
     out: Path | None = None
     """The picture: .png, .svg or .pdf; None: compare.png and compare.svg in runs/compare."""
     json: bool = False
@@ -52,8 +55,8 @@ def main(arguments: Sequence[str]) -> None:
     paths = [path for name in named for path in found_at(name)] if named else found_here()
     out = console()
     with progress_on(out, quiet=options.json) as show:
-        tell = silent if options.json else teller(out, lambda news: None)
-        work = Scoring(options.measure, options.device, show, tell)
+        notify = silent if options.json else teller(out, lambda news: None)
+        work = Scoring(options.measure, options.device, options.kernels, show, notify)
         rankings = work.rankings({path.resolve(): path for path in paths}.values())
     if not rankings:
         raise CheckpointError(f"no checkpoint could be measured: {work.left_out[0]}")

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from transformer.cli.console import one_line
 from transformer.cli.evaluate.options import MeasureOptions, Texts, score
+from transformer.cli.models import open_model
 from transformer.config import TrainConfig
 from transformer.data.contracts import Notify
 from transformer.data.eval_documents import Documents
 from transformer.evaluation.ranking import Measured, Ranking, rank
 from transformer.evaluation.statistics import common_documents
 from transformer.fineweb_dataset import encoding_id
+from transformer.kernels import Kernels
 from transformer.text import Tokenizer, tokenizer_from_state
 from transformer.training import checkpoint
 from transformer.training.checkpoint import CheckpointError
@@ -43,9 +45,10 @@ class Candidate:
 class Scoring:
     """Measures checkpoints; those that cannot be are left out, with a line that says why."""
 
-    def __init__(self, options: MeasureOptions, device: str, show: Show, tell: Notify) -> None:
-        """Raises ValueError where there is no such device."""
-        self.options, self.device, self.show, self.tell = options, pick_device(device), show, tell
+    def __init__(self, options: MeasureOptions, device: str, kernels: Kernels, show: Show, notify: Notify) -> None:
+        """Raises ValueError if there is no such device."""
+        self.options, self.device, self.kernels = options, pick_device(device).type, kernels
+        self.show, self.notify = show, notify
         self.left_out: list[str] = []
         self.done = self.total = 0
 
@@ -74,7 +77,7 @@ class Scoring:
         options = self.options
         if options.text_file is None and options.max_tokens is None:
             options = replace(options, max_tokens=max(one.config.data.validation_tokens for one in group))
-        texts, found = Texts(options, self.tell), {}
+        texts, found = Texts(options, self.notify), {}
         try:
             for one in group:
                 found[encoding_id(one.tokenizer)] = texts.of(newest.config.data, one.tokenizer)
@@ -104,7 +107,7 @@ class Scoring:
         before = self.done
         self.done += documents.num_tokens
         try:
-            loaded = checkpoint.load_model(candidate.path, self.device)
+            loaded = open_model(candidate.path, self.device, kernels=self.kernels)
             scores = score(
                 loaded, documents, self.options, lambda done: self.show(str(candidate.path), before + done, self.total)
             )

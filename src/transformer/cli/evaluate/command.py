@@ -22,6 +22,7 @@ from transformer.cli.models import open_model
 from transformer.cli.options import parse
 from transformer.data.eval_documents import Documents
 from transformer.evaluation.statistics import DocumentScores
+from transformer.kernels import Kernels
 from transformer.perplexity import Evaluation
 from transformer.training.checkpoint import LoadedModel
 
@@ -35,6 +36,8 @@ class EvaluateOptions:
     measure: MeasureOptions = field(default_factory=MeasureOptions)
     int8: bool = False
     """Measures the model with its weights rounded to bytes, as `generate --int8` uses it."""
+    kernels: Kernels = "auto"
+    """auto: faster versions of single operations where they help; plain: the model as its source shows it."""
     json: bool = False
     """Prints one JSON object, with all digits, and nothing else on standard output."""
     device: str = "auto"
@@ -43,7 +46,7 @@ class EvaluateOptions:
 
 def main(arguments: Sequence[str]) -> None:
     options = parse(EvaluateOptions, arguments, "evaluate", check=lambda options: options.measure.check())
-    loaded = open_model(options.checkpoint, options.device, options.int8)
+    loaded = open_model(options.checkpoint, options.device, options.int8, options.kernels)
     windows = options.measure.windows(loaded)
     out = console(stderr=options.json)
     out.print(loaded.description, style="dim")

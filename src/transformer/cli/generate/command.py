@@ -18,6 +18,7 @@ from transformer.cli.json_output import print_json
 from transformer.cli.models import open_model
 from transformer.cli.options import flag_value, parse
 from transformer.config import SAMPLING_PRESETS
+from transformer.kernels import Kernels
 from transformer.training.checkpoint import LoadedModel
 
 
@@ -37,8 +38,10 @@ class GenerateOptions(WritingOptions):
     """Prints the presets and their settings."""
     int8: bool = False
     """Rounds the weights to bytes: faster, and nearly the same; `evaluate --int8` measures how nearly."""
+    kernels: Kernels = "auto"
+    """auto: faster versions of single operations where they help; plain: the model as its source shows it."""
     compile: bool = False
-    """Translates the step that writes a token for the device: a wait first. For long texts on a GPU."""
+    """Compile the decode step with torch.compile: slow to start, faster for long texts on a GPU."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
 
@@ -65,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
             print(f"{name:<14} {describe(preset)}")
         return
     prompts = given_prompts(options)
-    loaded, seed = open_model(options.checkpoint, options.device, options.int8), options.first_seed()
+    loaded, seed = open_model(options.checkpoint, options.device, options.int8, options.kernels), options.first_seed()
     pen = Pen(loaded, console(stderr=True), options.compile)
     pen.say(loaded.description)
     for sentence in options.sentences(seed, loaded.tokenizer.vocab_size):
