@@ -241,7 +241,8 @@ var GPT = GPT || {};
   function positionTable(model) {
     const { position, max_seq_len: longest, d_model: C } = model.config;
     if (position === "learned") return model.weights["embeddings.position.weight"]; // (longest, C)
-    return position === "sinusoidal" ? sinusoidal(longest, C) : null;
+    if (position !== "sinusoidal") return null;
+    return sinusoidal(longest, C).map((number) => 0.02 * Math.SQRT2 * number); // as large as fresh token rows
   }
 
   /** The fixed table of sinusoidal positions: (positions, C), sines in even columns, cosines in odd ones. */

@@ -254,5 +254,5 @@ def test_the_quick_run_is_the_documented_one() -> None:
 
 
 def test_a_model_is_compiled_or_sharded_not_both() -> None:
-    with pytest.raises(ConfigError, match="compile translates the model as one piece, and shard takes it apart"):
+    with pytest.raises(ConfigError, match="compile and shard cannot be combined: choose one of them"):
         TrainConfig(compile=True, shard=True).check()

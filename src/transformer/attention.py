@@ -1,71 +1,54 @@
-r"""Attention: how a token gathers what it needs from the tokens before it.
+r"""Attention: how a token gathers information from the tokens before it.
 
 **The problem.** In "the cat sat because it was tired", the vector of "it" must come to mean "cat". A fixed window
-cannot do that, since the word sought may be anywhere; a recurrent state must squeeze everything into one vector.
+misses words that are further away; a recurrent state has to squeeze the whole text into one vector.
 
-**The idea.** Each token sends out a *query* (what am I looking for?), shows a *key* (what do I have?) and carries
-a *value* (what do I hand over?). Each is a linear map of its vector. A query is compared with all keys up to its
-own position by dot products, softmax turns the scores into shares that sum to 1, and the token receives the mix
-of values in those shares:
+**The idea.** Three linear maps give each token a *query* (what am I looking for?), a *key* (what do I contain?) and a
+*value* (what do I pass on?). A query is compared with all keys up to its own position by dot products, softmax turns
+these scores into *attention weights* that sum to 1, and the token receives the weighted sum of the values:
 
     attention(Q, K, V) = softmax(Q K^T / sqrt(D) + mask) V
 
-*Why sqrt(D)?* The dot product of two vectors of D independent numbers of variance 1 has variance D. Unscaled,
-wide heads would have large scores, and a softmax of large scores is nearly one-hot, with next to no gradient.
+*Why sqrt(D)?* The dot product of two vectors of D independent numbers of variance 1 has variance D. Without the
+division the scores of wide heads would be large, softmax nearly one-hot, and its gradient nearly 0.
 
-*Why a mask?* The model learns to predict token t+1 at position t, at all positions at once. A query that saw
-token t+1 would have nothing to learn. Scores of later keys become -inf, which softmax turns into exactly 0:
+*Why a mask?* The model learns to predict token t+1 at position t, at all positions at once. So no query may attend to
+later tokens: their scores become -inf, which softmax turns into exactly 0.
 
              key 0   1   2   3
-    query 0      x   .   .   .        x: may look
-    query 1      x   x   .   .        .: -inf, share 0
+    query 0      x   .   .   .        x: may attend
+    query 1      x   x   .   .        .: score -inf, weight 0
     query 2      x   x   x   .
     query 3      x   x   x   x
 
 By hand: two tokens, D = 1, queries [1, 2], keys [0, ln 3], values [10, 20]. Query 0 sees only key 0 and gets 10.
-Query 1 scores [0, 2 ln 3], so its shares are [1, 9] / 10 and it gets 0.1 * 10 + 0.9 * 20 = 19:
+Query 1 has scores [0, 2 ln 3], so weights [1, 9] / 10, and gets 0.1 * 10 + 0.9 * 20 = 19:
 
 >>> column = lambda *numbers: torch.tensor(numbers).view(1, 1, -1, 1)
 >>> out, weights = explicit_attention(column(1.0, 2.0), column(0.0, math.log(3)), column(10.0, 20.0))
 >>> out.flatten().tolist(), weights[0, 0].mul(10).round().tolist()
 ([10.0, 19.0], [[10.0, 0.0], [1.0, 9.0]])
 
-**Heads.** One softmax makes one mix. H heads of width D = C/H run side by side on slices of the projections, one
-perhaps following syntax while another finds the last mention; a final linear map blends them. With fewer key and
-value heads than query heads (*grouped queries*), neighbouring query heads share them, and the cache shrinks.
+**Heads.** One softmax gives one weighted sum. So H heads of width D = C / H run side by side on slices of the
+projections, and a last linear map combines them. With fewer key and value heads than query heads (*grouped queries*),
+neighbouring query heads share a key head, and less has to be cached.
 
-**Prefill and decode: two modes, one path.** *Prefill* reads T prompt tokens at once: T queries, T keys, a product
-of matrices that keeps the processor busy. *Decode* writes one token: one query against S cached keys, so memory
-speed decides. Both are "T new queries against S keys so far": query i stands at position S - T + i and sees the
-keys up to there. The mask is aligned to the *bottom right*; SDPA's is_causal aligns top left and is therefore
-right only when T == S. kv_cache.py holds the keys and values between calls.
+**Prefill and decode: two modes, one path.** *Prefill* processes T prompt tokens at once. *Decode* generates one token:
+one query against S cached keys. Both are T new queries against S keys: query i has position S - T + i and attends to
+all keys up to there. So the mask is aligned to the bottom right. kv_cache.py keeps the keys and values between calls.
 
-             key 0   1   2   3   4          S = 5 so far, T = 2 new
-    query 0      x   x   x   x   .          stands at position 3
-    query 1      x   x   x   x   x          stands at position 4
+             key 0   1   2   3   4          S = 5 keys, T = 2 new queries
+    query 0      x   x   x   x   .          position 3
+    query 1      x   x   x   x   x          position 4
 
-**Documents in one row.** Training rows are packed (dataset.py): an end-of-text stands between documents, and a causal
-query sees beyond it. `document_mask` (DataConfig's mask_documents) ends the view there: a query sees keys of its own
-document only, and an end-of-text begins one. So nothing of a document is predicted from the one before, not even its
-first token; and generation without a prompt starts from end-of-text, as documents then do. As a target it belongs to
-what stands before it: a document's last token predicts it, seeing that document. Positions count on through the row,
-hence only relative ones (rotary, alibi) make a document look as if it stood alone. Off by default: where documents are
-longer than rows, few rows hold two, and on a GPU FlashAttention takes no such mask.
-benchmarks/document_mask.py measures what it costs. arXiv 2402.13991 reports better models with it; Llama 3's authors
-(arXiv 2407.21783) saw little effect but at very long contexts.
+**Cost** for one text: 4 T C^2 multiply-adds for the projections, 2 T S C for scores and weighted sums. The second grows
+with the square of the context. `explicit_attention` is for reading; the model calls `fused_attention`, PyTorch's kernel
+for the same formula, which handles the keys in blocks and never stores the (T, S) weights (FlashAttention).
+**Is it working?** `model.attention_weights(tokens)` returns the weights: each row sums to 1, nothing is above the
+diagonal, and in a trained model some head attends to the previous token.
 
-**Cost** for B = 1: 4 T C^2 multiply-adds for the projections, and 2 T S C for scores and mix. Time grows with the
-square of the context, memory too if the (T, S) weights are kept. `fused_attention` computes the same without ever
-storing them, by walking over keys in blocks (FlashAttention).
-
-**Chosen.** Two functions with one contract: `explicit_attention` to read and to look inside, `fused_attention` to
-run; tests hold them equal in output and gradient. One matrix for queries, keys and values: one large product is
-faster than three. Not chosen: additive attention (slower, no better), local windows (a further setting to learn).
-**Is it working?** `model.attention_weights(tokens)` returns the shares; each row sums to 1, nothing lies above the
-diagonal, and in a trained model some head looks at the previous token.
-
-Papers: attention and heads, arXiv 1706.03762; grouped queries, arXiv 2305.13245; FlashAttention, arXiv 2205.14135.
-Read before: embeddings.py. Next: kv_cache.py, feedforward.py.
+Papers: arXiv 1706.03762; grouped queries, arXiv 2305.13245; FlashAttention, arXiv 2205.14135.
+Read before: embeddings.py. Next: feedforward.py.
 """
 
 from __future__ import annotations

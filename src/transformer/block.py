@@ -1,23 +1,22 @@
-r"""The block: attention and feed-forward on one residual stream.
+r"""The block: attention and feed-forward network on one residual stream.
 
-**The problem.** Depth helps, since each layer can build on what the last one found. But stack twelve plain layers and
-training fails: gradients pass through every layer's weights on the way down and vanish or explode.
+**The problem.** Depth helps, because each layer can build on the result of the last. But a plain stack of many layers
+does not train: the gradient is multiplied by every layer's weights on its way back, and vanishes or explodes.
 
 **The idea.** A layer does not replace a token's vector, it *adds* to it:
 
     x = x + attention(norm(x))           gather from other tokens
-    x = x + feed_forward(norm(x))        work on what was gathered
+    x = x + feed_forward(norm(x))        compute with what was gathered
 
     x ----+-----------------------(+)----+--------------------------(+)---->
           |                        ^     |                           ^
           +-> norm -> attention ---+     +-> norm -> feed-forward ---+
 
-The line across is the *residual stream*. Read it as a workspace of C numbers a token: each part reads a normalised
-copy and writes a correction. Going down, the gradient of a sum is passed on whole, so the first block learns as
-directly as the last.
+The horizontal line is the *residual stream*: C numbers for each token, which every part reads (through a norm) and adds
+a correction to. The gradient of a sum reaches both terms unchanged, so the first block gets it as directly as the last.
 
-**Norms.** Parts read at a steady scale, whatever has been written to the stream. LayerNorm takes away the mean and
-divides by the spread; RMSNorm leaves the mean in and divides by the root of the mean square, one pass less:
+**Norms** give each part inputs of the same scale, however large the stream has become. LayerNorm subtracts the mean and
+divides by the standard deviation; RMSNorm only divides by the root of the mean square:
 
     layernorm(x) = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias
     rmsnorm(x)   =  x / sqrt(mean(x^2) + eps) * weight
@@ -31,15 +30,14 @@ By hand, x = [1, 3]: mean 2, variance 1, so [-1, 1]. Mean square (1 + 9) / 2 = 5
 >>> [round(n, 3) for n in norm(ModelConfig(d_model=2, norm="rmsnorm", norm_eps=1e-12))(x).tolist()]
 [0.447, 1.342]
 
-**Where the norm stands.** Here before each part (*pre-LN*). The first paper put it after the sum, on the stream
-itself; then the gradient passes through every norm on its way down, and training needs a long, careful warm-up to
-survive. With pre-LN nothing interrupts the stream; in exchange it grows with depth, so the model ends with one
-more norm.
+**Where the norm is.** Here it comes before each part (*pre-LN*). The first transformer normalised the stream itself,
+after each sum (*post-LN*); then the gradient passes through every norm, and training needs a long warm-up. With pre-LN
+nothing interrupts the stream. It grows with depth instead, so the model ends with one more norm.
 
-**Dropout**, on each correction before it is added: the stream itself is never zeroed.
-**Cost** per token: 12 C^2 multiply-adds in the matrices at d_ff = 4 C, and 2 S C for attention's scores and mix.
-**Is it working?** At the start each correction is small beside the stream (see the initialisation in model.py);
-remove any one block of a trained model and it gets worse, not useless.
+**Dropout** acts on each correction before it is added, never on the stream.
+**Cost** per token: 12 C^2 multiply-adds in the matrices if d_ff = 4 C, and 2 S C for attention over S tokens.
+**Is it working?** At the start each correction is small compared with the stream (model.py says why). If you remove one
+block of a trained model, it gets worse, not useless.
 
 Papers: residuals, arXiv 1512.03385; LayerNorm, arXiv 1607.06450; RMSNorm, arXiv 1910.07467; pre-LN, arXiv 2002.04745.
 Read before: attention.py, feedforward.py. Next: model.py.

@@ -1,10 +1,17 @@
 """Every setting of the project, its default and its meaning, in one place.
 
-The dataclasses below are frozen: a setting is chosen once, checked once, stored in the checkpoint and never
-changed behind anybody's back. Command-line flags, help texts and checkpoints are derived from them, so a
-default is written here and nowhere else. settings.py has what all of them can do.
+Each group of settings is a frozen dataclass. The text below a field is its help text: command-line flags, `--help` and
+checkpoints are derived from these classes, so a default is written here and nowhere else. A checkpoint carries all of
+its run's settings.
 
-Only the standard library is imported here: any part of the project may import this file.
+>>> ModelConfig(d_model=512, num_heads=8).head_dim
+64
+>>> ModelConfig(d_model=130).check()
+Traceback (most recent call last):
+transformer.config_base.ConfigError: d_model=130 is not divisible by num_heads=4; nearest: 128, 132
+
+config_base.py has what all groups can do: check themselves, become a plain dict, and come back from one. Only the
+standard library is imported. Read next: embeddings.py.
 """
 
 from __future__ import annotations
@@ -16,22 +23,12 @@ from typing import Any, Literal
 from transformer.config_base import Config, ConfigError, between, near_miss, positive, seed_problems
 
 __all__ = [
-    "IGNORE",
-    "PRESETS",
-    "SAMPLING_PRESETS",
-    "Config",
-    "ConfigError",
-    "DataConfig",
-    "ModelConfig",
-    "OptimizerConfig",
-    "SamplingConfig",
-    "TrainConfig",
-    "near_miss",
-    "seed_problems",
-]
+    "IGNORE", "PRESETS", "SAMPLING_PRESETS", "Config", "ConfigError", "DataConfig", "ModelConfig", "OptimizerConfig",
+    "SamplingConfig", "TrainConfig", "near_miss", "seed_problems",
+]  # fmt: skip
 
 IGNORE = -100
-"""A target with this value is not predicted and not counted, PyTorch's convention."""
+"""A target with this value is neither predicted nor counted (PyTorch's convention)."""
 
 
 @dataclass(frozen=True)
@@ -39,35 +36,35 @@ class ModelConfig(Config):
     """The shape of the model. Two models with equal configs have equal parameter names and shapes."""
 
     vocab_size: int = 100_277
-    """Number of token ids the model can read and predict; cl100k_base has 100,277."""
+    """Number of token ids; 100,277 for cl100k_base."""
     d_model: int = 256
-    """Width of the residual stream: the length of the vector that stands for a token between blocks."""
+    """Width of the residual stream: the length of each token's vector."""
     num_heads: int = 4
-    """Attention heads a block; each looks at d_model / num_heads numbers of every token."""
+    """Attention heads in each block; each has d_model / num_heads dimensions."""
     num_layers: int = 6
-    """Blocks, one after the other."""
+    """Number of blocks."""
     d_ff: int = 1024
-    """Width of the feed-forward network's hidden layer."""
+    """Width of the hidden layer of the feed-forward network."""
     max_seq_len: int = 128
-    """Longest context in tokens: what the model can look back on."""
+    """Context length: the most tokens that the model can process at once."""
     dropout: float = 0.1
-    """Share of activations zeroed at random in training, against overfitting; never in generation."""
+    """Probability of zeroing an activation during training, to reduce overfitting."""
     num_kv_heads: int | None = None
-    """Heads that keys and values have (grouped-query attention); None: as many as num_heads."""
+    """Key and value heads (grouped-query attention). None: num_heads."""
     position: Literal["learned", "sinusoidal", "rotary", "alibi"] = "learned"
-    """How the model knows the order of tokens."""
+    """Position encoding."""
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
-    """Normalisation before attention, before the feed-forward network, and before the output."""
+    """Normalisation layer."""
     norm_eps: float = 1e-5
-    """Added to the variance before its square root, so that a constant vector divides by no zero."""
+    """Added to the variance before the square root, to avoid division by zero."""
     activation: Literal["gelu", "gelu_tanh", "relu", "swiglu"] = "gelu"
-    """Non-linearity of the feed-forward network."""
+    """Activation function of the feed-forward network."""
     bias: bool = True
-    """Whether linear layers and layer norms add a learned constant."""
+    """Add a learned bias in linear layers and layer norms."""
     tie_embeddings: bool = True
-    """Whether the output projection is the token embedding's own matrix."""
+    """Use the token embedding matrix as the output projection."""
     rope_theta: float = 10_000.0
-    """Base of the rotary wavelengths: the slowest pair turns once in about 2 pi theta tokens."""
+    """Base of the rotary frequencies: the slowest pair rotates once in about 2 pi rope_theta tokens."""
 
     @property
     def head_dim(self) -> int:
@@ -82,7 +79,7 @@ class ModelConfig(Config):
     def problems(self) -> list[str]:
         sizes = ("vocab_size", "d_model", "num_heads", "num_layers", "d_ff", "max_seq_len", "num_kv_heads")
         found = positive(self, *sizes)
-        if not found:
+        if not found:  # the rules about shapes divide by these
             found = self._shape_problems()
         return found + positive(self, "norm_eps", "rope_theta") + between(self, 0, 1, "dropout")
 
@@ -93,7 +90,7 @@ class ModelConfig(Config):
             fits = ", ".join(str(n) for n in (near, near + self.num_heads) if n)
             found.append(f"d_model={self.d_model} is not divisible by num_heads={self.num_heads}; nearest: {fits}")
         elif self.position == "rotary" and self.head_dim % 2:
-            found.append(f"position='rotary' turns pairs of numbers, so d_model/num_heads={self.head_dim} must be even")
+            found.append(f"position='rotary' rotates pairs, so d_model/num_heads={self.head_dim} must be even")
         if self.position == "sinusoidal" and self.d_model % 2:
             found.append(f"position='sinusoidal' pairs sines with cosines, so d_model={self.d_model} must be even")
         if self.num_heads % self.kv_heads:
@@ -104,44 +101,44 @@ class ModelConfig(Config):
 
 @dataclass(frozen=True)
 class DataConfig(Config):
-    """Which text the model learns from, and how it is cut."""
+    """The text that the model learns from, and how it is cut into rows."""
 
     dataset: str = "fineweb"
-    """fineweb (streamed from the hub), hf:OWNER/NAME (another one there), shakespeare (bundled), or your own text."""
+    """fineweb (streamed), hf:OWNER/NAME (any dataset on the hub), shakespeare (bundled), or a path to your own text."""
     encoding: str = "cl100k_base"
-    """cl100k_base, p50k_base, byte, or bpeN: a vocabulary of N entries trained on the dataset itself."""
+    """Tokenizer: cl100k_base, p50k_base, byte, or bpeN (N entries, trained on the dataset)."""
     seq_length: int = 128
     """Tokens in a training row."""
     tokens_per_epoch: int = 100_000_000
-    """Tokens that count as one epoch; never more than the whole of a local text once."""
+    """Tokens per epoch; for a local text, at most one pass over it."""
     shuffle_rows: int = 8_192
-    """Rows that are mixed with one another; more mix better and take 4 bytes a token of memory."""
+    """Size of the shuffle buffer in rows, at 4 bytes a token."""
     mask_documents: bool = False
-    """Whether attention stops at end-of-text, so that no document sees the one before it in its row."""
+    """Restrict attention to the document of each token, instead of the whole row."""
     validation_fraction: float = 0.1
-    """Share of the documents kept for validation, chosen by a hash of their text."""
+    """Fraction of the documents held out for validation, chosen by a hash of their text."""
     validation_tokens: int = 200_000
-    """Validation stops after this many tokens, always the same ones."""
+    """Validation tokens; every evaluation uses the same ones."""
     subset: str | None = None
-    """Which part of a hub dataset, its config; None: FineWeb-Edu's sample-10BT, or a dataset's default."""
+    """Subset (config) of a hub dataset. None: FineWeb-Edu's sample-10BT, or the dataset's default."""
     split: str = "train"
-    """Which split of a hub dataset is the text; the validation part is taken from it by validation_fraction."""
+    """Split of a hub dataset to use; validation documents are taken from it too."""
     revision: str = "main"
-    """Which version of a hub dataset; a run keeps the commit that it began with."""
+    """Branch, tag or commit of a hub dataset; a resumed run keeps the commit it began with."""
     text_column: str = "text"
-    """The field or column that holds the text in jsonl and parquet files."""
+    """Field or column with the text, in jsonl and parquet files."""
     cache_dir: str | None = None
-    """Where text from the hub is kept; None: data/fineweb_cache, or data/OWNER_NAME_cache for another dataset."""
+    """Cache directory for hub data. None: data/fineweb_cache, or data/OWNER_NAME_cache for other datasets."""
     cache_shards: int = 5
-    """Shards that stay on disk: the most recently used ones."""
+    """Most shards kept on disk; the least recently used are deleted first."""
     cache_gb: float = 2.5
-    """Most disk space for shards and their token ids, in units of 10**9 bytes; ids go first, as they can be remade."""
+    """Most disk space for shards and their token ids, in units of 10**9 bytes."""
     shard_mb: float = 400.0
-    """About how much of a remote file is one shard, in units of 10**6 bytes."""
+    """Approximate size of a shard, in units of 10**6 bytes."""
     num_workers: int | None = None
-    """Threads that tokenize ahead of a streamed run; None: one for each core."""
+    """Tokenizer threads of a streamed run. None: one for each core."""
     network_patience: float = 300.0
-    """Seconds for which a failing network is tried again before the run stops."""
+    """Seconds to retry a failing network before the run stops."""
 
     @property
     def is_on_hub(self) -> bool:
@@ -165,27 +162,27 @@ class OptimizerConfig(Config):
     """How the weights follow the gradient."""
 
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """adamw for everything, or muon for the matrices inside the blocks and adamw for the rest."""
+    """adamw for all parameters, or muon for the matrices in the blocks and adamw for the rest."""
     learning_rate: float = 6e-4
-    """AdamW's step size after warm-up."""
+    """Peak learning rate of AdamW."""
     muon_learning_rate: float = 0.02
-    """Muon's step size after warm-up, for the matrices that it moves."""
+    """Peak learning rate of Muon."""
     schedule: Literal["cosine", "constant", "wsd"] = "cosine"
-    """After the warm-up: down a cosine, at the peak to the end, or at the peak and down in a line at the end."""
+    """Learning rate after warm-up: cosine decay, constant, or constant with a linear decay at the end (WSD)."""
     decay_fraction: float = 0.2
-    """Share of all steps in which wsd comes down."""
+    """Fraction of all steps in the decay of wsd."""
     min_lr_ratio: float = 0.1
-    """Share of the learning rate that is left at the end of the way down."""
+    """Final learning rate, as a fraction of the peak."""
     warmup_fraction: float = 0.02
-    """Share of all steps in which the learning rate climbs to its full value."""
+    """Fraction of all steps in the linear warm-up."""
     weight_decay: float = 0.1
-    """Pull of matrices towards zero; biases, norms and other vectors are never decayed."""
+    """Weight decay of matrices; biases, norms and other vectors have none."""
     beta1: float = 0.9
-    """Memory of AdamW's mean of gradients."""
+    """Decay rate of AdamW's mean of gradients."""
     beta2: float = 0.95
-    """Memory of AdamW's mean of squared gradients."""
+    """Decay rate of AdamW's mean of squared gradients."""
     grad_clip: float = 1.0
-    """Longest gradient allowed, as a norm over all parameters; 0 turns clipping off."""
+    """Maximum gradient norm; 0 disables clipping."""
 
     def problems(self) -> list[str]:
         found = positive(self, "learning_rate", "muon_learning_rate")
@@ -202,59 +199,59 @@ class OptimizerConfig(Config):
 
 @dataclass(frozen=True)
 class TrainConfig(Config):
-    """A training run: model, data, optimizer, and how long and how often."""
+    """A training run: model, data, optimizer, and everything about the run itself."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     epochs: int = 10
-    """Epochs; after each comes a summary and a checkpoint."""
+    """Number of epochs; a summary and a checkpoint follow each."""
     max_steps: int | None = None
-    """Stops after this many optimizer steps, where that comes before the epochs end."""
+    """Stop after this many optimizer steps, even within an epoch."""
     batch_size: int = 8
-    """Rows in a micro-batch: what goes through the model at once."""
+    """Rows in a micro-batch, which is processed at once."""
     accumulation_steps: int = 16
-    """Micro-batches whose gradients are added up before one optimizer step."""
+    """Micro-batches whose gradients are added up for one optimizer step."""
     eval_every: int = 500
-    """Optimizer steps between validations; one more follows every epoch."""
+    """Optimizer steps between evaluations; another follows every epoch."""
     log_every: int = 10
-    """Optimizer steps between metric lines."""
+    """Optimizer steps between lines of metrics."""
     sample_tokens: int = 60
-    """Tokens that the model writes at each validation, to be looked at; 0: none."""
+    """Length of the sample text written at each evaluation, in tokens; 0 disables samples."""
     sample_prompt: str = ""
-    """What it continues then; empty: it begins a text."""
+    """Prompt of the sample text; empty: begin a new text."""
     patience: int = 0
-    """Looks at validation after the lowest loss, at least 4, that end the run unless it surely falls; 0: never."""
+    """Stop after this many evaluations without a new best validation loss (minimum 4). 0 disables early stopping."""
     save_every_minutes: float = 10.0
-    """Minutes after which the state to resume from is saved, if no validation has saved it before."""
+    """Save the training state if the last save is this many minutes old."""
     save_every_steps: int = 0
-    """Optimizer steps after which the state is saved as well; 0: only after minutes and at validations."""
+    """Also save the training state every this many optimizer steps; 0 disables it."""
     keep_last: int = 0
-    """Epoch checkpoints that stay, the best one besides; older ones are removed. 0: all stay."""
+    """Number of epoch checkpoints to keep, in addition to the best one; 0 keeps all."""
     init_from: str | None = None
-    """A checkpoint whose weights, shape and encoding a new run begins with; None: fresh weights."""
+    """Start a new run from this checkpoint's weights, model shape and encoding. None: random weights."""
     seed: int = 1
-    """Fixes the initial weights, dropout and the order of the data."""
+    """Random seed of initial weights, dropout and data order."""
     checkpoint_dir: str = "checkpoints"
-    """Where checkpoints, metrics and the loss curve go."""
+    """Directory for checkpoints, metrics and plots."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """auto takes CUDA, then MPS, then the CPU."""
+    """auto: CUDA if available, else MPS, else CPU."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Numbers that matrix products read; auto: bfloat16 on CUDA, float16 where it lacks that, float32 elsewhere."""
+    """Precision of matrix products. auto: bfloat16 on CUDA (float16 on older GPUs), float32 elsewhere."""
     kernels: Literal["auto", "plain"] = "auto"
-    """auto: faster versions of loss, dropout and linear layers where they pay. plain: the code of the core files."""
+    """auto: use faster versions of loss, dropout, attention and linear layers. plain: run the core files as printed."""
     activation_checkpointing: bool = False
-    """Keeps only the input of each block and computes the rest again in backward: less memory, a third more work."""
+    """Recompute activations in backward instead of storing them: less memory, a third more computation."""
     compile: bool = False
-    """Translates the model for the device before the first step (torch.compile): a minute's wait, then faster steps."""
+    """Compile the model with torch.compile: about a minute before the first step, then faster steps."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
-    """What keeps the curves, besides metrics.jsonl; the flag without a name: nothing."""
+    """Where to log metrics in addition to metrics.jsonl; the flag without a value: nowhere else."""
     shard: bool = False
-    """Spreads the model over the processes that torchrun starts, each keeping its part; else each keeps all of it."""
+    """Shard the model across processes (FSDP) instead of replicating it (DDP)."""
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens that one optimizer step learns from."""
+        """Tokens of one optimizer step, of one process."""
         return self.batch_size * self.accumulation_steps * self.data.seq_length
 
     def problems(self) -> list[str]:
@@ -265,7 +262,7 @@ class TrainConfig(Config):
                 found.append(f"{name}={getattr(self, name)} must not be below 0")
         found += positive(self, "save_every_minutes") + seed_problems(self.seed)
         if self.shard and self.compile:
-            found.append("compile translates the model as one piece, and shard takes it apart: choose one of them")
+            found.append("compile and shard cannot be combined: choose one of them")
         if self.data.seq_length > self.model.max_seq_len:
             found.append(
                 f"seq_length={self.data.seq_length} is longer than max_seq_len={self.model.max_seq_len}: "
@@ -279,24 +276,24 @@ class SamplingConfig(Config):
     """How the next token is chosen from the model's probabilities."""
 
     strategy: Literal["greedy", "multinomial", "top_k", "top_p", "top_k_top_p"] = "greedy"
-    """greedy takes the likeliest token; the others draw at random from all, or from the likeliest, tokens."""
+    """greedy: the most likely token. The others sample from all tokens (multinomial) or from the most likely ones."""
     temperature: float = 1.0
-    """Divides the logits: below 1 favours likely tokens, above 1 evens out; 0 is greedy."""
+    """Divides the logits: below 1 sharpens the distribution, above 1 flattens it; 0 is greedy."""
     top_k: int = 50
-    """With top_k and top_k_top_p: how many of the likeliest tokens stay."""
+    """For top_k and top_k_top_p: the number of most likely tokens to keep."""
     top_p: float = 0.9
-    """With top_p and top_k_top_p: the likeliest tokens stay until their probabilities add up to this."""
+    """For top_p and top_k_top_p: keep the most likely tokens until their probabilities add up to this."""
     min_p: float = 0.0
-    """Tokens below this share of the likeliest one's probability go, with every strategy but greedy; 0: none."""
+    """Remove tokens with less than this fraction of the highest probability; 0 disables it."""
     repetition_penalty: float = 1.0
-    """Above 1, what the text already has becomes less likely, with every strategy, greedy too; 1: off."""
+    """Above 1, tokens that the text already contains become less likely, with greedy too; 1 disables it."""
 
     def problems(self) -> list[str]:
         found = positive(self, "top_k") + between(self, 1e-6, 1e6, "repetition_penalty")
         if self.temperature < 0:
             found.append(f"temperature={self.temperature} must not be below 0 (0 is greedy)")
         elif self.temperature:
-            found += between(self, 1e-6, 1e6, "temperature")  # beyond these, float32 overflows
+            found += between(self, 1e-6, 1e6, "temperature")  # float32 overflows outside this range
         if not 0 < self.top_p <= 1:
             found.append(f"top_p={self.top_p} must be above 0 and at most 1")
         if not 0 <= self.min_p <= 1:
@@ -305,11 +302,11 @@ class SamplingConfig(Config):
 
 
 SAMPLING_PRESETS: dict[str, SamplingConfig] = {
-    "greedy": SamplingConfig("greedy"),
-    "precise": SamplingConfig("top_k_top_p", temperature=0.5, top_k=20, top_p=0.8),
-    "balanced": SamplingConfig("top_k_top_p", temperature=0.8, top_k=50, top_p=0.9),
-    "creative": SamplingConfig("top_p", temperature=1.0, top_p=0.95),
-    "very-creative": SamplingConfig("top_p", temperature=1.2, top_p=0.98),
+    "greedy": SamplingConfig(strategy="greedy"),
+    "precise": SamplingConfig(strategy="top_k_top_p", temperature=0.5, top_k=20, top_p=0.8),
+    "balanced": SamplingConfig(strategy="top_k_top_p", temperature=0.8, top_k=50, top_p=0.9),
+    "creative": SamplingConfig(strategy="top_p", temperature=1.0, top_p=0.95),
+    "very-creative": SamplingConfig(strategy="top_p", temperature=1.2, top_p=0.98),
 }
 
 
@@ -319,8 +316,13 @@ def _preset(model: ModelConfig, directory: str, **settings: Any) -> TrainConfig:
 
 _QUICK = ModelConfig(d_model=128, num_layers=4, d_ff=512)
 _TINY = ModelConfig(vocab_size=257, d_model=32, num_heads=2, num_layers=2, d_ff=64, max_seq_len=32)
-_DEMO = ModelConfig(4096, 128, 4, 2, 512, dropout=0.0, position="alibi", activation="relu", bias=False)
-_GPT2 = ModelConfig(50_281, 768, 12, 12, 3072, max_seq_len=1024, activation="gelu_tanh")
+_DEMO = ModelConfig(
+    vocab_size=4096, d_model=128, num_heads=4, num_layers=2, d_ff=512, dropout=0.0, position="alibi",
+    activation="relu", bias=False,
+)  # fmt: skip
+_GPT2 = ModelConfig(
+    vocab_size=50_281, d_model=768, num_heads=12, num_layers=12, d_ff=3072, max_seq_len=1024, activation="gelu_tanh"
+)
 _MODERN = ModelConfig(
     d_model=512, num_heads=8, num_layers=8, d_ff=1408, max_seq_len=512, dropout=0.0, num_kv_heads=2,
     position="rotary", norm="rmsnorm", activation="swiglu", bias=False,
@@ -331,10 +333,10 @@ PRESETS: dict[str, TrainConfig] = {
     "quick": _preset(_QUICK, "_quick", data=DataConfig(tokens_per_epoch=10_000_000)),
     "tiny": _preset(
         _TINY, "_tiny", accumulation_steps=1, epochs=1, max_steps=100, eval_every=50,
-        data=DataConfig("shakespeare", "byte", 32, validation_tokens=4_096),
+        data=DataConfig(dataset="shakespeare", encoding="byte", seq_length=32, validation_tokens=4_096),
     ),
     "demo": _preset(
-        _DEMO, "_demo", data=DataConfig("shakespeare", "bpe4096"),
+        _DEMO, "_demo", data=DataConfig(dataset="shakespeare", encoding="bpe4096"),
         optimizer=OptimizerConfig("muon", learning_rate=0.01, muon_learning_rate=0.02, warmup_fraction=0.05),
         batch_size=16, accumulation_steps=1, max_steps=600, eval_every=200,
     ),

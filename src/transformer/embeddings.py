@@ -1,58 +1,54 @@
-r"""Embeddings: from token ids to vectors that also say where each token stands.
+r"""Embeddings: from token ids to vectors that carry meaning and position.
 
-**The problem.** A token id is a name, not a quantity: id 300 is not "three times" id 100. And attention, which
-does the mixing later on, compares vectors pairwise and would treat "dog bites man" and "man bites dog" as the
-same set of words. So the model needs, for each token, a vector that can carry meaning, and something that tells
-position 0 from position 5.
+**The problem.** A token id is a name, not a quantity: id 300 is not "three times" id 100. And attention, the next step,
+treats its input as a set: it cannot tell "dog bites man" from "man bites dog". So each token needs a vector that can
+carry meaning, and some sign of its position.
 
-**Tokens.** A table with one learned row of C numbers for each of V ids. Looking a token up is taking a row:
+**Tokens.** A table has one learned row of C numbers for each of V ids, and a token's vector is its row:
 
     tokens (B, T)  --rows of a (V, C) table-->  x (B, T, C)
 
-It equals multiplying a one-hot vector by the table, at none of the cost. The same table, read the other way,
-can score which token comes next (*tied* embeddings, see model.py): a vector close to a token's row scores high.
+That equals multiplying one-hot vectors by the table, at none of the cost.
 
 **Positions**, four ways; `position` in the config chooses one.
 
-*learned* (GPT-2): a second table with a row for each position, added to x. Nothing is assumed and nothing is
-known about positions beyond the last row. This project's default: simplest to read, and the context is fixed.
+*learned* (GPT-2, the default): a second table with a row for each position, added to x. Simple, but there are no rows
+beyond max_seq_len.
 
-*sinusoidal* (Vaswani et al.): the same sum, but with a fixed table of waves. Pair i of position p holds
+*sinusoidal* (Vaswani et al.): a fixed table is added. Pair i of position p holds
 
     sin(p / 10000^(2i/C)),  cos(p / 10000^(2i/C))
 
-like the hands of many clocks, from one turn in 6 tokens to one in 60,000. A shift by k tokens turns every hand
-by a fixed angle, whatever p is, so "k tokens back" is the same linear map everywhere. By hand, C = 4:
+like the hands of many clocks, the fastest with a period of 6 tokens, the slowest with one of 60,000. A shift by k
+tokens rotates each hand by a fixed angle, so "k tokens back" is the same linear map at every position. By hand, C = 4:
 
 >>> [[round(n, 2) for n in row] for row in sinusoidal_table(3, 4).tolist()]
 [[0.0, 1.0, 0.0, 1.0], [0.84, 0.54, 0.01, 1.0], [0.91, -0.42, 0.02, 1.0]]
 
-*rotary* (RoPE): nothing is added to x. Inside attention each query and key is cut into pairs of numbers, and the
-pair i of the token at position p is turned by the angle p / theta^(2i/D). A dot product only sees the angle
-between two vectors, so the score of a query at p and a key at q depends on p - q alone:
+*rotary* (RoPE): nothing is added here. Attention will compare a query vector q with a key vector k by their dot
+product. Before that, each is cut into pairs of numbers, and pair i of the token at position p is rotated by the angle p
+/ theta^(2i/D). Call that R_p. Rotations keep lengths, and rotating both vectors by the same angle changes nothing, so
+for a query at position m and a key at position n only the difference remains:
 
-    (R_p q) . (R_q k) = q . (R_(q-p) k)
+    (R_m q) . (R_n k)  =  q . (R_(n-m) k)
 
 >>> angles = rotary_table(8, 4, 10_000.0)
 >>> q, k = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([0.5, -1.0, 2.0, 0.0])
->>> score = lambda i, j: round(float(rotate(q, angles[:, i]) @ rotate(k, angles[:, j])), 3)
+>>> score = lambda m, n: round(float(rotate(q, angles[:, m]) @ rotate(k, angles[:, n])), 3)
 >>> score(5, 3) == score(3, 1) == score(7, 5), score(5, 3) == score(5, 4)
 (True, False)
 
-*alibi*: no position vectors at all; each head lowers a score by its own slope times the distance (attention.py
-adds it). Slopes fall geometrically, so that some heads see a few tokens and others far back:
+*alibi*: no vectors at all. Each attention head lowers a score by its own slope times the distance, so that heads with
+large slopes attend to a few tokens and heads with small slopes to many:
 
 >>> alibi_slopes(4).tolist()
 [0.25, 0.0625, 0.015625, 0.00390625]
 
-**Cost.** The token table has V*C numbers: 25.7M of the default model's 30.4M. Looking up moves B*T*C numbers.
-**Chosen.** No scaling of the token vectors by sqrt(C): with an initial spread of 0.02 for both tables and a norm
-at the entrance of every block, it changes nothing. Whatever the kind, the model refuses to read beyond
-max_seq_len: waves and rotations exist there, but a model never trained there has no use for them.
-**Is it working?** Shuffle the words of a prompt: with any kind of position the next-token probabilities change.
+**Cost.** The token table has V * C numbers, 25.7M of the default model's 30.4M; the lookup itself is cheap.
+**Is it working?** Shuffle the words of a prompt: with any kind of position the predictions change.
 
-Papers: learned positions, GPT-2 (Radford et al. 2019); sinusoidal, arXiv 1706.03762; rotary, arXiv 2104.09864;
-ALiBi, arXiv 2108.12409; tied embeddings, arXiv 1608.05859. Read next: attention.py.
+Papers: learned, GPT-2 (Radford et al. 2019); sinusoidal, arXiv 1706.03762; rotary, arXiv 2104.09864; ALiBi, arXiv
+2108.12409. Read before: config.py. Next: attention.py.
 """
 
 from __future__ import annotations
@@ -77,8 +73,11 @@ class Embeddings(nn.Module):
         super().__init__()
         self.token = nn.Embedding(config.vocab_size, config.d_model)
         self.position = nn.Embedding(config.max_seq_len, config.d_model) if config.position == "learned" else None
-        sinusoidal = config.position == "sinusoidal"
-        table = sinusoidal_table(config.max_seq_len, config.d_model) if sinusoidal else None  # (max_seq_len, C)
+        table = None
+        if config.position == "sinusoidal":
+            # Sines and cosines have a root mean square of 1 / sqrt(2). Scaled to the standard deviation of fresh token
+            # rows (see model.py), they cannot drown the tokens.
+            table = 0.02 * math.sqrt(2) * sinusoidal_table(config.max_seq_len, config.d_model)  # (max_seq_len, C)
         self.register_buffer("sinusoids", table, persistent=False)  # follows from the config, so no checkpoint has it
         self.dropout = nn.Dropout(config.dropout)
 

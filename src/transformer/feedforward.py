@@ -1,40 +1,39 @@
-r"""The feed-forward network: what a token makes of what it has gathered.
+r"""The feed-forward network: computing with what attention has gathered.
 
-**The problem.** Attention moves information between tokens, but what it hands over is a weighted sum of values, and a
-stack of sums stays a sum. Something must *compute* with the mix: tell "bank" beside "river" from "bank" beside "loan".
+**The problem.** Attention moves information between tokens, but each head only adds up values, which are linear in the
+vectors it reads. Something must *compute* with that sum: tell "bank" next to "river" from "bank" next to "loan".
 
-**The idea.** The same small network for every token, on its own: widen to d_ff numbers, bend, return to C numbers.
+**The idea.** The same small network is applied to every token: widen to d_ff numbers, apply an activation function f,
+project back to C numbers.
 
     FFN(x) = W2 f(W1 x + b1) + b2            W1 (d_ff, C), W2 (C, d_ff)
 
-Each hidden unit is a detector and a reply: row j of W1 is a pattern it looks for, f lets through how strongly the
-pattern is there, and column j of W2 is what it then adds to the token. Much of what a model knows sits here; at the
-usual d_ff = 4 C this is two thirds of a block's weights (8 C^2 against attention's 4 C^2).
+Each hidden unit is a detector with an answer: row j of W1 is a pattern, f passes on how strongly x matches it, and
+column j of W2 is added to the token in that proportion. With the usual d_ff = 4 C these matrices are two thirds of a
+block's weights (8 C^2 against attention's 4 C^2), and much of what a model has memorised is in them.
 
-**The bend f**, without which W2 W1 would collapse into one matrix:
+**The activation function**, without which W2 W1 would be a single matrix:
 
     relu(x)      = max(0, x)
-    gelu(x)      = x * Phi(x)                 Phi: the share of a standard normal below x
-    gelu_tanh(x) = 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))     GPT-2's approximation of it
-    swiglu       = silu(W1 x) * (W3 x)        silu(x) = x / (1 + e^-x); a gate times a second projection
+    gelu(x)      = x * Phi(x)                 Phi: the standard normal distribution function
+    gelu_tanh(x) = 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))     GPT-2's approximation of gelu
+    swiglu(x)    = silu(W1 x) * (W3 x)        silu(x) = x / (1 + e^-x): a gate times a second projection
 
-gelu is a relu with a soft corner: x is kept to the degree that it stands out among normal values, and small negative
-inputs still carry a gradient. By hand, Phi(1) = 0.841, so gelu(1) = 0.841 and gelu(-1) = -0.159:
+gelu is a smooth relu, which leaves a gradient for small negative inputs. By hand, Phi(1) = 0.841, so gelu(1) = 0.841
+and gelu(-1) = -1 * 0.159:
 
 >>> import torch
 >>> [round(float(F.gelu(torch.tensor(x))), 3) for x in (-1.0, 0.0, 1.0, 3.0)]
 [-0.159, 0.0, 0.841, 2.996]
 
-swiglu lets one projection decide how much of another passes. It has three matrices, so equal size needs
-d_ff = 8/3 C; set d_ff yourself, nothing is scaled in silence.
+swiglu has three matrices instead of two; d_ff = 8/3 C gives it the same number of weights as the others.
 
-**Cost.** 2 T C d_ff multiply-adds, three halves of that with swiglu; no dependence on the context's length.
-**Chosen.** gelu by default, as in GPT-2 but exact. Not chosen: mixtures of experts, which need a lesson of their own.
-**Is it working?** Count hidden units that are never positive over a batch of text: a few are usual, most is a sign
-that the learning rate was too high. A model without this part still learns, but far worse.
+**Cost.** 2 T C d_ff multiply-adds (3 with swiglu), whatever the length of the context.
+**Is it working?** Count the hidden units that are positive for no token of a batch. A few are usual; if most are, the
+learning rate was too high.
 
-Papers: arXiv 1706.03762, section 3.3; GELU, arXiv 1606.08415; SwiGLU, arXiv 2002.05202; as key-value memories, arXiv
-2012.14913. Read before: attention.py. Next: block.py.
+Papers: arXiv 1706.03762, section 3.3; GELU, arXiv 1606.08415; SwiGLU, arXiv 2002.05202; feed-forward layers as
+key-value memories, arXiv 2012.14913. Read before: attention.py. Next: block.py.
 """
 
 from __future__ import annotations

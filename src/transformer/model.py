@@ -1,52 +1,43 @@
 r"""The model: a decoder-only transformer, put together.
 
-**The problem.** Given the tokens so far, give every token of the vocabulary a probability of being the next. That one
-skill, applied again and again to its own output, writes text.
+**The problem.** Given the tokens so far, give every token of the vocabulary a probability of being the next one.
+Applied again and again to its own output, this one skill generates text.
 
-**The whole of it**, with the shapes (B texts, T tokens, C = d_model, V = vocab_size):
+**The whole model**, with the shapes (B texts, T tokens, C = d_model, V = vocab_size):
 
     tokens (B, T)
-      |   embeddings: token vectors, and positions               (B, T, C)   embeddings.py
-      |   N blocks: gather (attention), work (feed-forward)       (B, T, C)   block.py
+      |   embeddings: token vectors and positions                (B, T, C)   embeddings.py
+      |   N blocks: attention, feed-forward network              (B, T, C)   block.py
       |   final norm                                             (B, T, C)   = hidden()
-      |   output projection: compare with every token's row       (B, T, V)   = forward(), the logits
+      |   output projection: compare with the row of each token  (B, T, V)   = forward(), the logits
       v
     softmax: probabilities of the next token, at every position at once
 
-Training uses all T predictions of a text in one pass, since the causal mask keeps each from seeing its answer.
-Generation needs only the last: next_logits() projects one row instead of T.
+Training uses all T predictions of a text in one pass, since the causal mask keeps each position from seeing its target.
+Generation needs only the last: next_logits() projects one position instead of T.
 
-**Output projection.** Row v of the (V, C) matrix is a direction; a hidden vector pointing along it scores high for v.
-With *tied* embeddings it is the token table itself: a vector that means "cat" at the bottom is what predicts "cat" at
-the top. At V = 100,277 and C = 256 that saves 25.7M of what would be 56M parameters.
+**Output projection.** Row v of the (V, C) matrix is a direction; a hidden vector along it gets a high logit for token
+v. With *tied* embeddings this matrix is the token table itself. At V = 100,277 and C = 256 that saves 25.7M of what
+would be 56M parameters.
 
-**Counting parameters**, default config: token table V*C = 25.67M, positions 128*256 = 0.03M, a block
-4 C^2 + 2 C d_ff and its biases and norms = 0.79M, six of them 4.74M. In all 30.4M:
+**Counting parameters**, default config: token table V C = 25.67M, positions 128 * 256 = 0.03M, a block 4 C^2 + 2 C d_ff
+and its biases and norms = 0.79M, six of them 4.74M. In all 30.4M:
 
->>> sum(count for _, count in DecoderOnlyTransformer(num_layers=6, device="meta").parameter_counts().items())
+>>> sum(DecoderOnlyTransformer(num_layers=6, device="meta").parameter_counts().values())
 30442752
 
-**Initialisation** (GPT-2's). All matrices start normal with spread 0.02, biases at 0, norms at 1. Each of the 2N
-corrections adds variance to the residual stream, so the two matrices of a block that write to it start smaller by
-sqrt(2N). Logits then start near 0, every token at about 1/V, and the first loss near ln V. A loss that starts much
-higher would be spent on un-learning random confidence.
+**Initialisation** (GPT-2's). Matrices start as normal noise with standard deviation 0.02, biases at 0, norms at 1. Each
+of the 2N corrections adds variance to the residual stream, so the two matrices of a block that write to it start
+smaller by sqrt(2N). The logits then start near 0, every token at about 1/V, and the first loss near ln V.
 
-**Context limit.** The model reads at most max_seq_len tokens, whatever the kind of position, and says so with an error.
-What to do at the limit is up to whoever generates; generation.py slides the window.
+**Cost** of a forward pass: about 2 FLOPs a token for each parameter in a matrix, plus attention's 4 S C a layer.
+Training takes three times that, since backward computes two more products for each.
 
-**Cost** of a forward pass: about 2 floating-point operations a token for each parameter in a matrix, plus attention's
-4 S C a layer; training takes three times that, backward being two more products for each.
-
-With *activation checkpointing* training keeps only what enters each block and computes the block again when backward
-comes to it, dropout's decisions included: a fourth pass's work for the memory of about one block (arXiv 1604.06174).
-
-**Chosen.** forward() always returns logits, one type. The loss is a method of its own, since it must not build all the
-logits (loss.py). The cache is an argument (kv_cache.py).
-**Is it working?** Before training, loss near ln V. Then it must be able to learn one batch by heart, down to nearly 0:
-if it cannot, something above is broken.
+**Is it working?** Before training, the loss is near ln V. Then the model must be able to memorise one batch, down to a
+loss near 0; if it cannot, something above is broken.
 
 Papers: GPT-2, Radford et al. 2019; arXiv 1706.03762; tied embeddings, arXiv 1608.05859. Read before: block.py. Next:
-loss.py, then generation.py or trainer.py.
+loss.py.
 """
 
 from __future__ import annotations

@@ -71,6 +71,17 @@ def test_a_saved_model_gives_the_same_logits_and_the_same_text(tmp_path: Path, p
     assert texts[0].tolist() == texts[1].tolist()
 
 
+@pytest.mark.parametrize("position", ["learned", "sinusoidal"])
+def test_an_older_checkpoint_loads_unless_its_positions_mean_something_else_now(tmp_path: Path, position: str) -> None:
+    model = save_tiny(tmp_path / "m.pt", position=position)
+    torch.save({**torch.load(tmp_path / "m.pt"), "format": 1}, tmp_path / "old.pt")
+    if position == "sinusoidal":
+        with pytest.raises(CheckpointError, match="is too old: its sinusoidal positions were not scaled"):
+            checkpoint.load_model(tmp_path / "old.pt")
+    else:
+        assert torch.equal(checkpoint.load_model(tmp_path / "old.pt").model.head.weight, model.head.weight)
+
+
 def test_the_whole_config_and_the_numbers_come_back(tmp_path: Path) -> None:
     tokenizer = ByteTokenizer()
     _, config = tiny(tokenizer)
@@ -376,12 +387,12 @@ def changed(path: Path, **values: Any) -> None:
     torch.save({name: value for name, value in contents.items() if value is not None}, path)
 
 
-@pytest.mark.parametrize("number", [0, 2, "1", None])
+@pytest.mark.parametrize("number", [0, 3, "1", None])
 def test_another_format_is_refused_with_both_numbers(tmp_path: Path, number: object) -> None:
     path = tmp_path / "m.pt"
     save_tiny(path)
     changed(path, format=number)
-    assert f"has format {number}, this version reads format 1" in refused(path)
+    assert f"has format {number}, this version reads format 2" in refused(path)
 
 
 @pytest.mark.parametrize(

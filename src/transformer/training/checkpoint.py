@@ -28,7 +28,8 @@ from transformer.kernels.int8 import Int8Linear
 from transformer.model import DecoderOnlyTransformer
 from transformer.text import Tokenizer, tokenizer_from_state
 
-FORMAT = 1
+FORMAT = 2
+"""1 had sinusoidal positions that were not scaled; otherwise it is the same."""
 _REQUIRED = {"config": dict, "tokenizer": dict, "model": dict, "step": int, "tokens": int}
 _EPOCH_FILE = re.compile(r"model_epoch_(\d+)_(.+)\.pt")
 
@@ -153,8 +154,10 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         isinstance(contents.get(name), kind) for name, kind in _REQUIRED.items()
     ):
         raise CheckpointError(f"{path} is a file of PyTorch's, but not a checkpoint of this project")
-    if contents.get("format") != FORMAT:
+    if contents.get("format") not in (1, FORMAT):
         raise CheckpointError(f"{path} has format {contents.get('format')}, this version reads format {FORMAT}")
+    if contents["format"] == 1 and contents["config"].get("model", {}).get("position") == "sinusoidal":
+        raise CheckpointError(f"{path} is too old: its sinusoidal positions were not scaled; train the model again")
     return contents
 
 
