@@ -133,11 +133,7 @@ class DecoderOnlyTransformer(nn.Module):
         return self.final_norm(x)
 
     def context(
-        self,
-        tokens: Tensor,
-        cache: KVCache | None = None,
-        mask: Tensor | None = None,
-        positions: Tensor | None = None,
+        self, tokens: Tensor, cache: KVCache | None = None, mask: Tensor | None = None, positions: Tensor | None = None
     ) -> Context:
         """Returns what all blocks share: positions, rotations, and the mask.
 
@@ -209,12 +205,7 @@ class DecoderOnlyTransformer(nn.Module):
                 )
         elif max_length != DEFAULT_LENGTH:
             raise ValueError(f"max_length={max_length} and max_new_tokens={max_new_tokens} are both given: give one")
-        sampling = SamplingConfig.from_dict(
-            {
-                "strategy": sampling_strategy, "temperature": temperature, "top_k": top_k, "top_p": top_p,
-                "min_p": min_p, "repetition_penalty": repetition_penalty,
-            }
-        )  # fmt: skip
+        sampling = SamplingConfig(sampling_strategy, temperature, top_k, top_p, min_p, repetition_penalty)  # type: ignore[arg-type]
         return generate(self, start_tokens, max_new_tokens, sampling, stop_ids, use_cache, generator, self.filters)
 
     @torch.no_grad()
@@ -231,17 +222,10 @@ class DecoderOnlyTransformer(nn.Module):
 
     def parameter_counts(self) -> dict[str, int]:
         """Returns the number of trained parameters by part; shared ones count once, where they come first."""
-        parts = {
-            "embeddings": self.embeddings,
-            "blocks": self.blocks,
-            "final_norm": self.final_norm,
-            "head": self.head,
-        }
-        seen: set[int] = set()
-        counts = dict.fromkeys(parts, 0)
-        for name, part in parts.items():
-            for parameter in part.parameters():
-                if id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    counts[name] += parameter.numel()
+        seen: set[nn.Parameter] = set()
+        counts: dict[str, int] = {}
+        for name, part in self.named_children():  # embeddings, blocks, final_norm, head
+            new = set(part.parameters()) - seen
+            counts[name] = sum(parameter.numel() for parameter in new)
+            seen |= new
         return counts
