@@ -31,7 +31,7 @@ def documents_of(lengths: Sequence[int]) -> list[list[int]]:
 
 
 class Shards(TokenDocuments):
-    """Documents dealt out to shards, one of them empty."""
+    """Documents distributed to shards, one of which is empty."""
 
     def __init__(self, documents: Sequence[Sequence[int]], count: int) -> None:
         super().__init__(documents, END)
@@ -175,7 +175,7 @@ def test_a_state_fed_back_gives_exactly_the_remaining_batches(
     assert_same(first(packed(documents_of(lengths), state=restored, **shape), 15), drawn[done:])
 
 
-def test_iterating_again_goes_on_where_it_stopped() -> None:
+def test_iterating_again_continues_where_it_stopped() -> None:
     shape = {"seq_length": 3, "batch_size": 2, "window_rows": 6}
     whole = first(packed(documents_of([3, 5, 2]), **shape), 10)
     batches = packed(documents_of([3, 5, 2]), **shape)
@@ -184,14 +184,14 @@ def test_iterating_again_goes_on_where_it_stopped() -> None:
 
 
 class PatientDocuments(TokenDocuments):
-    """Documents that may be read so often and no oftener, so that an endless search ends."""
+    """Documents that can be read 1,000 times, so that an endless search ends."""
 
     def stream(self, seed: int, start: DataState) -> Generator[tuple[Place, np.ndarray]]:
         yield from itertools.islice(super().stream(seed, start), 1_000)
         raise TimeoutError("1,000 reads without a batch")
 
 
-def test_a_run_can_go_on_with_another_batch_size() -> None:
+def test_a_run_can_continue_with_another_batch_size() -> None:
     """A state whose row is no multiple of the new batch size once led into an endless search for the window's end."""
     old = PackedBatches(TokenDocuments(documents_of([5] * 4), END), 2, batch_size=4, seed=3, window_rows=8)
     state = first(old, 1)[0][2]
@@ -260,10 +260,10 @@ def test_documents_without_a_token_are_an_error_not_an_endless_search() -> None:
         next(iter(PackedBatches(Empty([[], []], END), 3, 2, seed=1)))
 
 
-def test_a_walk_visits_every_unit_once_a_pass_shard_by_shard_in_new_orders() -> None:
+def test_a_read_order_visits_every_row_group_once_a_pass_shard_by_shard_in_new_orders() -> None:
     source = Shards(documents_of([1] * 60), 5)
     places = list(itertools.islice(ReadOrder(source, seed=1), 120))
-    every = {(shard, unit) for shard in range(5) for unit in range(12)}
+    every = {(shard, group) for shard in range(5) for group in range(12)}
     for number, one_pass in enumerate((places[:60], places[60:])):
         assert {(place.shard, place.row_group) for place in one_pass} == every
         assert {place.epoch for place in one_pass} == {number}
@@ -274,7 +274,7 @@ def test_a_walk_visits_every_unit_once_a_pass_shard_by_shard_in_new_orders() -> 
 
 
 @given(st.integers(0, 130), SHARDS.filter(bool))
-def test_a_walk_from_any_place_on_is_the_rest_of_the_walk(done: int, shards: int) -> None:
+def test_a_read_order_from_any_place_is_the_rest_of_the_whole_order(done: int, shards: int) -> None:
     source = Shards(documents_of([1] * 60), shards)
     whole = list(itertools.islice(ReadOrder(source, seed=1), done + 20))
     at = whole[done]
@@ -282,7 +282,7 @@ def test_a_walk_from_any_place_on_is_the_rest_of_the_walk(done: int, shards: int
     assert list(itertools.islice(ReadOrder(source, 1, state), 20)) == whole[done:]
 
 
-def test_a_copy_of_a_walk_goes_on_by_itself_and_an_error_leaves_it_where_it_was() -> None:
+def test_a_copy_of_a_read_order_is_independent_and_an_error_does_not_move_it() -> None:
     class Failing(Shards):
         fails = False
 
@@ -292,15 +292,15 @@ def test_a_copy_of_a_walk_goes_on_by_itself_and_an_error_leaves_it_where_it_was(
             return super().row_groups(shard)
 
     source = Failing(documents_of([1] * 6), 3)
-    walk = ReadOrder(source, seed=1)
-    ahead = list(itertools.islice(copy.copy(walk), 8))
-    found = [next(walk), next(walk)]  # the first shard has two units: the next one must be asked for its own
+    order = ReadOrder(source, seed=1)
+    ahead = list(itertools.islice(copy.copy(order), 8))
+    found = [next(order), next(order)]  # the first shard has two row groups; the next shard must be counted
     source.fails = True
     for _ in range(2):
         with pytest.raises(OSError, match="no network"):
-            next(walk)
+            next(order)
     source.fails = False
-    assert found + list(itertools.islice(walk, 6)) == ahead
+    assert found + list(itertools.islice(order, 6)) == ahead
 
 
 def test_validation_rows_by_hand() -> None:
@@ -320,3 +320,10 @@ def test_validation_counts_each_token_exactly_once(tokens: list[int], seq_length
     assert counted.sum() == len(tokens)
     assert inputs.flatten()[: len(tokens)].tolist() == [END, *tokens][: len(tokens)]
     assert (inputs >= 0).all()  # padding is a token that the model can read
+
+
+def test_a_state_of_an_earlier_version_is_read() -> None:
+    """Row groups were once called units."""
+    state = DataState(epoch=1, shard=2, row_group=3, offset=4, row=5, window_rows=6)
+    old = {"epoch": 1, "shard": 2, "unit": 3, "offset": 4, "row": 5, "window_rows": 6}
+    assert DataState.from_dict(old) == DataState.from_dict(state.to_dict()) == state

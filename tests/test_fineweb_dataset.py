@@ -24,7 +24,7 @@ from stand_in_hub import FINEWEB, StandInHub, fineweb_files, fineweb_rows, parqu
 from transformer.config import DataConfig, ModelConfig, TrainConfig
 from transformer.data.contracts import DataState, FetchProgress, TextData
 from transformer.data.hub import client as hub
-from transformer.data.hub import text as remote_text
+from transformer.data.hub import text as hub_text
 from transformer.data.hub.errors import HubError
 from transformer.data.open import open_dataset
 from transformer.dataset import Batch, PackedBatches
@@ -47,7 +47,7 @@ def served() -> Iterator[StandInHub]:
 
 @pytest.fixture
 def server(served: StandInHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
-    monkeypatch.setattr(remote_text, "PAUSE_SECONDS", (0.05, 0.2))
+    monkeypatch.setattr(hub_text, "PAUSE_SECONDS", (0.05, 0.2))
     monkeypatch.setattr(hub, "LONGEST_WAIT", 0.1)
     with taken_for_the_hub(served, monkeypatch) as server:
         yield server
@@ -63,9 +63,9 @@ def config(folder: Path, **changes: Any) -> DataConfig:
 
 @contextlib.contextmanager
 def opened(
-    settings_: DataConfig, tell: Callable[[Any], None] = lambda news: None
+    settings_: DataConfig, notify: Callable[[Any], None] = lambda message: None
 ) -> Iterator[tuple[TextData, HubSource]]:
-    with contextlib.closing(open_dataset(settings_, notify=tell)) as data:
+    with contextlib.closing(open_dataset(settings_, notify=notify)) as data:
         assert isinstance(data.train, HubSource)
         yield data, data.train
 
@@ -93,7 +93,7 @@ def texts_in(tokens: Sequence[int] | np.ndarray) -> list[str]:
     """The documents in a stream, each of which must end with end-of-text."""
     ids = [int(token) for token in tokens]
     ends = [-1, *(place for place, token in enumerate(ids) if token == BYTE.eot_id)]
-    assert ends[-1] == len(ids) - 1, "the last document is not ended"
+    assert ends[-1] == len(ids) - 1, "the last document has no end-of-text"
     return [bytes(ids[start + 1 : end]).decode() for start, end in itertools.pairwise(ends)]
 
 
@@ -108,12 +108,12 @@ def reference_rows(source: HubSource, seed: int, seq_length: int, window_rows: i
     """The rows of the first windows, from the texts alone: (rows, T + 1)."""
     part = len(TEXTS) // FILES
     groups = [TEXTS[f * part : (f + 1) * part][g : g + GROUP] for f in range(FILES) for g in range(0, part, GROUP)]
-    units = [source.row_groups(shard) for shard in range(len(source))]
+    counts = [source.row_groups(shard) for shard in range(len(source))]
     stream: list[int] = []
     for epoch in range(windows * window_rows * seq_length // 1_000 + 2):  # a pass has more than 1,000 tokens
-        for shard in np.random.default_rng([seed, epoch, 0, 1]).permutation(len(units)):
-            for unit in np.random.default_rng([seed, epoch, shard]).permutation(units[shard]):
-                for text in groups[sum(units[:shard]) + unit]:
+        for shard in np.random.default_rng([seed, epoch, 0, 1]).permutation(len(counts)):
+            for row_group in np.random.default_rng([seed, epoch, shard]).permutation(counts[shard]):
+                for text in groups[sum(counts[:shard]) + row_group]:
                     stream += [] if is_validation(text) else [*text.encode(), 256]
     return np.array(
         [stream[at : at + seq_length + 1] for at in range(0, windows * window_rows * seq_length, seq_length)]
@@ -130,7 +130,7 @@ def reference_rows(source: HubSource, seed: int, seq_length: int, window_rows: i
     shard_mb=st.sampled_from([0.002, 0.004, 0.02, 1.0]),
 )
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_stream_is_that_of_a_plain_reference(
+def test_the_stream_equals_a_plain_reference(
     server: StandInHub, tmp_path_factory: pytest.TempPathFactory, seed: int, seq_length: int, batch_size: int,
     window_rows: int, workers: int, world_size: int, shard_mb: float,
 ) -> None:  # fmt: skip
@@ -177,9 +177,9 @@ def test_shards_are_runs_of_whole_row_groups_that_make_up_the_files(server: Stan
         assert path is not None
         by_file.setdefault(path[1], []).extend(range(shard.first_group, shard.first_group + shard.row_groups))
     assert by_file == {f"sample/10BT/{n:03}_00000.parquet": list(range(12)) for n in range(FILES)}
-    units = [shard.row_groups for shard in shards]
-    assert len(units) > FILES
-    assert max(units) <= 2 * min(units)
+    counts = [shard.row_groups for shard in shards]
+    assert len(counts) > FILES
+    assert max(counts) <= 2 * min(counts)
 
 
 @given(done=st.integers(0, 40), workers=st.tuples(st.integers(1, 4), st.integers(1, 4)), fresh=st.booleans())
@@ -196,9 +196,7 @@ def test_a_state_gives_exactly_the_remaining_batches(
         assert_same(first(source, 6, state), whole[done:])
 
 
-def test_neither_workers_nor_the_cache_nor_what_watches_a_run_change_its_weights(
-    server: StandInHub, tmp_path: Path
-) -> None:
+def test_workers_cache_and_observers_do_not_change_a_runs_weights(server: StandInHub, tmp_path: Path) -> None:
     found = []
     for number, (stream, cadence) in enumerate([
         ({"num_workers": 1}, {"eval_every": 1000, "log_every": 1000}),
@@ -228,9 +226,7 @@ def test_validation_is_the_same_for_every_seed_epoch_and_run(server: StandInHub,
     assert bytes(token if token < 256 else 0 for token in counted).decode() == text[:300]
 
 
-def test_validation_needs_no_network_the_second_time_and_is_made_again_when_damaged(
-    server: StandInHub, tmp_path: Path
-) -> None:
+def test_validation_text_is_fetched_once_and_again_only_if_damaged(server: StandInHub, tmp_path: Path) -> None:
     with opened(config(tmp_path)) as (data, _):
         wanted, commit = data.validation[1], data.revision
     server.reset_counts()
@@ -242,14 +238,14 @@ def test_validation_needs_no_network_the_second_time_and_is_made_again_when_dama
     noticed = 0
     for place in range(4, len(sound), len(sound) // 8):
         file.write_bytes(sound[:place] + bytes([sound[place] ^ 255]) + sound[place + 1 :])
-        told: list[Any] = []
-        with opened(config(tmp_path, revision=commit), told.append) as (data, _):
+        messages: list[Any] = []
+        with opened(config(tmp_path, revision=commit), messages.append) as (data, _):
             assert torch.equal(data.validation[1], wanted)
-        noticed += f"{file} is damaged: reading the validation documents again" in told
+        noticed += f"{file} is damaged: reading the validation documents again" in messages
     assert noticed >= 4  # a byte that says nothing about the text may change unseen
 
 
-def test_more_validation_text_is_read_where_the_file_has_too_little(server: StandInHub, tmp_path: Path) -> None:
+def test_more_validation_text_is_fetched_if_the_file_has_too_little(server: StandInHub, tmp_path: Path) -> None:
     for tokens in (100, 10**6, 100):
         with opened(config(tmp_path, validation_tokens=tokens)) as (data, _):
             assert int((data.validation[1] >= 0).sum()) == min(
@@ -258,7 +254,7 @@ def test_more_validation_text_is_read_where_the_file_has_too_little(server: Stan
     assert len(list(tmp_path.glob("validation_*"))) == 1
 
 
-def test_a_second_run_reads_all_from_the_cache_and_asks_nothing_of_the_hub(server: StandInHub, tmp_path: Path) -> None:
+def test_a_second_run_reads_everything_from_the_cache_without_a_request(server: StandInHub, tmp_path: Path) -> None:
     with opened(config(tmp_path)) as (data, source):
         whole = one_pass(source)
         commit = data.revision
@@ -269,25 +265,25 @@ def test_a_second_run_reads_all_from_the_cache_and_asks_nothing_of_the_hub(serve
     assert server.requests == []
 
 
-def test_without_a_network_a_run_goes_on_from_the_cache_and_says_so(server: StandInHub, tmp_path: Path) -> None:
+def test_without_a_network_a_run_continues_from_the_cache_and_says_so(server: StandInHub, tmp_path: Path) -> None:
     with opened(config(tmp_path)) as (_, source):
         whole = one_pass(source)
     server.stop_serving()
-    told: list[Any] = []
-    with opened(config(tmp_path, network_patience=0.3), told.append) as (data, source):
+    messages: list[Any] = []
+    with opened(config(tmp_path, network_patience=0.3), messages.append) as (data, source):
         assert one_pass(source) == whole
         assert data.revision == server.commit(FINEWEB).sha
-    assert any("cannot be reached: continuing with the text in" in line for line in told if isinstance(line, str))
+    assert any("cannot be reached: continuing with the text in" in line for line in messages if isinstance(line, str))
 
 
-def test_without_a_network_or_a_cache_one_line_names_the_way_on(server: StandInHub, tmp_path: Path) -> None:
+def test_without_a_network_or_a_cache_one_line_says_what_to_do(server: StandInHub, tmp_path: Path) -> None:
     server.stop_serving()
     with pytest.raises(HubError, match=r"fineweb-edu cannot be reached .*--dataset shakespeare") as caught:
         open_dataset(config(tmp_path, network_patience=0.3))
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_not_in_the_cache_stops_a_run_only_when_it_is_reached(server: StandInHub, tmp_path: Path) -> None:
+def test_text_missing_from_the_cache_stops_a_run_only_when_it_is_reached(server: StandInHub, tmp_path: Path) -> None:
     with opened(config(tmp_path)) as (_, source):
         whole = first(source, 200)
     with opened(config(tmp_path / "again")) as (_, source):
@@ -359,18 +355,18 @@ def test_a_vocabulary_can_be_trained_on_the_text_itself(server: StandInHub, tmp_
         assert re.fullmatch(r"bpe300-[0-9a-f]{12}", source.encoding)
 
 
-def test_an_encoding_has_one_name_for_ever() -> None:
+def test_an_encoding_always_has_the_same_name() -> None:
     assert encoding_id(load_tokenizer("cl100k_base")) == "cl100k_base"
     first_, second = (train_bpe([text * 50], 260) for text in ("abc abd ", "xyz xyw "))
     assert encoding_id(first_) != encoding_id(second)
     assert encoding_id(first_) == encoding_id(train_bpe(["abc abd " * 50], 260))
 
 
-def test_a_unit_by_hand() -> None:
-    unit = encode_row_group(["ab", None, "", "c<|endoftext|>"], BYTE)
-    assert texts_in(unit.ids) == ["ab", "c<|endoftext|>"]
-    assert unit.lengths.tolist() == [3, 15]
-    assert (unit.digests < 0.1 * 2**64).tolist() == [is_validation("ab"), is_validation("c<|endoftext|>")]
+def test_a_row_group_by_hand() -> None:
+    row_group = encode_row_group(["ab", None, "", "c<|endoftext|>"], BYTE)
+    assert texts_in(row_group.ids) == ["ab", "c<|endoftext|>"]
+    assert row_group.lengths.tolist() == [3, 15]
+    assert (row_group.digests < 0.1 * 2**64).tolist() == [is_validation("ab"), is_validation("c<|endoftext|>")]
     assert encode_row_group([None, ""], BYTE).ids.tolist() == []
 
 
@@ -431,18 +427,18 @@ def test_a_new_upload_does_not_change_a_run_that_has_begun(server: StandInHub, t
 
 
 def test_the_cache_stays_within_its_bounds_and_the_stream_the_same(server: StandInHub, tmp_path: Path) -> None:
-    # Shards of more units than wait for their turn in memory, so that at most two are pinned at a time.
+    # Shards of more row groups than are prepared in memory, so that at most two are leased at a time.
     files = fineweb_files(TEXTS, FILES, 2)
     commit = server.add("someone/many", files)
     sizes = [len(contents) for path, contents in files.items() if path.endswith(".parquet")]
     shards = {"dataset": "hf:someone/many", "revision": commit, "shard_mb": max(sizes) / 3e6}
     with opened(config(tmp_path / "large", **shards)) as (_, source):
         whole = first(source, 200)
-        units = [source.row_groups(shard) for shard in range(len(source))]
-    assert len(units) >= 8
-    assert min(units) > MAX_AHEAD
-    told: list[Any] = []
-    with opened(config(tmp_path / "small", cache_shards=3, **shards), told.append) as (_, source):
+        counts = [source.row_groups(shard) for shard in range(len(source))]
+    assert len(counts) >= 8
+    assert min(counts) > MAX_AHEAD
+    messages: list[Any] = []
+    with opened(config(tmp_path / "small", cache_shards=3, **shards), messages.append) as (_, source):
         batches = PackedBatches(source, 16, 4, seed=3, window_rows=24)
         drawn, most = [], 0
         with contextlib.closing(iter(batches)) as iterator:
@@ -451,7 +447,7 @@ def test_the_cache_stays_within_its_bounds_and_the_stream_the_same(server: Stand
                 most = max(most, sum(entry.row_groups_present > 0 for entry in source.text.cache.shards()))
     assert_same(drawn, whole)
     assert most == 3
-    assert any(isinstance(news, FetchProgress) for news in told)
+    assert any(isinstance(message, FetchProgress) for message in messages)
 
 
 def test_two_runs_share_one_cache_and_fetch_little_twice(server: StandInHub, tmp_path: Path) -> None:
@@ -491,3 +487,22 @@ def test_closing_ends_all_threads_at_once_even_in_a_stalled_fetch(server: StandI
     assert time.monotonic() - started < 5
     reader.join(5)
     assert threading.active_count() <= before + 1
+
+
+def test_a_dataset_without_a_validation_document_is_one_clear_error(server: StandInHub, tmp_path: Path) -> None:
+    """Its three documents were all training text, and the error once was NumPy's about an empty list."""
+    texts = [text for text in TEXTS if not is_validation(text)][:3]
+    server.add("someone/three", {"train.parquet": parquet_bytes(fineweb_rows(texts), 1)})
+    message = r"^hf:someone/three has no validation document.*--validation-fraction"
+    with pytest.raises(ValueError, match=message) as caught:
+        open_dataset(config(tmp_path, dataset="hf:someone/three"))
+    assert "\n" not in str(caught.value)
+
+
+def test_different_datasets_have_different_default_caches() -> None:
+    """hf:a/b_c and hf:a/b --subset c once shared data/a_b_c_cache and removed each other's shards."""
+    names = ["a/b_c", "a_b/c", "a/b"]
+    splits: list[dict[str, Any]] = [{}, {"subset": "c"}, {"subset": "validation"}, {"split": "validation"}]
+    found = {hub_text.default_cache(name, DataConfig(**changes)) for name in names for changes in splits}
+    assert len(found) == len(names) * len(splits)
+    assert hub_text.default_cache("a/b", DataConfig()) == "data/a_b_cache"

@@ -1,4 +1,4 @@
-"""Text in and out: encodings, the bundled corpus, and reading your own files."""
+"""Encodings, the bundled corpus, and reading your own files."""
 
 from .bpe import tokenizer_from_state, train_bpe
 from .corpus import (

@@ -1,34 +1,34 @@
-"""A byte-pair vocabulary of your own: learnt from your text, run by tiktoken.
+"""Byte-pair encoding: a vocabulary trained on your own text, and run by tiktoken.
 
 A model that reads bytes spends most of its context on spelling. Byte-pair encoding (Sennrich, Haddow and Birch,
 arXiv:1508.07909) gives common strings an id of their own. Training starts from the 256 bytes and repeats one step:
-find the pair of neighbouring tokens that occurs most often and add it to the vocabulary as a new token. The order of
-the additions is the whole of the result. To encode, apply the merges in that order wherever they fit.
+find the pair of neighbouring tokens that occurs most often and add it to the vocabulary as a new token. The result
+is the list of additions, in order. To encode, apply the merges in that order wherever they match.
 
 By hand, on "low low lower", with pieces cut before each space: the pieces are "low", " low" and " lower". Counts of
-pairs: "l"+"o" 3, "o"+"w" 3, " "+"l" 2, "w"+"e" 1, "e"+"r" 1. First "lo" (a tie falls to the smaller ids), then
+pairs: "l"+"o" 3, "o"+"w" 3, " "+"l" 2, "w"+"e" 1, "e"+"r" 1. First "lo" (ties are decided by the smaller ids), then
 "low" (3), then " low" (2). Three merges turn the text's 13 bytes into 5 tokens:
 
 >>> tokenizer = train_bpe(["low low lower"], vocab_size=256 + 3 + 1)
 >>> [tokenizer.decode([token]) for token in tokenizer.encode("low low lower")]
 ['low', ' low', ' low', 'e', 'r']
 
-Bytes are never left out, so text in any script, or none, still comes back whole:
+All 256 bytes are in the vocabulary, so text in any script is decoded unchanged:
 
 >>> tokenizer.decode(tokenizer.encode("low fürs 低"))
 'low fürs 低'
 
-Pieces. Merging runs inside a piece and never across two, so that "dog", "dog." and "dog!" share a token. Here
+Pieces. Merges stay within a piece, so that "dog", "dog." and "dog!" share a token. Here
 (`SPLIT_PATTERN`) a piece is a word with the space before it and any apostrophes inside; up to three digits;
-punctuation with the line ends after it; or white space.
+punctuation and the line ends after it; or white space.
 
-Why tiktoken and the list of merges agree. tiktoken keeps no merges, only tokens with a rank, and joins any two
-neighbours that together spell a token, lowest rank first. Suppose x and y together spell a token that training made
-from u and v. Nothing was merged across the ends of that stretch, so inside it the earlier merges did what they did
-in training, and left u and v: x is u and y is v. The tests compare both on arbitrary text.
+Why tiktoken and the list of merges agree. tiktoken stores no merges, only tokens with a rank, and joins two neighbours
+whenever their bytes form a token, lowest rank first. Suppose the bytes of x and y form a token that training made from
+u and v. No merge crossed the ends of these bytes, so within them the earlier merges gave the same result as in
+training, u and v: therefore x is u and y is v. The tests compare both on arbitrary text.
 
-The price of a bigger vocabulary is a bigger embedding and softmax, and rarer tokens that are seen less often in
-training; its gain is shorter sequences, so that a context of the same length spans more text.
+A larger vocabulary costs a larger embedding and softmax, and its rare tokens occur less often in training. In return,
+sequences are shorter, so that a context of the same length covers more text.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ SPLIT_PATTERN = (
     r" ?[\p{L}\p{M}]+(?:'[\p{L}\p{M}]+)*"  # a word: " o'er", "King"
     r"| ?\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{M}\p{N}]+\n*"  # punctuation, with the end of its line: ",\n"
-    r"|\s*\n+|\s+(?!\S)|\s+"  # white space, leaving the last space to the word after it
+    r"|\s*\n+|\s+(?!\S)|\s+"  # white space, except the last space, which belongs to the next word
 )
 SMALLEST = 256 + 1  # every byte, and end-of-text
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A byte-level encoding learnt from `texts`, named "bpe" and its size, the same for the same texts.
+    """Returns a byte-level encoding trained on `texts`, called "bpe" and its size. The same texts give the same one.
 
-    `vocab_size` counts the 256 bytes, the merges and end-of-text, whose id is the last. Raises ValueError where it
-    leaves no room for the bytes, or where the texts hold too few different pairs for that many merges.
+    `vocab_size` counts the 256 bytes, the merges and end-of-text, whose id is the last. Raises ValueError if it is less
+    than 257, or if the texts have too few different pairs for that many merges.
     """
     if vocab_size < SMALLEST:
         raise ValueError(f"vocab_size={vocab_size} is below {SMALLEST}: 256 bytes and end-of-text")
@@ -73,7 +73,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def train_merges(texts: Iterable[str], merges: int) -> tokenizers.Tokenizer:
-    """The `tokenizers` library's byte-level BPE with at most `merges` merges, learnt from `texts`."""
+    """Trains the `tokenizers` library's byte-level BPE with at most `merges` merges on `texts`."""
     from tokenizers import Regex, models, pre_tokenizers, trainers
     from tokenizers import Tokenizer as TokenizersTokenizer
 
@@ -94,7 +94,7 @@ def train_merges(texts: Iterable[str], merges: int) -> tokenizers.Tokenizer:
 
 
 def merged_tokens(trained: tokenizers.Tokenizer) -> list[bytes]:
-    """The tokens' bytes in order of rank: the 256 bytes by value, then each merge's result."""
+    """Returns the tokens' bytes in order of rank: the 256 bytes by value, then the result of each merge."""
     to_byte = byte_alphabet()
     merges = json.loads(trained.to_str())["model"]["merges"]
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
@@ -103,9 +103,9 @@ def merged_tokens(trained: tokenizers.Tokenizer) -> list[bytes]:
 
 
 def byte_alphabet() -> dict[str, int]:
-    """The byte behind each of the 256 characters that `tokenizers` writes bytes with.
+    """Returns the byte for each of the 256 characters with which `tokenizers` writes bytes.
 
-    A byte whose Latin-1 character prints stands for itself; the others follow, in order, from U+0100.
+    A byte with a printable Latin-1 character is written as that character; the others, in order, from U+0100 on.
     """
     from tokenizers import pre_tokenizers
 
@@ -116,12 +116,12 @@ def byte_alphabet() -> dict[str, int]:
 
 
 def build_bpe(ranks: list[bytes], pattern: str) -> Tokenizer:
-    """tiktoken running the tokens `ranks`, each one's index its id, with end-of-text after the last."""
+    """Returns an encoding with the tokens `ranks`, whose ids are their indices, and end-of-text as the last id."""
     vocab_size = len(ranks) + 1
     rank_of = {token: rank for rank, token in enumerate(ranks)}
     single_bytes = {bytes((value,)) for value in range(256)}
     if len(rank_of) < len(ranks) or b"" in rank_of or not single_bytes <= rank_of.keys():
-        raise ValueError("the ranks of a BPE encoding must be distinct, not empty, and hold every single byte")
+        raise ValueError("the ranks of a BPE encoding must be distinct, not empty, and include every single byte")
     encoding = tiktoken.Encoding(
         f"bpe{vocab_size}",
         pat_str=pattern,
@@ -132,7 +132,7 @@ def build_bpe(ranks: list[bytes], pattern: str) -> Tokenizer:
 
 
 def tokenizer_from_state(state: Mapping[str, object]) -> Tokenizer:
-    """The encoding whose `state()` this is. Raises ValueError for anything else."""
+    """Returns the encoding whose `state()` this is. Raises ValueError for anything else."""
     match state:
         case {"kind": "byte"}:
             return ByteTokenizer()

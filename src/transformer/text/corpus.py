@@ -1,7 +1,7 @@
-"""Documents: the bundled plays, your own files, and which of them are held out for validation.
+"""Documents: the bundled plays, your own files, and the split into training and validation documents.
 
-A document is one text, with end-of-text after it in training. Whether it is training or validation text follows from
-a hash of the text itself: the answer never changes, needs no list, and is the same for both copies of a duplicate.
+A document is one text; in training, end-of-text follows it. A hash of its text decides whether it is a training or a
+validation document: the split never changes, needs no list, and puts duplicates on the same side.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ PAGE_BREAK = "\f"  # between the bundled documents
 
 SPLIT_KEY = b"validation"
 SECTION_CHARS = 4000
-BREAKS = ("\n\n", "\n\r\n", "\n", " ")  # where a long text may be cut, best first
+BREAKS = ("\n\n", "\n\r\n", "\n", " ")  # a long text is cut after one of these, the first if possible
 
 
 def load_shakespeare() -> list[str]:
-    """The bundled plays, one scene a document, about 5 MB. Raises ValueError if the file is damaged."""
+    """Returns the bundled plays, a document per scene, about 5 MB. Raises ValueError if the file is damaged."""
     try:
         text = gzip.decompress(read_bundled(SHAKESPEARE_FILE, SHAKESPEARE_SHA256))
     except (OSError, EOFError, zlib.error) as error:
@@ -34,21 +34,21 @@ def load_shakespeare() -> list[str]:
 
 
 def text_digest(text: str, key: bytes = SPLIT_KEY) -> int:
-    """A keyed BLAKE2b hash of the text's bytes, from 0 to 2**64 - 1, which alone decides its side of the split."""
+    """Returns a keyed BLAKE2b hash of the text's bytes, from 0 to 2**64 - 1. It decides the split."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=key).digest()
     return int.from_bytes(digest, "big")
 
 
 def is_validation(text: str, fraction: float = 0.1, key: bytes = SPLIT_KEY) -> bool:
-    """Whether `text` belongs to the `fraction` held out: its digest is below that share of all digests."""
+    """Whether `text` is held out for validation: its digest is in the lowest `fraction` of all digests."""
     return text_digest(text, key) < fraction * 2**64
 
 
 def split_documents(documents: Iterable[str], fraction: float = 0.1) -> tuple[list[str], list[str]]:
-    """(train, validation), each in the order given, by `is_validation`; the two never share a text.
+    """Returns (train, validation), each in the order given, by `is_validation`. The two never share a text.
 
-    A lone document is first cut into about ten pieces. Where chance leaves a side empty, one document moves there:
-    the first to train, the last to validation. Raises ValueError where there are not two different documents.
+    A single document is first cut into about ten pieces. If a side would be empty, one document moves there: the first
+    to train, the last to validation. Raises ValueError if there are not two different documents.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"validation fraction {fraction} is not between 0 and 1: 0.1 is usual")
@@ -69,9 +69,9 @@ def split_documents(documents: Iterable[str], fraction: float = 0.1) -> tuple[li
 
 
 def cut_sections(text: str, smallest: int = SECTION_CHARS) -> list[str]:
-    """Pieces of `smallest` to twice as many characters that join to `text` again; a shorter text is one piece.
+    """Returns consecutive pieces of a text, of `smallest` to twice as many characters; a shorter text is one piece.
 
-    Each cut is the first possible at a blank line, else at a line's end, else at a space, else anywhere.
+    Each cut is at the first blank line in that range, else at an end of line, else at a space, else anywhere.
 
     >>> cut_sections("One.\\n\\nTwo.\\n\\nThree.", smallest=5)
     ['One.\\n\\n', 'Two.\\n\\n', 'Three.']
@@ -88,11 +88,11 @@ def cut_sections(text: str, smallest: int = SECTION_CHARS) -> list[str]:
 
 
 def read_documents(path: Path, text_column: str = "text") -> Iterator[str]:
-    """The documents of a file, or of every usable file in a folder and its subfolders, in order of their paths.
+    """Yields the documents of a file, or of all usable files in a folder and its subfolders, in order of their paths.
 
-    `.jsonl` and `.parquet` hold a document a row, in `text_column`; rows whose text is null or blank hold none. A
-    `.txt` or `.md` file is cut by `cut_sections`, so that one long file can be split too; it is read whole into memory.
-    Raises ValueError, on the call for a path that cannot be used, and on the way for contents that cannot be read.
+    `.jsonl` and `.parquet` have a document in the `text_column` of each row; null and blank texts are skipped. A `.txt`
+    or `.md` file is cut by `cut_sections`, so that a single long file can be split too; it is read into memory at once.
+    Raises ValueError: when called, for an unusable path; while iterating, for unreadable contents.
     """
     if not path.exists():
         raise ValueError(f"{path} does not exist: give a file or folder of {', '.join(READERS)}")
@@ -128,7 +128,7 @@ def _read_files(path: Path, files: list[Path], text_column: str) -> Iterator[str
 
 
 def plain_documents(contents: bytes, where: str) -> list[str]:
-    """The documents of plain text, cut as a file's is. Raises ValueError for what is not text; `where` names it."""
+    """Returns the documents of plain text, cut like a file's. Raises ValueError if it is not text; `where` names it."""
     return cut_sections(_decoded(contents, where))
 
 
@@ -183,7 +183,7 @@ def _read_parquet(file: Path, text_column: str) -> Iterator[str]:
 
 
 def _decoded(contents: bytes, where: str) -> str:
-    """UTF-8 text, without a byte-order mark; raises ValueError for anything that is not text."""
+    """Decodes UTF-8 text, without a byte-order mark. Raises ValueError for anything that is not text."""
     try:
         text = contents.decode("utf-8-sig")
     except UnicodeDecodeError as error:

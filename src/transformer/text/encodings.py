@@ -1,8 +1,8 @@
 """Encodings by name: tiktoken's, two of which ship with this package, and raw bytes.
 
-`cl100k_base` and `p50k_base` are read from `data/`, so they need no network and touch no cache directory. Their
-files must have the sha256 that tiktoken itself publishes. Any other tiktoken encoding is left to tiktoken, which
-downloads it on first use and keeps it where TIKTOKEN_CACHE_DIR says.
+`cl100k_base` and `p50k_base` are read from `data/`, without a network or a cache directory. Their files must have the
+sha256 that tiktoken publishes. tiktoken downloads any other of its encodings on first use and stores it in
+TIKTOKEN_CACHE_DIR.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RANKS_SHA256 = {
     "cl100k_base": "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
     "p50k_base": "94b5ca7dff4d00767bc256fdd1b27e5b17361d7b8a5f968547f9f23eb70d2069",
 }
-# The regular expressions that cut text into pieces before merging; they are part of each encoding's definition.
+# The regular expressions that cut text into pieces before merging are part of each encoding's definition.
 PATTERNS = {
     "cl100k_base": (
         r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
@@ -54,12 +54,12 @@ SPECIAL_TOKENS = {
 
 
 SLICE = 16
-"""Texts that a thread encodes before it is asked again."""
+"""Texts that a thread encodes at a time."""
 
 
 @dataclass(frozen=True, eq=False)
 class TiktokenTokenizer:
-    """A byte-pair encoding run by tiktoken. `saved` is what `state` returns."""
+    """A byte-pair encoding run by tiktoken. `state` returns a copy of `saved`."""
 
     encoding: tiktoken.Encoding
     saved: dict[str, object] = field(repr=False)
@@ -104,7 +104,7 @@ class TiktokenTokenizer:
         ids = checked_ids(tokens, self.vocab_size)
         try:
             return self.encoding.decode_bytes(ids)
-        except KeyError:  # an id that the encoding leaves unused, which an untrained model may well draw
+        except KeyError:  # an unused id of the encoding, which an untrained model may sample
             return b"".join(self._token_bytes(i) for i in ids)
 
     def _token_bytes(self, token: int) -> bytes:
@@ -121,9 +121,9 @@ class TiktokenTokenizer:
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """The encoding called `name`: "cl100k_base", "p50k_base", "byte", or any that tiktoken can fetch.
+    """Returns the encoding called `name`: "cl100k_base", "p50k_base", "byte", or any that tiktoken can download.
 
-    Raises ValueError for an unknown name or a damaged bundled file, ConnectionError where a download fails.
+    Raises ValueError for an unknown name or a damaged bundled file, ConnectionError if a download fails.
     """
     if name == "byte":
         return ByteTokenizer()
@@ -153,7 +153,7 @@ def _downloaded(name: str) -> TiktokenTokenizer:
         encoding = tiktoken.get_encoding(name)
     except OSError as error:  # requests' errors are OSErrors too
         raise ConnectionError(
-            f"{name} has to be downloaded once and that failed ({type(error).__name__}): "
+            f"{name} must be downloaded once, and the download failed ({type(error).__name__}): "
             f"connect to the network, or use {' or '.join(RANKS_SHA256)}, which need none"
         ) from error
     if END_OF_TEXT not in encoding.special_tokens_set:
@@ -162,7 +162,7 @@ def _downloaded(name: str) -> TiktokenTokenizer:
 
 
 def read_bundled(file_name: str, sha256: str) -> bytes:
-    """A file of this package's `data/`; raises ValueError unless its sha256 is the one given."""
+    """Returns a file of this package's `data/`. Raises ValueError unless it has the given sha256."""
     try:
         contents = resources.files(__package__).joinpath("data", file_name).read_bytes()
     except OSError as error:
@@ -173,6 +173,6 @@ def read_bundled(file_name: str, sha256: str) -> bytes:
 
 
 def _parse_ranks(contents: bytes) -> dict[bytes, int]:
-    """tiktoken's file format: a line for each token, its bytes in base64 and its rank."""
+    """Parses tiktoken's file format: a line for each token, with its bytes in base64 and its rank."""
     pairs = (line.split() for line in contents.splitlines())
     return {base64.b64decode(token): int(rank) for token, rank in pairs}

@@ -1,11 +1,11 @@
-"""What every encoding can do, the byte-level encoding, and decoding token by token.
+"""The interface of all encodings, the byte-level encoding, and decoding token by token.
 
-A tokenizer turns text into integers below `vocab_size` and back. Text goes through UTF-8 bytes on the way, so
-any text comes back whole. One id, `eot_id`, stands for "end of text": it is written between documents and is
-never the encoding of any text, not even of the marker `<|endoftext|>` typed out in a page.
+A tokenizer turns text into integers below `vocab_size` and back. Encoding goes through UTF-8
+bytes, so that decoding returns any text unchanged. One id, `eot_id`, means "end of text": it is written between
+documents and never encodes text, not even the marker `<|endoftext|>` as it may be typed in a page.
 
-The one thing bytes cannot hold is half of a surrogate pair, which Python strings allow and UTF-8 does not.
-Each becomes U+FFFD, the replacement character; two halves side by side become the character they spell.
+UTF-8 cannot represent half of a surrogate pair, which Python strings allow. Each half becomes U+FFFD, the replacement
+character; two adjacent halves become the character that they form.
 """
 
 from __future__ import annotations
@@ -40,32 +40,32 @@ class Tokenizer(Protocol):
     def eot_id(self) -> int: ...
 
     def encode(self, text: str) -> list[int]:
-        """The ids of ordinary text; end-of-text is never among them."""
+        """Returns the ids of a text, never end-of-text."""
         ...
 
     def encode_array(self, text: str) -> Tokens:
-        """`encode` as an array, (tokens,) uint32, perhaps read-only: faster where there is much text."""
+        """Returns the ids as an array (tokens,) uint32, possibly read-only: faster for long texts."""
         ...
 
     def encode_batch(self, texts: Sequence[str], pool: ThreadPoolExecutor | None = None) -> list[Tokens]:
-        """`encode_array` of each text, in order, on the threads of `pool`, or on as many of its own as help."""
+        """Returns `encode_array` of each text, in order, on the threads of `pool` or of a pool of its own."""
         ...
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
-        """The bytes the ids stand for: U+FFFD for an id without a meaning, the marker for end-of-text."""
+        """Returns the bytes of the ids: U+FFFD for an unused id, the marker for end-of-text."""
         ...
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text the ids stand for, with U+FFFD where their bytes are not whole UTF-8 characters."""
+        """Returns the text of the ids, with U+FFFD for bytes that are not complete UTF-8 characters."""
         ...
 
     def state(self) -> dict[str, object]:
-        """What `tokenizer_from_state` needs to rebuild this encoding: str, int, bytes and lists of them."""
+        """Returns the input of `tokenizer_from_state`: str, int, bytes and lists of them."""
         ...
 
 
 class ByteTokenizer:
-    """One id a byte of UTF-8, plus end-of-text: 257 ids, nothing to train, the longest sequences.
+    """One id per byte of UTF-8, and end-of-text: 257 ids, no training, the longest sequences.
 
     >>> ByteTokenizer().encode("né")
     [110, 195, 169]
@@ -97,7 +97,7 @@ class ByteTokenizer:
 
 
 class StreamDecoder:
-    """Text from tokens that arrive one at a time. A character may span tokens: it appears once it is whole.
+    """Decodes tokens that arrive one at a time. A character may span tokens: it is returned when it is complete.
 
     >>> stream = StreamDecoder(ByteTokenizer())
     >>> [stream.push(token) for token in "né".encode()]
@@ -109,18 +109,18 @@ class StreamDecoder:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token: int) -> str:
-        """The characters that this token completes, often none or several."""
+        """Returns the characters that this token completes: none, one or several."""
         return self._decoder.decode(self._tokenizer.decode_bytes((token,)))
 
     def flush(self) -> str:
-        """U+FFFD if the tokens ended inside a character, else nothing. The decoder is then as new."""
+        """Returns U+FFFD if the tokens ended inside a character, else "". Resets the decoder."""
         rest = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return rest
 
 
 def replace_lone_surrogates(text: str) -> str:
-    """Text that UTF-8 can hold: lone surrogates become U+FFFD, pairs the character they spell."""
+    """Returns text that UTF-8 can represent: lone surrogates become U+FFFD, pairs the character that they form."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -129,7 +129,7 @@ def replace_lone_surrogates(text: str) -> str:
 
 
 def checked_ids(tokens: Iterable[int], vocab_size: int) -> list[int]:
-    """The ids as a list of plain ints; raises ValueError for one outside 0 … vocab_size − 1."""
+    """Returns the ids as a list of ints. Raises ValueError for an id outside 0 … vocab_size − 1."""
     ids = [int(token) for token in tokens]
     for i in ids:
         if not 0 <= i < vocab_size:

@@ -1,1 +1,1 @@
-"""Text that lies on the hub: its files, which of them make up a dataset, and their text through a cache."""
+"""Text on the hub: its files, and their text through the cache."""

@@ -1,6 +1,6 @@
-"""What the hub's answers mean: a failure that may pass, an error that a person can mend, or other contents than listed.
+"""The meaning of the hub's answers: a temporary failure, an error for the user, or a file that was replaced.
 
-The hub library's HTTP client is httpx or httpx2, by its version; neither is named here, since the bases of
+The hub library's HTTP client is httpx or httpx2, depending on its version. Neither is named here: the base classes of
 HfHubHTTPError cover both.
 """
 
@@ -16,15 +16,16 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-PERMANENT = {"InvalidURL", "LocalProtocolError", "TooManyRedirects", "UnsupportedProtocol"}  # the HTTP client's own
+PERMANENT = {"InvalidURL", "LocalProtocolError", "TooManyRedirects", "UnsupportedProtocol"}
+"""Errors of the HTTP client for which a retry is useless."""
 
 
 class HubError(ValueError):
-    """One line: what was wanted, what went wrong, what to do."""
+    """One line: what was requested, what failed, and the next step."""
 
 
 class Unreachable(HubError):  # noqa: N818
-    """The network failed for as long as patience lasts, or HF_HUB_OFFLINE is set; `reason` is a few words."""
+    """The network failed for `patience` seconds, or HF_HUB_OFFLINE is set. `reason` says which, in a few words."""
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
@@ -36,11 +37,11 @@ class Changed(HubError):  # noqa: N818
 
 
 class Closed(Exception):  # noqa: N818
-    """The Hub was closed, perhaps by another thread."""
+    """The Hub was closed, possibly by another thread."""
 
 
 class Fault(Exception):  # noqa: N818
-    """A failure that may pass; `wait`: the seconds that the hub asks for."""
+    """A temporary failure. `wait`: the seconds that the hub asks the client to wait."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
@@ -55,12 +56,12 @@ class HubFile:
     size: int
     """Bytes."""
     oid: str
-    """Identity of the contents: the LFS sha256 where there is one, else the git blob id."""
+    """Identity of the contents: the LFS sha256 if there is one, else the git blob id."""
 
 
 @contextmanager
 def explained(what: str, repo: str) -> Iterator[None]:
-    """Turns what the hub library and its HTTP client raise into a Fault, which may pass, or a HubError."""
+    """Turns the errors of the hub library and its HTTP client into a Fault, which is retried, or a HubError."""
     from huggingface_hub import errors
 
     try:
@@ -77,7 +78,7 @@ def explained(what: str, repo: str) -> Iterator[None]:
         if isinstance(error, errors.HFValidationError) or type(error).__name__ in PERMANENT:
             message = f"cannot read {what} from {host()}: {line}; check the name, HF_ENDPOINT and HF_TOKEN"
             raise HubError(message) from error
-        client_closed = isinstance(error, RuntimeError) and "closed" in line  # by the library, in some other thread
+        client_closed = isinstance(error, RuntimeError) and "closed" in line  # by the library, in another thread
         if client_closed or isinstance(error, errors.HfHubHTTPError.__bases__):
             raise Fault(f"the connection failed ({line})") from error
         if isinstance(error, json.JSONDecodeError):
@@ -86,7 +87,7 @@ def explained(what: str, repo: str) -> Iterator[None]:
 
 
 def _refusal(error: Any, what: str, repo: str) -> Exception:
-    """What an answer of 400 and above means."""
+    """Returns the error for an answer of 400 and above."""
     from huggingface_hub import errors
 
     status, site = error.response.status_code, host()
@@ -106,7 +107,7 @@ def _refusal(error: Any, what: str, repo: str) -> Exception:
 
 
 def wait_asked(headers: Mapping[str, str]) -> float:
-    """The seconds to wait by Retry-After, a number or a date, or else by the hub's ratelimit header; 0: not said."""
+    """Returns the seconds in Retry-After (a number or a date) or in the hub's ratelimit header, or 0."""
     after = headers.get("Retry-After", "").strip()
     if after.isdigit():
         return float(after)
@@ -117,7 +118,7 @@ def wait_asked(headers: Mapping[str, str]) -> float:
 
 
 def check_identity(response: Any, file: HubFile) -> None:
-    """Raises Changed where the answer, or a redirect on the way to it, is about other contents than the file's."""
+    """Raises Changed if the answer, or a redirect before it, describes other contents than the file's."""
     answers = [*response.history, response]
     oids = [_oid(answer.headers["X-Linked-Etag"]) for answer in answers if "X-Linked-Etag" in answer.headers]
     if not oids and response.is_success and urlsplit(str(response.url)).netloc == host():
@@ -135,12 +136,12 @@ def _oid(tag: str) -> str:
 
 
 def endpoint() -> str:
-    """Where the hub is: https://..., as HF_ENDPOINT or the library says."""
+    """Returns the address of the hub: HF_ENDPOINT, or the library's default."""
     from huggingface_hub import constants
 
     return constants.ENDPOINT
 
 
 def host() -> str:
-    """The name of that machine, for messages."""
+    """Returns the host name of the hub, for messages."""
     return urlsplit(endpoint()).netloc or endpoint()

@@ -1,7 +1,7 @@
-"""Which parquet files of a dataset repository make up a subset and a split.
+"""The parquet files of a dataset repository that make up a subset and a split.
 
-The dataset's card may say so: its `configs` give each subset, by name, glob patterns for the files of each split. Where
-it does not, the names of folders and files do. Everything here is decided from names alone, without a network.
+The dataset's card may list them: its `configs` have, for each subset, glob patterns for the files of each split.
+If not, the names of folders and files decide. All of this uses names only, without a network.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ SPLITS = ("train", "validation", "valid", "test", "dev")
 
 
 class NoSuchSubset(ValueError):  # noqa: N818
-    """Completes the sentence "the dataset has ..."; lists what there is."""
+    """The message completes "the dataset has ..." and lists the existing names."""
 
 
 def choose(paths: Iterable[str], configs: Sequence[Config], subset: str | None, split: str) -> list[str]:
-    """The parquet files of a subset and split, sorted. Raises NoSuchSubset, which lists what there is.
+    """Returns the parquet files of a subset and split, sorted. Raises NoSuchSubset, which lists the existing names.
 
-    configs: those of the dataset card. Where they name the subset, their patterns decide (None: the default one's).
-    Otherwise its files are below a folder of its name, sample/10BT for sample-10BT, and a file's name, or else its
-    folder's, says the split; where no name does, all files are the split "train".
+    configs: those of the dataset card. If they name the subset, their patterns decide (None: the default subset's).
+    Otherwise the subset's files are below a folder of its name, sample/10BT for sample-10BT, and the name of the
+    file or of its folder contains the split. If no name contains a split, all files are the split "train".
 
     >>> choose(["en/train-0.parquet", "en/test-0.parquet", "de/train-0.parquet"], [], "en", "train")
     ['en/train-0.parquet']
@@ -57,7 +57,7 @@ def choose(paths: Iterable[str], configs: Sequence[Config], subset: str | None, 
 
 
 def folders(configs: Sequence[Config], subset: str | None, split: str) -> list[str]:
-    """The folders that hold whatever `choose` can choose; "" is the whole repository. Raises NoSuchSubset as it does.
+    """Returns the folders of all files that `choose` can return; "" is the whole repository. Raises NoSuchSubset, too.
 
     >>> folders([{"config_name": "sample-10BT", "data_files": "sample/10BT/*"}], "sample-10BT", "train")
     ['sample/10BT']
@@ -68,7 +68,7 @@ def folders(configs: Sequence[Config], subset: str | None, split: str) -> list[s
 
 
 def _of_split(names: Mapping[str, str], split: str) -> list[str]:
-    """The files, of those that are the keys, whose name in `names` carries the split."""
+    """Returns the paths (keys) whose name (value) contains the split."""
     carried = {path: _splits(name, split) for path, name in names.items()}
     found = [path for path, splits in carried.items() if split in splits]
     if split == "train" and not any(carried.values()):
@@ -80,7 +80,7 @@ def _of_split(names: Mapping[str, str], split: str) -> list[str]:
 
 
 def _splits(path: str, asked: str) -> set[str]:
-    """The names of splits in the file's name, else in the nearest folder's that has one."""
+    """Returns the names of splits in the file's name, else in the name of the nearest folder that contains one."""
     for part in reversed(path.lower().removesuffix(".parquet").split("/")):
         words = (*SPLITS, asked)
         if found := {word for word in words if re.search(rf"(?<![a-z0-9]){re.escape(word.lower())}(?![a-z0-9])", part)}:
@@ -89,7 +89,7 @@ def _splits(path: str, asked: str) -> set[str]:
 
 
 def _below(path: str, subset: str) -> str | None:
-    """The path without the folder, or run of folders, named like the subset; None where there is none."""
+    """Returns the path without the folder, or consecutive folders, named like the subset; None if there are none."""
     *folders, name = path.split("/")
     for start in range(len(folders)):
         for stop in range(start + 1, len(folders) + 1):
@@ -99,7 +99,7 @@ def _below(path: str, subset: str) -> str | None:
 
 
 def _config(configs: Sequence[Config], subset: str | None) -> Config | None:
-    """The card's entry for the subset, or its default one; None where the card does not say."""
+    """Returns the card's entry for the subset, or the default entry; None if the card has none."""
     named = {_name(config): config for config in configs}
     if subset is not None or not named:
         return named.get(subset or "")
@@ -115,7 +115,7 @@ def _name(config: Config) -> str:
 
 
 def _patterns(config: Config, split: str) -> list[str] | None:
-    """The patterns of the split's files; None where the card leaves that to their names."""
+    """Returns the patterns of the split's files; None if the card has no patterns, so that names decide."""
     entries = config.get("data_files")
     if entries is None:
         return None
@@ -138,7 +138,7 @@ def _inside(config: Config, path: str) -> str:
 
 
 def _glob(pattern: str) -> re.Pattern[str]:
-    """The pattern as an expression: * and ? stop at slashes, ** does not."""
+    """Returns the pattern as a regular expression: * and ? do not match slashes, ** does."""
     rules = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]/]+\])", pattern)
     classes = (re.sub(r"^\[!", "[^", part) if index % 2 else re.escape(part) for index, part in enumerate(parts))

@@ -66,10 +66,10 @@ def default_cache(repo: str, config: DataConfig) -> str:
     """Returns the folder of a dataset: data/OWNER_NAME_cache, or a longer name for a subset or another split.
 
     Each subset and split has its own folder, since each numbers its shards from 0. Repositories have no "--" in their
-    names, so "--" keeps hf:a/b_c apart from hf:a/b --subset c, and hf:a_b/c from hf:a/b_c.
+    names, so it separates hf:a/b --subset c from hf:a/b_c; a doubled "_" in the owner separates hf:a_b/c from both.
     """
     owner, _, name = repo.partition("/")
-    parts = [f"{owner}--{name}" if "_" in owner else f"{owner}_{name}"]
+    parts = [f"{owner.replace('_', '__')}_{name}"]
     parts += [config.subset.replace("/", "--")] if config.subset else []
     parts += [f"split-{config.split}"] if config.split != "train" else []
     return f"data/{'--'.join(parts)}_cache"
