@@ -1,4 +1,4 @@
-"""One loop writes every text: the cache changes no token, the window slides, and nothing is left changed behind."""
+"""The generation loop: the cache changes no token, the window moves by half, and the model is left unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STRATEGIES = ["greedy", "multinomial", "top_k", "top_p", "top_k_top_p"]
 LIMIT = 6
 PROMPT = torch.tensor([[1, 2, 3], [7, 8, 9]])
 
-# The models here compute in float64, where two logits are never so close that rounding decides between them.
+# The models compute in float64, so that rounding does not decide between two close logits.
 
 
 @functools.cache
@@ -30,8 +30,8 @@ def model_of(
     return make(position=position, max_seq_len=limit, **settings_)
 
 
-def written_by_hand(model: DecoderOnlyTransformer, prompt: torch.Tensor, new: int) -> torch.Tensor:
-    """Greedy writing as the lesson describes it, with nothing kept from one token to the next."""
+def generated_by_hand(model: DecoderOnlyTransformer, prompt: torch.Tensor, new: int) -> torch.Tensor:
+    """Greedy generation as the lesson describes it, without any state from one token to the next."""
     text, limit = prompt, model.config.max_seq_len
     for _ in range(new):
         start = 0
@@ -44,10 +44,10 @@ def written_by_hand(model: DecoderOnlyTransformer, prompt: torch.Tensor, new: in
 
 @pytest.mark.parametrize("use_cache", [True, False])
 @pytest.mark.parametrize("position", POSITIONS)
-def test_greedy_writing_equals_writing_by_hand(tiny_model: Models, position: str, use_cache: bool) -> None:
+def test_greedy_generation_equals_the_loop_by_hand(tiny_model: Models, position: str, use_cache: bool) -> None:
     model = model_of(tiny_model, position)
     written = model.generate(PROMPT, max_new_tokens=25, use_cache=use_cache)  # eight windows of six
-    assert torch.equal(written, written_by_hand(model, PROMPT, 25))
+    assert torch.equal(written, generated_by_hand(model, PROMPT, 25))
 
 
 @given(
@@ -56,7 +56,7 @@ def test_greedy_writing_equals_writing_by_hand(tiny_model: Models, position: str
     seed=st.integers(0, 99),
 )  # fmt: skip
 @settings(max_examples=60)
-def test_the_cache_changes_no_token_however_often_the_window_slides(
+def test_the_cache_changes_no_token_for_any_number_of_windows(
     tiny_model: Models, position: str, kv_heads: int, limit: int, batch: int, prompt: int, new: int, strategy: str,
     seed: int,
 ) -> None:  # fmt: skip
@@ -75,7 +75,7 @@ def test_the_cache_changes_no_token_however_often_the_window_slides(
 
 
 @given(st.integers(1, 200), st.integers(1, 20))
-def test_the_window_fits_reads_the_end_and_jumps_by_half(length: int, limit: int) -> None:
+def test_the_window_fits_ends_at_the_text_and_moves_by_half(length: int, limit: int) -> None:
     start = window_start(length, limit)
     assert 0 <= start < length
     assert length - start <= limit
@@ -95,7 +95,7 @@ def test_max_length_counts_the_prompt_and_max_new_tokens_only_what_is_new(tiny_m
 
 
 def test_a_prompt_longer_than_max_length_and_two_limits_at_once_are_refused(tiny_model: Models) -> None:
-    """The prompt was once returned as it was, in silence."""
+    """The prompt was once returned unchanged, without an error."""
     model = model_of(tiny_model)
     with pytest.raises(ValueError, match="the prompt has 3 tokens, more than max_length=1: raise max_length"):
         model.generate(PROMPT, max_length=1)
@@ -110,7 +110,7 @@ def test_temperature_0_is_greedy(tiny_model: Models, strategy: str) -> None:
     assert torch.equal(cold, model.generate(PROMPT, max_new_tokens=12, sampling_strategy="greedy"))
 
 
-def test_top_k_above_the_vocabulary_draws_from_all(tiny_model: Models) -> None:
+def test_top_k_above_the_vocabulary_keeps_all_tokens(tiny_model: Models) -> None:
     model = model_of(tiny_model)
     texts = [
         model.generate(
@@ -121,7 +121,7 @@ def test_top_k_above_the_vocabulary_draws_from_all(tiny_model: Models) -> None:
     assert torch.equal(*texts)
 
 
-def test_the_same_generator_state_writes_the_same_text(tiny_model: Models) -> None:
+def test_the_same_generator_state_gives_the_same_text(tiny_model: Models) -> None:
     model = model_of(tiny_model)
     texts = [
         model.generate(
@@ -134,7 +134,7 @@ def test_the_same_generator_state_writes_the_same_text(tiny_model: Models) -> No
 
 
 @pytest.mark.parametrize("use_cache", [True, False])
-def test_a_row_that_draws_a_stop_id_repeats_it_until_all_are_done(tiny_model: Models, use_cache: bool) -> None:
+def test_a_finished_row_repeats_its_stop_id_until_all_rows_are_finished(tiny_model: Models, use_cache: bool) -> None:
     model = model_of(tiny_model)
     free = model.generate(PROMPT, max_new_tokens=15)
     stop = [int(free[0, 5]), int(free[1, 9])]
@@ -157,7 +157,7 @@ def test_a_stop_id_in_the_prompt_stops_nothing(tiny_model: Models) -> None:
         assert torch.equal(model.generate(prompt, max_new_tokens=4, stop_ids=[unused]), free)
 
 
-def test_without_stop_ids_writing_goes_on_to_the_end(tiny_model: Models) -> None:
+def test_without_stop_ids_all_tokens_are_generated(tiny_model: Models) -> None:
     assert model_of(tiny_model).generate(PROMPT, max_new_tokens=30, stop_ids=()).shape == (2, 33)
 
 
@@ -186,7 +186,7 @@ def test_impossible_sampling_settings_are_refused_before_the_first_token(tiny_mo
 def test_the_models_mode_comes_back(tiny_model: Models, training: bool) -> None:
     model = tiny_model(dropout=0.5).train(training)
     expected = tiny_model(dropout=0.5).eval().generate(PROMPT, max_new_tokens=6)
-    assert torch.equal(model.generate(PROMPT, max_new_tokens=6), expected)  # no dropout while writing
+    assert torch.equal(model.generate(PROMPT, max_new_tokens=6), expected)  # no dropout during generation
     assert {module.training for module in model.modules()} == {training}
 
 
@@ -206,7 +206,7 @@ def test_no_gradient_is_recorded(tiny_model: Models, use_cache: bool) -> None:
     assert recorded == [False] * 4
 
 
-def test_with_the_cache_each_token_is_read_once(tiny_model: Models) -> None:
+def test_with_the_cache_each_token_is_processed_once(tiny_model: Models) -> None:
     model = tiny_model()
     lengths: list[int] = []
     model.embeddings.register_forward_hook(lambda *call: lengths.append(call[1][0].shape[1]))
@@ -225,7 +225,7 @@ def test_only_the_last_row_is_projected_to_logits(tiny_model: Models) -> None:
     assert shapes == [(2, 17), (2, 17)]
 
 
-def test_each_row_is_written_as_if_alone(tiny_model: Models) -> None:
+def test_each_row_gives_what_it_gives_alone(tiny_model: Models) -> None:
     model = model_of(tiny_model)
     alone = torch.cat([model.generate(row[None], max_new_tokens=10) for row in PROMPT])
     assert torch.equal(model.generate(PROMPT, max_new_tokens=10), alone)
@@ -238,11 +238,11 @@ def test_the_prompt_given_is_not_changed(tiny_model: Models) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_other_precisions_write_too(tiny_model: Models, dtype: torch.dtype) -> None:
+def test_other_precisions_generate_too(tiny_model: Models, dtype: torch.dtype) -> None:
     assert tiny_model(dtype=dtype).generate(PROMPT, max_new_tokens=12).shape == (2, 15)
 
 
-def test_writing_works_under_autocast(tiny_model: Models) -> None:
+def test_generation_works_under_autocast(tiny_model: Models) -> None:
     model = tiny_model(dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         assert model.generate(PROMPT, max_new_tokens=12).shape == (2, 15)

@@ -1,4 +1,4 @@
-"""What each strategy keeps, that draws follow the probabilities, and that an independent implementation agrees."""
+"""Each filter keeps the right tokens, draws follow the probabilities, and an independent implementation agrees."""
 
 from __future__ import annotations
 
@@ -78,19 +78,19 @@ def test_temperature_raises_probabilities_to_its_inverse() -> None:
     torch.testing.assert_close(probs_of(LOGITS, strategy="multinomial", temperature=0.5), expected, rtol=0, atol=1e-6)
 
 
-def test_top_k_keeps_the_k_likeliest() -> None:
+def test_top_k_keeps_the_k_most_likely_tokens() -> None:
     torch.testing.assert_close(
         probs_of(LOGITS, strategy="top_k", top_k=2), torch.tensor([2.0, 1.0, 0.0, 0.0, 0.0]) / 3, rtol=0, atol=1e-6
     )
 
 
-def test_top_p_keeps_the_fewest_that_reach_p() -> None:
+def test_top_p_keeps_the_fewest_tokens_that_reach_p() -> None:
     for top_p, kept in [(0.01, 1), (0.49, 1), (0.51, 2), (0.74, 2), (0.76, 3), (0.87, 3), (1.0, 5)]:
         assert support(probs_of(LOGITS, strategy="top_p", top_p=top_p)) == kept, top_p
 
 
 def test_top_k_comes_before_top_p() -> None:
-    # Of the 2 likeliest, 2/3 and 1/3, the first alone reaches 0.6; of all, it would take two (1/2 + 1/4).
+    # Of the 2 most likely, 2/3 and 1/3, the first alone reaches 0.6; of all tokens, two are needed (1/2 + 1/4).
     assert support(probs_of(LOGITS, strategy="top_k_top_p", top_k=2, top_p=0.6)) == 1
     assert support(probs_of(LOGITS, strategy="top_p", top_p=0.6)) == 2
 
@@ -128,17 +128,17 @@ def test_top_p_of_1_keeps_all() -> None:
     torch.testing.assert_close(keep_top_p(logits, 1.0), logits, rtol=0, atol=0)
 
 
-def test_equals_at_the_kth_place_all_stay() -> None:
+def test_all_logits_equal_to_the_kth_stay() -> None:
     assert support(probs_of(LOGITS, strategy="top_k", top_k=4)) == 5
 
 
-def test_equals_at_the_edge_of_the_nucleus_all_stay() -> None:
-    # A sort would keep one of the last two, whichever it puts first; that differs between sorts and devices.
+def test_all_logits_equal_to_the_last_of_the_nucleus_stay() -> None:
+    # A plain sort keeps one of the last two tokens; which one differs between sorts and devices.
     assert support(probs_of(LOGITS, strategy="top_p", top_p=0.9)) == 5
     assert support(keep_top_p(torch.zeros(3, 700), 0.01).softmax(-1)) == [700] * 3
 
 
-def test_top_p_always_keeps_the_likeliest() -> None:
+def test_top_p_always_keeps_the_most_likely_token() -> None:
     assert support(keep_top_p(random_logits(50, 20, seed=3), 1e-9).softmax(-1)) == [1] * 50
 
 
@@ -156,17 +156,17 @@ def test_the_nucleus_is_the_one_that_a_full_sort_finds(seed: int, vocab: int, to
         assert torch.equal(inside, row >= edge)
 
 
-def test_top_p_just_below_1_keeps_what_top_k_has_left() -> None:
+def test_top_p_just_below_1_keeps_all_tokens_that_top_k_kept() -> None:
     kept = keep_top_k(random_logits(3, 5_000, seed=2), 10)
     torch.testing.assert_close(keep_top_p(kept, 1 - 1e-12), kept, rtol=0, atol=0)
 
 
-def test_min_p_keeps_what_has_that_share_of_the_likeliest() -> None:
+def test_min_p_keeps_tokens_with_that_fraction_of_the_largest_probability() -> None:
     for min_p, kept in [(0.0, 5), (0.12, 5), (0.13, 3), (0.24, 3), (0.26, 2), (0.51, 1), (1.0, 1)]:
         assert support(probs_of(LOGITS, strategy="multinomial", min_p=min_p)) == kept, min_p
 
 
-def test_min_p_of_1_keeps_the_likeliest_and_its_equals() -> None:
+def test_min_p_of_1_keeps_the_most_likely_tokens_only() -> None:
     assert support(keep_min_p(torch.tensor([2.0, 5.0, 5.0, -math.inf]), 1.0).softmax(-1)) == 2
 
 
@@ -185,14 +185,14 @@ def test_repetition_penalty_by_hand() -> None:
     torch.testing.assert_close(penalise_repetition(logits, text, 2.0), expected, rtol=0, atol=0)
 
 
-def test_repetition_penalty_needs_no_text_and_one_text_serves_all_rows() -> None:
+def test_repetition_penalty_takes_an_empty_text_and_one_text_for_all_rows() -> None:
     logits = random_logits(2, 6, seed=1)
     one, each = torch.tensor([3, 0, 3]), torch.tensor([[0, 3], [3, 0]])
     assert torch.equal(penalise_repetition(logits, one, 1.7), penalise_repetition(logits, each, 1.7))
     assert torch.equal(penalise_repetition(logits, torch.empty(2, 0, dtype=torch.int64), 1.7), logits)
 
 
-def test_greedy_heeds_the_repetition_penalty() -> None:
+def test_greedy_applies_the_repetition_penalty() -> None:
     sampling, text = SamplingConfig("greedy", repetition_penalty=4.0), torch.tensor([[0]])
     assert sample(LOGITS[None], sampling, text=text).tolist() == [1]
     assert logits_to_probs(LOGITS[None], sampling, text).tolist() == [[0.0, 1.0, 0.0, 0.0, 0.0]]
@@ -206,7 +206,7 @@ def test_a_repetition_penalty_without_the_text_is_an_error(strategy: str) -> Non
             call(LOGITS[None], sampling)  # type: ignore[operator]
 
 
-def test_tokens_already_ruled_out_stay_out() -> None:
+def test_tokens_of_logit_minus_infinity_keep_probability_0() -> None:
     logits = LOGITS.clone()
     logits[0] = -math.inf
     for strategy in STRATEGIES:
@@ -237,7 +237,7 @@ def test_probabilities_sum_to_1_and_keep_the_order_of_the_logits(
 
 @given(st.integers(0, 999), st.integers(1, 30), st.floats(0.05, 3.0))
 @settings(max_examples=60)
-def test_what_is_kept_grows_with_k_and_with_p(seed: int, vocab: int, temperature: float) -> None:
+def test_a_larger_k_or_p_keeps_all_tokens_of_a_smaller_one(seed: int, vocab: int, temperature: float) -> None:
     logits = random_logits(3, vocab, seed)
     by_k = [probs_of(logits, strategy="top_k", top_k=k, temperature=temperature) > 0 for k in range(1, vocab + 1)]
     by_p = [probs_of(logits, strategy="top_p", top_p=p / 10, temperature=temperature) > 0 for p in range(1, 11)]
@@ -305,7 +305,7 @@ def test_draws_follow_the_probabilities(name: str) -> None:
     assert chi_square < CHI_SQUARE[sum(share > 0 for share in shares) - 1]
 
 
-def test_the_count_of_draws_would_notice_a_wrong_distribution() -> None:
+def test_the_chi_square_test_detects_a_wrong_distribution() -> None:
     sampling, generator = SamplingConfig("multinomial", 1.1), torch.Generator().manual_seed(5)
     draws = sample(LOGITS.expand(20_000, -1), sampling, generator).bincount().tolist()
     expected = [20_000 * share / 16 for share in [8, 4, 2, 1, 1]]
@@ -321,7 +321,7 @@ def test_the_same_generator_state_draws_the_same(strategy: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_generator_of_ones_own_leaves_the_global_one_alone(strategy: str) -> None:
+def test_a_given_generator_leaves_the_global_one_unchanged(strategy: str) -> None:
     before = torch.get_rng_state()
     sample(LOGITS, SamplingConfig(strategy), torch.Generator().manual_seed(1))  # type: ignore[arg-type]
     assert torch.equal(torch.get_rng_state(), before)
@@ -335,7 +335,7 @@ def test_greedy_needs_no_random_numbers() -> None:
     assert torch.equal(generator.get_state(), before)
 
 
-def test_is_greedy_knows_both_ways_to_be() -> None:
+def test_is_greedy_for_the_strategy_and_for_temperature_0() -> None:
     assert is_greedy(SamplingConfig("greedy", temperature=2.0))
     assert is_greedy(SamplingConfig("top_k", temperature=0.0))
     assert not is_greedy(SamplingConfig("top_k", top_k=1))
@@ -350,18 +350,18 @@ def test_is_greedy_knows_both_ways_to_be() -> None:
 def test_the_id_drawn_is_the_first_whose_sum_exceeds_the_number(
     shares: list[int], number: float, dtype: torch.dtype
 ) -> None:
-    # Sixteenths are exact in every type, so that the sums are as well; what they add up to is 1 in the end.
+    # Sixteenths are exact in every type, and so are their sums. The total need not be 1.
     probs = torch.tensor([shares], dtype=dtype) / 16
     token = int(inverse_cdf(probs, torch.tensor([number], dtype=torch.float64)))
-    place = Fraction(number) * sum(shares)
+    point = Fraction(number) * sum(shares)
     reached = [sum(shares[: i + 1]) for i in range(len(shares))]
-    assert token == next(i for i, total in enumerate(reached) if total > place)
+    assert token == next(i for i, total in enumerate(reached) if total > point)
     assert shares[token] > 0
 
 
 @pytest.mark.parametrize("number", [0.0, 5e-324, BEFORE_1])
 @pytest.mark.parametrize("strategy", STRATEGIES[1:])
-def test_an_id_of_probability_0_is_never_drawn_at_the_ends_of_the_line(number: float, strategy: str) -> None:
+def test_an_id_of_probability_0_is_never_drawn_at_either_end_of_the_interval(number: float, strategy: str) -> None:
     logits = random_logits(50, 20_000, seed=8)
     logits[:, :7] = logits[:, -7:] = -math.inf
     probs = probs_of(logits, strategy=strategy)
@@ -383,10 +383,10 @@ def test_a_row_without_probabilities_is_an_error(bad: float, vocab: int) -> None
     st.sampled_from(STRATEGIES), st.sampled_from(DTYPES),
 )  # fmt: skip
 @settings(max_examples=60)
-def test_what_a_row_draws_does_not_depend_on_the_other_rows(
+def test_the_draw_of_a_row_does_not_depend_on_the_other_rows(
     seed: int, seeds: list[int], vocab: int, strategy: str, dtype: torch.dtype
 ) -> None:
-    # The rows are flat and steep, so that alone each of them needs another number of tokens for its nucleus.
+    # From flat to steep rows, so the size of the nucleus differs between them.
     rows = len(seeds)
     logits = (random_logits(rows, vocab, seed) * torch.logspace(-2, 1, rows)[:, None]).to(dtype)
     text = torch.randint(vocab, (rows, 4), generator=torch.Generator().manual_seed(seed))
@@ -415,7 +415,7 @@ def test_a_wrong_number_of_generators_is_an_error(count: int) -> None:
         draw(torch.full((3, 2), 0.5), seeded(range(count)))
 
 
-def test_without_a_generator_the_global_one_is_drawn_from() -> None:
+def test_without_a_generator_the_global_one_is_used() -> None:
     torch.manual_seed(3)
     first = draw(torch.full((50, 9), 1 / 9))
     assert torch.equal(first, draw(torch.full((50, 9), 1 / 9), torch.Generator().manual_seed(3)))

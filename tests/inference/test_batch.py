@@ -51,7 +51,7 @@ def test_equal_prompts_give_the_ids_of_the_core_loop(
     assert torch.equal(core, batched)
 
 
-def test_the_models_mode_is_back_between_tokens_and_after_an_abandoned_stream(tiny_model: Models) -> None:
+def test_the_models_mode_is_restored_between_tokens_and_after_a_closed_stream(tiny_model: Models) -> None:
     model = tiny_model(dropout=0.5).train()
     stream = stream_tokens(model, PROMPT, 10, SamplingConfig())
     next(stream)
@@ -117,7 +117,7 @@ def test_padding_changes_no_logit_of_the_text_after_it(tiny_model: Models, posit
         torch.testing.assert_close(padded[1, 1:], model(tokens_[1:, 1:])[0], rtol=0, atol=1e-12)
 
 
-def test_prompts_are_padded_on_the_left_with_a_token_of_their_own() -> None:
+def test_prompts_are_padded_on_the_left_with_their_own_first_token() -> None:
     tokens, padding = pad([[4], [1, 2, 3]])
     assert (tokens.tolist(), padding.tolist()) == ([[4, 4, 4], [1, 2, 3]], [2, 0])
     for nothing in ([], [[1], []]):
@@ -126,7 +126,7 @@ def test_prompts_are_padded_on_the_left_with_a_token_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("padding", [[3, 0], [-1, 0], [0]])
-def test_padding_that_leaves_no_token_or_fits_no_row_is_an_error(tiny_model: Models, padding: list[int]) -> None:
+def test_padding_that_leaves_no_token_or_has_another_length_is_an_error(tiny_model: Models, padding: list[int]) -> None:
     with pytest.raises(ValueError, match="padding"):
         stream_tokens(model_of(tiny_model), PROMPT, 3, SamplingConfig(), padding=torch.tensor(padding))
 
@@ -134,14 +134,14 @@ def test_padding_that_leaves_no_token_or_fits_no_row_is_an_error(tiny_model: Mod
 def test_the_caller_can_mark_a_row_as_finished(tiny_model: Models) -> None:
     model = model_of(tiny_model)
     free = model.generate(PROMPT, max_new_tokens=10)[:, 3:]
-    written: list[torch.Tensor] = []
+    steps: list[torch.Tensor] = []
 
     def is_finished() -> torch.Tensor:
-        return torch.tensor([len(written) >= 2, len(written) >= 5])
+        return torch.tensor([len(steps) >= 2, len(steps) >= 5])
 
     for token in stream_tokens(model, PROMPT, 10, SamplingConfig(), is_finished=is_finished):
-        written.append(token)
-    rows = torch.stack(written, 1)
+        steps.append(token)
+    rows = torch.stack(steps, 1)
     assert rows.shape == (2, 5)
     assert torch.equal(rows[1], free[1, :5])
     assert rows[0].tolist() == [*free[0, :2].tolist(), *[int(free[0, 1])] * 3]
@@ -149,7 +149,7 @@ def test_the_caller_can_mark_a_row_as_finished(tiny_model: Models) -> None:
 
 @given(limit=st.integers(1, 9), prompt=st.integers(1, 20), chunk=st.integers(1, 10), ragged=st.booleans())
 @settings(max_examples=30)
-def test_a_prompt_read_in_chunks_gives_the_same_text(
+def test_a_prompt_processed_in_chunks_gives_the_same_tokens(
     tiny_model: Models, limit: int, prompt: int, chunk: int, ragged: bool
 ) -> None:
     model = model_of(tiny_model, "learned", limit)

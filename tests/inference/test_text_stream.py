@@ -1,4 +1,4 @@
-"""Text in, text out: pieces add up, stop strings never show, and a prompt in a batch is written as if alone."""
+"""Pieces add up to the text, stop strings never appear, and a prompt in a batch gives what it gives alone."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ DRAWN = SamplingConfig("multinomial")
 
 @functools.cache
 def byte_model(make: Models) -> DecoderOnlyTransformer:
-    """A random model over bytes: nearly everything it writes is broken UTF-8."""
+    """A random model over bytes: nearly all of its output is invalid UTF-8."""
     return make(vocab_size=257, max_seq_len=12)
 
 
 class Parrot:
-    """Writes `text` after any prompt, and then end-of-text."""
+    """Continues any prompt with `text`, and then end-of-text."""
 
     def __init__(self, text: str) -> None:
         self.config, self.device, self.training = ModelConfig(vocab_size=257, max_seq_len=400), "cpu", False
@@ -39,33 +39,33 @@ class Parrot:
 
 
 def said(text: str, *stop: str, most: int = 1000) -> tuple[list[str], TextStream]:
-    writing = TextStream(Parrot(text), BYTES, ["x"], SamplingConfig(), most, stop=stop, use_cache=False)  # type: ignore[arg-type]
-    return [piece for (piece,) in writing], writing
+    stream = TextStream(Parrot(text), BYTES, ["x"], SamplingConfig(), most, stop=stop, use_cache=False)  # type: ignore[arg-type]
+    return [piece for (piece,) in stream], stream
 
 
-def test_characters_that_span_tokens_appear_once_they_are_whole() -> None:
-    pieces, writing = said("né €")
+def test_a_character_of_several_tokens_appears_when_it_is_complete() -> None:
+    pieces, stream = said("né €")
     assert pieces == ["n", "", "é", " ", "", "", "€", ""]  # end-of-text is the last token, and no text
-    assert (writing.texts, writing.endings, writing.new_tokens) == (["né €"], ["end of text"], [8])
+    assert (stream.texts, stream.endings, stream.new_tokens) == (["né €"], ["end of text"], [8])
 
 
-def test_half_a_character_at_the_end_is_shown_as_such() -> None:
-    pieces, writing = said("a€", most=3)
-    assert (pieces, writing.endings) == (["a", "", "", "\ufffd"], ["length"])
+def test_an_incomplete_character_at_the_end_is_shown_as_a_replacement() -> None:
+    pieces, stream = said("a€", most=3)
+    assert (pieces, stream.endings) == (["a", "", "", "\ufffd"], ["length"])
 
 
 def test_a_stop_string_over_several_tokens_ends_the_text_before_it() -> None:
-    pieces, writing = said("Once upon a time, there", "a time")
-    assert "".join(pieces) == "Once upon " == writing.texts[0]
-    assert writing.endings == ["stop string"]
-    assert writing.new_tokens == [len("Once upon a time")]
+    pieces, stream = said("Once upon a time, there", "a time")
+    assert "".join(pieces) == "Once upon " == stream.texts[0]
+    assert stream.endings == ["stop string"]
+    assert stream.new_tokens == [len("Once upon a time")]
 
 
-def test_what_only_begins_like_a_stop_string_is_shown_once_that_is_sure() -> None:
-    pieces, writing = said("an ant ate", "ants")
+def test_text_that_only_begins_like_a_stop_string_is_shown_later() -> None:
+    pieces, stream = said("an ant ate", "ants")
     assert pieces == ["", "", "an ", "", "", "", "ant ", "", "at", "e", ""]
-    assert writing.endings == ["end of text"]
-    assert said("no ant", "ants")[1].texts == ["no ant"]  # what is held at the end comes at the end
+    assert stream.endings == ["end of text"]
+    assert said("no ant", "ants")[1].texts == ["no ant"]  # text held back until the end comes at the end
     assert "".join(said("no ant", "ants", most=6)[0]) == "no ant"
 
 
@@ -78,15 +78,15 @@ def test_the_first_of_several_stop_strings_counts() -> None:
     stop=st.lists(st.text("ab\n", min_size=1, max_size=4), min_size=1, max_size=3),
 )
 def test_no_piece_ever_shows_a_part_of_a_stop_string(text: str, stop: list[str]) -> None:
-    pieces, writing = said(text, *stop)
+    pieces, stream = said(text, *stop)
     ends = [text.find(string) + len(string) for string in stop if string in text]
     if not ends:
-        assert ("".join(pieces), writing.endings) == (text, ["end of text"])
+        assert ("".join(pieces), stream.endings) == (text, ["end of text"])
         return
     read = text[: min(ends)]  # the first stop string to be whole ends the text
     expected = min(read.find(string) for string in stop if string in read)
-    assert "".join(pieces) == text[:expected] == writing.texts[0]
-    assert writing.endings == ["stop string"]
+    assert "".join(pieces) == text[:expected] == stream.texts[0]
+    assert stream.endings == ["stop string"]
 
 
 @given(
@@ -94,7 +94,7 @@ def test_no_piece_ever_shows_a_part_of_a_stop_string(text: str, stop: list[str])
     stop=st.lists(st.text(min_size=1, max_size=1), max_size=2), use_cache=st.booleans(),
 )  # fmt: skip
 @settings(max_examples=40)
-def test_a_prompt_in_a_batch_is_written_as_if_alone(
+def test_a_prompt_in_a_batch_gives_the_text_it_gives_alone(
     tiny_model: Models, prompts: list[str], new: int, seed: int, stop: list[str], use_cache: bool
 ) -> None:
     model = byte_model(tiny_model)
@@ -107,7 +107,7 @@ def test_a_prompt_in_a_batch_is_written_as_if_alone(
         assert (alone.endings[0], alone.new_tokens[0]) == (together.endings[row], together.new_tokens[row])
 
 
-def test_what_is_written_is_what_generate_gives(tiny_model: Models) -> None:
+def test_the_text_is_that_of_generate(tiny_model: Models) -> None:
     model = byte_model(tiny_model)
     tokens = model.generate(
         torch.tensor([BYTES.encode("The cat")]), max_new_tokens=30, sampling_strategy="multinomial", stop_ids=[256],
@@ -120,14 +120,14 @@ def test_what_is_written_is_what_generate_gives(tiny_model: Models) -> None:
 def test_an_empty_prompt_starts_from_end_of_text(tiny_model: Models) -> None:
     model = byte_model(tiny_model)
     greedy = model.generate(torch.tensor([[256]]), max_new_tokens=8, stop_ids=[256])[0, 1:].tolist()
-    writing = TextStream(model, BYTES, [""], SamplingConfig(), 8)
-    assert list(writing)
-    assert writing.tokens[0] == [token for token in greedy if token != 256]
+    stream = TextStream(model, BYTES, [""], SamplingConfig(), 8)
+    assert list(stream)
+    assert stream.tokens[0] == [token for token in greedy if token != 256]
 
 
 def test_tokens_of_the_prompt_that_the_model_never_sees_are_counted(tiny_model: Models) -> None:
-    writing = TextStream(byte_model(tiny_model), BYTES, ["short", "x" * 13], DRAWN, 1)
-    assert (writing.prompt_tokens, writing.dropped) == ([5, 13], [0, 6])
+    stream = TextStream(byte_model(tiny_model), BYTES, ["short", "x" * 13], DRAWN, 1)
+    assert (stream.prompt_tokens, stream.dropped) == ([5, 13], [0, 6])
 
 
 @pytest.mark.parametrize(
@@ -138,15 +138,15 @@ def test_tokens_of_the_prompt_that_the_model_never_sees_are_counted(tiny_model: 
         (["a", "b"], {"seeds": [1]}, "1 seeds for 2 prompts"),
     ],
 )
-def test_what_cannot_be_written_is_refused_before_anything_is(
+def test_impossible_arguments_are_refused_before_the_first_token(
     tiny_model: Models, prompts: list[str], settings_: dict[str, list[int]], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         TextStream(byte_model(tiny_model), BYTES, prompts, DRAWN, 3, **settings_)  # type: ignore[arg-type]
 
 
-def test_a_writing_that_is_given_up_keeps_what_it_has(tiny_model: Models) -> None:
-    writing = TextStream(byte_model(tiny_model), BYTES, ["a"], DRAWN, 50, seeds=1)
-    steps: Iterator[list[str]] = iter(writing)
+def test_a_stream_that_is_abandoned_keeps_its_text_so_far(tiny_model: Models) -> None:
+    stream = TextStream(byte_model(tiny_model), BYTES, ["a"], DRAWN, 50, seeds=1)
+    steps: Iterator[list[str]] = iter(stream)
     shown = "".join(next(steps)[0] for _ in range(5))
-    assert (writing.texts, writing.new_tokens) == ([shown], [5])
+    assert (stream.texts, stream.new_tokens) == ([shown], [5])
