@@ -59,7 +59,7 @@ def tiny_model(tiny_config: Callable[..., ModelConfig]) -> Callable[..., Decoder
     """tiny_model(position="rotary") is a model in eval mode, in float64.
 
     Its weights are far larger than fresh ones, biases and norms included, so that a part that is left out or in the
-    wrong place shows in the output.
+    wrong position shows in the output.
     """
 
     def make(dtype: torch.dtype = torch.float64, seed: int = 0, **settings: Any) -> DecoderOnlyTransformer:

@@ -146,7 +146,9 @@ def test_the_order_of_earlier_tokens_is_invisible_without_positions() -> None:
 @pytest.mark.parametrize("kv_heads", [2, 1])
 def test_grouped_queries_equal_repeated_key_and_value_heads(kv_heads: int) -> None:
     q, k, v = random_qkv(3, 5, 4, kv_heads)
-    repeated = [tensor.repeat_interleave(4 // kv_heads, dim=1) for tensor in (k, v)]  # neighbours share
+    repeated = [
+        tensor.repeat_interleave(4 // kv_heads, dim=1) for tensor in (k, v)
+    ]  # neighbouring heads use the same keys
     torch.testing.assert_close(fused_attention(q, k, v), fused_attention(q, *repeated), rtol=1e-9, atol=1e-9)
 
 

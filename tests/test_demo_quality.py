@@ -24,8 +24,8 @@ def test_the_demo_learns_to_write_words_speakers_and_lines(tmp_path: Path) -> No
         [sys.executable, str(ROOT / "main.py"), "demo"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    looks = [event for event in read_metrics(tmp_path / "checkpoints_demo" / "metrics.jsonl") if event.step == 600]
-    (last,) = [event for event in looks if isinstance(event, EvalMetrics)]
+    events = [event for event in read_metrics(tmp_path / "checkpoints_demo" / "metrics.jsonl") if event.step == 600]
+    (last,) = [event for event in events if isinstance(event, EvalMetrics)]
     assert last.bits_per_byte < 1.95  # benchmarks/results/time_to_quality.md: 1.86; the character recipe: 2.73
     assert (tmp_path / "checkpoints_demo" / "loss_curve.png").stat().st_size > 10_000
 

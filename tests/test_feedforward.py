@@ -1,4 +1,4 @@
-"""The feed-forward network works on each token by itself, with the bend that the config names."""
+"""The feed-forward network works on each token by itself, with the activation function of the config."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_activations_follow_their_definitions(activation: str) -> None:
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh"])
-def test_two_matrices_with_a_bend_between(tiny_config: Configs, activation: str) -> None:
+def test_two_matrices_with_an_activation_function_between(tiny_config: Configs, activation: str) -> None:
     feedforward = FeedForward(tiny_config(activation=activation)).double()
     x = torch.randn(2, 3, 16, dtype=torch.float64)
     hidden = (x @ feedforward.up.weight.T + feedforward.up.bias).detach().apply_(BY_HAND[activation])

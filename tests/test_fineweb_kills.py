@@ -42,10 +42,10 @@ SHARDS = 3
 
 
 def read(job: dict[str, Any]) -> None:
-    """Appends a line for each batch to job["out"], a digest and the state after it, and news to job["out"].told."""
-    out, told = (os.open(job["out"] + end, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for end in ("", ".told"))
+    """Appends a digest and the state after each batch to job["out"], and messages to job["out"].messages."""
+    out, messages = (os.open(job["out"] + end, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for end in ("", ".messages"))
     config = DataConfig(**job["config"]).check()
-    with contextlib.closing(open_dataset(config, notify=lambda news: os.write(told, f"{news}\n".encode()))) as data:
+    with contextlib.closing(open_dataset(config, notify=lambda line: os.write(messages, f"{line}\n".encode()))) as data:
         batches = PackedBatches(data.train, 32, 8, job["seed"], DataState.from_dict(job["state"]), window_rows=64)
         with contextlib.closing(iter(batches)) as iterator:
             for inputs, targets, state in itertools.islice(iterator, job["batches"]):
@@ -97,8 +97,8 @@ def lines(job: dict[str, Any]) -> list[str]:
     return Path(job["out"]).read_text().splitlines()
 
 
-def told(job: dict[str, Any]) -> str:
-    return Path(job["out"] + ".told").read_text() if Path(job["out"] + ".told").exists() else ""
+def messages(job: dict[str, Any]) -> str:
+    return Path(job["out"] + ".messages").read_text() if Path(job["out"] + ".messages").exists() else ""
 
 
 def shards_on_disk(cache: Path) -> set[str]:
@@ -129,7 +129,7 @@ def assert_sound(cache: Path) -> None:
 def test_readers_killed_at_random_moments_leave_the_text_right_and_nothing_else(
     kills: int, forks: Forks, job: Job, tmp_path: Path
 ) -> None:
-    """Each begins anew or goes on from a place of the stream, as --resume does, in the cache that the last one left."""
+    """Each starts anew or resumes from a position of the stream, as --resume does, with the cache of the one before."""
     undisturbed = job(batches=BATCHES, cache_dir=tmp_path / "undisturbed")
     forks.run(undisturbed)
     whole = lines(undisturbed)
@@ -145,15 +145,15 @@ def test_readers_killed_at_random_moments_leave_the_text_right_and_nothing_else(
         forks.kill([pid])
         found = lines(reader)[: BATCHES - start]
         assert found == whole[start : start + len(found)], f"kill {number}"
-        assert "damaged" not in told(reader)
-        assert "another text" not in told(reader)
+        assert "damaged" not in messages(reader)
+        assert "another text" not in messages(reader)
         assert not cache.exists() or len(shards_on_disk(cache)) <= SHARDS
         drawn += len(found)
     assert drawn > kills
     last = job(batches=BATCHES)
     forks.run(last)
     assert lines(last) == whole
-    assert "damaged" not in told(last)
+    assert "damaged" not in messages(last)
     assert_sound(cache)
 
 
@@ -176,7 +176,7 @@ def test_a_reader_is_not_disturbed_by_others_that_are_killed_beside_it(
     assert forks.statuses() == [0] + [-signal.SIGKILL] * kills, Path(reader["out"] + ".err").read_text()
     assert lines(reader) == lines(undisturbed)
     for one in (reader, *others):
-        assert "damaged" not in told(one)
+        assert "damaged" not in messages(one)
     last = job(batches=100)
     forks.run(last)
     assert lines(last) == lines(undisturbed)[:100]
@@ -195,8 +195,8 @@ def test_two_processes_train_on_one_cache_at_once(forks: Forks, hub: StandInHub,
     """Different seeds and encodings; each trains as it does alone."""
     shard_mb = hub.commit(FINEWEB).files["sample/10BT/000_00000.parquet"].size / 3e6
 
-    def training(place: str, cache: str, encoding: str, seed: int) -> dict[str, Any]:
-        folder = tmp_path / f"{place}_{encoding}"
+    def training(where: str, cache: str, encoding: str, seed: int) -> dict[str, Any]:
+        folder = tmp_path / f"{where}_{encoding}"
         folder.mkdir()
         settings = {"dataset": "fineweb", "encoding": encoding, "seed": seed, "cache-dir": tmp_path / cache}
         settings |= {"cache-shards": SHARDS, "shard-mb": shard_mb, "shuffle-rows": 6_000, "seq-length": 16}
@@ -208,7 +208,7 @@ def test_two_processes_train_on_one_cache_at_once(forks: Forks, hub: StandInHub,
     forks.run(*(training("alone", f"cache_{encoding}", encoding, seed) for encoding, seed in runs))
     forks.run(*(training("together", "cache", encoding, seed) for encoding, seed in runs))
     for encoding, _ in runs:
-        alone, together = (losses(tmp_path / f"{place}_{encoding}") for place in ("alone", "together"))
+        alone, together = (losses(tmp_path / f"{where}_{encoding}") for where in ("alone", "together"))
         assert len(alone) == 6
         assert together == alone
         assert (tmp_path / f"together_{encoding}" / "out.err").read_text() == ""

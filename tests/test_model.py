@@ -48,7 +48,7 @@ def test_no_gradient_flows_back_from_the_past_to_the_future(tiny_model: Models, 
 
 @pytest.mark.parametrize("position", POSITIONS)
 def test_the_order_of_tokens_matters(tiny_model: Models, position: str) -> None:
-    model = tiny_model(position=position, num_layers=1)  # deeper, the causal mask alone would tell orders apart
+    model = tiny_model(position=position, num_layers=1)  # deeper, the causal mask alone would distinguish orders
     swapped = TOKENS[:, [1, 0, *range(2, 8)]]
     assert not torch.allclose(model.next_logits(swapped), model.next_logits(TOKENS), atol=1e-4)
 
@@ -121,8 +121,8 @@ def test_weights_start_as_gpt_2s_do(position: str) -> None:
             assert (parameter == 0).all(), name
         else:
             scaled = name.endswith(("attention.out.weight", "feedforward.down.weight"))
-            spread = 0.02 / math.sqrt(2 * 8) if scaled else 0.02
-            assert parameter.std().item() == pytest.approx(spread, rel=0.05), name
+            std = 0.02 / math.sqrt(2 * 8) if scaled else 0.02
+            assert parameter.std().item() == pytest.approx(std, rel=0.05), name
             assert parameter.mean().item() == pytest.approx(0.0, abs=0.03 * 0.02), name
 
 

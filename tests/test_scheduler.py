@@ -91,7 +91,7 @@ def test_it_lands_on_the_lowest_rate_and_stays_there(total: int, schedule: Optim
 def test_it_never_jumps_by_more_than_a_steps_share(total: int, schedule: OptimizerConfig) -> None:
     warmup = round(schedule.warmup_fraction * total)
     fall = total - warmup
-    if schedule.schedule == "wsd":  # a line, not a wave, over its own share of the steps
+    if schedule.schedule == "wsd":  # a line, not a wave, over its own fraction of the steps
         fall = min(fall, max(1, round(schedule.decay_fraction * total)))
     steepest = max(1 / max(1, warmup), math.pi / 2 / max(1, fall))
     found = [lr_scale(step, total, schedule) for step in range(total)]

@@ -77,8 +77,8 @@ def test_each_target_prepares_the_environment_and_runs_its_line(target: str, tmp
 @needs_make
 def test_make_test_checks_before_it_tests() -> None:
     printed = make("-n", "test", "ARGS=-k cache")
-    places = [printed.index(part) for part in ["ruff format --check", "ruff check", "run mypy", "pytest -k cache"]]
-    assert places == sorted(places)
+    positions = [printed.index(part) for part in ["ruff format --check", "ruff check", "run mypy", "pytest -k cache"]]
+    assert positions == sorted(positions)
 
 
 @needs_make
@@ -229,12 +229,12 @@ def test_no_kept_file_is_a_lock_file_or_names_a_registry_or_a_path_of_one_machin
     # Put together from parts, so that this file passes its own test.
     registries = ["pypi" + ".org", "python" + "hosted.org", "download.py" + "torch.org", "ana" + "conda.org"]
     machine = rb"/(?:home|Users)/[A-Za-z][\w.-]*/|[A-Z]:\\+Users\\+\w|(?<![\w.])/roo[t]/"
-    here = [str(place).encode() for place in (ROOT, Path.home()) if len(place.parts) > 2]
+    here = [str(path).encode() for path in (ROOT, Path.home()) if len(path.parts) > 2]
     found = []
     for path in kept_files():
         assert path.name != "uv.lock"
         content = path.read_bytes()
         found += [f"{path.relative_to(ROOT)}: {host}" for host in registries if host.encode() in content]
-        found += [f"{path.relative_to(ROOT)}: {place!r}" for place in here if place in content]
+        found += [f"{path.relative_to(ROOT)}: {private!r}" for private in here if private in content]
         found += [f"{path.relative_to(ROOT)}: {hit!r}" for hit in re.findall(machine, content)]
     assert found == []

@@ -240,8 +240,8 @@ def test_m7_the_demo_trains_plots_evaluates_and_generates(
         "3. Generate",
         "JULIET:\n",
     ]
-    places = [out.index(part) for part in parts]
-    assert places == sorted(places)
+    positions = [out.index(part) for part in parts]
+    assert positions == sorted(positions)
     left = {path.name for path in (here / "checkpoints_demo").iterdir()}
     states = {"training_state_bpe300.pt", "training_state_bpe300_previous.pt"}
     expected = {"loss_curve.png", "loss_curve.svg", "metrics.jsonl", "model_epoch_1_bpe300.pt", "tensorboard"}

@@ -62,7 +62,7 @@ def test_the_document_mask_of_one_document_is_the_causal_mask(length: int, begin
 )
 @settings(max_examples=50)
 def test_explicit_and_fused_agree_for_any_documents(rows: list[int], length: int, seed: int) -> None:
-    ends = torch.tensor([[row >> place & 1 for place in range(length)] for row in rows])  # 1: an end-of-text
+    ends = torch.tensor([[row >> position & 1 for position in range(length)] for row in rows])  # 1: an end-of-text
     qkv = random_qkv(length, length, 4, 2, batch=len(rows), seed=seed)
     mask = document_mask(ends, end_of_text=1)
     explicit, fused = explicit_attention(*qkv, mask)[0], fused_attention(*qkv, mask)
@@ -105,10 +105,12 @@ def loss(
     return model.loss(tokens, targets, None if end_of_text is None else document_mask(tokens, end_of_text))[0]
 
 
-def nats_of(model: DecoderOnlyTransformer, tokens: torch.Tensor, place: int, end_of_text: int | None) -> torch.Tensor:
-    """The loss of the token at `place` alone, in every row."""
+def nats_of(
+    model: DecoderOnlyTransformer, tokens: torch.Tensor, position: int, end_of_text: int | None
+) -> torch.Tensor:
+    """Returns the loss of the token at `position` alone, in every row."""
     targets = torch.full_like(tokens, IGNORE)
-    targets[:, place - 1] = tokens[:, place]
+    targets[:, position - 1] = tokens[:, position]
     return loss(model, tokens, targets, end_of_text)
 
 
@@ -123,8 +125,8 @@ def test_tokens_of_an_earlier_document_change_nothing_in_a_later_one(
     model = tiny_model(position=position, num_kv_heads=2)
     tokens = torch.tensor([[token for document in documents for token in [*document, END]]])
     changed, start = tokens.clone(), len(documents[0])  # at its end-of-text the second document begins
-    for place in range(start):
-        changed[0, place] = data.draw(st.integers(0, END))
+    for position in range(start):
+        changed[0, position] = data.draw(st.integers(0, END))
     torch.testing.assert_close(
         masked_hidden(model, changed)[:, start:], masked_hidden(model, tokens)[:, start:], rtol=0, atol=1e-10
     )
@@ -135,11 +137,11 @@ def test_any_token_of_an_earlier_document_changes_no_loss_of_a_later_one_nor_of_
     tiny_model: Models, position: str
 ) -> None:
     model = tiny_model(position=position)
-    for start in (place for place, token in enumerate(PACKED[0].tolist()) if token == END):
-        losses = [nats_of(model, PACKED, place, END) for place in range(start + 1, PACKED.shape[1])]
-        for place in range(start):
+    for start in (position for position, token in enumerate(PACKED[0].tolist()) if token == END):
+        losses = [nats_of(model, PACKED, position, END) for position in range(start + 1, PACKED.shape[1])]
+        for position in range(start):
             changed = PACKED.clone()
-            changed[0, place] = 8  # in place of an end-of-text too: two earlier documents become one
+            changed[0, position] = 8  # replaces an end-of-text too: two earlier documents become one
             found = [nats_of(model, changed, later, END) for later in range(start + 1, PACKED.shape[1])]
             torch.testing.assert_close(found, losses, rtol=0, atol=1e-10)
 
@@ -150,8 +152,10 @@ def test_an_earlier_document_shows_without_the_mask_and_in_the_loss_of_the_end_o
 ) -> None:
     model, changed = tiny_model(position=position), PACKED.clone()
     changed[0, 0] = 8
-    for place in (5, PACKED.shape[1] - 1):  # the first token of a document, and its last
-        assert not torch.allclose(nats_of(model, changed, place, None), nats_of(model, PACKED, place, None), atol=1e-4)
+    for position in (5, PACKED.shape[1] - 1):  # the first token of a document, and its last
+        assert not torch.allclose(
+            nats_of(model, changed, position, None), nats_of(model, PACKED, position, None), atol=1e-4
+        )
     assert not torch.allclose(nats_of(model, changed, 3, END), nats_of(model, PACKED, 3, END), atol=1e-4)
 
 

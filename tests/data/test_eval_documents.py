@@ -1,4 +1,4 @@
-"""Documents to measure on: the held-out ones that a run looks at, without the training text, also without a network."""
+"""Documents to evaluate on: the held-out documents of a run, without the training text, also without a network."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_no_text_is_refused(texts: list[str]) -> None:
 
 @pytest.mark.parametrize("name", ["byte", "bpe300", "p50k_base"])
 @pytest.mark.parametrize("wanted", [100, 100_000])
-def test_they_are_the_tokens_that_a_run_looks_at(tmp_path: Path, name: str, wanted: int) -> None:
+def test_they_are_the_tokens_that_a_run_evaluates_on(tmp_path: Path, name: str, wanted: int) -> None:
     config = local(tmp_path, validation_tokens=wanted, seq_length=16)
     tokenizer = train_bpe(TEXTS, 300) if name == "bpe300" else load_tokenizer(name)
     documents = held_out_documents(config, tokenizer)
@@ -133,10 +133,10 @@ def test_without_a_network_the_file_of_documents_is_enough(tmp_path: Path, monke
         server.add(FINEWEB, fineweb_files(TEXTS, 3, 7))
         online = held_out_documents(on_hub(tmp_path), BYTE)
         server.fail("status", status=503, times=10_000)
-        news: list[object] = []
+        messages: list[object] = []
         config = DataConfig(**{**on_hub(tmp_path).to_dict(), "network_patience": 0.2})
-        offline = held_out_documents(config, BYTE, notify=news.append)
-        assert any("cannot be reached" in str(line) for line in news)
+        offline = held_out_documents(config, BYTE, notify=messages.append)
+        assert any("cannot be reached" in str(line) for line in messages)
         with pytest.raises(ValueError, match="503"):
             held_out_documents(config, BYTE, 10_000)
     assert np.array_equal(np.concatenate(online.tokens), np.concatenate(offline.tokens))

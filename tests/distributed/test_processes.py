@@ -23,7 +23,7 @@ Seen = list[dict[str, Any]]
 
 
 def run_together(folder: Path, processes: int) -> Seen:
-    """Runs two_processes.py with so many processes; returns what each of them saw."""
+    """Runs two_processes.py with the given number of processes; returns the results of each."""
     config = tiny_run(folder / "alone", batch_size=4, max_steps=6)
     alone = Trainer(config, tiny_text(config))
     for _ in range(3):
@@ -92,7 +92,7 @@ def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch: pytest.Monk
         Dist(0, 2, 0).own(torch.device("mps"))
 
 
-def test_processes_tell_one_another_numbers_and_settings(seen: Seen) -> None:
+def test_processes_exchange_numbers_and_settings(seen: Seen) -> None:
     for rank, own in enumerate(seen):
         assert own["communication"] == {
             "place": (rank, 2, rank, rank == 0),
@@ -172,7 +172,7 @@ def test_only_the_first_process_writes(seen: Seen, folder: Path) -> None:
     }  # fmt: skip
 
 
-def test_two_processes_go_on_with_what_one_left_and_learn_the_same(seen: Seen, tmp_path: Path) -> None:
+def test_two_processes_resume_the_run_of_one_with_equal_results(seen: Seen, tmp_path: Path) -> None:
     config = tiny_run(tmp_path, batch_size=4, max_steps=6)
     alone, _ = trained(config)
     assert_same(seen[0]["from_one"]["weights"], seen[1]["from_one"]["weights"])
@@ -182,7 +182,7 @@ def test_two_processes_go_on_with_what_one_left_and_learn_the_same(seen: Seen, t
             torch.testing.assert_close(seen[0]["from_one"]["weights"][name], value, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_one_process_goes_on_with_what_two_left(seen: Seen, folder: Path) -> None:
+def test_one_process_resumes_the_run_of_two(seen: Seen, folder: Path) -> None:
     path = folder / "stopped" / "training_state_byte_previous.pt"
     contents = checkpoint.load(path)
     assert contents["world_size"] == len(contents["random"]) == 2

@@ -69,11 +69,11 @@ def test_half_the_stride_never_shortens_the_context_of_a_token(length: int, cont
     stride = 2 * data.draw(st.integers(1, max(1, context // 2)))
     if stride > context:
         return
-    wide, narrow = (
+    long, short = (
         [target - w.start for w in windows(length, context, s) for target in range(w.first, w.end)]
         for s in (stride, stride // 2)
     )
-    assert all(a <= b for a, b in zip(wide, narrow, strict=True))
+    assert all(a <= b for a, b in zip(long, short, strict=True))
 
 
 @pytest.mark.parametrize("position", ["learned", "sinusoidal", "rotary", "alibi"])
@@ -116,7 +116,7 @@ def test_a_uniform_model_has_the_perplexity_of_its_vocabulary(tiny_model: Models
 
 
 def nats_in_windows(model: GPT2LMHeadModel, tokens: list[int], context: int, stride: int) -> float:
-    """The loop of the perplexity guide in transformers' documentation, with sums in place of means."""
+    """The loop of the perplexity guide in transformers' documentation, with sums instead of means."""
     nats, counted_to = 0.0, 1
     for start in range(0, len(tokens) - 1, stride):
         end = min(start + context, len(tokens) - 1)

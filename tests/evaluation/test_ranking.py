@@ -42,14 +42,14 @@ def test_of_equal_models_none_is_called_best_more_often_than_the_rule_says(check
     assert called / tries < 0.05 + 3 * (0.05 * 0.95 / tries) ** 0.5
 
 
-def test_a_difference_far_below_the_spread_of_documents_is_found() -> None:
+def test_a_difference_far_below_the_standard_deviation_of_documents_is_found() -> None:
     chance = torch.Generator().manual_seed(0)
     ranking = rank("text", drawn([1.04, 1.0, 1.02], 60, 0.005, chance))
     assert ranking.best is not None
     assert [row.measured.epoch for row in ranking.rows] == [2, 3, 1]
     error = ranking.rows[0].measured.scores.bits_per_byte_error
     assert error is not None
-    assert ranking.rows[1].behind.bits_per_byte < error  # unpaired, the two would look alike
+    assert ranking.rows[1].behind.bits_per_byte < error  # unpaired, the difference would not be significant
 
 
 def test_the_same_checkpoint_twice_is_a_tie() -> None:
@@ -60,7 +60,7 @@ def test_the_same_checkpoint_twice_is_a_tie() -> None:
     assert ranking.rows[1].behind == (0.0, 0.0)
 
 
-def test_one_document_or_one_checkpoint_tells_nothing() -> None:
+def test_one_document_or_one_checkpoint_gives_no_verdict() -> None:
     sizes = torch.tensor([10])
     pair = [scored("a", torch.tensor([1.0]).double(), sizes), scored("b", torch.tensor([9.0]).double(), sizes)]
     assert rank("text", pair).best is None
@@ -127,7 +127,7 @@ def picture_of(ranking: Ranking, folder: Path) -> str:
     return (folder / "p.svg").read_text(encoding="utf-8")
 
 
-def test_a_bar_reaches_the_dotted_line_exactly_where_two_cannot_be_told_apart() -> None:
+def test_a_bar_reaches_the_dotted_line_exactly_if_the_difference_is_not_significant() -> None:
     chance = torch.Generator().manual_seed(3)
     ranking = rank("text", drawn([1.0, 1.006, 1.012, 1.02, 1.03, 1.06], 30, 0.03, chance))
     ties = [row.is_tied for row in ranking.rows]

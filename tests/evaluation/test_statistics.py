@@ -89,7 +89,7 @@ def test_fewer_than_two_documents_have_no_error(documents: int) -> None:
     assert scores.minus(scores).error is None
 
 
-def test_paired_documents_tell_models_apart_that_their_own_errors_do_not() -> None:
+def test_pairing_by_document_finds_differences_below_the_unpaired_errors() -> None:
     first, second = drawn(50), drawn(50, model=0.01)
     difference = second.minus(first)
     assert difference.bits_per_byte == pytest.approx(

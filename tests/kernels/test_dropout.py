@@ -20,7 +20,7 @@ def test_any_shape_keeps_its_shape_and_holds_only_zeros_and_scaled_numbers(shape
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-def test_the_share_dropped_is_p_and_the_mean_stays(p: float) -> None:
+def test_the_dropped_fraction_is_p_and_the_mean_stays(p: float) -> None:
     count = 400_000
     out = dropout(torch.ones(count), p)
     five_sigma = 5 * (p * (1 - p) / count) ** 0.5

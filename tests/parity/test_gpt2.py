@@ -95,8 +95,8 @@ def test_decoding_with_the_cache_agrees(prefill: int) -> None:
     with torch.no_grad():
         call = theirs()(TOKENS[:, :prefill], use_cache=True)
         torch.testing.assert_close(ours()(TOKENS[:, :prefill], cache), call.logits, rtol=1e-5, atol=1e-5)
-        for place in range(prefill, 12):
-            token = TOKENS[:, place : place + 1]
+        for position in range(prefill, 12):
+            token = TOKENS[:, position : position + 1]
             call = theirs()(token, past_key_values=call.past_key_values, use_cache=True)
             torch.testing.assert_close(ours()(token, cache), call.logits, rtol=1e-5, atol=1e-5)
 

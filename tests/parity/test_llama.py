@@ -106,7 +106,7 @@ def test_decoding_with_the_cache_agrees(kv_heads: int, tied: bool) -> None:
     with torch.no_grad():
         call = reference(TOKENS[:, :5], use_cache=True)
         torch.testing.assert_close(model(TOKENS[:, :5], cache), call.logits, rtol=1e-5, atol=1e-5)
-        for place in range(5, 12):
-            token = TOKENS[:, place : place + 1]
+        for position in range(5, 12):
+            token = TOKENS[:, position : position + 1]
             call = reference(token, past_key_values=call.past_key_values, use_cache=True)
             torch.testing.assert_close(model(token, cache), call.logits, rtol=1e-5, atol=1e-5)

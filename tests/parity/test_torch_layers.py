@@ -32,7 +32,7 @@ def stirred(module: nn.Module) -> nn.Module:
 
 
 def not_ahead(length: int) -> Tensor:
-    return torch.ones(length, length, dtype=torch.bool).triu(1)  # True: must not look, the other way round than ours
+    return torch.ones(length, length, dtype=torch.bool).triu(1)  # True: masked, the opposite of our convention
 
 
 def test_attention_agrees_with_multihead_attention() -> None:
@@ -95,6 +95,6 @@ def test_alibi_attention_agrees_with_blooms_and_with_a_loop(heads: int) -> None:
     slopes = alibi_slopes(heads).tolist()
     for head in range(heads):
         for i in range(7):
-            shares = [math.exp(scores[0, head, i, j].item() - slopes[head] * (i - j)) for j in range(i + 1)]
-            row = torch.tensor([share / sum(shares) for share in shares] + [0.0] * (6 - i))
+            weights = [math.exp(scores[0, head, i, j].item() - slopes[head] * (i - j)) for j in range(i + 1)]
+            row = torch.tensor([weight / sum(weights) for weight in weights] + [0.0] * (6 - i))
             torch.testing.assert_close(weights[0, head, i], row, rtol=1e-5, atol=1e-5)

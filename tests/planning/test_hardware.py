@@ -74,7 +74,7 @@ def test_every_peak_names_its_source_and_wider_numbers_are_slower() -> None:
         assert peak.bfloat16 in (None, peak.float16)
 
 
-def test_utilisation_is_a_share_of_the_peak() -> None:
+def test_utilisation_is_a_fraction_of_the_peak() -> None:
     # An A100 that learns from 100,000 tokens a second, each costing what GPT-2 (124M) with 1,024 tokens costs.
     assert utilisation(100_000, 8.545e8, peak_flops("NVIDIA A100-SXM4-40GB")) == pytest.approx(0.274, abs=1e-3)
 
@@ -95,7 +95,7 @@ def test_a_containers_limit_counts_where_it_is_lower(
     assert device_memory(torch.device("cpu")) == (4096 if counts else 2**33)
 
 
-def test_memory_that_nobody_tells_is_not_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_memory_is_not_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capacity, "CGROUP_LIMITS", ())
     monkeypatch.setattr(capacity, "_physical_memory", lambda: None)
     assert device_memory(torch.device("cpu")) is None

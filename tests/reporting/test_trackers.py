@@ -30,7 +30,7 @@ from transformer.training.events import (
 
 START = RunStarted("checkpoints", 0, 20, 5, 32, 1000, "cpu")
 STEP = StepMetrics(1, 1, 5.5, 244.7, 1e-4, 1.25, 32, 1000.0, 0.1, skipped=2, memory_bytes=64)
-LOOK = EvalMetrics(5, 1, 5.25, 190.6, 7.5, 100, 0.05)
+EVALUATION = EvalMetrics(5, 1, 5.25, 190.6, 7.5, 100, 0.05)
 EPOCH = EpochMetrics(1, 5, 5.1, 164.0, 5.2, 181.3, "m.pt", "learning", "both fall")
 END = RunEnded(20, 640, 2.5)
 SETTINGS = {"epochs": 2, "max_steps": None, "model": {"d_model": 64, "bias": True, "norm": "layernorm"}}
@@ -63,7 +63,7 @@ class Broken(Recorder):
     fails_at = 3
 
 
-def tell(observer: Tracking, *events: Any) -> None:
+def emit(observer: Tracking, *events: Any) -> None:
     for event in events:
         observer(event)
 
@@ -80,7 +80,7 @@ def curve(folder: Path, name: str) -> list[tuple[int, float]]:
 def test_each_event_becomes_numbers_or_text_at_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TRACKERS, "recorder", Recorder)
     tracking = Tracking(["recorder"], tmp_path, SETTINGS)
-    tell(tracking, START, STEP, LOOK, Sample(5, "Once ", "upon"), Progress(5, "saving"), EPOCH, END)
+    emit(tracking, START, STEP, EVALUATION, Sample(5, "Once ", "upon"), Progress(5, "saving"), EPOCH, END)
     recorder = tracking.trackers["recorder"]
     assert isinstance(recorder, Recorder)
     numbers = {
@@ -107,7 +107,7 @@ def test_a_tracker_that_fails_is_reported_once_and_the_others_continue(
     monkeypatch.setitem(TRACKERS, "recorder", Recorder)
     lines: list[str] = []
     tracking = Tracking(["broken", "recorder"], tmp_path, SETTINGS, lines.append)
-    tell(tracking, START, *steps(1, 2, 3, 4), END)
+    emit(tracking, START, *steps(1, 2, 3, 4), END)
     assert lines == [
         "the tracker broken failed and is no longer used; the run continues (ConnectionError: the service is gone)"
     ]
@@ -119,7 +119,7 @@ def test_a_tracker_that_fails_is_reported_once_and_the_others_continue(
 def test_event_files_that_cannot_be_written_do_not_stop_a_run(tmp_path: Path) -> None:
     (tmp_path / "tensorboard").write_text("a file where the folder should be")
     lines: list[str] = []
-    tell(Tracking(["tensorboard"], tmp_path, SETTINGS, lines.append), START, *steps(1, 2), END)
+    emit(Tracking(["tensorboard"], tmp_path, SETTINGS, lines.append), START, *steps(1, 2), END)
     assert len(lines) == 1
     assert "tensorboard failed" in lines[0]
     assert "FileExistsError" in lines[0]
@@ -132,11 +132,11 @@ def test_a_full_disk_stops_the_curve_but_not_the_run(tmp_path: Path, monkeypatch
     monkeypatch.setattr(threading, "excepthook", lambda error: failed.append(error.exc_type.__name__))
     lines: list[str] = []
     tracking = Tracking(["tensorboard"], tmp_path, SETTINGS, lines.append)
-    tell(tracking, START, *steps(1))
+    emit(tracking, START, *steps(1))
     (events,) = (tmp_path / "tensorboard").iterdir()
     events.unlink()
     events.symlink_to("/dev/full")
-    tell(tracking, *steps(2, 3), END)
+    emit(tracking, *steps(2, 3), END)
     assert len(lines) == 1
     assert "No space left on device" in lines[0]
     deadline = time.monotonic() + 30
@@ -172,8 +172,14 @@ def test_the_setting_accepts_exactly_the_existing_trackers() -> None:
 
 
 def test_tensorboard_reads_every_number_and_text_back(tmp_path: Path) -> None:
-    tell(
-        Tracking(["tensorboard"], tmp_path, SETTINGS), START, *steps(1, 2), LOOK, EPOCH, Sample(5, "a *b*\n", "c"), END
+    emit(
+        Tracking(["tensorboard"], tmp_path, SETTINGS),
+        START,
+        *steps(1, 2),
+        EVALUATION,
+        EPOCH,
+        Sample(5, "a *b*\n", "c"),
+        END,
     )
     assert curve(tmp_path, "loss/train") == [(1, 6.0), (2, 7.0)]
     assert curve(tmp_path, "gradient_norm") == [(1, 1.25), (2, 1.25)]
@@ -192,30 +198,30 @@ def test_tensorboard_reads_every_number_and_text_back(tmp_path: Path) -> None:
 def test_every_point_is_in_the_file_when_log_returns(tmp_path: Path) -> None:
     """A killed run keeps its curves."""
     tracking = Tracking(["tensorboard"], tmp_path, SETTINGS)
-    tell(tracking, START)
+    emit(tracking, START)
     for number, step in enumerate(steps(1, 2, 3), start=1):
-        tell(tracking, step)
+        emit(tracking, step)
         assert len(curve(tmp_path, "loss/train")) == number
 
 
 @pytest.mark.parametrize("kept", [0, 3])
 def test_a_resumed_run_replaces_the_later_points_of_an_earlier_process(kept: int, tmp_path: Path) -> None:
     """At step 0, the earlier process was killed before it saved a state."""
-    tell(Tracking(["tensorboard"], tmp_path, SETTINGS), START, *steps(1, 2, 3, 4, 5))
+    emit(Tracking(["tensorboard"], tmp_path, SETTINGS), START, *steps(1, 2, 3, 4, 5))
     again = Tracking(["tensorboard"], tmp_path, SETTINGS)
-    tell(again, replace(START, step=kept), *steps(4, loss=50.0))
+    emit(again, replace(START, step=kept), *steps(4, loss=50.0))
     before = [(1, 6.0), (2, 7.0), (3, 8.0)][:kept]
     assert curve(tmp_path, "loss/train") == [*before, (4, 54.0)]
 
 
 def test_a_resumed_run_writes_a_file_of_its_own(tmp_path: Path) -> None:
     """The file of a killed process may end within a record; records after it would not be read."""
-    tell(Tracking(["tensorboard"], tmp_path, SETTINGS), START, *steps(1, 2, 3))
+    emit(Tracking(["tensorboard"], tmp_path, SETTINGS), START, *steps(1, 2, 3))
     (events,) = (tmp_path / "tensorboard").iterdir()
     cut_short = events.with_name("events.out.tfevents.1000000000.here.1")
     cut_short.write_bytes(events.read_bytes()[:-20])
     events.unlink()
-    tell(Tracking(["tensorboard"], tmp_path, SETTINGS), replace(START, step=2), *steps(3, 4))
+    emit(Tracking(["tensorboard"], tmp_path, SETTINGS), replace(START, step=2), *steps(3, 4))
     assert [step for step, _ in curve(tmp_path, "loss/train")] == [1, 2, 3, 4]
 
 
@@ -245,7 +251,7 @@ def test_a_run_and_its_resumption_are_stored_without_a_network(
     lines: list[str] = []
     for start, numbers in [(START, (1, 2, 3)), (replace(START, step=2), (3, 4))]:
         tracking = Tracking([name], tmp_path / "run", SETTINGS, lines.append)
-        tell(tracking, start, *steps(*numbers), LOOK, EPOCH, Sample(5, "Once ", "<upon>"), END)
+        emit(tracking, start, *steps(*numbers), EVALUATION, EPOCH, Sample(5, "Once ", "<upon>"), END)
     assert lines == []
     identity = (tmp_path / "run" / f"{name}_id.txt").read_text()
     if name == "wandb":

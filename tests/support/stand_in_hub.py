@@ -1,7 +1,7 @@
 """A stand-in for the Hugging Face hub on this machine's own loopback address, for tests and benchmarks.
 
 It answers what huggingface_hub asks about data sets (information, tree, paths-info, resolve) as the hub does, counts
-what it sent, and fails in the ways a network fails when told to:
+what it sent, and fails in the ways a network fails on request:
 
     with fineweb_hub(load_shakespeare()) as hub:             # HF_ENDPOINT=hub.url
         hub.fail("status", "/cdn/", status=503, times=2)     # the next two requests for contents
@@ -232,8 +232,8 @@ class StandInHub:
         self._servers = []
 
     def _let_go(self) -> None:
-        for place in self._kept:
-            place.close()
+        for kept in self._kept:
+            kept.close()
         self._kept = []
 
     def add(self, repo: str, files: Mapping[str, bytes | Path], *, card: dict[str, Any] | None = None) -> str:
@@ -300,10 +300,10 @@ class StandInHub:
 
 def _kept(port: int) -> socket.socket:
     """A socket that holds the port and refuses connections, since it never listens."""
-    place = socket.socket()
-    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    place.bind(("127.0.0.1", port))
-    return place
+    taken = socket.socket()
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    taken.bind(("127.0.0.1", port))
+    return taken
 
 
 class _Server(ThreadingHTTPServer):
@@ -315,7 +315,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, hub: StandInHub, port: int) -> None:
         self.hub, self.stopping = hub, threading.Event()
         self.connections: set[Any] = set()
-        self.ended = threading.Condition()
+        self.finished = threading.Condition()
         super().__init__(("127.0.0.1", port), _Handler)
         self.loop = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
         self.loop.start()
@@ -329,25 +329,25 @@ class _Server(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
         self.loop.join()
-        with self.ended:
+        with self.finished:
             for connection in self.connections:
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
-            self.ended.wait_for(lambda: not self.connections, timeout=5)
+            self.finished.wait_for(lambda: not self.connections, timeout=5)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        with self.ended:
+        with self.finished:
             self.connections.add(request)
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
         super().shutdown_request(request)
-        with self.ended:
+        with self.finished:
             self.connections.discard(request)
-            self.ended.notify_all()
+            self.finished.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), ConnectionError):  # that the other side left is not news
+        if not isinstance(sys.exception(), ConnectionError):  # a closed connection is not an error here
             super().handle_error(request, client_address)
 
 
@@ -402,7 +402,7 @@ class _Handler(BaseHTTPRequestHandler):
         return False
 
     def _reset(self) -> None:
-        """Closes at once with RST in place of FIN."""
+        """Closes at once with RST instead of FIN."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.rfile.close()  # it shares the socket, which would stay open
@@ -536,8 +536,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_bytes(self, body: Contents, start: int, stop: int, rate: float) -> None:
         step = 1 << 18 if math.isinf(rate) else max(1, min(1 << 16, int(rate / 20)))
-        for place in range(start, stop, step):
-            data = body.read(place, min(place + step, stop))
+        for offset in range(start, stop, step):
+            data = body.read(offset, min(offset + step, stop))
             self.seen.bytes_sent += len(data)  # before it is sent: who has received it may ask for the count
             self.wfile.write(data)
             if not math.isinf(rate):
@@ -600,7 +600,7 @@ def taken_for_the_hub(hub: StandInHub, monkeypatch: pytest.MonkeyPatch) -> Itera
     hub.reset_counts()
     yield hub
     close_session()
-    gc.collect()  # connections of threads that have ended
+    gc.collect()  # connections of threads that have finished
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The stand-in for the hub serves huggingface_hub as the hub does, counts what it sends, and fails as it is told to."""
+"""The stand-in for the hub serves huggingface_hub as the hub does, counts what it sends, and fails on request."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_a_token_is_wanted_by_the_hub_and_never_sent_to_the_cdn(hub: StandInHub)
 
 
 @pytest.mark.parametrize(
-    ("place", "error", "status"),
+    ("target", "error", "status"),
     [
         ({"repo": "no/such"}, RepositoryNotFoundError, 404),
         ({"revision": "0" * 40}, RevisionNotFoundError, 404),
@@ -168,12 +168,12 @@ def test_a_token_is_wanted_by_the_hub_and_never_sent_to_the_cdn(hub: StandInHub)
     ],
 )
 def test_the_client_raises_what_the_hub_means(
-    hub: StandInHub, place: dict[str, str], error: type[HfHubHTTPError], status: int
+    hub: StandInHub, target: dict[str, str], error: type[HfHubHTTPError], status: int
 ) -> None:
     hub.add("some/gated", FILES)
     hub.gated.add("some/gated")
     with pytest.raises(error) as caught:
-        get_hf_file_metadata(link(hub, **place), token=False)
+        get_hf_file_metadata(link(hub, **target), token=False)
     assert caught.value.response.status_code == status
 
 
@@ -225,7 +225,7 @@ def test_a_replaced_file_keeps_its_url_and_changes_its_etag(direct: StandInHub) 
 # --- faults
 
 
-def test_a_status_comes_as_often_as_told_and_only_where_told(hub: StandInHub) -> None:
+def test_a_status_is_sent_as_often_as_requested_and_only_where_requested(hub: StandInHub) -> None:
     hub.fail("status", "/api/", status=429, retry_after=7, times=2)
     assert ask(hub)[0] == 302
     answers = [ask(hub, INFO) for _ in range(3)]
@@ -297,7 +297,7 @@ def test_faults_of_a_body_pass_over_the_redirect(hub: StandInHub) -> None:
     hub.fail("short", NAME)
     with files_of(hub).open(f"datasets/{FINEWEB}/{NAME}", "rb", cache_type="none") as file:
         file.seek(10)
-        assert file.read(100) == DATA[10:60]  # the client does not look at the length
+        assert file.read(100) == DATA[10:60]  # the client does not check the length
 
 
 def test_a_fault_without_a_name_is_a_mistake(hub: StandInHub) -> None:
@@ -310,7 +310,7 @@ def test_the_network_goes_and_comes_back_on_the_same_port(hub: StandInHub) -> No
     connection.request("GET", INFO)
     connection.getresponse().read()
     hub.stop_serving()
-    assert connection.sock.recv(1) == b""  # the connection that was open has ended
+    assert connection.sock.recv(1) == b""  # the open connection is closed
     connection.close()
     with pytest.raises(ConnectionRefusedError):
         ask(hub)

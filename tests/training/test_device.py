@@ -64,7 +64,7 @@ def test_on_cuda_memory_is_counted() -> None:
     assert peak_memory_bytes(device) >= held.nbytes
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell a process's greatest memory this way")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not report the peak memory of a process this way")
 def test_on_a_cpu_the_memory_of_the_process_is_counted() -> None:
     before = peak_memory_bytes(torch.device("cpu"))
     held = torch.ones(1 << 26)  # 256 MiB

@@ -80,7 +80,7 @@ def test_an_overflow_halves_the_scale_and_many_good_steps_double_it() -> None:
     assert float(precision.scale) == FIRST_SCALE
 
 
-def test_the_scale_goes_on_from_its_state() -> None:
+def test_the_scale_resumes_from_its_state() -> None:
     one, other = Precision(CPU, "float16"), Precision(CPU, "float16")
     for _ in range(3):
         one.adapt(torch.tensor(True))
@@ -88,5 +88,5 @@ def test_the_scale_goes_on_from_its_state() -> None:
     other.restore(one.state())
     assert other.state() == one.state() == [FIRST_SCALE / 8, 1.0]
     wide = Precision(CPU)
-    wide.restore(one.state())  # a run that goes on where bfloat16 is there
+    wide.restore(one.state())  # a run that resumes on a device with bfloat16
     assert wide.state() == []

@@ -45,9 +45,9 @@ def shard_at(number: int, row_groups: int = 3, source: str = SOURCE) -> Shard:
 
 def documents(shard: Shard, row_group: int) -> list[str | None]:
     """Five documents and what is nearly none, the same for equal shards only."""
-    place = f"{shard.source} {shard.first_group + row_group}"
-    noise = [hashlib.sha256(f"{place} {n}".encode()).hexdigest() for n in range(5)]
-    return [f"{place}: {line} é" for line in noise] + [None, ""]
+    key = f"{shard.source} {shard.first_group + row_group}"
+    noise = [hashlib.sha256(f"{key} {n}".encode()).hexdigest() for n in range(5)]
+    return [f"{key}: {line} é" for line in noise] + [None, ""]
 
 
 def column(shard: Shard, row_group: int) -> pa.Array:
@@ -94,7 +94,7 @@ def shard_numbers(cache: ShardCache) -> list[int]:
 
 
 @pytest.fixture
-def told() -> list[str]:
+def messages() -> list[str]:
     return []
 
 
@@ -104,25 +104,25 @@ def directory(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def opened(directory: Path, told: list[str]) -> Iterator[Open]:
-    """Opens caches on `directory` and closes them after the test; every line told is one line."""
+def opened(directory: Path, messages: list[str]) -> Iterator[Open]:
+    """Opens caches on `directory` and closes them after the test; every message is one line."""
     caches = []
 
     def make(**given: Any) -> ShardCache:
-        caches.append(ShardCache(directory, **{"notify": told.append, **given}))
+        caches.append(ShardCache(directory, **{"notify": messages.append, **given}))
         return caches[-1]
 
     yield make
     for cache in caches:
         cache.close()
-    assert not [line for line in told if "\n" in line]
+    assert not [line for line in messages if "\n" in line]
     assert list((directory / ".processes").glob("*")) == []
 
 
 # What lies where
 
 
-def test_the_files_of_a_shard_by_hand(opened: Open, directory: Path, told: list[str]) -> None:
+def test_the_files_of_a_shard_by_hand(opened: Open, directory: Path, messages: list[str]) -> None:
     cache, shard = opened(), shard_at(12, row_groups=3)
     cache.put_text(shard, 2, column(shard, 2))
     cache.put_text(shard, 0, column(shard, 0))
@@ -152,7 +152,7 @@ def test_the_files_of_a_shard_by_hand(opened: Open, directory: Path, told: list[
     entry = metadata["shards"]["12"]
     assert (entry["source"], entry["column"], entry["first_group"], entry["units"]) == (SOURCE, "text", 36, 3)
     assert entry["last_use"] > 0
-    assert told == []
+    assert messages == []
 
 
 def test_text_and_tokens_come_back_as_they_were_put(opened: Open) -> None:
@@ -253,15 +253,15 @@ def test_any_order_of_row_groups_by_any_threads_makes_the_same_shard(
 ) -> None:
     shard = shard_at(3, row_groups=7)
     directory = tmp_path_factory.mktemp("order")
-    told: list[str] = []
+    messages: list[str] = []
     with (
-        contextlib.closing(ShardCache(directory, notify=told.append)) as one,
-        contextlib.closing(ShardCache(directory, notify=told.append)) as other,
+        contextlib.closing(ShardCache(directory, notify=messages.append)) as one,
+        contextlib.closing(ShardCache(directory, notify=messages.append)) as other,
     ):
         caches = itertools.cycle([one, other])
 
-        def put(place: tuple[ShardCache, int]) -> None:
-            cache, row_group = place
+        def put(target: tuple[ShardCache, int]) -> None:
+            cache, row_group = target
             cache.put_text(shard, row_group, column(shard, row_group))
 
         with ThreadPoolExecutor(threads) as pool:
@@ -272,10 +272,10 @@ def test_any_order_of_row_groups_by_any_threads_makes_the_same_shard(
         assert found == [documents(shard, row_group) for row_group in range(7)]
         assert is_right(one, shard)
         assert is_right(other, shard)
-    assert told == []
+    assert messages == []
 
 
-def test_a_stored_row_group_is_never_missing_while_parts_are_merged(opened: Open, told: list[str]) -> None:
+def test_a_stored_row_group_is_never_missing_while_parts_are_merged(opened: Open, messages: list[str]) -> None:
     cache = opened(max_shards=100)
     stored: list[tuple[Shard, int]] = []
     missing: list[tuple[Shard, int]] = []
@@ -299,7 +299,7 @@ def test_a_stored_row_group_is_never_missing_while_parts_are_merged(opened: Open
         for result in readers:
             result.result()
     assert missing == []
-    assert told == []
+    assert messages == []
 
 
 def test_a_row_group_that_is_merged_between_two_reads_is_found(opened: Open, directory: Path) -> None:
@@ -422,7 +422,7 @@ def test_tokens_make_room_for_themselves(opened: Open) -> None:
     assert cache.nbytes <= cache.max_bytes
 
 
-def test_bounds_hold_over_many_shards(opened: Open, directory: Path, told: list[str]) -> None:
+def test_bounds_hold_over_many_shards(opened: Open, directory: Path, messages: list[str]) -> None:
     cache, order = opened(), random.Random(0)
     come(cache, shard_at(0), tokens=True)
     one = cache.nbytes
@@ -434,7 +434,7 @@ def test_bounds_hold_over_many_shards(opened: Open, directory: Path, told: list[
     assert cache.nbytes > 2 * one
     on_disk = sum((directory / name).stat().st_size for name in names(directory) - {META})
     assert on_disk == cache.nbytes
-    assert told == []
+    assert messages == []
 
 
 def test_leased_shards_stay_even_above_the_limits(opened: Open) -> None:
@@ -506,7 +506,7 @@ def test_evictions_take_only_removable_files_and_no_more_than_needed(
 # Files of others, and other texts
 
 
-def test_other_files_in_the_folder_are_left_alone(opened: Open, directory: Path, told: list[str]) -> None:
+def test_other_files_in_the_folder_are_left_alone(opened: Open, directory: Path, messages: list[str]) -> None:
     directory.mkdir()
     strange = [
         "README.md",
@@ -526,11 +526,11 @@ def test_other_files_in_the_folder_are_left_alone(opened: Open, directory: Path,
         assert [(entry.number, list(entry.token_bytes)) for entry in cache.shards()] == [(number, [ENCODING])]
     assert [(directory / name).read_bytes() for name in strange] == [b"mine"] * len(strange)
     (directory / ".processes/notes").unlink()
-    assert told == []
+    assert messages == []
 
 
 def test_a_foreign_file_with_a_shard_name_is_removed_when_it_is_read_or_evicted(
-    opened: Open, directory: Path, told: list[str]
+    opened: Open, directory: Path, messages: list[str]
 ) -> None:
     directory.mkdir()
     for number in (98, 99):
@@ -538,7 +538,7 @@ def test_a_foreign_file_with_a_shard_name_is_removed_when_it_is_read_or_evicted(
     cache = opened(max_shards=2)
     assert cache.shards() == []
     assert cache.text(shard_at(98), 0) is None
-    assert any("shard_00098.parquet is damaged" in line for line in told)
+    assert any("shard_00098.parquet is damaged" in line for line in messages)
     assert (directory / "shard_00099.parquet").exists()
     come(cache, shard_at(1))
     come(cache, shard_at(2))
@@ -557,12 +557,12 @@ def foreign_parquet(path: Path) -> None:
         Shard(5, SOURCE, "text", 16, 3),
         Shard(5, SOURCE, "text", 15, 4),
     ],
-    ids=["revision", "column", "place", "length"],
+    ids=["revision", "column", "position", "length"],
 )
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("forgotten", [True, False])
 def test_another_text_under_the_number_is_removed(
-    opened: Open, directory: Path, told: list[str], other: Shard, whole: bool, forgotten: bool
+    opened: Open, directory: Path, messages: list[str], other: Shard, whole: bool, forgotten: bool
 ) -> None:
     shard = shard_at(5)
     first = opened()
@@ -572,7 +572,7 @@ def test_another_text_under_the_number_is_removed(
     first.close()
     if forgotten:
         (directory / META).unlink()
-    told.clear()
+    messages.clear()
     cache = opened()
     assert cache.text(shard, 0) is None
     assert cache.tokens(shard, 0, ENCODING) is None
@@ -580,10 +580,12 @@ def test_another_text_under_the_number_is_removed(
     assert is_right(cache, shard)
     assert cache.tokens(shard, 0, ENCODING) is not None
     assert cache.tokens(other, 0, ENCODING) is None
-    assert told
+    assert messages
 
 
-def test_two_users_with_different_text_under_one_number_never_read_each_others(opened: Open, told: list[str]) -> None:
+def test_two_users_with_different_text_under_one_number_never_read_each_others(
+    opened: Open, messages: list[str]
+) -> None:
     one, other = opened(), opened()
     ours, theirs = shard_at(0), shard_at(0, source="hub://files/a.parquet@2")
     for _ in range(2):
@@ -592,10 +594,10 @@ def test_two_users_with_different_text_under_one_number_never_read_each_others(o
         come(other, theirs)
         assert is_right(other, theirs)
         assert texts(one, ours, 0) is None
-    assert any("another text" in line for line in told)
+    assert any("another text" in line for line in messages)
 
 
-def test_files_that_changed_places_are_noticed(opened: Open, directory: Path, told: list[str]) -> None:
+def test_files_that_were_swapped_are_noticed(opened: Open, directory: Path, messages: list[str]) -> None:
     cache, shard = opened(), shard_at(0)
     for row_group in (0, 1):
         cache.put_text(shard, row_group, column(shard, row_group))
@@ -606,12 +608,12 @@ def test_files_that_changed_places_are_noticed(opened: Open, directory: Path, to
     assert cache.text(shard, 1) is None
     assert cache.tokens(shard, 1, ENCODING) is None
     assert texts(cache, shard, 0) == documents(shard, 0)
-    assert [("00001." in line, "removed" in line) for line in told] == [(True, True)] * 2
+    assert [("00001." in line, "removed" in line) for line in messages] == [(True, True)] * 2
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_file_of_another_text_that_turns_up_later_is_noticed(
-    opened: Open, directory: Path, told: list[str], whole: bool
+def test_a_file_of_another_text_that_appears_later_is_noticed(
+    opened: Open, directory: Path, messages: list[str], whole: bool
 ) -> None:
     cache, shard, other = opened(), shard_at(0), shard_at(0, source="hub://files/a.parquet@2")
     cache.put_text(shard, 0, column(shard, 0))
@@ -623,15 +625,15 @@ def test_a_file_of_another_text_that_turns_up_later_is_noticed(
     assert cache.text(shard, 1) is None
     assert texts(cache, shard, 0) == documents(shard, 0)
     assert not (directory / name).exists()
-    assert len(told) == 1
-    assert "another text" in told[0]
+    assert len(messages) == 1
+    assert "another text" in messages[0]
 
 
 # Damage
 
 
-def flipped(contents: bytes, place: int) -> bytes:
-    return contents[:place] + bytes([contents[place] ^ 0x20]) + contents[place + 1 :]
+def flipped(contents: bytes, position: int) -> bytes:
+    return contents[:position] + bytes([contents[position] ^ 0x20]) + contents[position + 1 :]
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
@@ -648,7 +650,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("name", [WHOLE, PART, TOKENS])
 @pytest.mark.parametrize("same_time", [True, False])
 def test_a_damaged_file_is_reported_removed_and_stored_again(
-    opened: Open, directory: Path, told: list[str], name: str, damage: str, same_time: bool
+    opened: Open, directory: Path, messages: list[str], name: str, damage: str, same_time: bool
 ) -> None:
     cache, shard = opened(), shard_at(0)
     for row_group in range(3 if name == WHOLE else 2):
@@ -665,13 +667,13 @@ def test_a_damaged_file_is_reported_removed_and_stored_again(
         assert all(found is None or found.to_pylist() == wanted[n] for n, found in enumerate(read[:3]))
         if name == TOKENS:
             assert read[3] is None
-    assert len(told) == 1
-    assert path.name in told[0]
+    assert len(messages) == 1
+    assert path.name in messages[0]
     assert not path.exists()
     come(cache, shard, tokens=True)
     assert is_right(cache, shard)
     assert cache.tokens(shard, 1, ENCODING) is not None
-    assert len(told) == 1
+    assert len(messages) == 1
 
 
 @pytest.mark.parametrize("name", [WHOLE, PART])
@@ -683,11 +685,11 @@ def test_a_flipped_bit_anywhere_never_makes_another_text(opened: Open, directory
     path = directory / name
     status, good, metadata = path.stat(), path.read_bytes(), (directory / META).read_bytes()
 
-    @example(place=5, bit=0)  # the first page's kind
-    @given(place=st.integers(0, len(good) - 1), bit=st.integers(0, 7))
-    def flip(place: int, bit: int) -> None:
+    @example(position=5, bit=0)  # the first page's kind
+    @given(position=st.integers(0, len(good) - 1), bit=st.integers(0, 7))
+    def flip(position: int, bit: int) -> None:
         contents = bytearray(good)
-        contents[place] ^= 1 << bit
+        contents[position] ^= 1 << bit
         path.write_bytes(contents)
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
         (directory / META).write_bytes(metadata)
@@ -697,7 +699,9 @@ def test_a_flipped_bit_anywhere_never_makes_another_text(opened: Open, directory
     flip()
 
 
-def test_a_file_that_was_made_again_meanwhile_is_not_removed(opened: Open, directory: Path, told: list[str]) -> None:
+def test_a_file_that_was_made_again_meanwhile_is_not_removed(
+    opened: Open, directory: Path, messages: list[str]
+) -> None:
     good, shard = opened(), shard_at(0)
     good.put_text(shard, 1, column(shard, 1))
     path = directory / PART
@@ -710,20 +714,20 @@ def test_a_file_that_was_made_again_meanwhile_is_not_removed(opened: Open, direc
             path.with_suffix(".new").replace(path)
             super()._discard(*given)
 
-    with contextlib.closing(Slow(directory, notify=told.append)) as slow:
+    with contextlib.closing(Slow(directory, notify=messages.append)) as slow:
         assert slow.text(shard, 1) is None
     assert texts(good, shard, 1) == documents(shard, 1)
-    assert told == []
+    assert messages == []
 
 
-def test_a_damaged_part_is_found_when_parts_are_merged(opened: Open, directory: Path, told: list[str]) -> None:
+def test_a_damaged_part_is_found_when_parts_are_merged(opened: Open, directory: Path, messages: list[str]) -> None:
     cache, shard = opened(), shard_at(0)
     cache.put_text(shard, 0, column(shard, 0))
     cache.put_text(shard, 1, column(shard, 1))
     (directory / PART).write_bytes(b"gone")
     cache.put_text(shard, 2, column(shard, 2))
     assert names(directory) == {META, "shard_00000.parts/00000.parquet", "shard_00000.parts/00002.parquet"}
-    assert len(told) == 1
+    assert len(messages) == 1
     cache.put_text(shard, 1, column(shard, 1))
     assert names(directory) == {META, WHOLE}
     assert is_right(cache, shard)
@@ -759,7 +763,7 @@ METADATA: dict[str, Callable[[str], str | bytes]] = {
 
 @pytest.mark.parametrize("damage", METADATA)
 def test_damaged_metadata_is_reported_and_costs_no_text(
-    opened: Open, directory: Path, told: list[str], damage: str
+    opened: Open, directory: Path, messages: list[str], damage: str
 ) -> None:
     cache = opened(max_shards=3)
     leased, whole, coming = shard_at(0), shard_at(1), shard_at(2)
@@ -775,41 +779,41 @@ def test_damaged_metadata_is_reported_and_costs_no_text(
         assert is_right(other, shard)
         assert other.tokens(shard, 0, ENCODING) is not None
     assert texts(other, coming, 1) == documents(coming, 1)
-    assert len(told) == 1
-    assert META in told[0]
+    assert len(messages) == 1
+    assert META in messages[0]
     other.max_shards = 1
     come(other, shard_at(3))
     assert shard_numbers(other) == [0, 3]
     assert is_right(other, leased)
-    assert len(told) == 1
+    assert len(messages) == 1
 
 
 def test_missing_metadata_is_reported_unless_the_folder_is_empty(
-    opened: Open, directory: Path, told: list[str]
+    opened: Open, directory: Path, messages: list[str]
 ) -> None:
     cache, shard = opened(), shard_at(0)
     assert cache.shards() == []
-    assert told == []
+    assert messages == []
     fill(cache, shard, tokens=True)
     (directory / META).unlink()
     again = opened()
     assert is_right(again, shard)
     assert again.tokens(shard, 0, ENCODING) is not None
-    assert len(told) == 1
+    assert len(messages) == 1
     assert shard_numbers(again) == [0]
 
 
-def test_metadata_that_cannot_be_a_file_costs_memory_only(opened: Open, directory: Path, told: list[str]) -> None:
+def test_metadata_that_cannot_be_a_file_costs_memory_only(opened: Open, directory: Path, messages: list[str]) -> None:
     (directory / META).mkdir(parents=True)
     cache, shard = opened(), shard_at(0)
     come(cache, shard, tokens=True)
     assert is_right(cache, shard)
-    assert told
+    assert messages
 
 
-def test_a_cache_that_is_removed_while_in_use_is_as_if_empty(directory: Path, told: list[str]) -> None:
+def test_a_cache_that_is_removed_while_in_use_is_as_if_empty(directory: Path, messages: list[str]) -> None:
     shard = shard_at(0)
-    with contextlib.closing(ShardCache(directory, notify=told.append)) as cache:
+    with contextlib.closing(ShardCache(directory, notify=messages.append)) as cache:
         cache.lease(shard)
         fill(cache, shard)
         shutil.rmtree(directory)
@@ -819,14 +823,14 @@ def test_a_cache_that_is_removed_while_in_use_is_as_if_empty(directory: Path, to
             assert held
         cache.lease(shard_at(1), 10)
         cache.release(shard)
-    assert not [line for line in told if "\n" in line]
+    assert not [line for line in messages if "\n" in line]
     with contextlib.closing(ShardCache(directory)) as cache:
         come(cache, shard)
         assert is_right(cache, shard)
 
 
 def test_a_folder_that_goes_before_the_file_gets_there_is_made_again(
-    opened: Open, directory: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
+    opened: Open, directory: Path, messages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache, shard = opened(), shard_at(0)
     cache.lease(shard)
@@ -840,7 +844,7 @@ def test_a_folder_that_goes_before_the_file_gets_there_is_made_again(
     monkeypatch.setattr(Path, "replace", late)
     cache.put_text(shard, 0, column(shard, 0))
     assert names(directory) == {META, "shard_00000.parts/00000.parquet"}
-    assert told == []
+    assert messages == []
 
 
 # Merges that were cut short
@@ -897,7 +901,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 def test_on_a_full_disk_the_least_recently_used_shard_is_removed(
-    opened: Open, told: list[str], full_disk: Callable[[int], None]
+    opened: Open, messages: list[str], full_disk: Callable[[int], None]
 ) -> None:
     cache, shard = opened(), shard_at(2)
     come(cache, shard_at(0))
@@ -911,17 +915,17 @@ def test_on_a_full_disk_the_least_recently_used_shard_is_removed(
     cache.put_tokens(shard, 0, ENCODING, tokens_of(shard, 0))
     assert shard_numbers(cache) == [2]
     assert cache.tokens(shard, 0, ENCODING) is not None
-    assert told == []
+    assert messages == []
 
 
 def test_another_file_is_stored_completely_or_not_at_all(
-    opened: Open, directory: Path, told: list[str], full_disk: Callable[[int], None]
+    opened: Open, directory: Path, messages: list[str], full_disk: Callable[[int], None]
 ) -> None:
     cache, path = opened(max_shards=1, max_bytes=1), directory / "validation.parquet"
     cache.keep(path, lambda file: file.write(b"first"))
     full_disk(1)
     cache.keep(path, lambda file: file.write(b"second"))
-    assert len(told) == 1
+    assert len(messages) == 1
     come(cache, shard_at(0))
     come(cache, shard_at(1))
     assert path.read_bytes() == b"first"
@@ -929,7 +933,7 @@ def test_another_file_is_stored_completely_or_not_at_all(
 
 
 def test_a_disk_that_stays_full_is_reported_once_and_the_run_continues(
-    opened: Open, directory: Path, told: list[str], full_disk: Callable[[int], None]
+    opened: Open, directory: Path, messages: list[str], full_disk: Callable[[int], None]
 ) -> None:
     cache, shard = opened(), shard_at(0)
     cache.lease(shard)
@@ -939,19 +943,19 @@ def test_a_disk_that_stays_full_is_reported_once_and_the_run_continues(
     assert cache.recall("key") is None
     assert texts(cache, shard, 0) is None
     assert names(directory) == {META}
-    assert len(told) == 1
-    assert "No space left on device" in told[0]
+    assert len(messages) == 1
+    assert "No space left on device" in messages[0]
     assert list((directory / ".processes").rglob("*.tmp")) == []
     full_disk(0)
     fill(cache, shard, tokens=True)
     assert is_right(cache, shard)
     full_disk(2)
     cache.put_tokens(shard, 0, "byte", tokens_of(shard, 0))
-    assert len(told) == 2
+    assert len(messages) == 2
 
 
 def test_without_room_for_the_merged_file_the_parts_are_read(
-    opened: Open, directory: Path, told: list[str], full_disk: Callable[[int], None]
+    opened: Open, directory: Path, messages: list[str], full_disk: Callable[[int], None]
 ) -> None:
     cache, shard = opened(), shard_at(0)
     cache.lease(shard)
@@ -966,7 +970,7 @@ def test_without_room_for_the_merged_file_the_parts_are_read(
     os.fsync = sync
     assert not whole.exists()
     assert is_right(cache, shard)
-    assert len(told) == 1
+    assert len(messages) == 1
     full_disk(0)
     cache.lease(shard)
     assert whole.exists()
@@ -999,7 +1003,7 @@ def python(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 def test_leases_and_locks_of_another_process_hold_until_it_is_killed(
-    opened: Open, directory: Path, told: list[str]
+    opened: Open, directory: Path, messages: list[str]
 ) -> None:
     holder = """
         cache = ShardCache(directory)
@@ -1029,23 +1033,23 @@ def test_leases_and_locks_of_another_process_hold_until_it_is_killed(
     come(cache, shard_at(3))
     assert shard_numbers(cache) == [3]
     assert len(list((directory / ".processes").iterdir())) == 1
-    assert told == []
+    assert messages == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="file sizes are limited with resource")
 def test_a_limit_on_file_sizes_stops_storing_and_nothing_else(directory: Path) -> None:
     code = """
         import resource
-        told = []
+        messages = []
         shard, long = shard_at(0, row_groups=2), pa.array([random.Random(n).randbytes(2000).hex() for n in range(100)])
-        with contextlib.closing(ShardCache(directory, notify=told.append)) as cache:
+        with contextlib.closing(ShardCache(directory, notify=messages.append)) as cache:
             cache.put_text(shard, 0, column(shard, 0))
             resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
             cache.put_text(shard, 1, long)
             cache.put_tokens(shard, 1, ENCODING, tokens_of(shard, 1, 20_000))
             assert cache.text(shard, 1) is None and cache.tokens(shard, 1, ENCODING) is None
             assert texts(cache, shard, 0) == documents(shard, 0)
-            assert len(told) == 1 and "File too large" in told[0] and "\\n" not in told[0], told
+            assert len(messages) == 1 and "File too large" in messages[0] and "\\n" not in messages[0], messages
             assert not list(directory.rglob("*.tmp"))
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
             cache.put_text(shard, 1, long)
@@ -1076,8 +1080,8 @@ def work(directory: Path, seed: int) -> None:
 
 def check(directory: Path) -> int:
     """Asserts that all that can be read is right and nothing is left of the dead; returns the shards that are here."""
-    told: list[str] = []
-    with contextlib.closing(ShardCache(directory, max_shards=2, max_bytes=12_000, notify=told.append)) as cache:
+    messages: list[str] = []
+    with contextlib.closing(ShardCache(directory, max_shards=2, max_bytes=12_000, notify=messages.append)) as cache:
         assert len(list((directory / ".processes").iterdir())) == 1
         assert not list(directory.rglob("*.tmp"))
         for shard in map(shard_at, range(4)):
@@ -1090,7 +1094,7 @@ def check(directory: Path) -> int:
         assert is_right(cache, shard_at(0))
         assert len(cache.shards()) <= 2
         assert cache.nbytes <= 12_000
-    assert told == []
+    assert messages == []
     assert not list((directory / ".processes").iterdir())
     return found
 

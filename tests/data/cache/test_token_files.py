@@ -73,8 +73,8 @@ def test_a_flipped_byte_is_found_or_changes_nothing(tmp_path: Path) -> None:
     write(path, ROW_GROUP)
     good = path.read_bytes()
     found_damaged = 0
-    for place in range(len(good)):
-        path.write_bytes(good[:place] + bytes([good[place] ^ 0x10]) + good[place + 1 :])
+    for position in range(len(good)):
+        path.write_bytes(good[:position] + bytes([good[position] ^ 0x10]) + good[position + 1 :])
         try:
             assert lists(read(path)) == lists(ROW_GROUP)
         except ValueError:

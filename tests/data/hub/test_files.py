@@ -66,7 +66,7 @@ def test_no_subset_is_the_default_one_or_the_only_one() -> None:
         (["train_sft-0.parquet", "test_sft-0.parquet"], "train_sft", ["train_sft-0.parquet"]),
     ],
 )
-def test_names_tell_the_split(paths: list[str], split: str, wanted: list[str]) -> None:
+def test_names_determine_the_split(paths: list[str], split: str, wanted: list[str]) -> None:
     assert choose(paths, [], None, split) == wanted
 
 

@@ -36,8 +36,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
         yield server
 
 
-def quick(tell: Any = lambda line: None, **settings: Any) -> Hub:
-    return Hub(REPO, notify=tell, **{"patience": 20.0, "timeout": 5.0, "first_wait": 0.01, **settings})
+def quick(notify: Any = lambda line: None, **settings: Any) -> Hub:
+    return Hub(REPO, notify=notify, **{"patience": 20.0, "timeout": 5.0, "first_wait": 0.01, **settings})
 
 
 def first_file(server: StandInHub, path: str = FIRST) -> tuple[str, HubFile]:
@@ -163,7 +163,7 @@ def test_listing_outlives_faults_too(server: StandInHub, kind: str, path: str) -
     assert hub.parquet_files(commit, "data", "train")[0] == file
 
 
-def test_reading_goes_on_from_what_has_arrived(server: StandInHub) -> None:
+def test_reading_continues_after_the_received_bytes(server: StandInHub) -> None:
     commit, file = first_file(server)
     server.fail("truncate", "/cdn/", after_bytes=60_000)
     assert quick().read(commit, file, 0, 100_000) == DATA[:100_000]
@@ -244,7 +244,7 @@ def test_the_wait_asked_for_is_a_number_a_date_or_a_rate_limit() -> None:
     assert wait_asked({}) == 0
 
 
-def test_many_failing_threads_tell_one_line_a_second(server: StandInHub) -> None:
+def test_many_failing_threads_emit_one_message_per_second(server: StandInHub) -> None:
     lines: list[str] = []
     commit, file = first_file(server)
     hub = quick(lines.append)
@@ -441,13 +441,13 @@ def test_the_library_may_drop_its_client_meanwhile(server: StandInHub) -> None:
     """It closes the client of all threads when one of its own requests fails, perhaps just before ours begins."""
     lines: list[str] = []
 
-    def tell(line: str) -> None:
+    def notify(line: str) -> None:
         lines.append(line)
         huggingface_hub.close_session()
 
     commit, file = first_file(server)
     huggingface_hub.get_session().close()
-    assert quick(tell).read(commit, file, 0, 10) == DATA[:10]
+    assert quick(notify).read(commit, file, 0, 10) == DATA[:10]
     assert lines[0].startswith("the connection failed (Cannot send a request, as the client has been closed.)")
 
 
@@ -455,10 +455,10 @@ def test_any_seeks_and_reads_are_those_of_a_file_in_memory(server: StandInHub) -
     commit, file = first_file(server, "README.md")
     contents = b"# Texts\n" * 100
     hub = quick()
-    places = st.integers(-900, 900)
+    positions = st.integers(-900, 900)
     steps = st.one_of(
-        st.tuples(st.just("seek"), places, st.sampled_from([0, 1, 2])),
-        st.tuples(st.just("read"), st.one_of(st.none(), places)),
+        st.tuples(st.just("seek"), positions, st.sampled_from([0, 1, 2])),
+        st.tuples(st.just("read"), st.one_of(st.none(), positions)),
         st.tuples(st.just("readinto"), st.integers(0, 900).map(bytearray)),
         st.tuples(st.just("tell")),
     )
@@ -466,8 +466,8 @@ def test_any_seeks_and_reads_are_those_of_a_file_in_memory(server: StandInHub) -
     def outcome(stream: Any, name: str, *arguments: Any) -> Any:
         arguments = tuple(bytearray(given) if isinstance(given, bytearray) else given for given in arguments)
         if name == "seek" and arguments[1]:
-            place = max(0, (stream.tell() if arguments[1] == 1 else len(contents)) + arguments[0])
-            arguments = (place, 0)  # BytesIO stops at 0 where a file refuses; the latter has a test of its own
+            offset = max(0, (stream.tell() if arguments[1] == 1 else len(contents)) + arguments[0])
+            arguments = (offset, 0)  # BytesIO stops at 0 where a file refuses; the latter has a test of its own
         if name == "seek":
             arguments = (max(0, arguments[0]), 0)
         return getattr(stream, name)(*arguments), arguments
