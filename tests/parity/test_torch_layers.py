@@ -95,6 +95,6 @@ def test_alibi_attention_agrees_with_blooms_and_with_a_loop(heads: int) -> None:
     slopes = alibi_slopes(heads).tolist()
     for head in range(heads):
         for i in range(7):
-            weights = [math.exp(scores[0, head, i, j].item() - slopes[head] * (i - j)) for j in range(i + 1)]
-            row = torch.tensor([weight / sum(weights) for weight in weights] + [0.0] * (6 - i))
+            terms = [math.exp(scores[0, head, i, j].item() - slopes[head] * (i - j)) for j in range(i + 1)]
+            row = torch.tensor([term / sum(terms) for term in terms] + [0.0] * (6 - i))
             torch.testing.assert_close(weights[0, head, i], row, rtol=1e-5, atol=1e-5)
