@@ -12,7 +12,7 @@ token, appends one key and one value per layer and head, and attends to all that
     decode   "on"            tokens in: 1   cache: k0 k1 k2 k3
     decode   "the"           tokens in: 1   cache: k0 k1 k2 k3 k4
 
-**Memory.** A layer stores keys and values, (batch, heads, seq_len, d_k) each:
+**Cost: memory.** A layer stores keys and values, (batch, heads, seq_len, d_k) each:
 
     bytes a layer = 2 * batch * heads * seq_len * d_k * bytes per number
 
