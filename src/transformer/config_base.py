@@ -1,7 +1,7 @@
-"""What every group of settings can do: check itself, become a plain dict and come back from one.
+"""The base class of all groups of settings: checking, and conversion to and from plain dicts.
 
-`check()` reports every problem of a configuration at once; `from_dict()` also refuses names that it does not know and
-says which one was probably meant. The settings themselves are in config.py. Only the standard library is imported.
+`check()` reports every problem of a configuration at once; `from_dict()` also refuses unknown names and
+suggests the closest one. The settings are in config.py. Only the standard library is imported.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get
 C = TypeVar("C", bound="Config")
 
 RENAMED = {"text_field": "text_column"}
-"""Settings by the names that older checkpoints know, and by their names now."""
+"""Names of settings in older checkpoints, and their names now."""
 
 
 class ConfigError(ValueError):
@@ -29,20 +29,20 @@ class ConfigError(ValueError):
 
 
 def near_miss(name: str, known: Iterable[str]) -> str:
-    """Returns "; did you mean X?" for the known name closest to `name`, or nothing where none is close."""
+    """Returns "; did you mean X?" for the known name closest to `name`, or an empty string if none is close."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 class Config:
-    """What every group of settings can do: check itself, become a plain dict and come back from one."""
+    """A group of settings: it can check itself, become a plain dict, and come back from one."""
 
     def problems(self) -> list[str]:
-        """Returns a sentence for every rule that the settings of this group break."""
+        """Returns one sentence for each rule that the settings break."""
         return []
 
     def check(self) -> Self:
-        """Raises ConfigError that names every problem at once; returns self, so that calls chain."""
+        """Raises ConfigError with all problems at once; returns self, so that calls chain."""
         found = type_problems(self) or self.problems()
         if found:
             raise ConfigError(found)
@@ -54,7 +54,7 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Builds and checks the settings from (nested) plain values; ConfigError lists all that is wrong."""
+        """Builds and checks the settings from (nested) plain values; ConfigError lists all problems."""
         config, found = build(cls, values)
         found += type_problems(config) or config.problems()
         if found:
@@ -63,7 +63,7 @@ class Config:
 
 
 def leaves(config: Config, group: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Yields group, name and value of every setting; the run's own ones have the group ""."""
+    """Yields group, name and value of every setting; the group of the run's own settings is ""."""
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
         value = getattr(config, field.name)
         if isinstance(value, Config):
@@ -125,9 +125,9 @@ def _fits(value: object, option: Any) -> bool:
 
 
 def from_text(hint: Any, text: str) -> Any:
-    """Returns what a typed word means for a setting of this type; the word itself where it means nothing.
+    """Returns the value of a typed word for a setting of this type, or the word itself if it has none.
 
-    check() then says what was wanted.
+    check() then reports the type that was expected.
 
     >>> from_text(float, "1e-3"), from_text(int | None, "none"), from_text(bool, "true"), from_text(int, "many")
     (0.001, None, True, 'many')
@@ -164,5 +164,5 @@ def between(config: object, low: float, high: float, *names: str) -> list[str]:
 
 
 def seed_problems(seed: int) -> list[str]:
-    """Returns a sentence where the seed is not one that all random generators take."""
+    """Returns a sentence if not all random generators accept the seed."""
     return [] if 0 <= seed < 2**63 else [f"seed={seed} must be from 0 to 2**63 - 1"]

@@ -1,8 +1,9 @@
-"""Activation checkpointing: training that keeps only the input of each block, and computes the rest again in backward.
+"""Activation checkpointing: training that stores only the input of each block and recomputes the rest in backward.
 
-The activations of every block are usually kept from forward to backward. Here only what enters a block is kept; when
-backward reaches the block, it is run once more, with the same random numbers, so that dropout drops the same ones. That
-is a third more work, for the memory of about one block. Gradients are equal bit for bit (arXiv 1604.06174).
+The activations of every block are usually stored from forward to backward. Here only the input of a block is stored;
+when backward reaches the block, it runs once more, with the same random numbers, so that dropout drops the same
+activations. That takes a third more computation and the memory of about one block. Gradients are equal bit for bit
+(arXiv 1604.06174).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from transformer.kv_cache import KVCache
 
 
 class CheckpointedBlock(Block):
-    """A Block that keeps only its input while it trains; the same parameters and results."""
+    """A Block that stores only its input in training; the same parameters and results."""
 
     def forward(self, x: Tensor, context: Context, cache: KVCache | None = None) -> Tensor:
         if cache is None and self.training and torch.is_grad_enabled():

@@ -1,15 +1,15 @@
-"""A linear layer that is as quick for one token as memory allows: nn.Linear, with another product for a few rows.
+"""A linear layer for few rows on a CPU: nn.Linear with another matrix product.
 
-Writing a text runs one token at a time through the model, so every weight is read from memory for a single row. On a
-CPU, PyTorch hands such a product to a routine that reaches a quarter of the speed at which that memory can be read.
-The same weights seen as a batch of matrices, BLOCK rows each, take another routine, the batched product, which shares
-the blocks among the cores and reads two to four times as fast:
+Generation processes one token at a time, so every weight is read from memory for a single row. On a CPU, PyTorch calls
+a matrix-vector routine that reaches a quarter of the memory bandwidth. The same weights viewed as a batch of matrices
+with BLOCK rows each take the batched product instead, which divides the blocks among the cores and is two to four times
+as fast:
 
     weight (out, in)  =  blocks (n, BLOCK, in)                 a view: nothing is copied
     blocks (n, BLOCK, in) @ x (n, in, R)  ->  (n, BLOCK, R)    the same x for each block
 
-The numbers are the same sums in another order. Where there are more rows than MOST_ROWS, a gradient to record, or no
-MKL, which has the batched routine, nn.Linear does what it always does. benchmarks/generation.py measures it.
+The result has the same sums in another order. With more rows than MOST_ROWS, with gradients, under autocast, or without
+MKL, which has the batched routine, the layer is nn.Linear. benchmarks/generation.py measures it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 BLOCK = 128
-"""Rows of the weight in one block; 32 to 256 are alike."""
+"""Rows of the weight in one block; 32 to 256 are equally fast."""
 MOST_ROWS = 8
-"""From about 16 rows on, the plain product is as quick."""
+"""Most rows of x; from about 16 rows on, the plain product is as fast."""
 HAS_MKL = torch.backends.mkl.is_available()
 
 
@@ -49,14 +49,14 @@ def _blocks_pay(x: Tensor) -> bool:
 def few_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Returns x (R, in) @ weight (out, in).T + bias (out,), as (R, out), block by block of the weight's rows."""
     rows, (out, width) = len(x), weight.shape
-    block = min(BLOCK, max(1, out // 2))  # two at least, for two cores
+    block = min(BLOCK, max(1, out // 2))  # at least two, for two cores
     count = out // block
     whole = count * block
     columns = x.t().expand(count, width, rows)
     if whole == out:
         blocks = weight.view(count, block, width)
         y = torch.bmm(blocks, columns) if bias is None else torch.baddbmm(bias.view(count, block, 1), blocks, columns)
-    else:  # what is left fills no block
+    else:  # the last rows do not fill a block
         y = x.new_empty(out, rows)
         target, blocks = y[:whole].view(count, block, rows), weight[:whole].view(count, block, width)
         torch.bmm(blocks, columns, out=target)

@@ -1,24 +1,17 @@
-r"""Dropout: noise against learning by heart.
+r"""Dropout with four random decisions for each 64-bit draw, on a CPU.
 
-**The problem.** A model that sees a text several times can memorise it: some unit comes to answer for one particular
-phrase, and the text is predicted well without being understood.
-
-**The idea.** While training, set each number to zero with probability p and multiply the others by 1 / (1 - p), so that
-the expected value stays the same. No unit can rely on any other being there; what is learnt is spread over many. In
-generation and evaluation nothing is dropped, and nothing needs to be rescaled.
+Dropout sets each number to zero with probability p during training and multiplies the others by 1 / (1 - p), so that
+the expected value stays the same; arXiv 1207.0580. No unit can rely on another one being there, which reduces
+overfitting.
 
 >>> _ = torch.manual_seed(0)
 >>> dropped = dropout(torch.ones(10_000), 0.25)
 >>> sorted({round(float(number), 3) for number in dropped}), 0.98 < float(dropped.mean()) < 1.02
 ([0.0, 1.333], True)
 
-**Cost.** One pass, and one random decision a number. On CPUs PyTorch draws each decision alone, which
-shows in the time of a small model's step. Here one 64-bit draw makes four decisions of 16 bits each: p is met
-to 1/65,536, and the numbers kept are divided by the share that is really kept.
-**Is it working?** With p > 0 train loss is higher than without, and validation loss of a text seen often is lower. For
-a text seen once, 0 is best.
-
-Paper: Srivastava et al. 2014, Dropout; arXiv 1207.0580. Used by embeddings.py, attention.py and feedforward.py.
+PyTorch draws one random number for each decision, and on a CPU that is a visible part of a small model's step. Here one
+64-bit draw makes four decisions of 16 bits each: p is exact to 1/65,536, and the numbers that are kept are divided by
+the fraction that is really kept. On other devices, and in compiled code, F.dropout runs.
 """
 
 from __future__ import annotations
@@ -32,7 +25,7 @@ DECISIONS = 2**16
 
 
 class Dropout(nn.Dropout):
-    """Drops numbers with probability p in training mode, and none otherwise; any shape."""
+    """nn.Dropout with the dropout of this file; any shape."""
 
     def forward(self, x: Tensor) -> Tensor:
         return dropout(x, self.p) if self.training else x

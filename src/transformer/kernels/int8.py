@@ -1,16 +1,15 @@
 r"""Quantisation: the weights as small integers, so that a token costs a quarter of the bytes.
 
-**The problem.** Writing one token reads every weight once and does two operations with it. The processor waits for
-memory: at 4 bytes a weight, a model of 30 million weights cannot write faster than memory delivers 120 MB, again and
-again. Fewer bytes a weight, and it can.
+**The problem.** Generating one token reads every weight once and does two FLOPs with it, so memory bandwidth limits the
+speed: a model of 30 million weights reads 120 MB for each token at 4 bytes a weight. Fewer bytes make it faster.
 
 **The idea.** A row of a matrix, the weights of one output, is stored as whole numbers from -127 to 127 and one scale:
 
     scale  = max |w| / 127                  a row's own: one large weight spoils no other row
     q      = round(w / scale)               one byte
-    w      ~ q * scale                      off by half a scale at most
+    w      ~ q * scale                      error at most half a scale
 
-    y = x W^T  ~  (x Q^T) * scale           the scale can wait until after the sum
+    y = x W^T  ~  (x Q^T) * scale           multiply by the scale after the sum
 
 By hand, the row [0.5, -1.27, 0.0]: scale 1.27 / 127 = 0.01, and q = [50, -127, 0]:
 
@@ -18,18 +17,19 @@ By hand, the row [0.5, -1.27, 0.0]: scale 1.27 / 127 = 0.01, and q = [50, -127, 
 >>> layer.quantised.tolist(), round(float(layer.scale), 4)
 ([[50, -127, 0]], 0.01)
 
-**What it costs.** Rounding is noise, about 0.3 % of a row's spread in each weight, and much of it cancels in a sum over
-hundreds of them. `main.py evaluate --int8` measures what is lost on your own model; benchmarks/int8.py found
-one ten-thousandth of a bit per byte on a small one.
-**What stays.** Norms, biases and position vectors are few and stay as they are; so does the token table, of which one
-row is looked up; where it is tied, the output projection gets a quantised copy. Activations are never stored in
-integers: they are rounded to bfloat16 on the way into the kernel for a few rows, and for many rows (a prompt,
-an evaluation) the weights are spelled out again.
-**Not chosen.** A library's quantiser: torchao's weight-only layers become fast through torch.compile, and a plain step
-spells the whole matrix out each time. 4 bits: another quarter, but no longer harmless without looking at data
-(arXiv 2210.17323). Training with such weights: rounding has no gradient.
+**What it costs.** Rounding adds noise to each weight, about 0.7 % of the root mean square of its row (a scale is about
+2.9 standard deviations / 127 for a row of 256 weights, and the error 1 / sqrt(12) of a scale), and much of it cancels
+in a sum over hundreds of weights. `main.py evaluate --int8` measures the loss of quality; benchmarks/int8.py found one
+ten-thousandth of a bit per byte on a small model.
+**What is not quantised.** Norms, biases and position vectors are few and stay as they are, and so does the token table,
+which is read one row at a time; if it is tied, the output projection gets a quantised copy. Activations are not
+quantised: for few rows they are rounded to bfloat16 for the kernel, and for many rows (a prompt, an evaluation) the
+weights are dequantised first.
+**Not chosen.** A library's quantiser: torchao's weight-only layers become fast through torch.compile, and
+without it dequantise the whole matrix each time. 4 bits, which need calibration data (arXiv 2210.17323). Training with
+such weights: rounding has no gradient.
 
-Paper: arXiv 2208.07339. Read before: linear.py, generation.py.
+Paper: arXiv 2208.07339.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MOST_ROWS = 16
-"""Rows of x up to which the integer kernel is used; more are worth spelling the weights out."""
+"""Most rows of x for the integer kernel; for more, dequantising the weights is faster."""
 
 KERNEL_STEP = 32
-"""The kernel reads this many inputs at a time, and beyond the end of a row that is no multiple of it."""
+"""The kernel reads this many inputs at a time, so it reads beyond the end of a row that is not a multiple of it."""
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with int8 weights, for reading only; x (..., in) -> (..., out). Built from weight (out, in).
+    """A linear layer with int8 weights, for inference; x (..., in) -> (..., out). Built from weight (out, in).
 
-    It is for the device on which it is built.
+    It works on the device on which it is built.
     """
 
     quantised: Tensor
@@ -61,7 +61,7 @@ class Int8Linear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
         scale = weight.detach().float().abs().amax(1) / 127  # (out,)
-        scale = scale.masked_fill(scale == 0, 1.0)  # a row of zeros stays one
+        scale = scale.masked_fill(scale == 0, 1.0)  # a row of zeros stays zeros
         self.out_features, self.in_features = weight.shape
         self.has_kernel = self.in_features % KERNEL_STEP == 0 and _has_kernel(weight.device.type)
         self.register_buffer("quantised", (weight.detach() / scale[:, None]).round().to(torch.int8))
@@ -71,7 +71,7 @@ class Int8Linear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The weights spelled out, (out, in) float32."""
+        """The dequantised weights, (out, in) float32."""
         return self.quantised * self.scale[:, None]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def _has_kernel(device: str) -> bool:
 
 
 def quantise(model: nn.Module) -> None:
-    """Replaces every linear layer inside the model by its int8 form, in place. It can write and be measured then."""
+    """Replaces every linear layer of the model by its int8 form, in place: for generation and evaluation."""
     for name, child in model.named_children():
         if isinstance(child, nn.Linear):
             setattr(model, name, Int8Linear(child.weight, child.bias))
