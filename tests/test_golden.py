@@ -1,6 +1,6 @@
-"""Small runs whose losses are kept in golden/: whatever changes what a run learns, by a rounding error or more, shows.
+"""Small runs whose losses are kept in golden/: a change in what a run learns shows, however small.
 
-python tests/test_golden.py        writes the files anew, where a change of the numbers is meant
+python tests/test_golden.py        writes the files again, if a change of the numbers is intended
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import contextlib
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -32,8 +32,8 @@ TOLERANCE = 1e-4
 oneDNN's for SSE 4.1 or none at all, the losses differ by at most 2.3e-5; the same settings give the same bits."""
 
 
-def losses(name: str, folder: Path) -> dict[str, list[float]]:
-    """Returns the loss of each of the 60 steps and of the 3 looks at the validation text, in nats a token."""
+def losses(name: str, folder: Path, kernels: Literal["auto", "plain"] = "plain") -> dict[str, list[float]]:
+    """Returns the loss of each of the 60 steps and of the 3 evaluations, in nats per token."""
     settings = RUNS[name]
     config = TrainConfig(
         model=ModelConfig(257, 32, 2, 2, 64, 32, dropout=0.0, **settings["model"]),
@@ -42,6 +42,7 @@ def losses(name: str, folder: Path) -> dict[str, list[float]]:
         batch_size=4,
         accumulation_steps=2,
         max_steps=60,
+        kernels=kernels,
         eval_every=20,
         log_every=1,
         device="cpu",
@@ -56,10 +57,13 @@ def losses(name: str, folder: Path) -> dict[str, list[float]]:
     }
 
 
+@pytest.mark.parametrize("kernels", ["plain", "auto"])
 @pytest.mark.parametrize("name", RUNS)
-def test_a_small_run_has_the_losses_that_it_always_had(name: str, tmp_path: Path) -> None:
+def test_a_small_run_has_the_stored_losses_with_plain_and_with_faster_kernels(
+    name: str, kernels: Literal["auto", "plain"], tmp_path: Path
+) -> None:
     golden = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
-    found = losses(name, tmp_path)
+    found = losses(name, tmp_path, kernels)
     assert (len(found["train"]), len(found["validation"])) == (60, 3)
     for kind, values in found.items():
         assert values == pytest.approx(golden[kind], rel=TOLERANCE), f"{kind}, made with torch {golden['torch']}"

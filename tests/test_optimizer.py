@@ -1,4 +1,4 @@
-"""AdamW decays matrices only; Muon steps along all directions of a matrix alike."""
+"""AdamW decays only matrices; Muon takes steps of equal size along all directions of a matrix."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_adamw_decays_matrices_only(tiny_config: Configs) -> None:
         assert (id(parameter) in decayed) == (not name.endswith("bias") and "norm" not in name), name
 
 
-def test_decay_pulls_matrices_to_0_and_leaves_norms_and_biases(tiny_config: Configs) -> None:
+def test_decay_shrinks_matrices_and_leaves_norms_and_biases(tiny_config: Configs) -> None:
     model = DecoderOnlyTransformer(tiny_config())
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     for parameter in model.parameters():
@@ -95,7 +95,7 @@ def test_set_learning_rate_scales_each_groups_peak(tiny_config: Configs) -> None
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
-def test_the_state_comes_back_exactly(tiny_config: Configs, kind: str) -> None:
+def test_a_loaded_state_continues_exactly(tiny_config: Configs, kind: str) -> None:
     torch.manual_seed(1)
     chosen = OptimizerConfig(kind)  # type: ignore[arg-type]
     model = with_gradients(tiny_config())
@@ -117,13 +117,13 @@ def test_the_state_comes_back_exactly(tiny_config: Configs, kind: str) -> None:
 
 @pytest.mark.parametrize("shape", [(8, 8), (24, 16), (16, 48), (64, 24)])
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_orthogonalised_keeps_the_directions_and_evens_out_the_strengths(shape: tuple[int, int], scale: float) -> None:
+def test_orthogonalised_keeps_directions_and_equalises_singular_values(shape: tuple[int, int], scale: float) -> None:
     generator = torch.Generator().manual_seed(0)
     small = min(shape)
     u = torch.linalg.qr(torch.randn(shape[0], small, generator=generator, dtype=torch.float64))[0]
     v = torch.linalg.qr(torch.randn(shape[1], small, generator=generator, dtype=torch.float64))[0]
-    strengths = torch.logspace(0, -1.5, small, dtype=torch.float64)  # a factor of 30 between first and last
-    flat = orthogonalised(scale * (u * strengths) @ v.T)
+    values = torch.logspace(0, -1.5, small, dtype=torch.float64)  # a factor of 30 between first and last
+    flat = orthogonalised(scale * (u * values) @ v.T)
     assert flat.shape == shape
     inside = u.T @ flat @ v  # in the matrix's own directions it is diagonal ...
     torch.testing.assert_close(inside, inside.diag().diag(), rtol=0, atol=1e-6)
@@ -138,14 +138,14 @@ def test_orthogonalised_is_near_the_exact_one(rows: int, ratio: int, seed: int) 
     matrix = torch.randn(rows, rows * (ratio + 1), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     u, _, vt = torch.linalg.svd(matrix, full_matrices=False)
     for ours, exact in [(orthogonalised(matrix), u @ vt), (orthogonalised(matrix.T), (u @ vt).T)]:
-        strengths = torch.linalg.svdvals(ours)
-        assert strengths.min() > 0.67
-        assert strengths.max() < 1.21
+        values = torch.linalg.svdvals(ours)
+        assert values.min() > 0.67
+        assert values.max() < 1.21
         assert torch.linalg.matrix_norm(ours - exact, 2) < 0.33
     torch.testing.assert_close(orthogonalised(matrix).T, orthogonalised(matrix.T), rtol=0, atol=1e-9)
 
 
-def test_orthogonalised_of_nothing_is_nothing() -> None:
+def test_orthogonalised_zeros_are_zeros() -> None:
     assert (orthogonalised(torch.zeros(3, 5)) == 0).all()
 
 
@@ -153,20 +153,20 @@ def test_muon_by_hand() -> None:
     matrix = nn.Parameter(torch.zeros(2, 2))
     matrix.grad = torch.tensor([[0.0, 3.0], [1.0, 0.0]])
     Muon([matrix], lr=0.1).step()
-    # Against the gradient's directions, each by about the rate, whatever its strength.
+    # Against the gradient's directions, each by about the rate, whatever its singular value.
     assert -0.13 < matrix[0, 1].item() < -0.06
     assert -0.13 < matrix[1, 0].item() < -0.06
     assert matrix[0, 0].item() == pytest.approx(0.0, abs=1e-6)
 
 
-def test_muons_decay_is_apart_from_its_step() -> None:
+def test_muons_decay_is_decoupled_from_its_step() -> None:
     matrix = nn.Parameter(torch.full((2, 2), 4.0))
     matrix.grad = torch.zeros(2, 2)
     Muon([matrix], lr=0.1, weight_decay=0.5).step()
     torch.testing.assert_close(matrix.detach(), torch.full((2, 2), 4.0 * 0.95))
 
 
-def test_muon_skips_what_has_no_gradient() -> None:
+def test_muon_leaves_matrices_without_a_gradient() -> None:
     matrices = [nn.Parameter(torch.ones(2, 2)) for _ in range(2)]
     matrices[0].grad = torch.eye(2)
     Muon(matrices, lr=0.1).step()

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from transformer.config import ConfigError, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from transformer.config import IGNORE, ConfigError, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from transformer.data.contracts import TextData
 from transformer.data.open import open_dataset, text_data
 from transformer.dataset import TokenDocuments
@@ -24,9 +24,10 @@ from transformer.distributed.processes import Dist
 from transformer.perplexity import evaluate_perplexity
 from transformer.reporting.metrics_log import METRICS_FILE, MetricsLog, read_metrics
 from transformer.text import ByteTokenizer
-from transformer.trainer import Trainer, TrainingError
+from transformer.trainer import Trainer
 from transformer.training import checkpoint
 from transformer.training.checkpoint import CheckpointError
+from transformer.training.errors import TrainingError
 from transformer.training.events import (
     EpochMetrics,
     EvalMetrics,
@@ -410,7 +411,7 @@ def test_every_epoch_leaves_its_own_checkpoint(tmp_path: Path) -> None:
 def scored(trainer: Trainer, *losses: float) -> list[int]:
     """Lets the trainer end one epoch after another with these validation losses; returns the epochs that are left."""
     for loss in losses:
-        trainer.step += trainer.steps_per_epoch
+        trainer.so_far.step += trainer.steps_per_epoch
         trainer.save(EvalMetrics(trainer.step, trainer.epoch, loss, math.exp(loss), loss, 100, 0.0))
     return [int(path.name.split("_")[2]) for path in checkpoint.epochs(trainer.directory)]
 
@@ -531,7 +532,7 @@ def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(tmp_path: Path,
     assert_same(weights(uninterrupted), weights(resumed))
     for ours, theirs in zip(uninterrupted.optimizers, resumed.optimizers, strict=True):
         assert_same(ours.state_dict(), theirs.state_dict())
-    assert uninterrupted.data_state == resumed.data_state
+    assert uninterrupted.so_far.data == resumed.so_far.data
     later = [numbers(event) for event in expected if event.step > saved_step]
     assert later == [numbers(event) for event in events if event.step > saved_step]
     assert numbers(events[0]) == {
@@ -691,6 +692,18 @@ def test_too_many_of_them_in_a_row_end_the_run_with_its_state_saved(tmp_path: Pa
     state = checkpoint.load(tmp_path / "training_state_byte.pt")
     assert state["step"] == trainer.step
     assert all(value.isfinite().all() for value in state["model"].values())
+
+
+def test_a_step_without_targets_leaves_no_nan(tmp_path: Path) -> None:
+    """0 nats over 0 targets: the divisor is at least 1."""
+    config = tiny_run(tmp_path)
+    trainer = Trainer(config, tiny_text(config))
+    batches = trainer.batches
+    trainer.batches = ((tokens, torch.full_like(targets, IGNORE), place) for tokens, targets, place in batches)
+    trainer.train_step()
+    report = trainer.report()
+    assert (report.tokens, report.skipped, report.grad_norm) == (0, 0, 0.0)
+    assert all(value.isfinite().all() for value in weights(trainer).values())
 
 
 def test_a_few_of_them_apart_do_not(tmp_path: Path) -> None:

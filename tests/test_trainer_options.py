@@ -11,8 +11,9 @@ import torch
 
 from test_trainer import Told, assert_same, numbers, tiny_run, tiny_text, trained, weights
 from transformer.config import TrainConfig
-from transformer.trainer import Trainer, TrainingError
+from transformer.trainer import Trainer
 from transformer.training import checkpoint
+from transformer.training.errors import TrainingError
 from transformer.training.events import EvalMetrics, Event, Progress, RunEnded, Sample, StepMetrics
 
 
@@ -98,7 +99,7 @@ def test_a_look_is_given_up_when_the_run_shall_stop_and_taken_again_by_the_resum
         if isinstance(event, Progress) and event.activity == "saving" and event.step == 3:
             first.stop()  # the look comes next
 
-    first.observers = [told, stop]
+    first.callbacks = [told, stop]
     first.fit()
     assert not any(isinstance(event, EvalMetrics) for event in told)
     assert isinstance(told[-1], RunEnded)
@@ -106,7 +107,7 @@ def test_a_look_is_given_up_when_the_run_shall_stop_and_taken_again_by_the_resum
     later = Told()
     second = Trainer(config, tiny_text(config), [later])
     second.resume(tmp_path / "stopped" / "training_state_byte.pt")
-    assert second.looks_next
+    assert second.so_far.evaluation_pending
     second.fit()
     assert_same(weights(whole), weights(second))
     kept = [numbers(event) for event in (*told[:-1], *later[1:])]
@@ -158,7 +159,7 @@ def test_a_model_of_no_finite_weight_ends_with_the_reason_and_not_in_its_sample(
         trainer.fit()
     steps = [event for event in told if isinstance(event, StepMetrics)]
     assert all(event.skipped == 1 and event.loss != event.loss for event in steps)  # nan: nothing was measured
-    assert trainer.train_points == []
+    assert trainer.so_far.train_points == []
     assert not any(isinstance(event, Sample) for event in told)
 
 

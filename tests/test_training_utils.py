@@ -1,4 +1,4 @@
-"""Accumulated micro-batches are the whole batch, and clipping changes a gradient's length only."""
+"""Accumulated micro-batches give the gradient of the whole batch, and clipping changes only a gradient's norm."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ def random_batch(rows: int, seed: int = 0, vocab: int = 17) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(0, vocab, (rows, 9), generator=generator)
     targets = tokens[:, 1:].clone()
-    targets[torch.rand(targets.shape, generator=generator) < 0.3] = IGNORE  # rows count differently many tokens
+    targets[torch.rand(targets.shape, generator=generator) < 0.3] = IGNORE  # rows have unequal numbers of targets
     return tokens[:, :-1], targets
 
 
 def gradients_of(model: nn.Module, micro_batches: list[Batch]) -> tuple[list[Tensor], Tensor, Tensor]:
     model.zero_grad()
-    nats, tokens = accumulate_gradients(Objective(model), micro_batches, count_targets(micro_batches))  # type: ignore[arg-type]
+    divisor = max(1, count_targets(micro_batches))
+    nats, tokens = accumulate_gradients(Objective(model), micro_batches, divisor)  # type: ignore[arg-type]
     return [p.grad.clone() for p in model.parameters() if p.grad is not None], nats, tokens
 
 
@@ -55,18 +56,28 @@ def test_any_cut_into_micro_batches_gives_the_same_gradient(tiny_model: Models, 
     )
 
 
-def test_a_mean_of_means_would_be_another_gradient(tiny_model: Models) -> None:
-    model = tiny_model()
-    inputs, targets = random_batch(2)
-    targets[1, 1:] = IGNORE
-    halves = [(inputs[[i]], targets[[i]]) for i in range(2)]
-    whole, *_ = gradients_of(model, halves)
-    model.zero_grad()
-    for half in halves:
-        nats, count = model.loss(*half)
-        (nats / count / 2).backward()
-    means = [p.grad for p in model.parameters()]
-    assert not all(torch.allclose(a, b, rtol=1e-3) for a, b in zip(whole, means, strict=True) if b is not None)
+class TargetTimesWeight(nn.Module):
+    """A model of one weight w whose loss on a token with target t is w * t: its gradient is the mean target."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return self.weight * targets.clamp(min=0).sum(), (targets != IGNORE).sum()
+
+
+def test_a_mean_of_means_weighs_the_tokens_of_a_short_micro_batch_too_much() -> None:
+    """The lesson's example: targets 1, 1, 1 and 5. The mean over tokens is 2; the mean of the two means is 3."""
+    micro_batches = [(row, row) for row in (torch.tensor([[1, 1, 1]]), torch.tensor([[5, IGNORE, IGNORE]]))]
+    objective = TargetTimesWeight()
+    accumulate_gradients(objective, micro_batches, divisor=count_targets(micro_batches))
+    assert objective.weight.grad == 2.0  # (3 + 5) / 4
+
+    objective = TargetTimesWeight()
+    for batch in micro_batches:
+        accumulate_gradients(objective, [batch], divisor=count_targets([batch]) * len(micro_batches))
+    assert objective.weight.grad == 3.0  # (1 + 5) / 2
 
 
 def test_the_gradient_is_that_of_the_mean_over_all_tokens(tiny_model: Models) -> None:
@@ -94,7 +105,7 @@ def test_gradients_are_added_to_those_already_there(tiny_model: Models) -> None:
     torch.testing.assert_close([p.grad for p in model.parameters()], [2 * g for g in once], rtol=1e-9, atol=1e-12)
 
 
-def test_a_batch_without_targets_gives_no_gradient_and_divides_by_no_zero(tiny_model: Models) -> None:
+def test_a_batch_without_targets_gives_no_gradient(tiny_model: Models) -> None:
     inputs, targets = random_batch(2)
     found, nats, tokens = gradients_of(tiny_model(), [(inputs, torch.full_like(targets, IGNORE))])
     assert nats.item() == 0
@@ -102,7 +113,7 @@ def test_a_batch_without_targets_gives_no_gradient_and_divides_by_no_zero(tiny_m
     assert all((gradient == 0).all() for gradient in found)
 
 
-def test_the_objective_keeps_attention_within_documents_where_it_knows_end_of_text(tiny_model: Models) -> None:
+def test_the_objective_keeps_attention_within_documents_if_given_end_of_text(tiny_model: Models) -> None:
     model = tiny_model()
     tokens = torch.tensor([[5, 6, 16, 7, 8, 9]])
     batch = (tokens, tokens.roll(-1, 1))
@@ -112,7 +123,7 @@ def test_the_objective_keeps_attention_within_documents_where_it_knows_end_of_te
     assert not torch.allclose(masked, plain, rtol=1e-3)
 
 
-def test_count_targets_leaves_out_the_ignored() -> None:
+def test_count_targets_leaves_out_padding() -> None:
     row = torch.tensor([[5, IGNORE, 7]])
     assert count_targets([(row, row), (row, row[:, :2])]) == 3
     assert count_targets([]) == 0
@@ -127,28 +138,28 @@ def parameters_with_gradients(*gradients: list[float]) -> list[nn.Parameter]:
 
 def test_clipping_by_hand() -> None:
     parameters = parameters_with_gradients([3.0], [0.0, 4.0])
-    assert clip_gradients(parameters, 1.0).item() == pytest.approx(5.0)  # the joint length, before
+    assert clip_gradients(parameters, 1.0).item() == pytest.approx(5.0)  # the joint norm, before clipping
     assert [g.tolist() for p in parameters if (g := p.grad) is not None] == [
         pytest.approx([0.6], abs=1e-5),
         pytest.approx([0.0, 0.8], abs=1e-5),
     ]
 
 
-@pytest.mark.parametrize("longest", [5.1, 0.0])
-def test_short_gradients_and_clipping_turned_off_change_nothing(longest: float) -> None:
+@pytest.mark.parametrize("max_norm", [5.1, 0.0])
+def test_a_norm_below_the_maximum_or_a_maximum_of_0_changes_nothing(max_norm: float) -> None:
     parameters = parameters_with_gradients([3.0], [0.0, 4.0])
-    assert clip_gradients(parameters, longest).item() == pytest.approx(5.0)
+    assert clip_gradients(parameters, max_norm).item() == pytest.approx(5.0)
     assert [g.tolist() for p in parameters if (g := p.grad) is not None] == [[3.0], [0.0, 4.0]]
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=5), st.floats(0.01, 10))
 @settings(max_examples=40)
-def test_clipping_keeps_the_direction(gradient: list[float], longest: float) -> None:
+def test_clipping_keeps_the_direction(gradient: list[float], max_norm: float) -> None:
     parameters = parameters_with_gradients(gradient)
     before = torch.tensor(gradient)
-    length = clip_gradients(parameters, longest)
+    norm = clip_gradients(parameters, max_norm)
     after = parameters[0].grad
     assert after is not None
-    torch.testing.assert_close(length, before.norm())
-    assert after.norm() <= longest * 1.001
-    torch.testing.assert_close(after * max(1.0, float(length) / longest), before, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(norm, before.norm())
+    assert after.norm() <= max_norm * 1.001
+    torch.testing.assert_close(after * max(1.0, float(norm) / max_norm), before, rtol=1e-3, atol=1e-3)

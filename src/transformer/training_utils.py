@@ -1,78 +1,72 @@
 r"""Gradient accumulation: the gradient of a large batch, on a machine that holds a small one.
 
-**The problem.** The gradient of one row is mostly noise: it says what would help this row. Averaged over many rows the
-noise shrinks (its variance falls as 1/rows) and what is common to the text remains. But a micro-batch is as large as
-memory allows, and that may be 8 rows where 128 would be right.
+**The problem.** The gradient of one row is mostly noise: it says what would help this row. Averaged over many rows, the
+noise shrinks (its variance falls as 1/rows) and what the rows have in common remains. But a micro-batch is as large as
+memory allows, and that may be 8 rows when 128 would be right.
 
 **The idea.** The loss is a sum over tokens, so its gradient is a sum too. Add up the gradients of several
 micro-batches, and only then let the optimizer step:
 
-    loss       = (1/N) * sum over micro-batches k of sum over their tokens (nats)       N: tokens of all together
-    d loss     = sum over k of  d [ nats_k / N ]
+    loss   = 1/N * sum over micro-batches k of nats_k        N: tokens of all micro-batches together
+    d loss = sum over k of d(nats_k / N)                     nats_k: summed loss of micro-batch k
 
-    micro-batch 1   forward, backward      .grad  = d nats_1 / N
-    micro-batch 2   forward, backward      .grad += d nats_2 / N
+    micro-batch 1   forward, backward      .grad  = d(nats_1 / N)
+    micro-batch 2   forward, backward      .grad += d(nats_2 / N)
       ...
     all done        clip, step, .grad = None
 
-PyTorch's backward() adds to .grad anyway: accumulation is a matter of not clearing it. The result is the gradient of
-the whole batch to rounding, at the memory of one micro-batch.
+PyTorch's backward() adds to .grad anyway, so accumulating means not clearing it. The result is the gradient of the
+whole batch up to rounding, in the memory of one micro-batch.
 
-**Divide by the right number.** Dividing each micro-batch's mean by their count is right only if all hold equally many
-tokens. Where some targets are padding, it weighs tokens unequally. Here the true count N of the whole step divides
-every sum. By hand: one weight w = 0, "loss" w per token, micro-batches of 3 and 1 tokens: each token counts 1/4:
+**Divide by the right number.** The mean of the micro-batches' means is the mean over all tokens only if every
+micro-batch has equally many. By hand: a model with one weight w = 1 whose loss on a token with target t is w * t, so
+d loss / dw = t. Micro-batch 1 has the targets 1, 1, 1; micro-batch 2 has the target 5 and two positions of padding. The
+mean over the four tokens is (1 + 1 + 1 + 5) / 4 = 2. The mean of the two means is (1 + 5) / 2 = 3: the token in the
+shorter micro-batch would count three times as much as each of the others. So every sum is divided by N, the count of
+the whole step:
 
->>> w = torch.nn.Parameter(torch.tensor(0.0))
+>>> w = torch.nn.Parameter(torch.tensor(1.0))
 >>> class Objective(torch.nn.Module):
-...     def forward(self, tokens, targets): return w * targets.sum(), (targets > 0).sum()
->>> ones = lambda *row: (torch.tensor([row]), torch.tensor([row]))
->>> nats, tokens = accumulate_gradients(Objective(), [ones(1, 1, 1), ones(1, 0, 0)], token_count=4)
->>> float(w.grad), int(tokens)
-(1.0, 4)
+...     def forward(self, tokens, targets): return w * targets.clamp(min=0).sum(), (targets != IGNORE).sum()
+>>> micro_batches = [(row, row) for row in (torch.tensor([[1, 1, 1]]), torch.tensor([[5, IGNORE, IGNORE]]))]
+>>> nats, count = accumulate_gradients(Objective(), micro_batches, divisor=count_targets(micro_batches))
+>>> float(w.grad), int(count)
+(2.0, 4)
 
-**Cost.** Time as for the large batch: each micro-batch is computed in full. Memory: one micro-batch's activations and
-one gradient. A larger effective batch takes fewer, better steps for the same text; past the point where the noise is
-small beside the gradient itself, more rows buy nothing (arXiv 1812.06162 says how to find that point).
+**Clipping.** Now and then a batch has a gradient many times the usual size, and one step along it can undo hundreds.
+If the norm over all weights together exceeds grad_clip, the whole gradient is scaled down to that norm, which keeps
+its direction.
 
-**Measured** on the demo's model, in micro-batches of 1,024 tokens (benchmarks/results/accumulation.md). Noise and
-gradient are equally strong in a third of a micro-batch at step 20, and in 13 of them at step 300: the later in a run,
-the more rows a step can use. Over the same short text, each at the best rate tried, 1 micro-batch a step ended at 2.08
-bits a byte, 4 at 2.09, 16 at 2.25: there, many rough steps beat few true ones.
+**Cost.** As much time as the large batch, since each micro-batch is computed in full. A larger effective batch takes
+fewer, better steps over the same text. Once the noise is small compared with the gradient itself, more rows gain
+nothing (arXiv 1812.06162 says how to find that point). Measured on the demo's model with micro-batches of 1,024 tokens
+(benchmarks/results/accumulation.md): noise and gradient are equal in a third of a micro-batch at step 20, and in 13
+micro-batches at step 300, so later steps can use more rows. Over the same short text, each with the best learning rate
+tried, 1 micro-batch per step ended at 2.08 bits per byte, 4 at 2.09 and 16 at 2.25: in this short run, many noisy steps
+beat a few accurate ones.
 
-**Several processes.** A large batch is split over W processes in the same way: each adds up the gradients of its own
-micro-batches, and after the last one the sums of all are added (docs/several-machines.md). N then counts the tokens of
-all processes, who tell one another before the first backward().
-
-**Clipping.** Now and then a batch has a gradient many times the usual length, and one step along it can undo hundreds.
-Its length over all weights together is measured, and where it exceeds grad_clip it is scaled down to that, its
-direction kept.
-
-**Chosen.** The objective that distributed wrappers wrap is a module of its own (model and loss), so that gradient hooks
-fire and the model's forward keeps returning logits.
-**Is it working?** Two halves accumulated equal the whole batch; the metric grad_norm is the length before clipping.
-
-Papers: clipping, arXiv 1211.5063; noise and batch size, arXiv 1812.06162. Read before: loss.py, optimizer.py. Next:
-trainer.py.
+**Is it working?** Two accumulated halves give the gradient of the whole batch; the metric grad_norm is the norm before
+clipping. Papers: clipping, arXiv 1211.5063; noise and batch size, arXiv 1812.06162. Read before: loss.py, optimizer.py.
+Next: trainer.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from transformer.config import IGNORE
 from transformer.data.document_mask import document_mask
-from transformer.distributed.processes import gradients_stay
 from transformer.model import DecoderOnlyTransformer
 
 
 class Objective(nn.Module):
-    """What training minimises: (tokens, targets) (B, T) int64 -> summed nats, tokens counted.
+    """What training minimises: tokens, targets (B, T) int64 -> summed nats (), number of tokens ().
 
-    Given the id of end-of-text, which begins a document, attention stays within documents.
+    A module of its own, so that wrappers for several processes see one forward() that ends in the loss. Given the id of
+    end-of-text, attention stays within documents (data/document_mask.py).
     """
 
     def __init__(self, model: DecoderOnlyTransformer, end_of_text: int | None = None) -> None:
@@ -86,38 +80,27 @@ class Objective(nn.Module):
 
 
 def count_targets(micro_batches: Iterable[tuple[Tensor, Tensor]]) -> int:
-    """Returns how many targets of all the micro-batches count."""
+    """Returns the number of targets that count, N above: all except padding."""
     return sum(int((targets != IGNORE).sum()) for _, targets in micro_batches)
 
 
 def accumulate_gradients(
-    objective: nn.Module,
-    micro_batches: Iterable[tuple[Tensor, Tensor]],
-    token_count: int,
-    world_size: int = 1,
-    scale: Tensor | float = 1.0,
+    objective: nn.Module, micro_batches: Iterable[tuple[Tensor, Tensor]], divisor: Tensor | float
 ) -> tuple[Tensor, Tensor]:
-    """Adds the gradient of (sum of nats) / token_count over all micro-batches to every parameter's .grad.
+    """Adds the gradient of (summed nats) / divisor over all micro-batches to every parameter's .grad.
 
-    Where Dist.parallel() has wrapped the objective, the sum is over the micro-batches of all `world_size` processes,
-    and so must `token_count` be. `scale` multiplies all gradients: float16 needs it (runtime/precision.py). Returns the
-    summed nats and the tokens counted, of this process, scalars on the device, so that nothing waits for it here.
+    Returns the summed nats () and the number of tokens (). Both stay on the device: reading them here would wait for
+    all of its work (trainer.py reads them when it reports).
     """
-    totals: list[tuple[Tensor, Tensor]] = []
-    upcoming = iter(micro_batches)
-    batch = next(upcoming, None)
-    while batch is not None:
-        (tokens, targets), batch = batch, next(upcoming, None)
-        # Gradients travel between processes once a step, after the last micro-batch.
-        with nullcontext() if batch is None else gradients_stay(objective):
-            nats, count = objective(tokens, targets)
-            # The wrapper leaves the mean over the processes: world_size times that is the sum.
-            (nats / (max(1, token_count) / world_size) * scale).backward()
-        totals.append((nats.detach(), count))
-    return torch.stack([nats for nats, _ in totals]).sum(), torch.stack([count for _, count in totals]).sum()
+    nats_so_far, count_so_far = [], []
+    for tokens, targets in micro_batches:
+        nats, count = objective(tokens, targets)
+        (nats / divisor).backward()  # adds to .grad, and frees this micro-batch's activations
+        nats_so_far.append(nats.detach())  # the number, without the graph behind it
+        count_so_far.append(count)
+    return torch.stack(nats_so_far).sum(), torch.stack(count_so_far).sum()
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], longest: float) -> Tensor:
-    """Scales all gradients so that their joint norm is at most `longest` (0: as they are); returns the norm before."""
-    norm = torch.nn.utils.clip_grad_norm_(parameters, longest if longest > 0 else torch.inf)
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of a sharded model: of all processes' rows
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Scales all gradients so that their joint norm is at most `max_norm`, 0: any. Returns the norm before, ()."""
+    return torch.nn.utils.clip_grad_norm_(parameters, max_norm if max_norm > 0 else torch.inf)

@@ -56,7 +56,7 @@ def test_a_dry_run_of_processes_that_share_a_model_says_what_one_of_them_keeps(
     line = ("train", "--preset", "demo", "--dry-run", "--device", "cpu", "--shard")
     outcome = command(*line)
     assert (outcome.status, outcome.out) == (2, "")
-    assert outcome.err.startswith("error: --shard spreads one model over several processes, and there is one: start")
+    assert outcome.err.startswith("error: --shard shards one model across several processes, and there is one: start")
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr(os, "_exit", lambda status: None)  # how one of several processes ends

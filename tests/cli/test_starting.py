@@ -104,7 +104,7 @@ def test_the_new_run_has_its_own_schedule_and_says_what_it_came_from(command: Co
     assert (contents["step"], contents["config"]["data"]["encoding"]) == (8, "bpe270")
     assert contents["config"]["model"] == before["config"]["model"]  # its dropout too
     outcome = command("generate", "--prompt", "a", "--max-new-tokens", "1")
-    assert f"; begun from {ORIGIN})" in outcome.err
+    assert f"; initialised from {ORIGIN})" in outcome.err
 
 
 def test_a_training_state_will_do_too_and_a_stopped_run_goes_on(command: Command, here: Path) -> None:

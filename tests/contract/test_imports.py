@@ -45,7 +45,7 @@ RULES: dict[str, set[str]] = {
     "dataset": SETTINGS | {"data", "text"},
     "fineweb_dataset": SETTINGS | {"data", "dataset", "text"},
     "distributed": CORE | SETTINGS | {"kernels", "training"},
-    "training": CORE | SETTINGS | DATA | {"kernels", "inference", "distributed", "evaluation"},
+    "training": CORE | SETTINGS | DATA | {"kernels", "inference", "distributed", "evaluation", "planning"},
     "trainer": LIBRARY - {"trainer", "interop"},
     "evaluation": CORE | SETTINGS | DATA | {"kernels", "inference", "training"},
     "reporting": CORE | SETTINGS | {"training", "evaluation"},

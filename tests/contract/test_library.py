@@ -150,7 +150,7 @@ def test_l6_gradient_accumulation_lives_in_training_utils() -> None:
     gradients = []
     for parts in ([slice(0, 4)], [slice(0, 1), slice(1, 4)]):
         model.zero_grad()
-        accumulate_gradients(Objective(model), [(inputs[part], targets[part]) for part in parts], token_count=32)
+        accumulate_gradients(Objective(model), [(inputs[part], targets[part]) for part in parts], divisor=32)
         gradients.append([p.grad for p in model.parameters()])
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from test_trainer import numbers, tiny_run, tiny_text
 from transformer.config import TrainConfig
-from transformer.distributed import sharded_checkpoint as sharded_state
+from transformer.distributed import sharded_checkpoint
 from transformer.distributed.processes import Dist
 from transformer.trainer import Trainer
 from transformer.training import checkpoint
@@ -50,7 +50,7 @@ def whole_weights(trainer: Trainer) -> dict[str, Tensor]:
 
 def written(trainer: Trainer, dist: Dist) -> list[list[int]]:
     """Returns what the model writes, which rank 0 alone asks for."""
-    with dist.whole(trainer.model) as model:
+    with dist.unsharded(trainer.model) as model:
         if not dist.is_main:
             return []
         return model.generate(torch.tensor(PROMPT), 10).tolist()  # beyond the context of 8
@@ -164,10 +164,10 @@ def full_disk(folder: Path, dist: Dist) -> dict[str, Any]:
             error = str(caught)
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     dist.wait()
-    found = {"error": error, "step": sharded_state.load(path)["step"]}
+    found = {"error": error, "step": sharded_checkpoint.load(path)["step"]}
     found["files"] = sorted(file.name for file in path.parent.iterdir())
     dist.wait()
-    return {**found, "then": sharded_state.load(trainer.save_state())["step"]}
+    return {**found, "then": sharded_checkpoint.load(trainer.save_state())["step"]}
 
 
 def going_on(folder: Path, dist: Dist) -> dict[str, Any]:
@@ -176,11 +176,11 @@ def going_on(folder: Path, dist: Dist) -> dict[str, Any]:
     config = tiny_run(where, batch_size=ROWS // dist.world_size, max_steps=9, shard=True, **SHAPES["muon"])
     trainer, _ = new(config, dist)
     dist.wait()
-    trainer.resume(sharded_state.newest_first(where)[0])
+    trainer.resume(sharded_checkpoint.newest_first(where)[0])
     dist.wait()
     begun, _ = new(dataclasses.replace(config, seed=2), dist)
     epoch = checkpoint.latest(folder / "muon_True")
-    begun.begin_with(checkpoint.load(epoch), epoch)
+    begun.initialise_from(checkpoint.load(epoch), epoch)
     for _ in range(3):
         trainer.train_step()
     return {

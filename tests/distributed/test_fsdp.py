@@ -16,7 +16,7 @@ import torch
 from sharded_processes import PROMPT, ROWS, SHAPES
 
 from test_trainer import assert_same, numbers, tiny_run, tiny_text, weights
-from transformer.distributed import sharded_checkpoint as sharded_state
+from transformer.distributed import sharded_checkpoint
 from transformer.distributed.sharded_checkpoint import newest_first
 from transformer.trainer import Trainer
 from transformer.training import checkpoint
@@ -166,7 +166,7 @@ def test_one_process_leaves_a_state_to_two_and_they_leave_theirs_to_one(seen: Se
     whole, _ = alone(folder / "never_handed", "muon", max_steps=9)
     for _ in range(9):
         whole.train_step()
-    assert trainer.data_state == whole.data_state
+    assert trainer.so_far.data == whole.so_far.data
     assert_close(weights(whole), weights(trainer))
 
 
@@ -204,19 +204,19 @@ def flip(path: Path) -> None:
 def test_a_changed_bit_or_a_missing_file_is_noticed_and_named(state: Path, name: str) -> None:
     flip(state / name)
     with pytest.raises(CheckpointError, match=rf"training_state_byte is damaged .*{name} has another checksum"):
-        sharded_state.load(state)
+        sharded_checkpoint.load(state)
     (state / name).write_bytes(b"short")
     with pytest.raises(CheckpointError, match=f"{name} has another size"):
-        sharded_state.load(state)
+        sharded_checkpoint.load(state)
     (state / name).unlink()
     with pytest.raises(CheckpointError, match="training_state_byte is damaged"):
-        sharded_state.load(state)
+        sharded_checkpoint.load(state)
 
 
 def test_a_folder_without_its_manifest_is_no_state(state: Path) -> None:
     (state / "manifest.json").unlink()
     with pytest.raises(CheckpointError, match="damaged or not a training state"):
-        sharded_state.load(state)
+        sharded_checkpoint.load(state)
 
 
 def test_inspecting_a_sharded_state_puts_its_parts_together(state: Path, seen: Seen) -> None:
@@ -239,11 +239,11 @@ def test_a_state_cannot_run_code(state: Path) -> None:
     metadata = state / ".metadata"
     metadata.write_bytes(pickle.dumps(Harm()))
     listed = json.loads((state / "manifest.json").read_text())
-    listed[".metadata"] = sharded_state._sums([metadata])[".metadata"]
+    listed[".metadata"] = sharded_checkpoint._checksums([metadata])[".metadata"]
     (state / "manifest.json").write_text(json.dumps(listed))
-    contents = sharded_state.load(state)
-    with pytest.raises(ValueError, match=r"\.metadata names (posix|nt)\.system, which it has no need of"):
-        sharded_state.complete(contents, torch.nn.Linear(1, 1))
+    contents = sharded_checkpoint.load(state)
+    with pytest.raises(ValueError, match=r"\.metadata names (posix|nt)\.system, which such a file never needs"):
+        sharded_checkpoint.complete(contents, torch.nn.Linear(1, 1))
 
 
 def test_the_state_of_the_higher_step_is_tried_first_of_either_kind(state: Path) -> None:
@@ -264,10 +264,10 @@ def test_a_crash_between_two_renamings_leaves_the_state_before(state: Path) -> N
     state.rename(state.with_name(".training_state_byte.tmp"))
     (before,) = newest_first(state.parent)
     assert before == checkpoint.previous_path(state)
-    assert sharded_state.load(before)["step"] == 6
+    assert sharded_checkpoint.load(before)["step"] == 6
 
 
 def test_a_process_alone_cannot_share_a_model(tmp_path: Path) -> None:
     config = tiny_run(tmp_path, shard=True)
-    with pytest.raises(ValueError, match="--shard spreads one model over several processes, and there is one: start"):
+    with pytest.raises(ValueError, match="--shard shards one model across several processes, and there is one: start"):
         Trainer(config, tiny_text(config))

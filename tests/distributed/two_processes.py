@@ -15,7 +15,8 @@ import torch
 from test_trainer import Told, numbers, tiny_run, tiny_text, weights
 from transformer.config import TrainConfig
 from transformer.distributed.processes import Dist
-from transformer.trainer import OtherProcessError, Trainer
+from transformer.trainer import Trainer
+from transformer.training.errors import OtherProcessError
 from transformer.training.events import Event
 
 DROPOUT = {"dropout": 0.2, "batch_size": 1, "position": "rotary", "num_layers": 2}
@@ -101,7 +102,7 @@ def failing_text(folder: Path, dist: Dist) -> dict[str, Any]:
     """A step for which the text fails on the last process alone; then the state is saved."""
     trainer, _ = new(tiny_run(folder / "failing", batch_size=1), dist)
     trainer.train_step()
-    state = trainer.data_state
+    state = trainer.so_far.data
     if dist.rank == dist.world_size - 1:
         trainer.batches = iter([])
     error = None
@@ -110,7 +111,7 @@ def failing_text(folder: Path, dist: Dist) -> dict[str, Any]:
     except (StopIteration, OtherProcessError) as caught:
         error = type(caught).__name__
     trainer.save_state()
-    return {"error": error, "step": trainer.step, "kept": trainer.data_state == state}
+    return {"error": error, "step": trainer.step, "kept": trainer.so_far.data == state}
 
 
 def from_one(folder: Path, dist: Dist) -> dict[str, Any]:

@@ -272,7 +272,7 @@ def test_the_greatest_memory_is_what_a_step_really_holds(shape: str) -> None:
     config = REAL_SHAPES[shape]
     objective = objective_of(config)
     batches = [batch_of(config) for _ in range(config.accumulation_steps)]
-    most = most_allocated(lambda: accumulate_gradients(objective, batches, token_count=1))
+    most = most_allocated(lambda: accumulate_gradients(objective, batches, divisor=1))
     plan = cost(config)
     beside = plan.memory["weights"] + plan.memory["optimizer"]  # there before the step began
     assert plan.memory_bytes - beside == pytest.approx(most, rel=0.06)

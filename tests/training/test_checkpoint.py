@@ -245,7 +245,7 @@ def test_no_checkpoint_at_all_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint found: train one first"):
         checkpoint.latest(tmp_path)
     touch(tmp_path / "model_epoch_3_byte.pt", 1)
-    with pytest.raises(CheckpointError, match="says what it scored: name one"):
+    with pytest.raises(CheckpointError, match="has a validation loss: name one"):
         checkpoint.best(tmp_path)
 
 

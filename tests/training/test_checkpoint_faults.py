@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -116,10 +119,25 @@ def test_a_folder_in_a_checkpoints_place_is_refused(tmp_path: Path) -> None:
     assert "there is no checkpoint" in refused(tmp_path / "m.pt")
 
 
-def test_what_a_killed_process_was_writing_is_removed_by_the_next_save(tmp_path: Path) -> None:
-    """Each kill in the middle of a save left a file of the state's size for ever."""
-    path, other = tmp_path / "model_epoch_1_byte.pt", tmp_path / ".model_epoch_11_byte.pt.99.tmp"
-    for left in (tmp_path / f".{path.name}.123.tmp", other):
+def test_the_file_of_a_killed_process_is_removed_by_the_next_save_and_that_of_a_live_one_is_not(tmp_path: Path) -> None:
+    """Each kill during a save left a file of the state's size; removing it once removed a live process's as well."""
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as ended:
+        pass
+    path, other = tmp_path / "model_epoch_1_byte.pt", tmp_path / f".model_epoch_11_byte.pt.{ended.pid}.tmp"
+    killed, live = (tmp_path / f".{path.name}.{pid}.tmp" for pid in (ended.pid, os.getppid()))
+    for left in (killed, live, other):
         left.write_bytes(b"half")
+    os.utime(killed, (0, 0))  # on Windows the age decides
     checkpoint.save(path, {"step": 1})
-    assert set(tmp_path.iterdir()) == {path, other}
+    assert set(tmp_path.iterdir()) == {path, live, other}
+
+
+def test_the_folder_in_which_a_command_runs_is_not_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`train --checkpoint-dir .` run twice once ended in "PosixPath('.') has an empty name"."""
+    monkeypatch.chdir(tmp_path)
+    assert checkpoint.set_aside(Path()) is None
+    (tmp_path / "model_epoch_1_byte.pt").write_bytes(b"")
+    for folder in (Path(), tmp_path, tmp_path.parent / tmp_path.name):
+        with pytest.raises(CheckpointError, match="cannot be renamed, since this command runs in it: give another"):
+            checkpoint.set_aside(folder)
+    assert (tmp_path / "model_epoch_1_byte.pt").exists()

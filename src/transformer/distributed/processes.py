@@ -1,17 +1,17 @@
-"""The place of this process among those that train together, and what they tell one another.
+"""This process among the processes that train together, and their communication.
 
-`torchrun` starts the processes and tells each its place in environment variables. A process that was started without it
-is a world of its own: it communicates with nobody, and nothing here costs it anything.
+`torchrun` starts the processes and gives each its rank in environment variables. A process started without torchrun is
+alone: its world has one process, it communicates with nobody, and every method here returns at once.
 
-Small numbers and settings travel between the CPUs, by gloo, also where gradients travel between GPUs, by NCCL: what the
-processes agree on then waits for no GPU. All processes must make the same calls in the same order.
+Small numbers and settings travel between CPUs with gloo, even when gradients travel between GPUs with NCCL, so that the
+processes can agree on them without waiting for a GPU. All processes must make the same calls in the same order.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -27,24 +27,24 @@ M = TypeVar("M", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Dist:
-    """Process `rank` of `world_size`, `local_rank` of its machine; rank 0 is the one that writes files and speaks.
+    """Process `rank` of `world_size`, and `local_rank` of its machine. Rank 0 writes files and prints.
 
-    As a context manager it leaves the others at its end, once all of them are there.
+    As a context manager, it leaves the process group at the end, once all processes have arrived there.
     """
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
     job: str | None = None
-    """The id that torchrun gave the job, the same after a restart."""
+    """torchrun's id of the job, the same after a restart."""
     restarts: int = 0
-    """How often torchrun has restarted the job, because one of its processes had ended."""
+    """How often torchrun has restarted the job because one of its processes failed."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Dist:
-        """Joins the processes that torchrun started with this one; without torchrun, a process is alone.
+        """Joins the processes started by torchrun; without torchrun, a process is alone.
 
-        Raises ValueError where the environment names several processes, but not this one's place.
+        Raises ValueError if the environment announces several processes but lacks this one's rank.
         """
         world_size = int(environment.get("WORLD_SIZE", 1))
         job, restarts = environment.get("TORCHELASTIC_RUN_ID"), int(environment.get("TORCHELASTIC_RESTART_COUNT", 0))
@@ -71,86 +71,86 @@ class Dist:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.world_size > 1 and kind is None:  # after an error, who waits for the others may wait for ever
-            self.wait()  # torchrun ends all as soon as one has gone
+        if self.world_size > 1 and kind is None:  # after an error, waiting for the others may never end
+            self.wait()  # torchrun ends all processes as soon as one has left
             torch.distributed.destroy_process_group()
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes and speaks."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def own(self, device: torch.device) -> torch.device:
-        """Returns the device of this process: of several GPUs each process of a machine has one.
+        """Returns this process's device: on a machine with several GPUs each process has one.
 
-        Raises ValueError where there is none left for it.
+        Raises ValueError if there are fewer GPUs than processes.
         """
         if self.world_size == 1 or device.type == "cpu":
             return device
         if device.type != "cuda":
             raise ValueError(f"several processes train on CUDA or on the CPU, not on {device}: give --device cpu")
-        if self.local_rank >= (there := torch.cuda.device_count()):
+        if self.local_rank >= (present := torch.cuda.device_count()):
             raise ValueError(
-                f"there is no GPU for process {self.local_rank} of this machine, counted from 0: it has {there}; start "
-                f"torchrun with --nproc-per-node {there}, or give --device cpu"
+                f"there is no GPU for process {self.local_rank} of this machine, counted from 0: it has {present}; "
+                f"start torchrun with --nproc-per-node {present}, or give --device cpu"
             )
         torch.cuda.set_device(self.local_rank)
         return torch.device("cuda", self.local_rank)
 
     def check_shard(self) -> None:
-        """Raises ValueError where there is nobody to share a model with."""
+        """Raises ValueError if there is only one process to shard a model over."""
         if self.world_size == 1:
             raise ValueError(
-                "--shard spreads one model over several processes, and there is one: start them with torchrun "
+                "--shard shards one model across several processes, and there is one: start them with torchrun "
                 "--nproc-per-node N main.py train ... --shard, or leave --shard out"
             )
 
     def place(self, model: M, device: torch.device, blocks: Iterable[nn.Module] | None = None) -> M:
-        """Returns the model on the device; given its blocks, spread over all processes, who all have made the same.
+        """Returns the model on the device; given its blocks, sharded across all processes, which built the same model.
 
-        Raises ValueError where there is one process only to spread it over.
+        Raises ValueError if there is only one process to shard it over.
         """
         if blocks is None:
             return model.to(device)
         self.check_shard()
-        from transformer.distributed.fsdp import shard
+        from transformer.distributed import fsdp
 
-        shard(model, blocks, device, self.world_size)
+        fsdp.shard(model, blocks, device, self.world_size)
         return model
 
     @contextlib.contextmanager
-    def whole(self, model: M) -> Iterator[M]:
-        """Inside the block the model can be used by rank 0 alone, without gradients; all enter and leave it together.
+    def unsharded(self, model: M) -> Iterator[M]:
+        """Inside the block rank 0 alone can use the model, without gradients. All processes enter and leave together.
 
-        A sharded model takes its whole size there, in the memory of every process; any other stays as it is.
+        A sharded model takes its full size in the memory of every process there; any other model stays as it is.
         """
         if not is_sharded(model):
             yield model
             return
-        from transformer.distributed import fsdp as sharding
+        from transformer.distributed import fsdp
 
-        with sharding.whole(model):
+        with fsdp.unsharded(model):
             yield model
 
-    def whole_weights(self, model: nn.Module) -> dict[str, Tensor]:
-        """Returns the model's state dict; of a sharded one whole tensors on rank 0, and an empty one elsewhere."""
+    def full_state_dict(self, model: nn.Module) -> dict[str, Tensor]:
+        """Returns the model's state dict. Of a sharded model, rank 0 gets full tensors, the others an empty dict."""
         if not is_sharded(model):
             return model.state_dict()
-        from transformer.distributed import fsdp as sharding
+        from transformer.distributed import fsdp
 
-        return sharding.whole_weights(model)
+        return fsdp.full_state_dict(model)
 
     def parallel(self, objective: nn.Module) -> nn.Module:
-        """Returns the module wrapped so that backward leaves the mean of all processes' gradients.
+        """Returns the module wrapped so that backward() leaves the mean of all processes' gradients.
 
-        Alone, or where a sharded model in it sees to that, it is returned as it is.
+        A single process needs no wrapper, and a sharded model averages its gradients itself.
         """
         if self.world_size == 1 or is_sharded(objective):
             return objective
         return DistributedDataParallel(objective, forward_sync_buffers=False, gradient_as_bucket_view=True)
 
-    def share(self, rows: Tensor, padding: int) -> Tensor:
-        """Returns this process's of the rows, r::W, equally many for all: some get one more, made of `padding`."""
+    def own_rows(self, rows: Tensor, padding: int) -> Tensor:
+        """Returns rows r::W for this process, r; all get equally many: some get one more, filled with `padding`."""
         own = rows[self.rank :: self.world_size]
         missing = -(-len(rows) // self.world_size) - len(own)
         return F.pad(own, (0, 0, 0, missing), value=padding)
@@ -161,8 +161,14 @@ class Dist:
             torch.distributed.all_reduce(values)
         return values
 
+    def sum_all(self, *scalars: Tensor) -> Sequence[Tensor]:
+        """Returns the sums of several scalars over all processes, exchanged together in float64."""
+        if self.world_size == 1:
+            return scalars
+        return self.sum(torch.stack([scalar.double() for scalar in scalars])).unbind()
+
     def gather(self, value: T) -> list[T]:
-        """Returns every process's value, in the order of ranks."""
+        """Returns every process's value, ordered by rank."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -170,42 +176,59 @@ class Dist:
         return values
 
     def from_main(self, value: T | None) -> T:
-        """Returns rank 0's value; what the others give does not count."""
+        """Returns rank 0's value; the values of the other processes are ignored."""
         values = [value]
         if self.world_size > 1:
             torch.distributed.broadcast_object_list(values)
         return cast(T, values[0])
 
     def wait(self) -> None:
-        """Returns when all processes are here."""
+        """Returns when all processes have arrived here."""
         self.sum(torch.zeros(1))
 
 
-def _clean_store(environment: Mapping[str, str], restarts: int) -> Any:
-    """Returns a corner of torchrun's store that holds no address of a process that has ended; None: not known where.
+def sync_last(objective: nn.Module, micro_batches: Sequence[T]) -> Iterator[T]:
+    """Yields the micro-batches; processes exchange gradients only in the last one's backward().
 
-    torchrun keeps one store over all restarts, in which a process may find where another one used to listen
-    (PyTorch's issue 135712). Several machines may count restarts differently, so this helps on one.
+    Before that, each process adds up its own gradients: exchanging once per step is as good, and less traffic.
     """
-    is_shared = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    if not is_shared or environment.get("GROUP_WORLD_SIZE") != "1":
-        return None
-    own: Any = torch.distributed  # which does not say to mypy that it has stores
-    store = own.TCPStore(environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), is_master=False)
-    return own.PrefixStore(f"restart_{restarts}", store)
+    for batch in micro_batches[:-1]:
+        with no_sync(objective):  # holds while the caller computes with this batch
+            yield batch
+    yield micro_batches[-1]
 
 
-def is_sharded(module: nn.Module) -> bool:
-    """Whether a model in the module is spread over several processes."""
-    return any(hasattr(part, "set_requires_gradient_sync") for part in module.modules())
-
-
-def gradients_stay(objective: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Inside the block backward leaves every process its own gradients; the next one brings all together."""
+def no_sync(objective: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Inside the block backward() adds to each process's own gradients; the next one after it exchanges them."""
     if isinstance(objective, DistributedDataParallel):
         return objective.no_sync()
     if not is_sharded(objective):
         return contextlib.nullcontext()
-    from transformer.distributed import fsdp as sharding
+    from transformer.distributed import fsdp
 
-    return sharding.gradients_stay(objective)
+    return fsdp.no_sync(objective)
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether a model in the module is sharded across processes."""
+    return any(hasattr(part, "set_requires_gradient_sync") for part in module.modules())
+
+
+def unshard(tensor: Tensor) -> Tensor:
+    """Returns the full tensor of a sharded one, for which all processes must call this; any other as it is."""
+    full: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return full
+
+
+def _clean_store(environment: Mapping[str, str], restarts: int) -> Any:
+    """Returns a part of torchrun's store without addresses of processes that have ended; None if that is unknown.
+
+    torchrun keeps one store over all restarts, in which a process may find the old address of another (PyTorch's issue
+    135712). Several machines may count restarts differently, so this helps on one machine only.
+    """
+    is_shared = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if not is_shared or environment.get("GROUP_WORLD_SIZE") != "1":
+        return None
+    stores: Any = torch.distributed  # its stores are missing from the type hints
+    store = stores.TCPStore(environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), is_master=False)
+    return stores.PrefixStore(f"restart_{restarts}", store)

@@ -1,7 +1,8 @@
-"""Sharded tensors on disk: each process writes its own part, and another number of processes may read them back.
+"""Sharded tensors on disk: each process writes its rows, and any number of processes can read them back.
 
-PyTorch's distributed checkpoint does the work: a file a process, and `.metadata`, which says what is where. That one is
-a pickle, which could run any code while it is read; here it may name only what it has to consist of.
+PyTorch's distributed checkpoint does the work: one file per process, and `.metadata`, which says where each tensor is.
+`.metadata` is a pickle, which could run any code when it is read, so the reader here accepts only the classes that
+such a file consists of.
 """
 
 from __future__ import annotations
@@ -29,22 +30,22 @@ _CLASSES = {
 }  # fmt: skip
 
 
-def write(folder: Path, parts: Mapping[str, Tensor]) -> None:
-    """Writes the tensors, of which every process gives its part. Raises OSError, on all, where one of them cannot."""
+def write(folder: Path, shards: Mapping[str, Tensor]) -> None:
+    """Writes the tensors, every process its shards. Raises OSError on all processes if one of them cannot write."""
     try:
-        save(dict(parts), storage_writer=FileSystemWriter(folder))
-    except CheckpointException as error:  # which is no Exception
+        save(dict(shards), storage_writer=FileSystemWriter(folder))
+    except CheckpointException as error:  # a BaseException, not an Exception
         rank, (cause, _) = next(iter(error.failures.items()))
         raise OSError(f"rank {rank}: {cause}") from error
 
 
 def written_by(folder: Path, rank: int) -> list[Path]:
-    """Returns the files that a process has written."""
+    """Returns the files written by a process."""
     return sorted(folder.glob(f"__{rank}_*"))
 
 
 def read(folder: Path, mesh: DeviceMesh | None) -> dict[str, Tensor]:
-    """Returns the tensors: each process's rows of them where a mesh is given, else whole ones on the CPU."""
+    """Returns the tensors: this process's rows if a mesh is given, else full tensors on the CPU."""
     reader = _Reader(folder)
     tensors: dict[str, Any] = {}
     for name, found in reader.read_metadata().state_dict_metadata.items():
@@ -54,14 +55,14 @@ def read(folder: Path, mesh: DeviceMesh | None) -> dict[str, Tensor]:
             tensors[name] = torch.empty(found.size, dtype=dtype)
         else:
             tensors[name] = empty(found.size, dtype=dtype, device_mesh=mesh, placements=[Shard(0)])
-    with warnings.catch_warnings():  # it warns that it reads without the others, as it is asked to
+    with warnings.catch_warnings():  # it warns about no_dist, which is intended here
         warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
         load(tensors, storage_reader=reader, no_dist=True)
     return tensors
 
 
 class _Reader(FileSystemReader):
-    """Reads the metadata without running what it may contain."""
+    """Reads the metadata without running code that it may contain."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         with (Path(self.path) / METADATA).open("rb") as file:
@@ -76,10 +77,10 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module.startswith("torch.distributed.checkpoint.") and name in _CLASSES:
             return super().find_class(module, name)
-        if module.split(".")[0] == "pathlib":  # where it was written, on whatever system
+        if module.split(".")[0] == "pathlib":  # the path it was written to, on any system
             return PurePosixPath
         if (module, name) in (("torch", "Size"), ("torch.serialization", "_get_layout")):
             return super().find_class(module, name)
         if module == "torch" and isinstance(dtype := getattr(torch, name, None), torch.dtype):
             return dtype
-        raise ValueError(f"{METADATA} names {module}.{name}, which it has no need of")
+        raise ValueError(f"{METADATA} names {module}.{name}, which such a file never needs")

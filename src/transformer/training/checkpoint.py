@@ -1,10 +1,10 @@
-"""Checkpoints: a trained model on disk, with all that is needed to use it or to go on training it.
+"""Checkpoints: a trained model on disk, with everything needed to use it or to resume its training.
 
-`model_epoch_N_ENCODING.pt` holds the weights, the whole config, the encoding (a trained vocabulary included) and what
-the model scored; `training_state_ENCODING.pt` holds the optimizer, the random state and the position in the data as
-well (a folder, if the model is spread over processes: sharded_state.py). Files are written beside their place and
-renamed into it, so that a crash leaves the old one whole, and are read with weights_only=True, so that no file can run
-code.
+`model_epoch_N_ENCODING.pt` holds the weights, the whole config, the tokenizer (a trained vocabulary included) and the
+model's score. `training_state_ENCODING.pt` also holds the optimizer state, the random state and the position in the
+text; it is a folder if the model is sharded (distributed/sharded_checkpoint.py). A file is written under a temporary
+name and then renamed, so that a crash leaves the old one intact. Files are read with weights_only=True, so that no file
+can run code.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import math
 import os
 import platform
 import re
+import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,12 +36,12 @@ _EPOCH_FILE = re.compile(r"model_epoch_(\d+)_(.+)\.pt")
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is missing, damaged, or not one of this project's; the message says which and what to do."""
+    """A checkpoint is missing, damaged or not of this project; the message says which, and what to do."""
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to use, with the encoding it was trained with."""
+    """A model ready to use, with the tokenizer it was trained with."""
 
     path: Path
     config: TrainConfig
@@ -50,33 +51,33 @@ class LoadedModel:
 
     @property
     def description(self) -> str:
-        """One line: which file, encoding, size, and how far it was trained."""
+        """One line: file, encoding, size, and how long it was trained."""
         weights = {tensor.data_ptr(): tensor.numel() for tensor in self.contents["model"].values()}  # tied ones once
         int8 = " in int8" if any(isinstance(part, Int8Linear) for part in self.model.modules()) else ""
-        begun = f"; begun from {before['path']}" if (before := self.contents.get("init_from")) else ""
+        origin = f"; initialised from {before['path']}" if (before := self.contents.get("init_from")) else ""
         return (
             f"{self.path} ({self.tokenizer.name}, {sum(weights.values()):,} parameters{int8}, "
-            f"step {self.contents['step']}, {self.contents['tokens']:,} tokens seen{begun})"
+            f"step {self.contents['step']}, {self.contents['tokens']:,} tokens seen{origin})"
         )
 
 
 def epoch_path(directory: Path, epoch: int, encoding: str) -> Path:
-    """Returns where the checkpoint after an epoch goes; `encoding` is the tokenizer's short name."""
+    """Returns the path of an epoch's checkpoint; `encoding` is the tokenizer's short name."""
     return directory / f"model_epoch_{epoch}_{encoding}.pt"
 
 
 def state_path(directory: Path, encoding: str) -> Path:
-    """Returns where the state for resuming goes."""
+    """Returns the path of the training state."""
     return directory / f"training_state_{encoding}.pt"
 
 
 def states(directory: Path) -> list[Path]:
-    """Returns what was left in a folder to resume from: files, and the folders of sharded runs."""
+    """Returns the training states in a folder: files, and folders of sharded runs."""
     return [path for path in directory.glob("training_state_*") if path.suffix in (".pt", "")]  # not .damaged
 
 
 def model_contents(model: DecoderOnlyTransformer, config: TrainConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Returns what every checkpoint holds, for the caller to add to: plain values and tensors only."""
+    """Returns the contents of every checkpoint, plain values and tensors only; callers add to them."""
     return {
         "format": FORMAT,
         "config": config.to_dict(),
@@ -87,18 +88,19 @@ def model_contents(model: DecoderOnlyTransformer, config: TrainConfig, tokenizer
 
 
 def previous_path(path: Path) -> Path:
-    """Returns where the state before the one at `path` is kept."""
+    """Returns the path at which the state before the one at `path` is kept."""
     return path.with_name(f"{path.stem}_previous{path.suffix}")
 
 
 def save(path: Path, contents: Mapping[str, Any], keep_previous: bool = False) -> None:
-    """Writes a checkpoint so that at every moment there is either the old file or the whole new one.
+    """Writes a checkpoint: at every moment there is either the old file or the complete new one.
 
-    With `keep_previous` the old file stays too, at previous_path.
+    With `keep_previous` the old file is kept, at previous_path(path).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a process that was killed while it saved
-        left.unlink(missing_ok=True)
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        if not _is_being_written(left):  # its process was killed while it saved
+            left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -115,8 +117,21 @@ def save(path: Path, contents: Mapping[str, Any], keep_previous: bool = False) -
         raise
 
 
+def _is_being_written(temporary: Path) -> bool:
+    """Whether the process in the name of a temporary file still runs; on Windows, whether the file is recent."""
+    if os.name == "nt":  # where os.kill ends processes
+        return time.time() - temporary.stat().st_mtime < 3600
+    try:
+        os.kill(int(temporary.name.split(".")[-2]), 0)  # signal 0 only asks whether the process exists
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
 def _write(contents: Mapping[str, Any], file: BinaryIO) -> None:
-    """Writes a file of PyTorch's. Raises OSError where the disk is full, which PyTorch may hide."""
+    """Writes a file in PyTorch's format. Raises OSError if the disk is full, which PyTorch may hide."""
     try:
         torch.save(dict(contents), file)
     except RuntimeError as error:
@@ -126,7 +141,7 @@ def _write(contents: Mapping[str, Any], file: BinaryIO) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Makes the renaming last through a power cut, where the system has a way to."""
+    """Makes renamed files in a folder survive a power cut, if the system supports that."""
     with contextlib.suppress(OSError, AttributeError):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -136,14 +151,14 @@ def flush_folder(folder: Path) -> None:
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Returns a checkpoint's contents. Raises CheckpointError where it is missing, damaged or foreign."""
+    """Returns a checkpoint's contents. Raises CheckpointError if it is missing, damaged or of another program."""
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}{_suggestion(path)}")
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
                 raise ValueError("it unpacks to more than its size")
-            # PyTorch writes checksums, and does not look at them.
+            # PyTorch writes checksums but does not check them.
             if damaged := archive.testzip():
                 raise ValueError(f"{damaged} has another checksum")
         contents = torch.load(path, map_location=device, weights_only=True)
@@ -162,13 +177,13 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def entries(path: Path) -> int:
-    """Returns how many entries a checkpoint's archive has; load() compares the checksum of each."""
+    """Returns the number of entries in a checkpoint's archive; load() checks the checksum of each."""
     with zipfile.ZipFile(path) as archive:
         return len(archive.infolist())
 
 
-def glance(path: Path) -> dict[str, Any]:
-    """Returns a checkpoint's contents with its tensors still on the disk, and nothing checked. Raises as load()."""
+def peek(path: Path) -> dict[str, Any]:
+    """Returns a checkpoint's contents, unchecked and with its tensors still on disk. Raises CheckpointError."""
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
@@ -177,12 +192,12 @@ def glance(path: Path) -> dict[str, Any]:
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> LoadedModel:
-    """Returns the model of a checkpoint in eval mode on `device`, with its own encoding and config."""
+    """Returns the model of a checkpoint, in eval mode on `device`, with its tokenizer and config."""
     contents = load(path, device)
     try:
         config = TrainConfig.from_dict(contents["config"])
         tokenizer = tokenizer_from_state(contents["tokenizer"])
-        with torch.random.fork_rng(devices=[]):  # fresh weights are drawn and thrown away
+        with torch.random.fork_rng(devices=[]):  # the random initial weights are replaced at once
             model = DecoderOnlyTransformer(config.model)
         model.load_state_dict(contents["model"])
     except (ValueError, TypeError, RuntimeError) as error:
@@ -191,28 +206,37 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> LoadedModel:
 
 
 def set_aside(directory: Path) -> Path | None:
-    """Renames a folder that holds an earlier run, so that a new one can have its name; returns the new path."""
+    """Renames a folder that holds an earlier run, so that a new run can use its name; returns the new path.
+
+    Raises CheckpointError for a folder that cannot be renamed because the command runs in it.
+    """
     if not epochs(directory) and not states(directory):
         return None
+    resolved = directory.resolve()  # "." has no name of its own
+    if Path.cwd().is_relative_to(resolved):
+        raise CheckpointError(
+            f"{resolved} holds an earlier run and cannot be renamed, since this command runs in it: give another "
+            "--checkpoint-dir, or --resume to continue that run"
+        )
     names = (directory.with_name(f"{directory.name}_earlier_{number}") for number in itertools.count(1))
     aside = next(path for path in names if not path.exists())
     return directory.rename(aside)
 
 
 def epochs(directory: Path) -> list[Path]:
-    """Returns the folder's epoch checkpoints, earliest epoch first, by number: 9 comes before 10."""
+    """Returns the folder's epoch checkpoints, ordered by epoch number: 9 before 10."""
     found = [(int(match[1]), path) for path in directory.glob("*.pt") if (match := _EPOCH_FILE.fullmatch(path.name))]
     return [path for _, path in sorted(found)]
 
 
 def runs(folder: Path) -> list[Path]:
-    """Returns the folders that hold an epoch checkpoint, the one given and those in it, last written one last."""
+    """Returns the folders with epoch checkpoints, among the given one and its children; the newest last."""
     inside = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
     return sorted((path for path in (folder, *inside) if epochs(path)), key=_last_written)
 
 
 def folders(root: Path) -> list[Path]:
-    """Returns the runs in the folders named checkpoints* under `root`, those of a sweep too, last written one last."""
+    """Returns the runs in the folders checkpoints* under `root`, including those of a sweep; the newest last."""
     return sorted((run for folder in root.glob("checkpoints*") for run in runs(folder)), key=_last_written)
 
 
@@ -221,46 +245,46 @@ def _last_written(run: Path) -> float:
 
 
 def latest(root: Path) -> Path:
-    """Returns the newest checkpoint: of `root` itself if it holds any, else of the run in it that was written last.
+    """Returns the newest checkpoint: of `root` if it holds any, else of the newest run in it.
 
-    In the current folder only those in folders named checkpoints* count. Within a run the highest epoch of the encoding
-    last written wins. Raises CheckpointError where there is none.
+    In the current folder only runs in folders checkpoints* count. Within a run, the highest epoch of the encoding that
+    was written last is the newest. Raises CheckpointError if there is none.
     """
     return _last_run(root)[-1]
 
 
 def best(root: Path) -> Path:
-    """Returns the checkpoint of the lowest validation loss among those that latest() chooses from.
+    """Returns the checkpoint with the lowest validation loss among those that latest() chooses from.
 
-    What each scored is read from the file itself. Raises CheckpointError where none says.
+    The loss is read from the file itself. Raises CheckpointError if no file has one.
     """
     found = [(loss, path) for path in _last_run(root) if (loss := _validation_loss(path)) is not None]
     if not found:
-        raise CheckpointError(f"no checkpoint in {root} says what it scored: name one, or leave it out for the latest")
+        raise CheckpointError(f"no checkpoint in {root} has a validation loss: name one, or omit it for the latest")
     return min(found, key=lambda pair: pair[0])[1]
 
 
 def named(path: Path) -> Path:
-    """Returns the path itself, and for the name "best", alone or in a folder, the best checkpoint there."""
+    """Returns the path; for the name "best", alone or in a folder, the best checkpoint there."""
     return best(path.parent) if path.name == "best" and not path.exists() else path
 
 
 def remove_epochs(directory: Path, encoding: str, saved: Sequence[tuple[int, float]], keep_last: int) -> None:
-    """Removes a run's epoch checkpoints but for the last `keep_last` and the best one; 0 keeps all.
+    """Removes a run's epoch checkpoints except the last `keep_last` and the best one; 0 keeps all.
 
-    `saved` are the run's epochs with their validation losses, in order. Whatever else is in the folder stays.
+    `saved` lists the run's epochs with their validation losses, in order. Other files in the folder stay.
     """
     if not keep_last:
         return
     lowest = min(saved, key=lambda pair: math.inf if math.isnan(pair[1]) else pair[1])
     for pair in saved[:-keep_last]:
         if pair != lowest:
-            with contextlib.suppress(OSError):  # in use, on Windows: the next epoch tries again
+            with contextlib.suppress(OSError):  # in use on Windows: the next epoch tries again
                 epoch_path(directory, pair[0], encoding).unlink(missing_ok=True)
 
 
 def _last_run(root: Path) -> list[Path]:
-    """The epoch checkpoints, earliest first, of the folder and the encoding last written."""
+    """Returns the epoch checkpoints, in order, of the run and the encoding that were written last."""
     found_in = folders(root) if root == Path() else folders(root) or runs(root)
     directory = root if epochs(root) else next(reversed(found_in), None)
     if directory is None:
@@ -273,7 +297,7 @@ def _last_run(root: Path) -> list[Path]:
 
 
 def _validation_loss(path: Path) -> float | None:
-    """What the checkpoint says that it scored, without reading its weights; None where it does not."""
+    """Returns the validation loss stored in a checkpoint, without reading its weights; None if there is none."""
     try:
         loss = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["metrics"]["validation_loss"]
     except Exception:  # a damaged file can raise nearly anything
@@ -282,5 +306,5 @@ def _validation_loss(path: Path) -> float | None:
 
 
 def _suggestion(path: Path) -> str:
-    beside = epochs(path.parent) if path.parent.is_dir() else []
-    return f"; in that folder: {', '.join(other.name for other in beside[-5:])}" if beside else ""
+    others = epochs(path.parent) if path.parent.is_dir() else []
+    return f"; in that folder: {', '.join(other.name for other in others[-5:])}" if others else ""

@@ -1,7 +1,7 @@
 """What a checkpoint holds and whether it is whole, as data: `main.py inspect` shows it.
 
-Reading a file has checked its sums already (checkpoint.py, sharded_state.py). Here its contents are held against the
-model that its settings describe, which is built without memory, on PyTorch's "meta" device.
+Reading a file verifies its checksums (checkpoint.py, sharded_checkpoint.py). Here its contents are checked against the
+model that its settings describe, built without memory on PyTorch's "meta" device.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from transformer.config import TrainConfig
-from transformer.distributed import sharded_checkpoint as sharded_state
+from transformer.distributed import sharded_checkpoint
 from transformer.model import DecoderOnlyTransformer
 from transformer.optimizer import build_optimizers
 from transformer.perplexity import calculate_perplexity_from_loss
@@ -117,7 +117,7 @@ def inspect(path: Path) -> Report:
     Raises CheckpointError where it is missing, damaged, foreign, or has settings that this version cannot read. What
     else is wrong with it, such as weights that do not fit its settings, stands in the report's problems.
     """
-    contents = sharded_state.load(path)
+    contents = sharded_checkpoint.load(path)
     try:
         config = TrainConfig.from_dict(contents["config"])
     except (ValueError, TypeError) as error:
@@ -127,7 +127,7 @@ def inspect(path: Path) -> Report:
     if "folder" in contents:
         kind += ", sharded"
         with must_fit(path):
-            contents = sharded_state.complete(contents, model)
+            contents = sharded_checkpoint.complete(contents, model)
     tokenizer, problems = _encoding(contents, config)
     weights = contents["model"]
     problems += _weight_problems(weights, model) + _state_problems(contents, model, config)

@@ -1,4 +1,4 @@
-"""Choosing a device, and how much of its memory is used."""
+"""Choosing a device, copying batches to it, and its memory."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import contextlib
 import sys
 
 import torch
+from torch import Tensor
 
 
 def pick_device(wanted: str = "auto") -> torch.device:
     """Returns the device for "auto" (CUDA, then MPS, then CPU), "cpu", "cuda" or "mps".
 
-    Raises ValueError where the device that was asked for is not there.
+    Raises ValueError if the device is not available.
     """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
@@ -25,13 +26,20 @@ def pick_device(wanted: str = "auto") -> torch.device:
     return torch.device(wanted)
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Returns a copy of a CPU tensor on the device. On CUDA nothing waits: the copy is queued from pinned memory."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def peak_memory_bytes(device: torch.device) -> int:
-    """Returns the most memory held so far, in bytes: PyTorch's on the device; on a CPU the process's. 0: not known."""
+    """Returns the peak memory so far, in bytes: PyTorch's on a device, the process's on a CPU. 0: unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if device.type == "mps":
         return torch.mps.driver_allocated_memory()
-    with contextlib.suppress(ImportError):  # Windows has no such module
+    with contextlib.suppress(ImportError):  # not on Windows
         import resource
 
         unit = 1 if sys.platform == "darwin" else 1024

@@ -24,6 +24,8 @@ class RunStarted:
     device: str
     evaluation_pending: bool = False
     """Whether the resumed state was saved just before the evaluation at `step`, which comes first now."""
+    kernels: str = "auto"
+    """auto: faster versions of the core's code (kernels/); plain: the code of the core files."""
 
 
 @dataclass(frozen=True)

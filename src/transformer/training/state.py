@@ -1,105 +1,130 @@
-"""All that a run needs beside its weights to go on as if it had never stopped.
+"""What a run has counted so far, and everything else it needs to resume as if it had never stopped.
 
-The optimizers' averages, every process's random state, the position in the text, and what the run has counted so far:
-the losses of the epoch and of the steps since the last report, the points that its verdicts rest on, and the epochs
-whose checkpoints it has left. The settings and the encoding stand in every checkpoint already.
+A training state holds the weights, the optimizer state, the random state of every process, the position in the text,
+and RunState: the numbers below. Settings and tokenizer are in every checkpoint already.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from transformer.data.contracts import DataState
 from transformer.distributed.sharded_checkpoint import complete
 from transformer.training.checkpoint import CheckpointError
-from transformer.training.metric_sums import StepSums
+from transformer.training.diagnosis import TrainPoint, ValidationPoint
+from transformer.training.metric_sums import MetricSums, StepTotals
 
-if TYPE_CHECKING:
-    from transformer.trainer import Trainer
-
-
-def run_state(trainer: Trainer) -> dict[str, Any]:
-    """Returns the state as plain values and tensors; all processes must ask for it, and rank 0's is whole."""
-    return {
-        "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
-        "random": trainer.dist.gather(random_state(trainer.device)),
-        "data": trainer.data_state.to_dict(),
-        "world_size": trainer.dist.world_size,
-        "job": trainer.dist.job,
-        "epoch_loss": [trainer.epoch_nats, trainer.epoch_tokens],
-        "window": trainer.sums.state(),
-        "loss_scale": trainer.precision.state(),
-        "looks_next": trainer.looks_next,
-        "train_points": trainer.train_points,
-        "validation_points": trainer.validation_points,
-        "epochs_saved": trainer.epochs_saved,
-    }
+OLD_NAMES = {"looks_next": "evaluation_pending", "window": "metric_sums", "epochs_saved": "saved_epochs"}
+"""Names in states of earlier versions, and their names today."""
 
 
-def restore(trainer: Trainer, contents: dict[str, Any], path: Path) -> None:
-    """Gives the trainer the weights and state of `contents`; raises CheckpointError where they do not fit."""
-    if "optimizers" not in contents:
-        raise CheckpointError(f"{path} holds a model, but not the state of a run: see training_state_*")
+@dataclass
+class RunState:
+    """What a run has counted so far."""
+
+    step: int = 0
+    tokens: int = 0
+    data: DataState = field(default_factory=DataState)
+    """The position in the text after the last step."""
+    metric_sums: MetricSums = field(default_factory=MetricSums)
+    """Over the steps since the last report."""
+    epoch_nats: float = 0.0
+    epoch_tokens: int = 0
+    """Summed loss and number of tokens of the epoch so far, for its mean train loss."""
+    evaluation_pending: bool = False
+    """Whether the evaluation at this step is still to come: the state is saved before it."""
+    train_points: list[TrainPoint] = field(default_factory=list)
+    validation_points: list[ValidationPoint] = field(default_factory=list)
+    """The loss curves, for the diagnosis after each epoch."""
+    saved_epochs: list[tuple[int, float]] = field(default_factory=list)
+    """The epochs whose checkpoints this run has left in its folder, each with its validation loss, in order."""
+    init_from: dict[str, Any] | None = None
+    """The checkpoint of the initial weights, with its step and tokens; None: the weights were random."""
+
+    def add_report(self, totals: StepTotals) -> None:
+        """Adds the steps since the last report to the epoch and to the train curve."""
+        self.epoch_nats += totals.nats
+        self.epoch_tokens += totals.counted
+        if totals.counted:  # else every step was skipped
+            self.train_points.append((self.step, totals.nats / totals.counted, totals.counted))
+
+    def end_epoch(self) -> float:
+        """Returns the epoch's mean train loss, in nats per token, and starts the next epoch."""
+        loss = self.epoch_nats / max(1, self.epoch_tokens)
+        self.epoch_nats, self.epoch_tokens = 0.0, 0
+        return loss
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the state as plain values."""
+        return {
+            "step": self.step,
+            "tokens": self.tokens,
+            "data": self.data.to_dict(),
+            "metric_sums": self.metric_sums.state(),
+            "epoch_loss": [self.epoch_nats, self.epoch_tokens],
+            "evaluation_pending": self.evaluation_pending,
+            "train_points": self.train_points,
+            "validation_points": self.validation_points,
+            "saved_epochs": self.saved_epochs,
+            "init_from": self.init_from,
+        }
+
+    @classmethod
+    def from_dict(cls, contents: Mapping[str, Any]) -> Self:
+        """Returns the state that to_dict() wrote, today or in an earlier version."""
+        values = {OLD_NAMES.get(name, name): value for name, value in contents.items()}
+        nats, tokens = values["epoch_loss"]
+        return cls(
+            step=values["step"],
+            tokens=values["tokens"],
+            data=DataState.from_dict(values["data"]),
+            metric_sums=MetricSums.from_state(values["metric_sums"]),
+            epoch_nats=nats,
+            epoch_tokens=tokens,
+            evaluation_pending=values.get("evaluation_pending", False),
+            train_points=[tuple(point) for point in values.get("train_points", [])],
+            validation_points=[tuple(point) for point in values.get("validation_points", [])],
+            saved_epochs=[tuple(pair) for pair in values.get("saved_epochs", [])],
+            init_from=values.get("init_from"),
+        )
+
+
+def load_weights(
+    contents: dict[str, Any], path: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer] = ()
+) -> None:
+    """Loads the weights of a checkpoint, and the state of the optimizers if given. Raises CheckpointError."""
     with must_fit(path):
-        contents = complete(contents, trainer.model)
-        trainer.model.load_state_dict(contents["model"])
-        for optimizer, state in zip(trainer.optimizers, contents["optimizers"], strict=True):
+        contents = complete(contents, model)
+        model.load_state_dict(contents["model"])
+        for optimizer, state in zip(optimizers, contents["optimizers"] if optimizers else (), strict=True):
             optimizer.load_state_dict(state)
-    trainer.step, trainer.tokens = contents["step"], contents["tokens"]
-    if len(set(trainer.dist.gather(trainer.step))) > 1:
-        raise CheckpointError(f"{path} is another state on another machine: copy one of them to all")
-    trainer.epoch_nats, trainer.epoch_tokens = contents["epoch_loss"]
-    trainer.init_from = contents.get("init_from")
-    trainer.sums = StepSums.from_state(contents["window"])
-    trainer.precision.restore(contents.get("loss_scale", []))
-    trainer.looks_next = contents.get("looks_next", False)
-    trainer.train_points = list(map(tuple, contents.get("train_points", [])))
-    trainer.validation_points = list(map(tuple, contents.get("validation_points", [])))
-    if path.parent.resolve() == trainer.directory.resolve():  # in another folder those names may be somebody else's
-        trainer.epochs_saved = list(map(tuple, contents.get("epochs_saved", [])))
-    trainer.data_state = DataState.from_dict(contents["data"])
-    states = contents["random"]
-    if trainer.dist.rank < len(states):
-        set_random_state(states[trainer.dist.rank], trainer.device)
-    else:  # fewer processes left this state
-        trainer.seed_own_dropout()
-
-
-def begin_with(trainer: Trainer, contents: dict[str, Any], path: Path) -> None:
-    """Gives a new run the weights of a checkpoint, and notes where they come from; the rest of the state is fresh.
-
-    Raises CheckpointError where they do not fit.
-    """
-    with must_fit(path):
-        trainer.model.load_state_dict(complete(contents, trainer.model)["model"])
-    before = {name: contents.get(name) for name in ("step", "tokens", "init_from")}
-    trainer.init_from = {"path": str(path), "dataset": contents["config"]["data"]["dataset"], **before}
 
 
 @contextlib.contextmanager
 def must_fit(path: Path) -> Iterator[None]:
-    """Around the loading of weights and averages: CheckpointError where their names or shapes are others."""
+    """Turns errors about names or shapes of loaded tensors into a CheckpointError of one line."""
     try:
         yield
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{path} does not fit this configuration: {first}") from error
+        first_line = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{path} does not fit this configuration: {first_line}") from error
 
 
 def random_state(device: torch.device) -> dict[str, Tensor | None]:
-    """Returns where PyTorch's generators of the CPU and of a CUDA device are."""
+    """Returns the state of PyTorch's random generators on the CPU and on a CUDA device."""
     gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     return {"cpu": torch.get_rng_state(), "gpu": gpu}
 
 
 def set_random_state(state: dict[str, Tensor | None], device: torch.device) -> None:
-    """Puts the generators where random_state() found them, on whatever device the state has been loaded to."""
+    """Restores random_state(), whatever device the state was loaded to."""
     assert state["cpu"] is not None
     torch.set_rng_state(state["cpu"].cpu())
     if state["gpu"] is not None and device.type == "cuda":

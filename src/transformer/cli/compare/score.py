@@ -127,7 +127,7 @@ class Scoring:
 def look(path: Path) -> Candidate:
     """Returns a checkpoint without reading its weights. Raises CheckpointError where it is damaged or foreign."""
     try:
-        contents = checkpoint.glance(path)
+        contents = checkpoint.peek(path)
         return Candidate(path, TrainConfig.from_dict(contents["config"]), tokenizer_from_state(contents["tokenizer"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         checkpoint.load_model(path)  # says more about what is wrong

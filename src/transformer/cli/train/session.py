@@ -18,9 +18,10 @@ from transformer.data.hub.errors import HubError
 from transformer.data.open import open_dataset
 from transformer.distributed.processes import Dist
 from transformer.text import Tokenizer, tokenizer_from_state
-from transformer.trainer import OtherProcessError, Trainer, TrainingError
+from transformer.trainer import Trainer
 from transformer.training import checkpoint
 from transformer.training.checkpoint import CheckpointError
+from transformer.training.errors import OtherProcessError, TrainingError
 
 NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 """The error numbers of a full disk, a file that is too large, and an exhausted quota."""

@@ -75,12 +75,12 @@ def take_over(trainer: Trainer, start: Start, out: Console) -> None:
     """Loads the file into the trainer, the whole state or only the weights, and reports it."""
     assert start.path is not None
     if start.resumes:
-        trainer.restore(start.contents, start.path)
+        trainer.load_state(start.contents, start.path)
         out.print(f"resuming from {start.path}, step {trainer.step}, with its stored settings")
         if change := batch_change(start.contents, trainer):
             out.print(change)
         return
-    trainer.begin_with(start.contents, start.path)
+    trainer.initialise_from(start.contents, start.path)
     out.print(
         f"starting from the weights of {start.path}, step {start.contents['step']}, in {trainer.directory}; "
         f"its validation loss on this text is {trainer.evaluate().loss:.4f}"

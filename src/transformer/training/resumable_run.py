@@ -1,0 +1,159 @@
+"""The parts of a training run, and saving and restoring all of them: what the trainer's loop works on.
+
+A state to resume from holds the weights, the optimizer state, the random state of every process, the position in the
+text and the numbers counted so far (state.py). With all of them, a run that was stopped and resumed takes the same
+steps as one that was not, bit for bit on one kind of machine with one number of threads.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from transformer.config import TrainConfig
+from transformer.data.contracts import TextData
+from transformer.distributed import sharded_checkpoint
+from transformer.distributed.muon import DistributedMuon
+from transformer.distributed.processes import Dist
+from transformer.kernels import accelerate
+from transformer.kernels.activation_checkpointing import checkpoint_activations
+from transformer.model import DecoderOnlyTransformer
+from transformer.optimizer import build_optimizers
+from transformer.training import checkpoint
+from transformer.training.batches import open_batches
+from transformer.training.checkpoint import CheckpointError
+from transformer.training.device import pick_device
+from transformer.training.events import Callback, EvalMetrics, Event, Progress
+from transformer.training.precision import Precision
+from transformer.training.state import RunState, load_weights, random_state, set_random_state
+from transformer.training_utils import Objective
+
+
+class ResumableRun:
+    """The model, its optimizers, the text and the position in it, of a run that can be saved and resumed."""
+
+    def __init__(
+        self, config: TrainConfig, data: TextData, callbacks: Sequence[Callback] = (), dist: Dist | None = None
+    ) -> None:
+        """Raises ConfigError for impossible settings, ValueError if the device or other processes are missing."""
+        self.config, self.data, self.callbacks, self.dist = config.check(), data, callbacks, dist or Dist()
+        self.device = self.dist.own(pick_device(config.device))
+        self.precision = Precision(self.device, config.precision, config.shard)
+        torch.manual_seed(config.seed)
+        model = DecoderOnlyTransformer(config.model)
+        accelerate(model, config.kernels)  # faster versions of the core's code, unless the config says plain
+        if config.activation_checkpointing:
+            checkpoint_activations(model)
+        self.model = self.dist.place(model, self.device, model.layers if config.shard else None)
+        self.objective = Objective(self.model, data.tokenizer.eot_id if config.data.mask_documents else None)
+        self.optimizers = build_optimizers(self.model, config.optimizer, DistributedMuon)
+        self.steps_per_epoch = max(1, data.tokens_per_epoch // (config.tokens_per_step * self.dist.world_size))
+        self.total_steps = min(config.epochs * self.steps_per_epoch, config.max_steps or config.epochs * 10**12)
+        self.so_far = RunState()
+        self.batches = open_batches(data, config, self.so_far.data, self.dist)
+        self.saved_at = time.monotonic()
+        self._seed_dropout()
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.so_far.step
+
+    @property
+    def tokens(self) -> int:
+        """Tokens trained on, by all processes together."""
+        return self.so_far.tokens
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last step, counted from 1."""
+        return max(1, -(-self.step // self.steps_per_epoch))
+
+    @property
+    def directory(self) -> Path:
+        """The folder of this run's files."""
+        return Path(self.config.checkpoint_dir)
+
+    def emit(self, event: Event) -> None:
+        """Passes an event to every callback."""
+        for callback in self.callbacks:
+            callback(event)
+
+    def save(self, score: EvalMetrics, summary: Mapping[str, float | str] | None = None) -> Path:
+        """Writes the epoch's checkpoint: weights, their score and `summary`. Returns its path.
+
+        With keep_last, earlier checkpoints of this run are removed afterwards.
+        """
+        encoding = self.data.tokenizer.short_name
+        path = checkpoint.epoch_path(self.directory, self.epoch, encoding)
+        metrics = {"validation_loss": score.loss, "bits_per_byte": score.bits_per_byte, **(summary or {})}
+        others = [(epoch, loss) for epoch, loss in self.so_far.saved_epochs if epoch != self.epoch]
+        self.so_far.saved_epochs = [*others, (self.epoch, score.loss)]
+        weights = self.dist.full_state_dict(self.model)  # all processes take part
+        if self.dist.is_main:
+            checkpoint.save(path, {**self._contents(), "model": weights, "metrics": metrics})
+            checkpoint.remove_epochs(self.directory, encoding, self.so_far.saved_epochs, self.config.keep_last)
+        return path
+
+    def save_state(self) -> Path:
+        """Writes everything that resume() needs; the previous state is kept too. Returns its path."""
+        self.so_far.metric_sums.pause()
+        self.emit(Progress(self.step, "saving"))
+        path = checkpoint.state_path(self.directory, self.data.tokenizer.short_name)
+        path = sharded_checkpoint.save(path, self.state(), self.dist)
+        self.saved_at = time.monotonic()
+        return path
+
+    def resume(self, path: Path) -> None:
+        """Continues from what save_state() wrote. Raises CheckpointError if that is unreadable or does not fit."""
+        self.load_state(sharded_checkpoint.load(path), path)
+
+    def state(self) -> dict[str, Any]:
+        """Returns everything that a resumed run needs. All processes must call it; rank 0's is complete."""
+        return {
+            **self._contents(),
+            **self.so_far.to_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "random": self.dist.gather(random_state(self.device)),
+            "world_size": self.dist.world_size,
+            "job": self.dist.job,
+            "loss_scale": self.precision.state(),
+        }
+
+    def load_state(self, contents: dict[str, Any], path: Path) -> None:
+        """Restores state(); `path` is for error messages. Raises CheckpointError if the state does not fit."""
+        if "optimizers" not in contents:
+            raise CheckpointError(f"{path} holds a model, but not the state of a run: see training_state_*")
+        load_weights(contents, path, self.model, self.optimizers)
+        self.so_far = RunState.from_dict(contents)
+        if len(set(self.dist.gather(self.step))) > 1:
+            raise CheckpointError(f"{path} differs between machines: copy one of them to all")
+        if path.parent.resolve() != self.directory.resolve():
+            self.so_far.saved_epochs = []  # in another folder these names may belong to another run
+        self.precision.restore(contents.get("loss_scale", []))
+        if self.dist.rank < len(contents["random"]):
+            set_random_state(contents["random"][self.dist.rank], self.device)
+        else:  # fewer processes saved this state
+            self._seed_dropout()
+        self.batches = open_batches(self.data, self.config, self.so_far.data, self.dist)
+
+    def initialise_from(self, contents: dict[str, Any], path: Path) -> None:
+        """Starts a new run with the weights of a loaded checkpoint. Raises CheckpointError if they do not fit."""
+        load_weights(contents, path, self.model)
+        before = {name: contents.get(name) for name in ("step", "tokens", "init_from")}
+        self.so_far.init_from = {"path": str(path), "dataset": contents["config"]["data"]["dataset"], **before}
+
+    def _seed_dropout(self) -> None:
+        """Gives every process except the first, whose generator also drew the weights, dropout of its own."""
+        if not self.dist.is_main:
+            torch.manual_seed(random.Random(f"{self.config.seed} {self.dist.rank} {self.step}").getrandbits(63))
+
+    def _contents(self) -> dict[str, Any]:
+        contents = checkpoint.model_contents(self.model, self.config, self.data.tokenizer)
+        counts = {"step": self.step, "epoch": self.epoch, "tokens": self.tokens}
+        return {**contents, **counts, "init_from": self.so_far.init_from}
