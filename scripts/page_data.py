@@ -18,7 +18,7 @@ from typing import Any
 from transformer.cli.sampling_settings import unused_settings
 from transformer.config import SAMPLING_PRESETS, ModelConfig, OptimizerConfig, SamplingConfig
 from transformer.sampling import is_greedy
-from transformer.training.diagnosis import verdict
+from transformer.training.diagnosis import diagnose
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "page" / "data"
@@ -98,7 +98,7 @@ def run(path: Path) -> dict[str, Any]:
         so_far = [point for point in train if point[0] <= step]
         evaluations = [point for point in validation if point[0] <= step]
         rate = rates[max(at for at in rates if at <= step)]
-        found = verdict(so_far, evaluations, step / start["total_steps"], rate / peak)
+        found = diagnose(so_far, evaluations, step / start["total_steps"], rate / peak)
         verdicts.append([found.kind, found.reason])
     return {
         "parameters": start["parameters"],

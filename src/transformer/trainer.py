@@ -72,7 +72,7 @@ from transformer.scheduler import lr_scale
 from transformer.training import validation
 from transformer.training.batches import next_step
 from transformer.training.device import to_device
-from transformer.training.diagnosis import no_longer_improves, verdict
+from transformer.training.diagnosis import diagnose, no_longer_improves
 from transformer.training.errors import TrainingError
 from transformer.training.events import EpochMetrics, EvalMetrics, Progress, RunEnded, StepMetrics
 from transformer.training.parallel import parallel_objective
@@ -191,7 +191,7 @@ class Trainer(ResumableRun):
         """Saves the epoch's checkpoint and emits the epoch's losses with a diagnosis of both curves."""
         train_loss = self.so_far.end_epoch()
         rate = lr_scale(max(0, self.step - 1), self.total_steps, self.config.optimizer)
-        found = verdict(self.so_far.train_points, self.so_far.validation_points, self.step / self.total_steps, rate)
+        found = diagnose(self.so_far.train_points, self.so_far.validation_points, self.step / self.total_steps, rate)
         path = self.save(score, {"train_loss": train_loss, "verdict": found.kind, "reason": found.reason})
         losses = (train_loss, calculate_perplexity_from_loss(train_loss), score.loss, score.perplexity)
         self.emit(EpochMetrics(self.epoch, self.step, *losses, str(path), found.kind, found.reason))

@@ -1,4 +1,4 @@
-"""The verdict says what the curves show, and how surely; it says nothing where they show nothing."""
+"""The verdict states what the curves show and how certain it is, and claims nothing that they do not show."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from transformer.training.diagnosis import ENOUGH, FEWEST, SMALL, WIDE, Trend, Verdict, no_longer_improves, verdict
+from transformer.training.diagnosis import ENOUGH, Verdict, diagnose, no_longer_improves
+from transformer.training.trend import FEWEST, SMALL, WIDE, Trend
 
 TrainPoints = list[tuple[int, float, int]]
-Looks = list[tuple[int, float, float | None]]
+Evaluations = list[tuple[int, float, float | None]]
 KINDS = {"learning", "overfitting", "underfitting", "diverging", "finished", "uncertain"}
 
 
@@ -24,13 +25,15 @@ def train_line(change: float, end: float = 3.0, last: int = 3000, points: int = 
     return [(step, end + change * (step - last) / 100, 2048) for step in steps]
 
 
-def look_line(change: float, end: float = 3.1, last: int = 3000, points: int = 30, error: float | None = None) -> Looks:
+def val_line(
+    change: float, end: float = 3.1, last: int = 3000, points: int = 30, error: float | None = None
+) -> Evaluations:
     """The same for validation."""
     return [(step, loss, error) for step, loss, _ in train_line(change, end, last, points)]
 
 
-def looks_at(*losses: float, error: float | None = None) -> Looks:
-    """Looks 100 steps apart."""
+def evaluations_of(*losses: float, error: float | None = None) -> Evaluations:
+    """Evaluations 100 steps apart."""
     return [(100 * number, loss, error) for number, loss in enumerate(losses, start=1)]
 
 
@@ -50,203 +53,205 @@ def test_the_line_of_the_lesson_by_hand() -> None:
     ("train", "validation", "schedule", "kind", "reason"),
     [
         (
-            train_line(-0.5, 3.0), look_line(-0.25, 3.125), {},
+            train_line(-0.5, 3.0), val_line(-0.25, 3.125), {},
             "learning", "validation falls by 0.2500 ± 0.0000 per 100 steps, train falls by 0.5000 ± 0.0000; "
             "gap 0.1250 ± 0.0000, widening: go on",
         ),
         (
-            train_line(-0.5), look_line(-0.5), {"schedule_done": 1.0, "lr_share": 0.1},
+            train_line(-0.5), val_line(-0.5), {"schedule_done": 1.0, "lr_fraction": 0.1},
             "learning", "validation falls by 0.5000 ± 0.0000 per 100 steps, train falls by 0.5000 ± 0.0000; "
             "gap 0.1000 ± 0.0000: a longer run would learn more",
         ),
         (
-            train_line(-0.5), look_line(0.25, 3.5), {},
+            train_line(-0.5), val_line(0.25, 3.5), {},
             "overfitting", "validation rises by 0.2500 ± 0.0000 per 100 steps, train falls by 0.5000 ± 0.0000; "
             "gap 0.5000 ± 0.0000, widening: stop, or more text, more dropout or a smaller model; "
             "validation was lowest at step 100",
         ),
         (
-            train_line(-0.5), look_line(0.0, 3.5), {},
+            train_line(-0.5), val_line(0.0, 3.5), {},
             "overfitting", "validation is flat, 0.0000 ± 0.0000 per 100 steps, train falls by 0.5000 ± 0.0000; "
             "gap 0.5000 ± 0.0000, widening: this is how it begins: more text, more dropout or a smaller model; "
             "validation was lowest at step 100",
         ),
         (
-            train_line(0.0, 1.0), look_line(0.0, 3.0), {},
+            train_line(0.0, 1.0), val_line(0.0, 3.0), {},
             "overfitting", "validation is flat, 0.0000 ± 0.0000 per 100 steps, train is flat, 0.0000 ± 0.0000; "
-            "gap 2.0000 ± 0.0000: the text is learnt by heart: more text, more dropout or a smaller model; "
+            "gap 2.0000 ± 0.0000: the text is memorised: more text, more dropout or a smaller model; "
             "validation was lowest at step 100",
         ),
         (
-            train_line(0.0), look_line(0.0), {"schedule_done": 0.5, "lr_share": 0.6},
+            train_line(0.0), val_line(0.0), {"schedule_done": 0.5, "lr_fraction": 0.6},
             "underfitting", "validation is flat, 0.0000 ± 0.0000 per 100 steps, train is flat, 0.0000 ± 0.0000; "
             "gap 0.1000 ± 0.0000: the learning rate is at 60% of its peak; try another, or a larger model",
         ),
         (
-            train_line(0.0), look_line(0.0), {"schedule_done": 1.0, "lr_share": 0.1},
+            train_line(0.0), val_line(0.0), {"schedule_done": 1.0, "lr_fraction": 0.1},
             "finished", "validation is flat, 0.0000 ± 0.0000 per 100 steps, train is flat, 0.0000 ± 0.0000; "
             "gap 0.1000 ± 0.0000: "
             "learning has ended with the schedule; to go on: a longer one, more text or a larger model",
         ),
         (
-            train_line(0.5), look_line(0.25), {},
+            train_line(0.5), val_line(0.25), {},
             "diverging", "validation rises by 0.2500 ± 0.0000 per 100 steps, train rises by 0.5000 ± 0.0000; "
             "gap 0.1000 ± 0.0000, narrowing: a lower learning rate",
         ),
         (
-            train_line(0.0), look_line(0.0), {"schedule_done": 0.01, "lr_share": 0.1},
+            train_line(0.0), val_line(0.0), {"schedule_done": 0.01, "lr_fraction": 0.1},
             "uncertain", "validation is flat, 0.0000 ± 0.0000 per 100 steps, train is flat, 0.0000 ± 0.0000; "
-            "gap 0.1000 ± 0.0000: the learning rate still warms up",
+            "gap 0.1000 ± 0.0000: the learning rate is still warming up",
         ),
     ],
 )  # fmt: skip
-def test_straight_lines_get_their_verdict_and_their_numbers(
-    train: TrainPoints, validation: Looks, schedule: dict[str, float], kind: str, reason: str
+def test_straight_lines_get_the_verdict_and_the_numbers(
+    train: TrainPoints, validation: Evaluations, schedule: dict[str, float], kind: str, reason: str
 ) -> None:
-    assert verdict(train, validation, **schedule) == Verdict(kind, reason)  # type: ignore[arg-type]
+    assert diagnose(train, validation, **schedule) == Verdict(kind, reason)  # type: ignore[arg-type]
 
 
 def test_the_reason_counts_in_round_numbers_of_steps_that_fit_the_recent_part() -> None:
     for last, unit in ((24, " per step,"), (240, " per 10 steps,"), (30_000, " per 10,000 steps,")):
-        assert unit in verdict(train_line(-1, last=last, points=24), look_line(-1, last=last, points=12)).reason
+        assert unit in diagnose(train_line(-1, last=last, points=24), val_line(-1, last=last, points=12)).reason
 
 
-def test_a_change_below_a_hundredth_of_a_nat_is_flat_however_sure() -> None:
+def test_a_change_below_a_hundredth_of_a_nat_is_flat_however_significant() -> None:
     """A sure fall of 0.009 nats over a third of a run is no reason to go on."""
     recent = 9.9  # hundreds of steps: from 2010 on
-    assert verdict(train_line(-0.99 * SMALL / recent), look_line(-0.99 * SMALL / recent)).kind == "underfitting"
-    assert verdict(train_line(-1.01 * SMALL / recent), look_line(-1.01 * SMALL / recent)).kind == "learning"
+    assert diagnose(train_line(-0.99 * SMALL / recent), val_line(-0.99 * SMALL / recent)).kind == "underfitting"
+    assert diagnose(train_line(-1.01 * SMALL / recent), val_line(-1.01 * SMALL / recent)).kind == "learning"
 
 
 def test_a_gap_that_widens_a_little_is_watched_and_one_that_widens_much_is_overfitting() -> None:
     """A model too small for its text had a gap of 0.02 ± 0.01 that widened by 0.02: no overfitting."""
     recent = 9.9
     for widening, kind in ((0.9 * WIDE, "learning"), (1.1 * WIDE, "overfitting")):
-        assert verdict(train_line(-widening / recent), look_line(0.0)).kind == kind
+        assert diagnose(train_line(-widening / recent), val_line(0.0)).kind == kind
 
 
 def test_only_the_recent_part_counts() -> None:
     early = [(step, 9.0 - step / 250, None) for step in range(100, 2000, 100)]
     late = [(step, 1.5 + step / 10_000, None) for step in range(2000, 3001, 100)]
-    found = verdict(train_line(-0.5, 1.0), early + late)
+    found = diagnose(train_line(-0.5, 1.0), early + late)
     assert found.kind == "overfitting"
     assert "validation rises by 0.0100 ± 0.0000 per 100 steps" in found.reason
     assert "lowest at step 1,900" in found.reason
 
 
-def test_a_level_that_is_unsure_does_not_make_the_slope_unsure() -> None:
-    """All looks read the same sample: its error counts in the gap and not in the slope."""
-    found = verdict(train_line(-0.05), look_line(-0.05, error=0.2))
+def test_an_uncertain_level_does_not_make_the_slope_uncertain() -> None:
+    """All evaluations read the same sample: its error counts in the gap and not in the slope."""
+    found = diagnose(train_line(-0.05), val_line(-0.05, error=0.2))
     assert found.kind == "learning"
     assert "validation falls by 0.0500 ± 0.0000" in found.reason
     assert "gap 0.1 ± 0.2" in found.reason
 
 
-def test_a_gap_within_its_error_is_not_a_text_learnt_by_heart() -> None:
-    assert verdict(train_line(0.0, 2.0), look_line(0.0, 2.5, error=0.01)).kind == "overfitting"
-    assert verdict(train_line(0.0, 2.0), look_line(0.0, 2.5, error=0.2)).kind == "underfitting"
+def test_a_gap_within_its_error_is_not_memorisation() -> None:
+    assert diagnose(train_line(0.0, 2.0), val_line(0.0, 2.5, error=0.01)).kind == "overfitting"
+    assert diagnose(train_line(0.0, 2.0), val_line(0.0, 2.5, error=0.2)).kind == "underfitting"
 
 
 # Little evidence
 
 
 def test_no_points_are_no_evidence() -> None:
-    assert verdict([], []).kind == "uncertain"
-    assert "too few points" in verdict([], []).reason
+    assert diagnose([], []).kind == "uncertain"
+    assert "too few points" in diagnose([], []).reason
 
 
 @pytest.mark.parametrize("count", range(1, FEWEST))
-def test_fewer_than_four_looks_without_errors_are_uncertain(count: int) -> None:
-    found = verdict(train_line(-0.5), look_line(-0.5, points=count))
+def test_fewer_than_four_evaluations_without_errors_are_uncertain(count: int) -> None:
+    found = diagnose(train_line(-0.5), val_line(-0.5, points=count))
     assert found.kind == "uncertain"
     assert "validation has too few points" in found.reason
     assert "train falls by " in found.reason
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_two_looks_are_enough_where_they_differ_by_more_than_their_errors(count: int) -> None:
-    """A run of 600 steps with a look every 200 once had three looks, and no verdict."""
-    assert verdict(train_line(-0.05), look_line(-0.05, points=count, error=0.02)).kind == "learning"
-    assert verdict(train_line(-0.05), look_line(+0.05, points=count, error=0.02)).kind == "overfitting"
-    assert verdict(train_line(-0.05), look_line(-0.05, points=count, error=2.0)).kind == "uncertain"
+def test_two_evaluations_are_enough_if_they_differ_by_more_than_their_errors(count: int) -> None:
+    """A run of 600 steps with a point every 200 once had three evaluations, and no verdict."""
+    assert diagnose(train_line(-0.05), val_line(-0.05, points=count, error=0.02)).kind == "learning"
+    assert diagnose(train_line(-0.05), val_line(+0.05, points=count, error=0.02)).kind == "overfitting"
+    assert diagnose(train_line(-0.05), val_line(-0.05, points=count, error=2.0)).kind == "uncertain"
 
 
-def test_errors_that_are_no_errors_are_passed_over() -> None:
+def test_impossible_errors_are_ignored() -> None:
     for error in (0.0, -1.0, math.nan, math.inf):
-        assert verdict(train_line(-0.5), look_line(-0.5, points=3, error=error)).kind == "uncertain"
-        assert verdict(train_line(-0.5), look_line(-0.5, error=error)) == verdict(train_line(-0.5), look_line(-0.5))
+        assert diagnose(train_line(-0.5), val_line(-0.5, points=3, error=error)).kind == "uncertain"
+        assert diagnose(train_line(-0.5), val_line(-0.5, error=error)) == diagnose(train_line(-0.5), val_line(-0.5))
 
 
-def test_a_bend_is_not_taken_for_noise() -> None:
-    """The first looks of a run bend so strongly that a line through them has a large error; still they all fall."""
-    found = verdict(train_line(-2.0, last=400), looks_at(5.0, 3.5, 3.0, 2.8))
+def test_curvature_is_not_mistaken_for_noise() -> None:
+    """The first evaluations fall along a curve, so a line through them has a large error; still they all fall."""
+    found = diagnose(train_line(-2.0, last=400), evaluations_of(5.0, 3.5, 3.0, 2.8))
     assert found.kind == "learning"
     assert "validation falls by 0.7 ± 0.2 per 100 steps" in found.reason
 
 
 def test_noise_wider_than_the_change_is_uncertain() -> None:
-    found = verdict(train_line(-0.01), looks_at(3.0, 3.3, 2.9, 3.2, 3.1, 2.8, 3.3, 3.0))
+    found = diagnose(train_line(-0.01), evaluations_of(3.0, 3.3, 2.9, 3.2, 3.1, 2.8, 3.3, 3.0))
     assert found.kind == "uncertain"
     assert "validation is unclear" in found.reason
 
 
-def test_one_train_point_leaves_the_word_to_validation() -> None:
-    assert verdict(train_line(0.0, points=1), look_line(-0.5)).kind == "learning"
-    assert verdict(train_line(0.0, points=1), look_line(+0.5)).kind == "uncertain"  # or does it diverge?
+def test_with_one_train_point_validation_decides() -> None:
+    assert diagnose(train_line(0.0, points=1), val_line(-0.5)).kind == "learning"
+    assert diagnose(train_line(0.0, points=1), val_line(+0.5)).kind == "uncertain"  # or does it diverge?
 
 
-# Numbers that are none
+# Losses that are not finite
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf, 1e300])
-def test_a_last_loss_that_is_no_number_is_a_run_that_diverges(loss: float) -> None:
-    found = verdict([*train_line(-0.5), (3010, loss, 2048)], look_line(-0.5))
+def test_a_last_loss_that_is_not_finite_is_a_diverging_run(loss: float) -> None:
+    found = diagnose([*train_line(-0.5), (3010, loss, 2048)], val_line(-0.5))
     assert found.kind == "diverging"
     assert f"train loss is {loss} at step 3,010" in found.reason
-    assert f"validation loss is {loss}" in verdict(train_line(-0.5), [*look_line(-0.5), (3100, loss, None)]).reason
+    assert f"validation loss is {loss}" in diagnose(train_line(-0.5), [*val_line(-0.5), (3100, loss, None)]).reason
 
 
-def test_a_loss_in_between_that_is_no_number_is_passed_over() -> None:
-    train, looks = train_line(-0.5), look_line(-0.5)
+def test_an_earlier_loss_that_is_not_finite_is_ignored() -> None:
+    train, evaluations = train_line(-0.5), val_line(-0.5)
     broken = [*train[:250], (train[250][0], math.nan, 2048), *train[251:]]
-    assert verdict(broken, looks) == verdict(train, looks)
+    assert diagnose(broken, evaluations) == diagnose(train, evaluations)
 
 
-def test_a_report_of_no_tokens_is_passed_over() -> None:
+def test_a_report_without_tokens_is_ignored() -> None:
     """Steps without a finite gradient are skipped; a report of skipped steps alone says loss 0 of 0 tokens."""
-    train, looks = train_line(-0.5), look_line(-0.5)
+    train, evaluations = train_line(-0.5), val_line(-0.5)
     skipped = [*train[:250], (train[250][0], 0.0, 0), *train[251:]]
-    assert verdict(skipped, looks) == verdict(train[:250] + train[251:], looks)
+    assert diagnose(skipped, evaluations) == diagnose(train[:250] + train[251:], evaluations)
 
 
-def test_train_points_weigh_as_their_tokens() -> None:
+def test_train_points_are_weighted_by_their_tokens() -> None:
     train = train_line(-0.5)
     jumps = [(step, loss + 5 * (step % 100 == 50), 1 if step % 100 == 50 else 10**12) for step, loss, _ in train]
-    assert verdict(jumps, look_line(-0.5)) == verdict(train, look_line(-0.5))
+    assert diagnose(jumps, val_line(-0.5)) == diagnose(train, val_line(-0.5))
 
 
-# A run that went back
+# A run that resumed from an earlier state
 
 
-def test_a_run_that_went_back_is_judged_by_what_it_did_afterwards() -> None:
-    train, looks = train_line(-0.5), look_line(-0.5)
+def test_a_run_that_resumed_from_an_earlier_state_is_judged_by_its_later_points() -> None:
+    train, evaluations = train_line(-0.5), val_line(-0.5)
     lost = [(step, loss + 1, tokens) for step, loss, tokens in train[:200]]
-    lost_looks = [(step, loss + 1, error) for step, loss, error in looks[:20]]
-    again = verdict(train[:100] + lost[100:] + train[100:], looks[:10] + lost_looks[10:] + looks[10:])
-    assert again == verdict(train, looks)
+    lost_evaluations = [(step, loss + 1, error) for step, loss, error in evaluations[:20]]
+    again = diagnose(
+        train[:100] + lost[100:] + train[100:], evaluations[:10] + lost_evaluations[10:] + evaluations[10:]
+    )
+    assert again == diagnose(train, evaluations)
 
 
 def test_a_step_given_twice_counts_once() -> None:
-    train, looks = train_line(-0.5), look_line(-0.5)
+    train, evaluations = train_line(-0.5), val_line(-0.5)
     twice = [point for point in train for _ in range(2)]
-    assert verdict(twice, [look for look in looks for _ in range(2)]) == verdict(train, looks)
+    assert diagnose(twice, [point for point in evaluations for _ in range(2)]) == diagnose(train, evaluations)
 
 
 def test_one_step_given_many_times_is_one_point() -> None:
-    assert verdict([(7, 3.0, 1)] * 9, [(7, 3.0, 0.1)] * 9).kind == "uncertain"
+    assert diagnose([(7, 3.0, 1)] * 9, [(7, 3.0, 0.1)] * 9).kind == "uncertain"
 
 
-# Against an implementation of others, and against chance
+# Against an independent implementation, and on random data
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(FEWEST, 60))
@@ -266,40 +271,48 @@ def test_the_line_agrees_with_numpys(seed: int, count: int) -> None:
     assert (trend.error, trend.level_error) == pytest.approx(np.sqrt(np.diag(covariance)), rel=1e-9)
 
 
-def test_what_is_believed_exceeds_students_t() -> None:
+def test_the_bound_is_students_t() -> None:
     """Two-sided 95 % points from the tables, by degrees of freedom."""
     table = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 8: 2.306, 10: 2.228, 15: 2.131, 20: 2.086, 60: 2.000}
     for freedom, wanted in table.items():
         zigzag = [(step, float(step % 2), None) for step in range(freedom + 2)]
         trend = Trend.of(zigzag, 0, freedom + 1)
         assert trend is not None
-        assert trend.sure / trend.error == pytest.approx(wanted, rel=0.02)
+        assert trend.bound / trend.error == pytest.approx(wanted, rel=0.02)
 
 
 def noisy(
-    generator: np.random.Generator, train: float, validation: float, noise: float, looks: int
-) -> tuple[TrainPoints, Looks]:
-    """Curves of 3 * `looks` looks and ten times as many reports, straight in the recent part.
+    generator: np.random.Generator, train: float, validation: float, noise: float, evaluations: int
+) -> tuple[TrainPoints, Evaluations]:
+    """Curves of 3 * `evaluations` evaluations and ten times as many reports, straight in the recent part.
 
     Over that part train and validation change by so many standard errors, of `noise` nats each.
     """
-    x = (np.arange(looks) - (looks - 1)) / (looks - 1)
+    x = (np.arange(evaluations) - (evaluations - 1)) / (evaluations - 1)
     spread = np.sqrt(np.sum((x - x.mean()) ** 2))
-    at = np.arange(1, 3 * looks + 1)
-    v = 3.1 + noise * (validation * (at - 3 * looks) / (looks - 1) + spread * generator.normal(size=at.size))
-    at_report = np.arange(1, 30 * looks + 1)
+    at = np.arange(1, 3 * evaluations + 1)
+    v = 3.1 + noise * (
+        validation * (at - 3 * evaluations) / (evaluations - 1) + spread * generator.normal(size=at.size)
+    )
+    at_report = np.arange(1, 30 * evaluations + 1)
     scatter = spread * np.sqrt(10)  # ten times the points: the same error of the slope, or very nearly
-    t = 3.0 + noise * (train * (at_report / 10 - 3 * looks) / (looks - 1) + scatter * generator.normal(size=30 * looks))
+    t = 3.0 + noise * (
+        train * (at_report / 10 - 3 * evaluations) / (evaluations - 1)
+        + scatter * generator.normal(size=30 * evaluations)
+    )
     reports = [(10 * int(step), float(loss), 2048) for step, loss in zip(at_report, t, strict=True)]
     return reports, [(100 * int(step), float(loss), None) for step, loss in zip(at, v, strict=True)]
 
 
 def right(
-    kind: str, make: Callable[[np.random.Generator], tuple[TrainPoints, Looks]], done: float = 0.0, rate: float = 1.0
+    kind: str,
+    make: Callable[[np.random.Generator], tuple[TrainPoints, Evaluations]],
+    done: float = 0.0,
+    rate: float = 1.0,
 ) -> float:
     """The share of 300 seeds for which the verdict on what `make` draws is `kind`."""
     runs = (make(np.random.default_rng(seed)) for seed in range(300))
-    return sum(verdict(train, looks, done, rate).kind == kind for train, looks in runs) / 300
+    return sum(diagnose(train, evaluations, done, rate).kind == kind for train, evaluations in runs) / 300
 
 
 FOUR_ERRORS = [
@@ -315,36 +328,36 @@ FOUR_ERRORS = [
 
 
 @pytest.mark.parametrize(("kind", "train", "validation", "noise"), FOUR_ERRORS)
-def test_changes_of_four_standard_errors_are_judged_rightly(
+def test_changes_of_four_standard_errors_are_judged_correctly(
     kind: str, train: float, validation: float, noise: float
 ) -> None:
-    assert right(kind, lambda generator: noisy(generator, train, validation, noise, looks=24)) >= 0.95
+    assert right(kind, lambda generator: noisy(generator, train, validation, noise, evaluations=24)) >= 0.95
 
 
 @pytest.mark.parametrize(("kind", "train", "validation", "noise"), FOUR_ERRORS)
-def test_few_looks_are_judged_rightly_where_the_change_is_twice_as_large(
+def test_few_evaluations_are_judged_correctly_if_the_change_is_twice_as_large(
     kind: str, train: float, validation: float, noise: float
 ) -> None:
-    assert right(kind, lambda generator: noisy(generator, 2 * train, 2 * validation, noise, looks=6)) >= 0.95
+    assert right(kind, lambda generator: noisy(generator, 2 * train, 2 * validation, noise, evaluations=6)) >= 0.95
 
 
 def test_flat_curves_at_the_end_of_the_schedule_are_finished() -> None:
     assert right("finished", lambda g: noisy(g, 0, 0, SMALL / 4, 12), done=1.0, rate=0.1) >= 0.95
 
 
-@pytest.mark.parametrize(("looks", "noise"), [(5, 0.005), (5, 0.05), (24, 0.02), (24, 0.2)])
-def test_noise_alone_is_rarely_taken_for_overfitting(looks: int, noise: float) -> None:
-    assert right("overfitting", lambda generator: noisy(generator, 0, 0, noise, looks)) <= 0.05
+@pytest.mark.parametrize(("evaluations", "noise"), [(5, 0.005), (5, 0.05), (24, 0.02), (24, 0.2)])
+def test_noise_alone_is_rarely_judged_as_overfitting(evaluations: int, noise: float) -> None:
+    assert right("overfitting", lambda generator: noisy(generator, 0, 0, noise, evaluations)) <= 0.05
 
 
-def test_a_curve_that_turns_is_called_overfitting_soon_after() -> None:
-    """Down to the tenth look of twenty, then up by 0.03 a look, with noise of 0.01: seen by the sixteenth."""
+def test_a_curve_that_starts_to_rise_is_soon_judged_as_overfitting() -> None:
+    """Down to the tenth point of twenty, then up by 0.03 a point, with noise of 0.01: seen by the sixteenth."""
     late = 0
     for seed in range(100):
         generator = np.random.default_rng(seed)
         losses = [3.0 + 0.03 * abs(number - 10) + generator.normal(0, 0.01) for number in range(1, 17)]
         train = [(step, 3.2 - step / 4000 + generator.normal(0, 0.02), 2048) for step in range(10, 1601, 10)]
-        late += verdict(train, looks_at(*losses)).kind != "overfitting"
+        late += diagnose(train, evaluations_of(*losses)).kind != "overfitting"
     assert late <= 5
 
 
@@ -353,11 +366,11 @@ def test_a_curve_that_turns_is_called_overfitting_soon_after() -> None:
 STEPS = st.integers(0, 10**7)
 LOSSES = st.one_of(st.floats(0, 20), st.floats(), st.sampled_from([math.nan, math.inf, 3.0]))
 TRAINS = st.lists(st.tuples(STEPS, LOSSES, st.integers(0, 10**9)), max_size=40)
-LOOKS = st.lists(st.tuples(STEPS, LOSSES, st.one_of(st.none(), st.floats(), st.floats(1e-3, 1))), max_size=40)
+EVALUATIONS = st.lists(st.tuples(STEPS, LOSSES, st.one_of(st.none(), st.floats(), st.floats(1e-3, 1))), max_size=40)
 ASCENDING = st.integers(0, 2**32 - 1)
 
 
-def random_run(seed: int) -> tuple[TrainPoints, Looks]:
+def random_run(seed: int) -> tuple[TrainPoints, Evaluations]:
     """Any kind of run: slopes, noise, numbers of points and distances between them at random."""
     generator = np.random.default_rng(seed)
 
@@ -375,13 +388,13 @@ def without_steps(found: Verdict) -> tuple[str, str]:
     return found.kind, re.sub(r"step -?[\d,]+|per ([\d,]+ )?steps?", "", found.reason)
 
 
-@given(TRAINS, LOOKS, st.floats(), st.floats())
+@given(TRAINS, EVALUATIONS, st.floats(), st.floats())
 @settings(max_examples=300)
 @example([(0, 1e8, 10**9), (1, 1e8, 1)], [(0, 1.0, 5e-324), (10**7, 1e8, 5e-324)], math.nan, math.inf)
 @example([], [(0, 3.0, 1e300), (1, 3.0, 1e-300)], 0.0, 1.0)
 @example([(10**18, 3.0, 1)], [(0, 3.0, None), (1, 2.0, None), (2, 3.0, None), (3, 2.0, None)], 0.0, 1.0)
-def test_whatever_it_is_given_it_says_one_line(train: TrainPoints, looks: Looks, done: float, rate: float) -> None:
-    found = verdict(train, looks, done, rate)
+def test_any_input_gives_one_line(train: TrainPoints, evaluations: Evaluations, done: float, rate: float) -> None:
+    found = diagnose(train, evaluations, done, rate)
     assert found.kind in KINDS
     assert found.reason
     assert "\n" not in str(found)
@@ -389,25 +402,25 @@ def test_whatever_it_is_given_it_says_one_line(train: TrainPoints, looks: Looks,
 
 @given(ASCENDING, st.integers(-(10**12), 10**12))
 @settings(max_examples=150)
-def test_it_does_not_matter_where_the_count_of_steps_begins(seed: int, shift: int) -> None:
-    train, looks = random_run(seed)
-    shifted = verdict(
+def test_an_offset_of_the_steps_changes_nothing(seed: int, shift: int) -> None:
+    train, evaluations = random_run(seed)
+    shifted = diagnose(
         [(step + shift, loss, tokens) for step, loss, tokens in train],
-        [(step + shift, loss, error) for step, loss, error in looks],
+        [(step + shift, loss, error) for step, loss, error in evaluations],
     )
-    assert without_steps(shifted) == without_steps(verdict(train, looks))
+    assert without_steps(shifted) == without_steps(diagnose(train, evaluations))
 
 
 @given(ASCENDING, st.sampled_from([10, 1000]), st.integers(1, 10**6))
 @settings(max_examples=150)
-def test_it_does_not_matter_what_a_step_is(seed: int, power: int, factor: int) -> None:
-    train, looks = random_run(seed)
-    found = verdict(train, looks)
+def test_a_factor_on_the_steps_changes_nothing_but_the_unit(seed: int, power: int, factor: int) -> None:
+    train, evaluations = random_run(seed)
+    found = diagnose(train, evaluations)
 
     def scaled(unit: int) -> Verdict:
-        return verdict(
+        return diagnose(
             [(unit * step, loss, tokens) for step, loss, tokens in train],
-            [(unit * step, loss, error) for step, loss, error in looks],
+            [(unit * step, loss, error) for step, loss, error in evaluations],
         )
 
     assert scaled(factor).kind == found.kind
@@ -421,28 +434,30 @@ def test_it_does_not_matter_what_a_step_is(seed: int, power: int, factor: int) -
 @given(ASCENDING, st.integers(-20, 4))
 @settings(max_examples=100)
 def test_a_line_through_scaled_losses_is_the_scaled_line(seed: int, power: int) -> None:
-    _, looks = random_run(seed)
-    steps = [step for step, _, _ in looks] or [0]
-    plain = Trend.of([(step, loss, None) for step, loss, _ in looks], steps[0], steps[-1])
-    scaled = Trend.of([(step, loss * 2**power, None) for step, loss, _ in looks], steps[0], steps[-1])
+    _, evaluations = random_run(seed)
+    steps = [step for step, _, _ in evaluations] or [0]
+    plain = Trend.of([(step, loss, None) for step, loss, _ in evaluations], steps[0], steps[-1])
+    scaled = Trend.of([(step, loss * 2**power, None) for step, loss, _ in evaluations], steps[0], steps[-1])
     assert (plain is None) == (scaled is None)
     if plain and scaled:
-        for name in ("change", "error", "sure", "level", "level_error"):
+        for name in ("change", "error", "bound", "level", "level_error"):
             assert getattr(scaled, name) == getattr(plain, name) * 2**power
 
 
 @given(ASCENDING)
 @settings(max_examples=50)
 def test_points_that_were_stored_and_read_again_give_the_same_verdict(seed: int) -> None:
-    train, looks = random_run(seed)
-    assert verdict(tuple(map(tuple, train)), list(map(tuple, looks))) == verdict(train, looks)  # type: ignore[arg-type]
-    assert verdict(train, looks) == verdict(train, looks)
+    train, evaluations = random_run(seed)
+    assert diagnose(tuple(map(tuple, train)), list(map(tuple, evaluations))) == diagnose(train, evaluations)  # type: ignore[arg-type]
+    assert diagnose(train, evaluations) == diagnose(train, evaluations)
 
 
 @given(st.floats(0.1, 10), st.floats(-1, 1), st.integers(ENOUGH, 50), st.integers(FEWEST, 500))
 @settings(max_examples=100)
-def test_slopes_of_straight_lines_stand_in_the_reason(end: float, change: float, looks: int, reports: int) -> None:
-    found = verdict(train_line(change, end, points=3 * reports), look_line(change, end, points=3 * looks))
+def test_the_reason_gives_the_slopes_of_straight_lines(
+    end: float, change: float, evaluations: int, reports: int
+) -> None:
+    found = diagnose(train_line(change, end, points=3 * reports), val_line(change, end, points=3 * evaluations))
     numbers = re.search(
         r"validation .*?(-?[\d.]+) ± 0.0000 per ([\d,]+) steps, train .*?(-?[\d.]+) ± 0.0000;", found.reason
     )
@@ -454,34 +469,34 @@ def test_slopes_of_straight_lines_stand_in_the_reason(end: float, change: float,
 # Patience
 
 
-def test_it_no_longer_improves_where_it_rises() -> None:
-    looks = looks_at(3.0, 2.5, 2.0, 2.1, 2.2, 2.3, 2.4, 2.5)
-    assert [no_longer_improves(looks[:count], 4) for count in range(9)] == [False] * 7 + [True] * 2
-    assert [no_longer_improves(looks[:count], 5) for count in range(9)] == [False] * 8 + [True]
+def test_a_rising_loss_no_longer_improves() -> None:
+    evaluations = evaluations_of(3.0, 2.5, 2.0, 2.1, 2.2, 2.3, 2.4, 2.5)
+    assert [no_longer_improves(evaluations[:count], 4) for count in range(9)] == [False] * 7 + [True] * 2
+    assert [no_longer_improves(evaluations[:count], 5) for count in range(9)] == [False] * 8 + [True]
 
 
-def test_it_no_longer_improves_where_it_is_flat() -> None:
-    looks = looks_at(3.0, 2.5, 2.0, *[2.001, 2.003, 2.002, 2.001, 2.002])
-    assert [no_longer_improves(looks[:count], 4) for count in range(9)] == [False] * 7 + [True] * 2
+def test_a_flat_loss_no_longer_improves() -> None:
+    evaluations = evaluations_of(3.0, 2.5, 2.0, *[2.001, 2.003, 2.002, 2.001, 2.002])
+    assert [no_longer_improves(evaluations[:count], 4) for count in range(9)] == [False] * 7 + [True] * 2
 
 
-def test_a_look_that_was_lucky_does_not_end_a_run_that_still_falls() -> None:
-    """With the lowest loss alone as the yardstick, the third look would end this run at the eighth."""
-    assert not no_longer_improves(looks_at(3.0, 2.9, 2.2, 2.7, 2.6, 2.5, 2.4, 2.3), 5)
+def test_one_lucky_evaluation_does_not_end_a_run_that_still_falls() -> None:
+    """With the lowest loss alone as the yardstick, the third point would end this run at the eighth."""
+    assert not no_longer_improves(evaluations_of(3.0, 2.9, 2.2, 2.7, 2.6, 2.5, 2.4, 2.3), 5)
 
 
-def test_patience_below_four_waits_for_the_looks_that_a_slope_needs() -> None:
-    looks = looks_at(2.0, 2.1, 2.2, 2.3, 2.4, 2.5)
-    assert [no_longer_improves(looks[:count], 1) for count in range(7)] == [False] * 5 + [True] * 2
+def test_patience_below_four_waits_for_the_evaluations_that_a_slope_needs() -> None:
+    evaluations = evaluations_of(2.0, 2.1, 2.2, 2.3, 2.4, 2.5)
+    assert [no_longer_improves(evaluations[:count], 1) for count in range(7)] == [False] * 5 + [True] * 2
 
 
-def test_noise_too_wide_to_judge_does_not_end_a_run() -> None:
-    assert not no_longer_improves(looks_at(2.0, 2.5, 2.1, 2.6, 2.2, 2.4), 5)
+def test_too_much_noise_does_not_end_a_run() -> None:
+    assert not no_longer_improves(evaluations_of(2.0, 2.5, 2.1, 2.6, 2.2, 2.4), 5)
 
 
-def test_a_run_whose_loss_is_no_number_ends_when_patience_does() -> None:
-    looks = looks_at(2.0, math.nan, math.inf, math.nan)
-    assert [no_longer_improves(looks[:count], 3) for count in range(5)] == [False] * 4 + [True]
+def test_a_run_whose_loss_is_not_finite_ends_with_its_patience() -> None:
+    evaluations = evaluations_of(2.0, math.nan, math.inf, math.nan)
+    assert [no_longer_improves(evaluations[:count], 3) for count in range(5)] == [False] * 4 + [True]
 
 
 @pytest.mark.parametrize("patience", [0, -3])
@@ -490,21 +505,23 @@ def test_patience_below_one_is_refused(patience: int) -> None:
         no_longer_improves([], patience)
 
 
-@given(LOOKS, st.integers(1, 50))
+@given(EVALUATIONS, st.integers(1, 50))
 @settings(max_examples=200)
-def test_patience_answers_whatever_it_is_given(looks: Looks, patience: int) -> None:
-    assert no_longer_improves(looks, patience) in (True, False)
+def test_patience_accepts_any_input(evaluations: Evaluations, patience: int) -> None:
+    assert no_longer_improves(evaluations, patience) in (True, False)
 
 
 @given(st.integers(1, 200), st.integers(1, 10))
 @settings(max_examples=50)
-def test_a_run_that_falls_at_every_look_is_never_ended(count: int, patience: int) -> None:
-    assert not no_longer_improves(looks_at(*[3.0 / number for number in range(1, count + 1)]), patience)
+def test_a_run_that_falls_at_every_evaluation_is_never_ended(count: int, patience: int) -> None:
+    assert not no_longer_improves(evaluations_of(*[3.0 / number for number in range(1, count + 1)]), patience)
 
 
 def ended_at(losses: list[float], patience: int) -> int | None:
-    looks = looks_at(*losses)
-    return next((count for count in range(1, len(looks) + 1) if no_longer_improves(looks[:count], patience)), None)
+    evaluations = evaluations_of(*losses)
+    return next(
+        (count for count in range(1, len(evaluations) + 1) if no_longer_improves(evaluations[:count], patience)), None
+    )
 
 
 def test_noisy_runs_that_still_fall_are_rarely_ended_and_those_that_rise_always() -> None:
@@ -518,6 +535,6 @@ def test_noisy_runs_that_still_fall_are_rarely_ended_and_those_that_rise_always(
     assert missed <= 5
 
 
-def test_what_doubt_allows_is_wider_than_what_counts() -> None:
+def test_the_thresholds_are_ordered() -> None:
     assert SMALL < WIDE
     assert FEWEST <= ENOUGH

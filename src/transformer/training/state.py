@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from transformer.data.contracts import DataState
 from transformer.distributed.sharded_checkpoint import complete
 from transformer.training.checkpoint import CheckpointError
-from transformer.training.diagnosis import TrainPoint, ValidationPoint
 from transformer.training.metric_sums import MetricSums, StepTotals
+from transformer.training.trend import TrainPoint, ValidationPoint
 
 OLD_NAMES = {"looks_next": "evaluation_pending", "window": "metric_sums", "epochs_saved": "saved_epochs"}
 """Names in states of earlier versions, and their names today."""
