@@ -74,7 +74,7 @@ def test_its_json_holds_every_setting_and_adds_up(command: Command, run: tuple[T
     assert found["parameters"] == sum(part["parameters"] for part in found["parts"]) == counted
     assert sum(part["bytes"] for part in found["parts"]) == 4 * counted
     matrices = sum(weights[name].numel() for name in weights if name.startswith("blocks") and weights[name].ndim == 2)
-    assert found["averages_bytes"] == 4 * (2 * counted - matrices)  # AdamW keeps two averages, Muon one
+    assert found["optimizer_bytes"] == 4 * (2 * counted - matrices)  # AdamW keeps two averages, Muon one
     assert found["metrics"]["lowest_validation_loss"] <= found["metrics"]["validation_loss"]
 
 
@@ -181,10 +181,12 @@ def test_averages_that_do_not_fit_are_an_error(command: Command, run: tuple[Trai
     state = tmp_path / "training_state_bpe300.pt"
     changes: dict[str, Callable[[dict[str, Any]], object]] = {
         "the optimizers' state does not fit": lambda c: c["optimizers"].pop(),
-        "1 of the optimizers' averages have another shape": lambda c: c["optimizers"][0]["state"][0].update(
+        "1 tensors of the optimizer state have another shape": lambda c: c["optimizers"][0]["state"][0].update(
             exp_avg=torch.ones(3)
         ),
-        "of the optimizers' averages hold nan": lambda c: c["optimizers"][1]["state"][0]["momentum"].fill_(torch.nan),
+        "tensors of the optimizer state hold nan": lambda c: c["optimizers"][1]["state"][0]["momentum"].fill_(
+            torch.nan
+        ),
     }
     for said, change in changes.items():
         state.write_bytes((run[1] / state.name).read_bytes())

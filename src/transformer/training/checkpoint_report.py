@@ -1,4 +1,4 @@
-"""What a checkpoint holds and whether it is whole, as data: `main.py inspect` shows it.
+"""A report on a checkpoint: its contents, and whether they are valid. `main.py inspect` prints it.
 
 Reading a file verifies its checksums (checkpoint.py, sharded_checkpoint.py). Here its contents are checked against the
 model that its settings describe, built without memory on PyTorch's "meta" device.
@@ -34,59 +34,59 @@ PARTS = {
     "norm.": "norms",
     "head.": "output projection",
 }
-"""Parts of the model, by what the names of their weights contain; the first that fits."""
+"""Parts of the model by a substring of their weights' names; the first match counts."""
 CARRIED = {
     "byte": "a rule: an id for each byte",
     "named": "by its name; the vocabulary comes with this package or with tiktoken",
     "bpe": "whole, every entry",
 }
-"""How a checkpoint carries its encoding, by the kind of it."""
+"""How a checkpoint stores its tokenizer, by kind."""
 MOST_NAMED = 3
-"""Weights that a problem names; it counts the others."""
+"""Weights named in a problem; the others are counted."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Weights of one part of the model; shared ones count where they come first."""
+    """Weights of one part of the model; tied weights count only at their first occurrence."""
 
     name: str
     parameters: int
     bytes: int
     rms: float
-    """Root of the mean square: how large the part's numbers are."""
+    """Root mean square of the weights."""
     dtype: str
     is_tied: bool = False
-    """Whether all of it is shared with a part before; its numbers are then 0."""
+    """Whether all weights are tied to an earlier part; the numbers above are then 0."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """The encoding, and how the file carries it."""
+    """The tokenizer, and how the file stores it."""
 
     name: str
     vocab_size: int | None
-    """None, as end_of_text, where the encoding cannot be had."""
+    """None, like end_of_text, if the tokenizer cannot be loaded."""
     end_of_text: int | None
     carried: str
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that `inspect` says about a checkpoint. Sizes are in bytes, losses in nats a token."""
+    """Everything that `inspect` prints about a checkpoint. Sizes in bytes, losses in nats per token."""
 
     path: Path
     kind: str
     bytes: int
     entries: int
-    """Stored pieces whose checksums were compared: entries of a file's archive, files of a folder."""
+    """Stored pieces with a verified checksum: entries of a file's archive, or files of a folder."""
     format: int
     problems: list[str]
-    """What makes the checkpoint unusable, a sentence each; empty: it is valid."""
+    """Reasons why the checkpoint is unusable, one sentence each; empty: it is valid."""
     config: TrainConfig
     encoding: Encoding
     parts: list[Part]
-    averages_bytes: int
-    """The optimizers' averages, of a training state."""
+    optimizer_bytes: int
+    """Size of the optimizer state, in a training state."""
     step: int
     epoch: int | None
     tokens: int
@@ -114,8 +114,8 @@ class Report:
 def inspect(path: Path) -> Report:
     """Reads a checkpoint, a state to resume from or a sharded one, and checks all of it.
 
-    Raises CheckpointError where it is missing, damaged, foreign, or has settings that this version cannot read. What
-    else is wrong with it, such as weights that do not fit its settings, stands in the report's problems.
+    Raises CheckpointError if it is missing, damaged, of another program, or has settings that this version cannot read.
+    Everything else, such as weights that do not fit its settings, is listed in the report's problems.
     """
     contents = sharded_checkpoint.load(path)
     try:
@@ -134,7 +134,7 @@ def inspect(path: Path) -> Report:
     return Report(
         path, kind, *_size(path), contents["format"], problems, config, tokenizer,
         parts=_parts({name: value for name, value in weights.items() if isinstance(value, Tensor)}),
-        averages_bytes=sum(t.nbytes for t in _tensors(contents.get("optimizers", []))),
+        optimizer_bytes=sum(t.nbytes for t in _tensors(contents.get("optimizers", []))),
         step=contents["step"], epoch=contents.get("epoch"), tokens=contents["tokens"],
         metrics=_metrics(contents), provenance=_provenance(contents, config),
     )  # fmt: skip
@@ -142,7 +142,7 @@ def inspect(path: Path) -> Report:
 
 def _encoding(contents: Mapping[str, Any], config: TrainConfig) -> tuple[Encoding, list[str]]:
     state = contents["tokenizer"]
-    carried = CARRIED.get(state.get("kind"), "in no way that this version knows")
+    carried = CARRIED.get(state.get("kind"), "in a way unknown to this version")
     try:
         tokenizer: Tokenizer = tokenizer_from_state(state)
     except (ValueError, OSError) as error:
@@ -154,7 +154,7 @@ def _encoding(contents: Mapping[str, Any], config: TrainConfig) -> tuple[Encodin
 
 
 def _weight_problems(weights: Mapping[str, Any], model: DecoderOnlyTransformer) -> list[str]:
-    """Returns what keeps the weights from being the model's, or from being of use."""
+    """Returns why the weights do not fit the model, or are unusable."""
     wanted = model.state_dict()
     shapes = [
         f"{name} {tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__}, not {tuple(like.shape)}"
@@ -169,7 +169,7 @@ def _weight_problems(weights: Mapping[str, Any], model: DecoderOnlyTransformer) 
         "have another shape": shapes,
         "hold nan or infinite numbers": broken,
     }
-    problems = [_said(f"weights that {what}", names) for what, names in found.items() if names]
+    problems = [_listed(f"weights that {what}", names) for what, names in found.items() if names]
     token, head = tensors.get("embeddings.token.weight"), tensors.get("head.weight")
     is_whole = token is not None and head is not None and token.shape == head.shape
     if model.config.tie_embeddings and is_whole and not torch.equal(token.nan_to_num(), head.nan_to_num()):  # type: ignore[union-attr]
@@ -178,7 +178,7 @@ def _weight_problems(weights: Mapping[str, Any], model: DecoderOnlyTransformer) 
 
 
 def _state_problems(contents: Mapping[str, Any], model: DecoderOnlyTransformer, config: TrainConfig) -> list[str]:
-    """Returns what keeps a run from going on with the optimizers' averages; nothing for an epoch's checkpoint."""
+    """Returns why a run cannot resume with the optimizer state; nothing for an epoch's checkpoint."""
     if "optimizers" not in contents:
         return []
     optimizers = build_optimizers(model, config.optimizer)
@@ -187,7 +187,7 @@ def _state_problems(contents: Mapping[str, Any], model: DecoderOnlyTransformer, 
             optimizer.load_state_dict(state)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return [f"the optimizers' state does not fit: {str(error).splitlines()[0]}"]
-    averages = [
+    values = [
         (weight, value)
         for optimizer in optimizers
         for weight, state in optimizer.state.items()
@@ -195,21 +195,21 @@ def _state_problems(contents: Mapping[str, Any], model: DecoderOnlyTransformer, 
         if isinstance(value, Tensor) and value.ndim
     ]
     problems = []
-    if wrong := sum(weight.shape != value.shape for weight, value in averages):
-        problems.append(f"{wrong} of the optimizers' averages have another shape than their weights")
+    if wrong := sum(weight.shape != value.shape for weight, value in values):
+        problems.append(f"{wrong} tensors of the optimizer state have another shape than their weights")
     tensors = list(_tensors(contents["optimizers"]))
     if broken := sum(not tensor.isfinite().all() for tensor in tensors):
-        problems.append(f"{broken} of {len(tensors)} of the optimizers' averages hold nan or infinite numbers")
+        problems.append(f"{broken} of {len(tensors)} tensors of the optimizer state hold nan or infinite numbers")
     return problems
 
 
-def _said(what: str, names: list[str]) -> str:
+def _listed(what: str, names: list[str]) -> str:
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return f"{what}: {', '.join(names[:MOST_NAMED])}{more}"
 
 
 def _parts(weights: Mapping[str, Tensor]) -> list[Part]:
-    """Returns the parts in the order in which text goes through them."""
+    """Returns the parts in the order of the forward pass."""
     members: dict[str, list[Tensor]] = {}
     tied: dict[str, int] = {}
     seen: set[int] = set()
@@ -235,7 +235,7 @@ def _part(name: str, tensors: list[Tensor], is_tied: bool) -> Part:
 
 
 def _metrics(contents: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what the checkpoint says that it scored: an epoch's in `metrics`, a state's in what it has counted."""
+    """Returns the losses stored in the checkpoint: an epoch's in `metrics`, a state's in its curves."""
     found = dict(contents.get("metrics", {}))
     if points := contents.get("train_points"):
         found["train_loss"] = points[-1][1]
@@ -250,7 +250,7 @@ def _metrics(contents: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _provenance(contents: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
-    """Returns where the weights come from, as far as the file says."""
+    """Returns the origin of the weights, as far as the file records it."""
     data = config.data
     found: dict[str, Any] = {**contents.get("versions", {}), "dataset": data.dataset, "seed": config.seed}
     if data.is_on_hub:
@@ -263,7 +263,7 @@ def _provenance(contents: Mapping[str, Any], config: TrainConfig) -> dict[str, A
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """Returns how many bytes a checkpoint takes, and in how many pieces that have a checksum each."""
+    """Returns a checkpoint's size in bytes and the number of its pieces with a checksum."""
     if path.is_dir():
         files = [file for file in path.iterdir() if file.is_file()]
         return sum(file.stat().st_size for file in files), len(files) - 1  # the manifest has none
@@ -271,7 +271,7 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 def _tensors(tree: Any) -> Iterator[Tensor]:
-    """Yields the tensors in nested dicts and lists, each once, that are more than a number."""
+    """Yields the tensors in nested dicts and lists, except scalars."""
     if isinstance(tree, Mapping):
         tree = list(tree.values())
     if isinstance(tree, list | tuple):

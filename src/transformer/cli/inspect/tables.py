@@ -26,8 +26,8 @@ def parts_table(report: Report) -> Table:
         share = f"{part.parameters / report.parameters:.1%}"
         rms = f"{part.rms:.3f}" if math.isfinite(part.rms) else "not finite"
         table.add_row(part.name, f"{part.parameters:,}", share, f"{readable(part.bytes)} {part.dtype}", rms)
-    if report.averages_bytes:
-        table.add_row("optimizers' averages", "", "", readable(report.averages_bytes), "")
+    if report.optimizer_bytes:
+        table.add_row("optimizer state", "", "", readable(report.optimizer_bytes), "")
     return table
 
 
