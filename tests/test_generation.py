@@ -46,8 +46,8 @@ def generated_by_hand(model: DecoderOnlyTransformer, prompt: torch.Tensor, new: 
 @pytest.mark.parametrize("position", POSITIONS)
 def test_greedy_generation_equals_the_loop_by_hand(tiny_model: Models, position: str, use_cache: bool) -> None:
     model = model_of(tiny_model, position)
-    written = model.generate(PROMPT, max_new_tokens=25, use_cache=use_cache)  # eight windows of six
-    assert torch.equal(written, generated_by_hand(model, PROMPT, 25))
+    tokens = model.generate(PROMPT, max_new_tokens=25, use_cache=use_cache)  # eight windows of six
+    assert torch.equal(tokens, generated_by_hand(model, PROMPT, 25))
 
 
 @given(

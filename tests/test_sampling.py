@@ -296,19 +296,19 @@ SAMPLERS: dict[str, tuple[Callable[[Tensor, torch.Generator], Tensor], list[floa
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_draws_follow_the_probabilities(name: str) -> None:
-    sampler, shares = SAMPLERS[name]
+    sampler, weights = SAMPLERS[name]
     draws = 20_000
     counts = sampler(LOGITS.expand(draws, -1), torch.Generator().manual_seed(5)).bincount(minlength=5).tolist()
-    expected = [draws * share / sum(shares) for share in shares]
+    expected = [draws * weight / sum(weights) for weight in weights]
     assert all(count == 0 for count, mean in zip(counts, expected, strict=True) if mean == 0)
     chi_square = sum((count - mean) ** 2 / mean for count, mean in zip(counts, expected, strict=True) if mean)
-    assert chi_square < CHI_SQUARE[sum(share > 0 for share in shares) - 1]
+    assert chi_square < CHI_SQUARE[sum(weight > 0 for weight in weights) - 1]
 
 
 def test_the_chi_square_test_detects_a_wrong_distribution() -> None:
     sampling, generator = SamplingConfig("multinomial", 1.1), torch.Generator().manual_seed(5)
     draws = sample(LOGITS.expand(20_000, -1), sampling, generator).bincount().tolist()
-    expected = [20_000 * share / 16 for share in [8, 4, 2, 1, 1]]
+    expected = [20_000 * weight / 16 for weight in [8, 4, 2, 1, 1]]
     assert sum((count - mean) ** 2 / mean for count, mean in zip(draws, expected, strict=True)) > CHI_SQUARE[4]
 
 
@@ -348,15 +348,15 @@ def test_is_greedy_for_the_strategy_and_for_temperature_0() -> None:
 )
 @settings(max_examples=60)
 def test_the_id_drawn_is_the_first_whose_sum_exceeds_the_number(
-    shares: list[int], number: float, dtype: torch.dtype
+    weights: list[int], number: float, dtype: torch.dtype
 ) -> None:
     # Sixteenths are exact in every type, and so are their sums. The total need not be 1.
-    probs = torch.tensor([shares], dtype=dtype) / 16
+    probs = torch.tensor([weights], dtype=dtype) / 16
     token = int(inverse_cdf(probs, torch.tensor([number], dtype=torch.float64)))
-    point = Fraction(number) * sum(shares)
-    reached = [sum(shares[: i + 1]) for i in range(len(shares))]
+    point = Fraction(number) * sum(weights)
+    reached = [sum(weights[: i + 1]) for i in range(len(weights))]
     assert token == next(i for i, total in enumerate(reached) if total > point)
-    assert shares[token] > 0
+    assert weights[token] > 0
 
 
 @pytest.mark.parametrize("number", [0.0, 5e-324, BEFORE_1])

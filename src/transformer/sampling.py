@@ -34,7 +34,7 @@ By hand, with probabilities 1/2, 1/4, 1/8, 1/8:
 [1.0, 0.0, 0.0, 0.0]
 
 **Cost.** O(V log V) for the sort in top-p, O(V) for the rest; kernels/top_p.py avoids the sort.
-**Not chosen.** Beam search: it looks for the most likely whole text, which suits translation but makes dull stories.
+**Not chosen.** Beam search: it searches for the most likely whole text, which suits translation but makes dull stories.
 **Is it working?** `main.py demo-sampling` shows the tokens that each strategy keeps.
 
 Papers: top-p, and why the most likely text is dull, arXiv 1904.09751; top-k, arXiv 1805.04833; min-p, arXiv 2407.01082;
@@ -170,7 +170,7 @@ def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
 def uniform_numbers(count: int, generator: torch.Generator | None = None) -> Tensor:
     """Returns `count` random numbers from [0, 1) on the CPU, in float64, drawn on the device of the generator.
 
-    With a CPU generator, which None stands for, a seed gives the same text on every device, up to rounding.
+    None: torch's global CPU generator. With a CPU generator a seed gives the same text on every device, to rounding.
     """
     device = torch.device("cpu") if generator is None else generator.device
     dtype = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64

@@ -1,1 +1,1 @@
-"""Generation for real use: many prompts at once, text as it is written, a compiled decode step."""
+"""Generation for real use: batches of unequal prompts, text streaming, a compiled decode step."""
