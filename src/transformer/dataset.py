@@ -24,7 +24,8 @@ learns where texts end, and that the text after it is unrelated to the text befo
 sample of the text. Each pass over the text therefore reads the shards in a new random order, and within each shard the
 row groups in a new order (data/contracts.py defines both; a document of a local text counts as a row group). Then the
 rows of each window of window_rows are shuffled. A larger window shuffles better and takes window_rows * (T + 1) * 4
-bytes (4 MiB for 8,192 rows of 128). The seed alone decides all three orders. No text is repeated within a pass.
+bytes (4 MiB for 8,192 rows of 128), twice while it is shuffled. The seed alone decides all three orders. No text is
+repeated within a pass.
 
 **State.** Six integers describe the position of a run: epoch, shard and row group in that epoch's order, the tokens of
 the row group before the window, the rows of the window already used, and the window's size. A row group is read by its
@@ -50,7 +51,6 @@ Read before: text/. Next: fineweb_dataset.py, trainer.py.
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Self
@@ -66,6 +66,7 @@ from transformer.text.tokenizer import Tokens
 
 Batch = tuple[Tensor, Tensor, DataState]
 Order = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.uint32]
 
 
 class TokenDocuments:
@@ -199,16 +200,23 @@ class PackedBatches:
 
     def __iter__(self) -> Generator[Batch]:
         with contextlib.closing(self.source.stream(self.seed, self.state)) as stream:
-            rows = self._rows(TokenReader(stream, self.state.offset))
+            windows = self._windows(TokenReader(stream, self.state.offset))
+            rows, state = next(windows)
             while True:
-                batch = list(itertools.islice(rows, self.global_batch))  # every process reads the global batch
-                _, self.state = batch[-1]
-                own = [row for row, _ in batch[self.rank :: self.world_size]]  # and keeps its part of it
-                packed = torch.from_numpy(np.stack(own).astype(np.int64))  # (B, T + 1)
-                yield packed[:, :-1], packed[:, 1:], self.state
+                parts, missing = list[Rows](), self.global_batch  # every process reads the global batch
+                while missing:
+                    if state.row == len(rows):  # the window is used up: the batch continues in the next one
+                        rows, state = next(windows)
+                    parts.append(rows[state.row : state.row + missing])
+                    missing -= len(parts[-1])
+                    state = replace(state, row=state.row + len(parts[-1]), window_rows=len(rows))
+                own = np.concatenate(parts)[self.rank :: self.world_size]  # and keeps its rows of it
+                packed = torch.from_numpy(own.astype(np.int64))  # (B, T + 1)
+                self.state = state
+                yield packed[:, :-1], packed[:, 1:], state
 
-    def _rows(self, reader: TokenReader) -> Iterator[tuple[Tokens, DataState]]:
-        """Yields rows (T + 1,), shuffled within each window, each with the state after it."""
+    def _windows(self, reader: TokenReader) -> Iterator[tuple[Rows, DataState]]:
+        """Yields the shuffled rows of each window (window_rows, T + 1), and the state at which they start."""
         state = self.state
         while True:
             # 1. Read a window. Its last row needs a target after its last input, hence the extra token.
@@ -216,13 +224,11 @@ class PackedBatches:
             text = reader.take(window_rows * self.seq_length + 1)
             # 2. Cut it: a row starts at every T-th token, and its last token is the next row's first. No copy is made.
             rows = np.lib.stride_tricks.sliding_window_view(text, self.seq_length + 1)[:: self.seq_length]
-            # 3. Shuffle it. The seed is the window's position, so that a resumed run shuffles it the same way.
+            # 3. Shuffle it. The seed is the window's position, so that a resumed run shuffles it the same way; its
+            # first state has row > 0, after the rows that it has used.
             seed = [self.seed, state.epoch, state.row_group, state.offset, state.shard]
-            order = np.random.default_rng(seed).permutation(window_rows)
-            # 4. Hand out the rows that are not used yet: all of them, except in the first window of a resumed run.
-            for used in range(state.row, window_rows):
-                yield rows[order[used]], replace(state, row=used + 1, window_rows=window_rows)
-            # 5. The window's last token was only a target. As an input it starts the next window.
+            yield rows[np.random.default_rng(seed).permutation(window_rows)], state
+            # 4. The window's last token was only a target. As an input it starts the next window.
             state = reader.step_back()
 
 
