@@ -118,8 +118,8 @@ def report(results: dict[str, Any]) -> str:
 
 def table(key: str, contenders: dict[str, Any]) -> list[str]:
     """Returns the table of one text as Markdown lines."""
-    length, _, what = key.partition(", ")
-    heading = f"{length} new tokens{', ' + what if what else ''}"
+    length, _, setting = key.partition(", ")
+    heading = f"{length} new tokens{', ' + setting if setting else ''}"
     lines = [f"| {heading} | tokens/s | {OURS} over it | MB read per token | share of the bandwidth | peak MiB |"]
     lines.append("| --- | --- | --- | --- | --- | --- |")
     for name, row in contenders.items():

@@ -1,4 +1,4 @@
-"""Rankings: what is called best, how often that is wrong, and what a picture of it shows."""
+"""Rankings: the decision which checkpoint is best, its error rate, and the plot."""
 
 from __future__ import annotations
 

@@ -374,7 +374,7 @@ def test_a_text_shorter_than_the_epoch_counts_as_what_it_has(tmp_path: Path) -> 
 def test_the_time_of_a_run_by_hand() -> None:
     data = DataConfig(seq_length=10, tokens_per_epoch=1_000, validation_tokens=300)
     config = run_of(SMALL, data=data, batch_size=5, accumulation_steps=2, epochs=2, eval_every=4)
-    plan = cost(config)  # 10 steps of 100 tokens an epoch; looks at 4, 8, 10, 12, 16, 20, each the work of one step
+    plan = cost(config)  # 10 steps per epoch; evaluations after steps 4, 8, 10, 12, 16, 20: one step's work each
     assert (plan.steps, plan.evaluations) == (20, 6)
     assert seconds(plan, 0.5) == pytest.approx(0.5 * (20 + 6))
 

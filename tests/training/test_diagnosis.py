@@ -89,7 +89,7 @@ def test_the_line_of_the_lesson_by_hand() -> None:
             train_line(0.0), val_line(0.0), {"schedule_done": 1.0, "lr_fraction": 0.1},
             "finished", "validation is flat, 0.0000 ± 0.0000 per 100 steps, train is flat, 0.0000 ± 0.0000; "
             "gap 0.1000 ± 0.0000: "
-            "learning has ended with the schedule; to go on: a longer one, more text or a larger model",
+            "the schedule is complete; to improve further: a longer one, more text or a larger model",
         ),
         (
             train_line(0.5), val_line(0.25), {},
@@ -115,7 +115,7 @@ def test_the_reason_counts_in_round_numbers_of_steps_that_fit_the_recent_part() 
 
 
 def test_a_change_below_a_hundredth_of_a_nat_is_flat_however_significant() -> None:
-    """A sure fall of 0.009 nats over a third of a run is no reason to go on."""
+    """A sure fall of 0.009 nats over a third of a run is no reason to continue."""
     recent = 9.9  # hundreds of steps: from 2010 on
     assert diagnose(train_line(-0.99 * SMALL / recent), val_line(-0.99 * SMALL / recent)).kind == "underfitting"
     assert diagnose(train_line(-1.01 * SMALL / recent), val_line(-1.01 * SMALL / recent)).kind == "learning"

@@ -1,1 +1,1 @@
-"""What a run logs, and the pictures made from it."""
+"""The metrics of a run, and the plots made from them."""

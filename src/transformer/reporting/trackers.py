@@ -195,7 +195,7 @@ class Trackio:
 TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases, "trackio": Trackio}
 """Trackers by package name, the names that config.TrainConfig.trackers accepts."""
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb>=0.19", "trackio": "trackio>=0.22"}
-"""What to install. uv needs --no-config, because trackio requires an older pillow than pyproject.toml pins."""
+"""Requirements. uv needs --no-config, because trackio requires an older pillow than pyproject.toml pins."""
 
 
 def remembered_id(path: Path, *, is_new: bool) -> str:

@@ -135,7 +135,7 @@ def _decide(v: Trend | None, t: Trend | None, schedule_done: float, lr_fraction:
     if lr_fraction < LOW_RATE and schedule_done < 0.5:
         return "uncertain", "the learning rate is still warming up"
     if lr_fraction < LOW_RATE:
-        return "finished", "learning has ended with the schedule; to go on: a longer one, more text or a larger model"
+        return "finished", "the schedule is complete; to improve further: a longer one, more text or a larger model"
     if gap.level - 2 * gap.level_error > LARGE_GAP * v.level:
         return "overfitting", f"the text is memorised: {remedy}"
     return "underfitting", f"the learning rate is at {lr_fraction:.0%} of its peak; try another, or a larger model"
