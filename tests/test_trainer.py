@@ -1,4 +1,4 @@
-"""The trainer: it learns, it tells what happens, and a run that was stopped goes on as if it never had been."""
+"""The trainer learns, emits events, and resumes a stopped run exactly where it was."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from transformer.training_utils import Objective
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "two", "red", "hens", "run", "up", "the", "hill"]
 TIMES = {"seconds", "tokens_per_second", "memory_bytes", "checkpoint"}
-"""What may differ between two equal runs."""
+"""Fields that may differ between two equal runs."""
 
 
 def story(documents: int = 24, words: int = 20) -> list[str]:
@@ -78,8 +78,8 @@ def tiny_text(config: TrainConfig) -> TextData:
     return text_data(config.data, tokenizer, train, config.data.tokens_per_epoch, iter(held_out))
 
 
-class Told(list[Event]):
-    """An observer that keeps all that is told, but for phases."""
+class Recorder(list[Event]):
+    """A callback that keeps every event except Progress."""
 
     def __call__(self, event: Event) -> None:
         if not isinstance(event, Progress):
@@ -87,8 +87,8 @@ class Told(list[Event]):
 
 
 def trained(config: TrainConfig) -> tuple[Trainer, list[Event]]:
-    """Returns the trainer after fit(), and all that it told."""
-    events = Told()
+    """Returns the trainer after fit(), and the events that it emitted."""
+    events = Recorder()
     trainer = Trainer(config, tiny_text(config), [events])
     trainer.fit()
     return trainer, events
@@ -173,7 +173,7 @@ def test_gradients_are_cleared_after_a_step(tmp_path: Path) -> None:
     assert all(parameter.grad is None for parameter in trainer.model.parameters())
 
 
-def test_a_gradient_longer_than_grad_clip_is_shortened_and_reported_as_it_was(tmp_path: Path) -> None:
+def test_a_gradient_above_grad_clip_is_scaled_down_and_reported_unclipped(tmp_path: Path) -> None:
     """SGD in AdamW's place: the step is the clipped gradient itself."""
     config = tiny_run(tmp_path, grad_clip=0.01)
     trainer = Trainer(config, tiny_text(config))
@@ -214,7 +214,7 @@ def test_two_accumulated_halves_equal_one_whole_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(value, other, rtol=1e-3, atol=1e-6, msg=name)
 
 
-def test_every_token_of_the_step_weighs_the_same(tmp_path: Path) -> None:
+def test_every_token_of_the_step_has_the_same_weight(tmp_path: Path) -> None:
     """The gradient of a step is that of the mean over all its tokens, by plain autograd on all rows at once."""
     config = tiny_run(tmp_path, grad_clip=0.0)
     trainer, other = (Trainer(config, tiny_text(config)) for _ in range(2))
@@ -228,9 +228,7 @@ def test_every_token_of_the_step_weighs_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mask_documents", [False, True])
-def test_documents_are_kept_apart_in_training_and_validation_if_so_configured(
-    tmp_path: Path, mask_documents: bool
-) -> None:
+def test_documents_are_masked_in_training_and_validation_if_configured(tmp_path: Path, mask_documents: bool) -> None:
     shape = {"seq_length": 64, "max_seq_len": 64, "validation_tokens": 600}
     config = tiny_run(tmp_path, mask_documents=mask_documents, **shape)
     trainer = Trainer(config, tiny_text(config))
@@ -251,11 +249,11 @@ def test_documents_are_kept_apart_in_training_and_validation_if_so_configured(
     assert trainer.report().loss == pytest.approx(expected, rel=1e-5)
 
 
-# Telling
+# Events
 
 
-def test_fit_tells_events_in_order(tmp_path: Path) -> None:
-    """5 steps an epoch, a log line every 2 steps, a look every 3."""
+def test_fit_emits_events_in_order(tmp_path: Path) -> None:
+    """5 steps per epoch, a log line every 2 steps, an evaluation every 3."""
     _, events = trained(tiny_run(tmp_path, epochs=2))
     told = [(type(event), event.step) for event in events]
     evaluations = [event for event in told if event[0] is not StepMetrics]
@@ -283,7 +281,7 @@ def test_fit_tells_events_in_order(tmp_path: Path) -> None:
     assert epochs == [1, 1, 2, 2, 2]
 
 
-def test_the_start_says_how_large_the_run_is(tmp_path: Path) -> None:
+def test_the_start_event_describes_the_run(tmp_path: Path) -> None:
     trainer, events = trained(tiny_run(tmp_path / "run"))
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     assert events[0] == RunStarted("run", 0, 15, 5, 32, parameters, "cpu")
@@ -293,7 +291,7 @@ def test_the_start_says_how_large_the_run_is(tmp_path: Path) -> None:
 
 
 def test_every_step_is_in_exactly_one_step_event(tmp_path: Path) -> None:
-    """An epoch's end took the numbers of the steps since the last log line and told them to nobody.
+    """The end of an epoch once dropped the numbers of the steps since the last log line.
 
     With 5 steps an epoch and a line every 2, step 5 was in no line: line 6 held the loss of step 6 alone.
     """
@@ -476,7 +474,7 @@ def test_each_epoch_ends_with_a_verdict_and_its_evidence(tmp_path: Path) -> None
     assert looks
 
 
-def test_a_run_ends_when_validation_surely_no_longer_improves_if_asked(tmp_path: Path) -> None:
+def test_early_stopping_ends_a_run_that_no_longer_improves_if_configured(tmp_path: Path) -> None:
     still = {"learning_rate": 1e-9, "eval_every": 1, "log_every": 1}
     trainer, events = trained(tiny_run(tmp_path / "patient", patience=2, **still))
     assert trainer.step < 15
@@ -488,11 +486,11 @@ def test_a_run_ends_when_validation_surely_no_longer_improves_if_asked(tmp_path:
     assert trained(tiny_run(tmp_path / "learning", patience=2, eval_every=1, log_every=1))[0].step == 15
 
 
-# Going on
+# Resuming
 
 
 class Stopped(Exception):  # noqa: N818 (a crash, not an error of the trainer's)
-    """Stands for whatever ends a process."""
+    """Simulates the end of the process."""
 
 
 def stop_at(when: Callable[[Event], bool]) -> Callable[[Event], None]:
@@ -508,7 +506,7 @@ STOPS: dict[str, tuple[Callable[[Event], bool], int]] = {
     "in mid-epoch": (lambda e: isinstance(e, StepMetrics) and e.step == 8, 6),
     "at an epoch's end": (lambda e: isinstance(e, EpochMetrics) and e.epoch == 2, 10),
 }
-"""When the run is stopped, and the step of the last state that it left."""
+"""When the run stops, and the step of the last state that it saved."""
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -523,7 +521,7 @@ def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(tmp_path: Path,
         Trainer(config, tiny_text(config), [stop_at(when)]).fit()
 
     torch.manual_seed(12345)  # a new process has another random state
-    events = Told()
+    events = Recorder()
     resumed = Trainer(config, tiny_text(config), [events])
     resumed.resume(tmp_path / "stopped" / "training_state_byte.pt")
     assert resumed.step == saved_step
@@ -555,7 +553,7 @@ def test_a_run_resumed_step_by_step_equals_one_that_never_stopped(tmp_path: Path
     assert_same(weights(whole), weights(trainer))
 
 
-def test_keeping_documents_apart_goes_with_the_checkpoint_and_a_resumed_run(tmp_path: Path) -> None:
+def test_document_masks_are_kept_by_the_checkpoint_and_a_resumed_run(tmp_path: Path) -> None:
     shape = {"seq_length": 64, "max_seq_len": 64, "tokens_per_epoch": 1000, "max_steps": 3}
     config = tiny_run(tmp_path, mask_documents=True, **shape)
     whole, _ = trained(config)
@@ -575,7 +573,7 @@ def test_keeping_documents_apart_goes_with_the_checkpoint_and_a_resumed_run(tmp_
 
 
 def test_a_run_killed_while_it_looks_evaluation_pending_and_leaves_the_same_files(tmp_path: Path) -> None:
-    """The state is saved before the look, so that a crash in the look loses nothing; no event is told twice."""
+    """The state is saved before the evaluation, so that a crash in it loses nothing; no event is written twice."""
     whole = tiny_run(tmp_path / "whole")
     Trainer(whole, tiny_text(whole), [MetricsLog(tmp_path / "whole")]).fit()
     for name, when in {
@@ -605,13 +603,13 @@ def test_a_run_killed_while_it_looks_evaluation_pending_and_leaves_the_same_file
 
 
 @pytest.mark.parametrize("asked_at", [1, 3, 5, 7])
-def test_a_run_that_is_asked_to_stop_ends_after_its_step_and_goes_on_exactly_there(
+def test_a_run_that_is_asked_to_stop_ends_after_its_step_and_resumes_exactly_there(
     tmp_path: Path, asked_at: int
 ) -> None:
     whole = tiny_run(tmp_path / "whole", dropout=0.2)
     uninterrupted, _ = trained(whole)
     config = dataclasses.replace(whole, checkpoint_dir=str(tmp_path / "stopped"))
-    events = Told()
+    events = Recorder()
     first = Trainer(config, tiny_text(config), [events])
     first.objective.register_forward_hook(lambda *_: first.stop() if first.step == asked_at - 1 else None)
     first.fit()
@@ -624,7 +622,7 @@ def test_a_run_that_is_asked_to_stop_ends_after_its_step_and_goes_on_exactly_the
     assert_same(weights(uninterrupted), weights(second))
 
 
-def test_the_state_is_saved_every_so_many_minutes(tmp_path: Path) -> None:
+def test_the_state_is_saved_every_save_every_minutes(tmp_path: Path) -> None:
     config = tiny_run(tmp_path, save_every_minutes=1e-9, eval_every=1000)
     saved: list[int] = []
     trainer = Trainer(config, tiny_text(config))
@@ -634,7 +632,7 @@ def test_the_state_is_saved_every_so_many_minutes(tmp_path: Path) -> None:
     assert saved == [*range(1, 16), 15]
 
 
-def test_the_state_is_saved_every_so_many_steps(tmp_path: Path) -> None:
+def test_the_state_is_saved_every_save_every_steps(tmp_path: Path) -> None:
     config = tiny_run(tmp_path, save_every_steps=4, eval_every=1000)
     saved: list[int] = []
     trainer = Trainer(config, tiny_text(config))
@@ -644,7 +642,7 @@ def test_the_state_is_saved_every_so_many_steps(tmp_path: Path) -> None:
     assert saved == [4, 5, 8, 10, 12, 15, 15]  # at the ends of epochs as well
 
 
-def test_the_state_before_the_last_one_stays_too(tmp_path: Path) -> None:
+def test_the_previous_state_is_kept(tmp_path: Path) -> None:
     config = tiny_run(tmp_path)
     trainer = Trainer(config, tiny_text(config))
     for _ in range(3):
@@ -654,7 +652,7 @@ def test_the_state_before_the_last_one_stays_too(tmp_path: Path) -> None:
     assert checkpoint.load(checkpoint.previous_path(path))["step"] == 2
 
 
-# A gradient that is not finite
+# Gradients that are not finite
 
 
 def spoil(trainer: Trainer, steps: set[int]) -> None:
@@ -683,7 +681,7 @@ def test_a_step_without_a_finite_gradient_changes_nothing_and_is_counted(tmp_pat
     assert trainer.step == 4
 
 
-def test_too_many_of_them_in_a_row_end_the_run_with_its_state_saved(tmp_path: Path) -> None:
+def test_too_many_skipped_steps_in_a_row_end_the_run_with_its_state_saved(tmp_path: Path) -> None:
     config = tiny_run(tmp_path, log_every=4)
     trainer = Trainer(config, tiny_text(config))
     spoil(trainer, set(range(3, 15)))
@@ -706,7 +704,7 @@ def test_a_step_without_targets_leaves_no_nan(tmp_path: Path) -> None:
     assert all(value.isfinite().all() for value in weights(trainer).values())
 
 
-def test_a_few_of_them_apart_do_not(tmp_path: Path) -> None:
+def test_separate_skipped_steps_do_not_end_the_run(tmp_path: Path) -> None:
     config = tiny_run(tmp_path, log_every=4)
     trainer = Trainer(config, tiny_text(config))
     spoil(trainer, {step for step in range(15) if step % 7})
@@ -717,7 +715,7 @@ def test_a_few_of_them_apart_do_not(tmp_path: Path) -> None:
 def test_a_finished_run_has_nothing_left_to_do_when_resumed(tmp_path: Path) -> None:
     config = tiny_run(tmp_path, max_steps=4)
     finished, _ = trained(config)
-    events = Told()
+    events = Recorder()
     again = Trainer(config, tiny_text(config), [events])
     again.resume(tmp_path / "training_state_byte.pt")
     again.fit()
@@ -768,7 +766,7 @@ def test_building_a_trainer_seeds_torch_and_leaves_python_and_numpy_alone(tmp_pa
     assert (np.random.get_state()[1] == numpy[1]).all()
 
 
-def test_without_dropout_training_draws_nothing(tmp_path: Path) -> None:
+def test_without_dropout_training_leaves_the_random_state(tmp_path: Path) -> None:
     config = tiny_run(tmp_path, dropout=0.0)
     trainer = Trainer(config, tiny_text(config))
     before = torch.get_rng_state()

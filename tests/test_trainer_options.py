@@ -1,4 +1,4 @@
-"""What a run may be asked for beside its learning: other numbers, less memory, translation, samples, phases."""
+"""Options of a run: reduced precision, activation checkpointing, compilation, samples and progress."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from test_trainer import Told, assert_same, numbers, tiny_run, tiny_text, trained, weights
+from test_trainer import Recorder, assert_same, numbers, tiny_run, tiny_text, trained, weights
 from transformer.config import TrainConfig
 from transformer.trainer import Trainer
 from transformer.training import checkpoint
@@ -30,7 +30,7 @@ def test_activation_checkpointing_changes_nothing_but_memory_dropout_included(tm
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_a_run_in_narrow_numbers_learns_as_one_in_wide_ones(tmp_path: Path, precision: str) -> None:
+def test_a_run_in_reduced_precision_learns_like_one_in_float32(tmp_path: Path, precision: str) -> None:
     _, wide = trained(tiny_run(tmp_path / "wide", max_steps=15))
     _, narrow = trained(tiny_run(tmp_path / "narrow", max_steps=15, precision=precision))
     assert losses(narrow) == pytest.approx(losses(wide), rel=0.02)
@@ -38,7 +38,7 @@ def test_a_run_in_narrow_numbers_learns_as_one_in_wide_ones(tmp_path: Path, prec
     assert not any(event.skipped for event in narrow if isinstance(event, StepMetrics))
 
 
-def test_a_scale_too_large_for_float16_is_halved_until_steps_count_and_goes_on_from_a_state(tmp_path: Path) -> None:
+def test_a_scale_too_large_for_float16_is_halved_until_steps_succeed_and_is_resumed(tmp_path: Path) -> None:
     config = tiny_run(tmp_path, precision="float16", max_steps=8, log_every=1)
     trainer = Trainer(config, tiny_text(config))
     assert trainer.precision.scale is not None
@@ -58,7 +58,7 @@ def test_a_scale_too_large_for_float16_is_halved_until_steps_count_and_goes_on_f
     assert again.precision.state() == trainer.precision.state()
 
 
-def test_the_sample_is_the_models_and_the_draws_of_training_are_its_own(tmp_path: Path) -> None:
+def test_sampling_changes_nothing_about_training(tmp_path: Path) -> None:
     settings = {"dropout": 0.2, "sample_prompt": "the ", "seed": 2}
     silent, _ = trained(tiny_run(tmp_path / "silent", sample_tokens=0, **settings))
     spoken, events = trained(tiny_run(tmp_path / "spoken", sample_tokens=12, **settings))
@@ -68,14 +68,14 @@ def test_the_sample_is_the_models_and_the_draws_of_training_are_its_own(tmp_path
     assert [sample.step for sample in samples] == looks
     assert all(sample.prompt == "the " and len(sample.text) <= 12 for sample in samples)
     assert len({sample.text for sample in samples}) > 1
-    told = Told()
+    told = Recorder()
     again = Trainer(spoken.config, tiny_text(spoken.config), [told])
     again.resume(tmp_path / "spoken" / "training_state_byte.pt")
     again.sample()
     assert told == samples[-1:]
 
 
-def test_who_watches_sees_micro_batches_validation_and_saving(tmp_path: Path) -> None:
+def test_progress_covers_micro_batches_evaluation_and_saving(tmp_path: Path) -> None:
     config = tiny_run(tmp_path, max_steps=3, validation_tokens=200)
     seen: list[Progress] = []
     Trainer(
@@ -89,22 +89,22 @@ def test_who_watches_sees_micro_batches_validation_and_saving(tmp_path: Path) ->
     assert {phase.activity for phase in seen} == {"training", "evaluating", "sampling", "saving"}
 
 
-def test_a_look_is_given_up_when_the_run_shall_stop_and_taken_again_by_the_resumed_one(tmp_path: Path) -> None:
+def test_stopping_cancels_an_evaluation_and_the_resumed_run_repeats_it(tmp_path: Path) -> None:
     whole, expected = trained(tiny_run(tmp_path / "whole"))
     config = tiny_run(tmp_path / "stopped")
-    told = Told()
+    told = Recorder()
     first = Trainer(config, tiny_text(config), [told])
 
     def stop(event: Event) -> None:
         if isinstance(event, Progress) and event.activity == "saving" and event.step == 3:
-            first.stop()  # the look comes next
+            first.stop()  # the evaluation comes next
 
     first.callbacks = [told, stop]
     first.fit()
     assert not any(isinstance(event, EvalMetrics) for event in told)
     assert isinstance(told[-1], RunEnded)
     assert told[-1].stopped
-    later = Told()
+    later = Recorder()
     second = Trainer(config, tiny_text(config), [later])
     second.resume(tmp_path / "stopped" / "training_state_byte.pt")
     assert second.so_far.evaluation_pending
@@ -150,9 +150,9 @@ def test_a_machine_that_cannot_compile_says_so_in_one_line(tmp_path: Path, monke
         trainer.train_step()
 
 
-def test_a_model_of_no_finite_weight_ends_with_the_reason_and_not_in_its_sample(tmp_path: Path) -> None:
+def test_a_model_with_nan_weights_ends_with_the_reason_and_not_in_its_sample(tmp_path: Path) -> None:
     config = tiny_run(tmp_path, max_steps=15, eval_every=1, log_every=1)
-    told = Told()
+    told = Recorder()
     trainer = Trainer(config, tiny_text(config), [told])
     torch.nn.init.constant_(trainer.model.final_norm.weight, torch.nan)
     with pytest.raises(TrainingError, match="10 steps in a row"):
@@ -166,7 +166,7 @@ def test_a_model_of_no_finite_weight_ends_with_the_reason_and_not_in_its_sample(
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
-def test_a_compiled_run_drops_in_its_own_way_and_learns_as_well(tmp_path: Path) -> None:
+def test_a_compiled_run_with_dropout_learns_as_well(tmp_path: Path) -> None:
     """The CPU's own draws of dropout cannot be compiled: a compiled run with dropout once ended at its first step."""
     settings = {"dropout": 0.2, "position": "alibi", "mask_documents": True, "activation_checkpointing": True}
     _, told = trained(tiny_run(tmp_path / "plain", max_steps=12, **settings))

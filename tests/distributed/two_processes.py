@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from test_trainer import Told, numbers, tiny_run, tiny_text, weights
+from test_trainer import Recorder, numbers, tiny_run, tiny_text, weights
 from transformer.config import TrainConfig
 from transformer.distributed.processes import Dist
 from transformer.trainer import Trainer
@@ -24,7 +24,7 @@ LATER = {"epochs": 3, "max_steps": 9, "eval_every": 4}
 
 
 def new(config: TrainConfig, dist: Dist) -> tuple[Trainer, list[Event]]:
-    events = Told()
+    events = Recorder()
     return Trainer(config, tiny_text(config), [events], dist), events
 
 
