@@ -124,7 +124,7 @@ def bad_gradient(folder: Path, dist: Dist) -> dict[str, Any]:
         seen[kind] = {
             "changed": any(not torch.equal(value, before[name]) for name, value in after.items()),
             "skipped": trainer.report().skipped,
-            "goes on": any(not torch.equal(value, before[name]) for name, value in whole_weights(trainer).items()),
+            "continues": any(not torch.equal(value, before[name]) for name, value in whole_weights(trainer).items()),
         }
     return seen
 

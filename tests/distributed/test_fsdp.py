@@ -1,4 +1,4 @@
-"""A model spread over processes learns what a whole one learns, and what it leaves fits any number of processes."""
+"""A sharded model learns the same as a replicated one, and its checkpoints load with any number of processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Seen = list[dict[str, Any]]
 
 
 def run_together(folder: Path, processes: int) -> Seen:
-    """Runs sharded_processes.py with so many processes; returns what each of them saw."""
+    """Runs sharded_processes.py with the given number of processes; returns the results of each."""
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
          str(HERE / "sharded_processes.py"), str(folder)],
@@ -42,7 +42,7 @@ def run_together(folder: Path, processes: int) -> Seen:
 
 
 def alone(folder: Path, kind: str, **settings: Any) -> tuple[Trainer, list[Event]]:
-    """Returns a trainer of one process, with the same steps, and what it tells."""
+    """Returns a trainer of one process, with the same steps, and its events."""
     events: list[Event] = []
     config = tiny_run(folder, batch_size=ROWS, **SHAPES[kind], **settings)
     return Trainer(config, tiny_text(config), [events.append]), events
@@ -123,13 +123,13 @@ def test_a_resumed_sharded_run_equals_one_that_never_stopped_bit_for_bit(seen: S
         assert_same(own["resuming"]["weights"], own["resuming"]["resumed weights"])
 
 
-def test_processes_with_a_whole_model_each_go_on_with_what_sharded_ones_left(seen: Seen) -> None:
+def test_replicated_processes_resume_the_run_of_sharded_ones(seen: Seen) -> None:
     for own in seen:
         assert own["resuming"]["losses"][0] == pytest.approx(own["resuming"]["losses"][1], rel=1e-6)
 
 
 def test_all_processes_skip_a_step_that_is_bad_on_one(seen: Seen) -> None:
-    skipped = {"changed": False, "skipped": 1, "goes on": True}
+    skipped = {"changed": False, "skipped": 1, "continues": True}
     assert [own["bad_gradient"] for own in seen] == [dict.fromkeys(SHAPES, skipped)] * len(seen)
 
 
@@ -151,7 +151,7 @@ def test_a_state_that_one_process_cannot_write_is_an_error_on_all_and_the_one_be
 
 
 def handed_on(folder: Path, seen: Seen) -> Trainer:
-    """Returns one process's trainer that has gone on, from step 6 to 9, with what the processes left."""
+    """Returns one process's trainer that resumed the state of the processes, from step 6 to 9."""
     trainer, _ = alone(folder / "handed", "muon", max_steps=9)
     trainer.resume(Path(seen[0]["going_on"]["path"]))
     assert trainer.step == 6
@@ -171,7 +171,7 @@ def test_one_process_leaves_a_state_to_two_and_they_leave_theirs_to_one(seen: Se
 
 
 @pytest.mark.slow
-def test_four_processes_learn_the_same_and_go_on_with_what_two_left(seen: Seen, folder: Path, tmp_path: Path) -> None:
+def test_four_processes_learn_the_same_and_resume_the_run_of_two(seen: Seen, folder: Path, tmp_path: Path) -> None:
     shutil.copytree(seen[0]["going_on"]["path"], tmp_path / "handed" / "training_state_byte")
     four = run_together(tmp_path, 4)
     for kind in SHAPES:

@@ -121,10 +121,10 @@ def test_a_folder_in_a_checkpoints_place_is_refused(tmp_path: Path) -> None:
 
 def test_the_file_of_a_killed_process_is_removed_by_the_next_save_and_that_of_a_live_one_is_not(tmp_path: Path) -> None:
     """Each kill during a save left a file of the state's size; removing it once removed a live process's as well."""
-    with subprocess.Popen([sys.executable, "-c", "pass"]) as ended:
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as finished:
         pass
-    path, other = tmp_path / "model_epoch_1_byte.pt", tmp_path / f".model_epoch_11_byte.pt.{ended.pid}.tmp"
-    killed, live = (tmp_path / f".{path.name}.{pid}.tmp" for pid in (ended.pid, os.getppid()))
+    path, other = tmp_path / "model_epoch_1_byte.pt", tmp_path / f".model_epoch_11_byte.pt.{finished.pid}.tmp"
+    killed, live = (tmp_path / f".{path.name}.{pid}.tmp" for pid in (finished.pid, os.getppid()))
     for left in (killed, live, other):
         left.write_bytes(b"half")
     os.utime(killed, (0, 0))  # on Windows the age decides
@@ -133,7 +133,7 @@ def test_the_file_of_a_killed_process_is_removed_by_the_next_save_and_that_of_a_
 
 
 def test_the_folder_in_which_a_command_runs_is_not_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`train --checkpoint-dir .` run twice once ended in "PosixPath('.') has an empty name"."""
+    """`train --checkpoint-dir .` run twice once failed with "PosixPath('.') has an empty name"."""
     monkeypatch.chdir(tmp_path)
     assert checkpoint.set_aside(Path()) is None
     (tmp_path / "model_epoch_1_byte.pt").write_bytes(b"")
