@@ -54,7 +54,7 @@ def test_a_constant_vector_divides_by_no_zero(tiny_config: Configs) -> None:
 
 
 @pytest.mark.parametrize("kind", ["layernorm", "rmsnorm"])
-def test_the_norm_stands_before_each_part_and_the_parts_add(tiny_config: Configs, kind: str) -> None:
+def test_the_norm_comes_before_each_part_and_the_parts_add(tiny_config: Configs, kind: str) -> None:
     block = Block(tiny_config(norm=kind), layer=0).double()
     x = torch.randn(2, 5, 16, dtype=torch.float64)
     middle = x + block.attention(block.attention_norm(x), CONTEXT)

@@ -1,4 +1,4 @@
-"""Token vectors carry their rows; each kind of position says where a token stands."""
+"""Token vectors are rows of the table; each kind of position encodes the position of a token."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def test_a_token_gets_its_row_of_the_table_plus_its_position(tiny_config: Config
     embeddings = Embeddings(tiny_config())
     assert embeddings.position is not None
     x = embeddings(torch.tensor([[3, 5], [5, 3]]), torch.arange(4, 6))
-    rows, places = embeddings.token.weight, embeddings.position.weight
-    expected = torch.stack([torch.stack([rows[3] + places[4], rows[5] + places[5]]),
-                            torch.stack([rows[5] + places[4], rows[3] + places[5]])])  # fmt: skip
+    rows, positions = embeddings.token.weight, embeddings.position.weight
+    expected = torch.stack([torch.stack([rows[3] + positions[4], rows[5] + positions[5]]),
+                            torch.stack([rows[5] + positions[4], rows[3] + positions[5]])])  # fmt: skip
     torch.testing.assert_close(x, expected, rtol=0, atol=0)
 
 
@@ -71,7 +71,7 @@ def test_the_sinusoidal_table_follows_the_papers_formula() -> None:
             assert math.isclose(table[position, 2 * pair + 1].item(), math.cos(angle), abs_tol=1e-6)
 
 
-def test_a_shift_turns_every_sinusoidal_pair_by_the_same_angle() -> None:
+def test_a_shift_rotates_every_sinusoidal_pair_by_the_same_angle() -> None:
     pairs = sinusoidal_table(40, 8).double().unflatten(-1, (4, 2))  # (40, 4, 2): sin, cos
     angles = torch.atan2(pairs[..., 0], pairs[..., 1])
     steps = torch.remainder(angles[7:] - angles[:-7], 2 * math.pi)
@@ -92,15 +92,15 @@ def test_a_rotary_score_depends_on_the_distance_alone(i: int, j: int, shift: int
 def test_rotation_keeps_lengths_and_leaves_position_0_alone() -> None:
     x = torch.randn(2, 3, 10, 8, dtype=torch.float64)
     table = rotary_table(10, 8, 500.0).double()
-    turned = rotate(x, table)
-    torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1), rtol=1e-6, atol=0)
-    torch.testing.assert_close(turned[..., 0, :], x[..., 0, :], rtol=0, atol=0)
+    rotated = rotate(x, table)
+    torch.testing.assert_close(rotated.norm(dim=-1), x.norm(dim=-1), rtol=1e-6, atol=0)
+    torch.testing.assert_close(rotated[..., 0, :], x[..., 0, :], rtol=0, atol=0)
 
 
 def test_rotation_by_hand() -> None:
     quarter = torch.tensor([[math.cos(math.pi / 2)] * 4, [math.sin(math.pi / 2)] * 4])
-    turned = rotate(torch.tensor([1.0, 2.0, 3.0, 4.0]), quarter)  # pairs are (1, 3) and (2, 4)
-    torch.testing.assert_close(turned, torch.tensor([-3.0, -4.0, 1.0, 2.0]), rtol=0, atol=1e-6)
+    rotated = rotate(torch.tensor([1.0, 2.0, 3.0, 4.0]), quarter)  # pairs are (1, 3) and (2, 4)
+    torch.testing.assert_close(rotated, torch.tensor([-3.0, -4.0, 1.0, 2.0]), rtol=0, atol=1e-6)
 
 
 def test_rotary_angles_by_hand() -> None:
@@ -128,7 +128,7 @@ def test_alibi_bias_by_hand() -> None:
 
 @given(st.integers(1, 6), st.integers(0, 6), st.integers(1, 5))
 @settings(max_examples=30)
-def test_alibi_bias_is_slope_times_distance_and_never_looks_ahead(queries: int, before: int, heads: int) -> None:
+def test_alibi_bias_is_slope_times_distance_and_excludes_later_keys(queries: int, before: int, heads: int) -> None:
     keys = before + queries
     slopes = alibi_slopes(heads)
     bias = alibi_bias(slopes, queries, keys)

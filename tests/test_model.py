@@ -152,7 +152,7 @@ def test_the_same_seed_gives_the_same_weights(tiny_config: Configs) -> None:
     [{}, {"position": "rotary", "norm": "rmsnorm", "activation": "swiglu", "bias": False, "num_kv_heads": 2},
      {"position": "alibi", "tie_embeddings": False, "activation": "relu"}],
 )  # fmt: skip
-def test_a_tiny_model_learns_one_batch_by_heart(tiny_config: Configs, settings: dict[str, object]) -> None:
+def test_a_tiny_model_memorises_one_batch(tiny_config: Configs, settings: dict[str, object]) -> None:
     model = DecoderOnlyTransformer(tiny_config(d_model=32, d_ff=64, **settings))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
     tokens = torch.randint(0, 17, (4, 13), generator=torch.Generator().manual_seed(0))

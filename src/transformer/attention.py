@@ -4,8 +4,8 @@ r"""Attention: how a token gathers information from the tokens before it.
 misses words that are further away; a recurrent state has to squeeze the whole text into one vector.
 
 **The idea.** Three linear maps give each token a *query* (what am I looking for?), a *key* (what do I contain?) and a
-*value* (what do I pass on?). A query is compared with all keys up to its own position by dot products, softmax turns
-these scores into *attention weights* that sum to 1, and the token receives the weighted sum of the values:
+*value* (what do I pass on?). A query is compared with all keys up to its own position by dot products, softmax maps
+these scores to *attention weights* that sum to 1, and the token receives the weighted sum of the values:
 
     attention(Q, K, V) = softmax(Q K^T / sqrt(D) + mask) V
 
@@ -13,7 +13,7 @@ these scores into *attention weights* that sum to 1, and the token receives the 
 division the scores of wide heads would be large, softmax nearly one-hot, and its gradient nearly 0.
 
 *Why a mask?* The model learns to predict token t+1 at position t, at all positions at once. So no query may attend to
-later tokens: their scores become -inf, which softmax turns into exactly 0.
+later tokens: their scores become -inf, which softmax maps to exactly 0.
 
              key 0   1   2   3
     query 0      x   .   .   .        x: may attend

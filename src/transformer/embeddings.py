@@ -1,8 +1,8 @@
 r"""Embeddings: from token ids to vectors that carry meaning and position.
 
 **The problem.** A token id is a name, not a quantity: id 300 is not "three times" id 100. And attention, the next step,
-treats its input as a set: it cannot tell "dog bites man" from "man bites dog". So each token needs a vector that can
-carry meaning, and some sign of its position.
+treats its input as a set: it cannot distinguish "dog bites man" from "man bites dog". So each token needs a vector that
+can carry meaning, and information about its position.
 
 **Tokens.** A table has one learned row of C numbers for each of V ids, and a token's vector is its row:
 

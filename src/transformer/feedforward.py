@@ -1,7 +1,7 @@
 r"""The feed-forward network: computing with what attention has gathered.
 
 **The problem.** Attention moves information between tokens, but each head only adds up values, which are linear in the
-vectors it reads. Something must *compute* with that sum: tell "bank" next to "river" from "bank" next to "loan".
+vectors it reads. Something must *compute* with that sum: distinguish "bank" next to "river" from "bank" next to "loan".
 
 **The idea.** The same small network is applied to every token: widen to d_ff numbers, apply an activation function f,
 project back to C numbers.

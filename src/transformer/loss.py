@@ -3,7 +3,7 @@ r"""The loss: how wrong the predictions are, as one number.
 **The problem.** At each position the model gives every one of V tokens a score, its *logit*. Training needs one number
 that says how wrong all these scores are, and that has a gradient.
 
-**The idea.** Softmax turns the logits z into probabilities. The loss of a position is the *surprise* at the token y
+**The idea.** Softmax maps the logits z to probabilities. The loss of a position is the *surprise* at the token y
 that really came next: minus the logarithm of its probability, in nats (base e; one nat is 1.44 bits):
 
     p_v = exp(z_v) / sum_u exp(z_u)        loss = -ln p_y = ln(sum_u exp(z_u)) - z_y

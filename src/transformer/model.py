@@ -59,7 +59,7 @@ from transformer.loss import next_token_loss
 from transformer.sampling import FILTERS
 
 DEFAULT_LENGTH = 100
-"""Tokens that generate() returns unless told otherwise, prompt included."""
+"""Default length of what generate() returns, in tokens, prompt included."""
 
 
 class DecoderOnlyTransformer(nn.Module):
@@ -96,12 +96,12 @@ class DecoderOnlyTransformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.final_norm.weight.device
 
     @property
     def layers(self) -> list[Block]:
-        """The blocks, as what they are."""
+        """The blocks, typed as such."""
         return cast(list[Block], list(self.blocks))
 
     def initialise(self) -> None:
@@ -162,7 +162,7 @@ class DecoderOnlyTransformer(nn.Module):
         return self.head(self.hidden(tokens, cache, context)[:, -1])
 
     def allocate_cache(self, batch_size: int, max_len: int | None = None) -> KVCache:
-        """Returns an empty cache where the model is, for max_len tokens a row (default: the whole context)."""
+        """Returns an empty cache on the device of the model, for max_len tokens a row (default: max_seq_len)."""
         dtype = self.embeddings.token.weight.dtype
         return KVCache.allocate(self.config, batch_size, max_len, self.device, dtype)
 

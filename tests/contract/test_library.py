@@ -136,9 +136,9 @@ def test_l5_positions_are_learned_by_default_and_sinusoidal_is_an_option(model: 
     assert model.embeddings.position is not None
     assert model.embeddings.position.weight.shape == (16, 32)
     assert model.embeddings.position.weight.requires_grad
-    waves = DecoderOnlyTransformer(**SETTINGS, position="sinusoidal")
-    assert waves.embeddings.position is None
-    assert waves(torch.zeros(1, 3, dtype=torch.int64)).shape == (1, 3, 101)
+    sinusoidal = DecoderOnlyTransformer(**SETTINGS, position="sinusoidal")
+    assert sinusoidal.embeddings.position is None
+    assert sinusoidal(torch.zeros(1, 3, dtype=torch.int64)).shape == (1, 3, 101)
 
 
 def test_l6_gradient_accumulation_lives_in_training_utils() -> None:

@@ -42,7 +42,7 @@ def test_the_document_mask_by_hand() -> None:
 
 @given(ROWS)
 @settings(max_examples=50)
-def test_a_query_sees_a_key_unless_an_end_of_text_stands_after_it_up_to_the_query(row: list[int]) -> None:
+def test_a_query_attends_to_a_key_unless_an_end_of_text_follows_it_up_to_the_query(row: list[int]) -> None:
     mask = document_mask(torch.tensor([row]), end_of_text=0)
     assert mask.shape == (1, 1, len(row), len(row))
     for query, seen in enumerate(mask[0, 0].tolist()):

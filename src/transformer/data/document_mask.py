@@ -14,7 +14,8 @@ So nothing of a document is predicted from the one before, not even its first to
 the document that it ends: the last token of that document predicts it. Generation without a prompt starts from
 end-of-text, as each document does here.
 
-Positions still count through the row. Only relative ones (rotary, alibi) make a document look as if it were alone.
+Positions still count through the row. Only relative ones (rotary, alibi) give a document the outputs that it would have
+alone.
 
 The mask is off by default: if documents are longer than rows, few rows hold two, and on a GPU FlashAttention takes no
 such mask. benchmarks/document_mask.py measures the cost. arXiv 2402.13991 reports better models with it; Llama 3
