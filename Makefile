@@ -1,7 +1,7 @@
-# The short way to everything: `make help` lists the targets.
+# `make help` lists the targets.
 #
-# Every target prepares what it needs. uv is taken from PATH, or else installed with pip; the environment is .venv,
-# filled from pyproject.toml. After that a target only runs the line it prints, so the same line can be typed by hand.
+# Every target prepares what it needs: uv from PATH, or installed with pip; the environment in .venv, from pyproject.toml.
+# Then it runs the line that it prints, so the same line can be typed by hand.
 #
 #   ARGS    extra arguments:            make train ARGS="--dataset shakespeare"
 #   PROMPT  text to continue:           make generate-prompt PROMPT="Once upon a time"
@@ -27,8 +27,8 @@ FIND_UV = $(shell for u in uv .uv/bin/uv "$$HOME/.local/bin/uv"; do \
 	if "$$u" --version >/dev/null 2>&1; then echo $$u; exit; fi; done; \
 	for p in $(PYTHONS); do \
 	if $$p -m uv --version >/dev/null 2>&1; then echo $$p -m uv; exit; fi; done)
-# Looked up at its first use, which comes after the rule `uv`, and then kept. (Not named UV: `uv run` sets that, and make
-# would look it up too early in order to pass it on.)
+# Evaluated at its first use, after the rule `uv`, and then kept. (Not named UV: `uv run` sets that variable, and make
+# would evaluate it too early to pass it on.)
 UV_BIN = $(eval UV_BIN := $(FIND_UV))$(UV_BIN)
 MAIN = $(UV_BIN) run python main.py
 
@@ -39,10 +39,10 @@ help: ## list the targets
 	@echo 'usage: make TARGET [ARGS="..."]'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-install: $(READY) ## prepare the environment (other targets do it when needed)
+install: $(READY) ## prepare the environment (other targets do it if needed)
 	@command -v uv >/dev/null 2>&1 || echo 'uv is not on your PATH: type "$(UV_BIN)" where the documentation says "uv".'
 
-demo: $(READY) ## the whole job offline on the bundled text: train, plot, evaluate, generate
+demo: $(READY) ## train, plot, evaluate and generate offline on the bundled text
 	$(MAIN) demo $(ARGS)
 
 train: $(READY) ## train on FineWeb-Edu at the default size
@@ -51,10 +51,10 @@ train: $(READY) ## train on FineWeb-Edu at the default size
 train-quick: $(READY) ## train on FineWeb-Edu at the small size
 	$(MAIN) train --quick $(ARGS)
 
-download: $(READY) ## fetch FineWeb-Edu text ahead, for training without a network
+download: $(READY) ## download FineWeb-Edu text, to train later without a network
 	$(MAIN) download $(ARGS)
 
-generate: $(READY) ## write with the latest checkpoint, interactively
+generate: $(READY) ## generate text with the latest checkpoint, interactively
 	$(MAIN) generate $(ARGS)
 
 generate-prompt: $(READY) ## continue PROMPT with the latest checkpoint
@@ -69,7 +69,7 @@ compare: $(READY) ## rank all checkpoints by perplexity
 plot: $(READY) ## draw the curves of the latest run, or of those in ARGS
 	$(MAIN) plot $(ARGS)
 
-demo-sampling: $(READY) ## the sampling strategies side by side
+demo-sampling: $(READY) ## compare the sampling strategies
 	$(MAIN) demo-sampling $(ARGS)
 
 benchmark: $(READY) ## generation speed with and without the KV cache
@@ -78,26 +78,26 @@ benchmark: $(READY) ## generation speed with and without the KV cache
 test: check ## format, lint, types, then the test suite
 	$(UV_BIN) run pytest $(ARGS)
 
-test-cov: $(READY) ## the test suite with coverage by line and branch
+test-cov: $(READY) ## the test suite with line and branch coverage
 	$(UV_BIN) run pytest --cov=src/transformer --cov-report=term-missing $(ARGS)
 
-# pytest exits 5 when nothing was selected: that is right only while no test is marked slow.
+# pytest exits with 5 if no test was selected: an error unless no test is marked slow.
 test-slow: $(READY) ## the tests that take minutes
 	$(UV_BIN) run pytest -m slow $(ARGS) || { test $$? -eq 5 && ! grep -rq 'mark\.slow' tests; }
 
-check: $(READY) ## format, lint and types, changing nothing
+check: $(READY) ## check format, lint and types without changing files
 	$(UV_BIN) run ruff format --check
 	$(UV_BIN) run ruff check
 	$(UV_BIN) run mypy
 
-format: $(READY) ## format and fix what can be fixed
+format: $(READY) ## format the code and fix lint errors
 	$(UV_BIN) run ruff format
 	$(UV_BIN) run ruff check --fix
 
-gpu-check: $(READY) ## on a machine with a GPU: correctness, then tokens a second and utilisation, as a file
+gpu-check: $(READY) ## on a GPU: correctness, tokens per second and utilisation, as a file
 	$(UV_BIN) run python benchmarks/gpu_check.py $(ARGS)
 
-mascot: $(READY) ## draw assets/mascot.png from its SVG
+mascot: $(READY) ## render assets/mascot.png from its SVG
 	$(UV_BIN) run python scripts/mascot.py
 
 screenshots: $(READY) ## pictures of the lesson page, in runs/screenshots
@@ -106,10 +106,10 @@ screenshots: $(READY) ## pictures of the lesson page, in runs/screenshots
 hooks: $(READY) ## run the checks before every commit
 	$(UV_BIN) run pre-commit install
 
-constraints: $(READY) ## move every known-good version to the newest that fits (the held ones stay)
+constraints: $(READY) ## update every known-good version to the newest that fits (held ones stay)
 	$(UV_BIN) run python scripts/known_good.py
 
-clean: ## remove caches and reports; what was trained or downloaded stays
+clean: ## remove caches and reports; checkpoints and downloaded data stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist __pycache__
 	@find src commands tests benchmarks scripts -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
@@ -122,7 +122,7 @@ else
 endif
 	@echo '$(TORCH)' > $@
 
-# An operating system's Python may refuse `pip install`; a folder of our own is never refused.
+# An operating system's Python may refuse `pip install`; a local folder always works.
 uv:
 	@test -n "$(FIND_UV)" && exit; \
 	for p in $(PYTHONS) none; do \

@@ -119,8 +119,10 @@ def test_what_differs_by_luck_alone_is_not_called_best(command: Command, tmp_pat
     outcome = command("compare")
     assert "BEST" not in outcome.out
     assert len(re.findall("│ 1= │", outcome.out)) == 3
-    assert re.search(r"None is called best: \S+ cannot be told apart from \S+, \S+ \(1=: within 2\.\d", outcome.out)
-    assert "checkpoints_far" not in outcome.out.split("cannot be told apart")[1].split("(1=")[0]
+    assert re.search(
+        r"No checkpoint is called best: \S+ is not significantly better than \S+, \S+ \(1=: within 2\.\d", outcome.out
+    )
+    assert "checkpoints_far" not in outcome.out.split("not significantly better")[1].split("(1=")[0]
 
 
 def test_encodings_of_different_sizes_read_the_same_documents(
@@ -247,7 +249,7 @@ def test_broken_files_are_listed_and_the_rest_is_ranked(command: Command, tmp_pa
     ):
         assert any(part in line for line in left), part
     assert len(left) == 5
-    assert "One checkpoint: there is nothing to compare it with" in outcome.out
+    assert "There is only one checkpoint" in outcome.out
     assert compared(command)["left_out"] == left
 
 
@@ -255,7 +257,7 @@ def test_where_nothing_can_be_measured_it_is_an_error(command: Command, tmp_path
     leave(tmp_path / "checkpoints" / "model_epoch_1_byte.pt", uniform(), dataset="gone.txt")
     outcome = command("compare")
     assert (outcome.status, outcome.out) == (2, "")
-    assert "no checkpoint could be measured: " in outcome.err
+    assert "no checkpoint could be evaluated: " in outcome.err
     assert "gone.txt does not exist" in outcome.err
     assert not (tmp_path / "runs").exists()
 
@@ -290,7 +292,7 @@ def test_all_can_be_compared_on_one_text(command: Command, tmp_path: Path, text:
     (ranking,) = compared(command, "--text-file", "notes.md")["rankings"]
     assert (ranking["text"], ranking["documents"], ranking["text_bytes"]) == ("notes.md", 1, 16)
     assert len(ranking["checkpoints"]) == 2
-    assert "one document is too few to tell" in command("compare", "--text-file", "notes.md").out
+    assert "one document is not enough" in command("compare", "--text-file", "notes.md").out
     (ranking,) = compared(command, "--dataset", "pages.jsonl")["rankings"]
     assert (ranking["text"], ranking["documents"]) == ("held-out text of pages.jsonl", len(text))
 

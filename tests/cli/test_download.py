@@ -177,7 +177,7 @@ def test_more_than_the_cache_may_hold_is_refused_in_one_line(
     command: Command, hub: StandInHub, flags: tuple[str, ...]
 ) -> None:
     said = error_line(command("download", "--tokens", "500k", "--cache-shards", "2", *flags))
-    assert re.search(r"tokens are more than the cache may hold \(2 shards, .*--cache-shards", said)
+    assert re.search(r"tokens exceed the cache limit \(2 shards, .*--cache-shards", said)
 
 
 def test_more_bytes_than_the_cache_may_hold_are_refused_in_one_line(

@@ -100,7 +100,7 @@ def test_the_table_shows_the_same_numbers(command: Command, tiny_checkpoint: Pat
     assert f"{found['perplexity']:.2f}" in outcome.out
     assert found["verdict"] in outcome.out
     assert "1,500 tokens in " in outcome.out
-    assert "windows of 24, one every 12" in outcome.out
+    assert "windows of 24 with a stride of 12" in outcome.out
     assert "\x1b" not in outcome.out
 
 
@@ -167,13 +167,14 @@ def test_a_vanished_training_text_leaves_the_texts_own_frequencies(
 @pytest.mark.parametrize(
     ("loss", "counted", "said"),
     [
-        (math.log(50), True, "among 50.0 equally likely tokens. Knowing nothing leaves 1,000, knowing how often each "
-         "comes 200.0: reading what comes before leaves 4.0 times fewer choices."),
-        (math.log(50), False, "comes in this very text 200.0: reading"),
-        (math.log(300), True, "the model does no better than these frequencies"),
-        (math.log(300), False, "which says little where a text is short for its vocabulary"),
+        (math.log(50), True, "among 50.0 equally likely tokens. The uniform baseline chooses among 1,000, the unigram "
+         "baseline (token frequencies of the training text) among 200.0: the context reduces the choices by a factor "
+         "of 4.0."),
+        (math.log(50), False, "(token frequencies of the evaluated text) among 200.0: the context"),
+        (math.log(300), True, "the model is no better than these frequencies"),
+        (math.log(300), False, "the model does not beat this baseline; on a short text that means little"),
         (math.log(1001), True, "no better than guessing"),
-        (math.nan, True, "no finite number"),
+        (math.nan, True, "not a finite number"),
     ],
 )  # fmt: skip
 def test_the_verdict_follows_from_the_numbers(command: Command, loss: float, counted: bool, said: str) -> None:
@@ -220,4 +221,4 @@ def test_empty_standard_input_is_one_line(
     command: Command, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
-    assert "standard input holds no text" in slip(command, "--text-file", "-")
+    assert "standard input has no text on which to evaluate" in slip(command, "--text-file", "-")

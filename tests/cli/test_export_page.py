@@ -67,7 +67,7 @@ def test_a_script_that_would_end_itself_inside_a_page_is_refused(tmp_path: Path)
     (tmp_path / "page" / "bad.js").write_text('const end = "</script>";', encoding="utf-8")
     lesson = tmp_path / "index.html"
     lesson.write_text('<script src="page/bad.js"></script>', encoding="utf-8")
-    with pytest.raises(ValueError, match=r"page/bad\.js holds </script"):
+    with pytest.raises(ValueError, match=r"page/bad\.js contains </script"):
         export_page.page("", lesson)
 
 

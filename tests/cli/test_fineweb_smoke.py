@@ -133,7 +133,9 @@ def test_what_is_not_on_the_hub_is_refused_in_one_line(
     (tmp_path / "notes.txt").write_text("\n\n".join(TEXTS), encoding="utf-8")
     outcome = command("test-fineweb", *FLAGS, "--dataset", dataset)
     assert outcome.status == 2
-    assert re.fullmatch(rf"error: {dataset} is not on the hub: only fineweb and hf:OWNER/NAME .*\n", outcome.err)
+    assert re.fullmatch(
+        rf"error: {dataset} is not on the hub: this command checks only fineweb and hf:OWNER/NAME\n", outcome.err
+    )
     assert hub.requests == []
     assert outcome.out == ""
 

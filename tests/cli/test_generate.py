@@ -94,7 +94,7 @@ def test_a_file_and_a_pipe_are_prompts_without_their_last_line_break(
     assert command("generate", "--prompt-file", "prompt.txt", *SHORT).out == written
     outcome = command("generate", *SHORT)
     assert outcome.out == written
-    assert "the prompt is what comes through standard input" in outcome.err
+    assert "reading the prompt from standard input" in outcome.err
 
 
 def test_all_that_comes_through_a_pipe_is_one_prompt(command: Command, typed: Callable[[bytes], None]) -> None:
@@ -108,7 +108,7 @@ def test_an_empty_pipe_begins_a_new_text(command: Command, typed: Callable[[byte
     typed(b"")
     outcome = command("generate", *SHORT)
     assert outcome.out == alone("") + "\n"
-    assert "an empty prompt: a new text, begun from end-of-text" in outcome.err
+    assert "empty prompt: a new text, starting from end-of-text" in outcome.err
 
 
 def test_each_of_several_texts_is_what_its_seed_gives_alone(command: Command) -> None:
@@ -186,10 +186,10 @@ SAID = {
     ),
     "a setting without effect": (("--preset", "creative", "--top-k", "7"), "top_k 7 has no effect with strategy top_p"),
     "samples that are the same": (("--preset", "greedy", "--num-samples", "2"), "all samples of a prompt are the same"),
-    "a text beyond the context": (("--max-new-tokens", "60"), "has outgrown the model's context of 24 tokens"),
+    "a text beyond the context": (("--max-new-tokens", "60"), "the text is longer than the 24-token context"),
     "a prompt beyond it": (
         ("--prompt-file", "long.txt"),
-        "the prompt has 50 tokens, the model's context 24: it does not see the first 36",
+        "the prompt has 50 tokens, the model's context 24: the model does not see the first 36",
     ),
 }
 
@@ -220,10 +220,13 @@ SLIPS = {
     "a prompt file that is binary": (("--prompt-file", "junk.txt"), "junk.txt is not UTF-8 text: byte 1 is 0xff"),
     "two sources of the prompt": (("--prompt", "x", "--prompt-file", "junk.txt"), "give one of them"),
     "two lengths": (("--prompt", "x", "--max-length", "9", "--max-new-tokens", "9"), "give one of them"),
-    "no room": (("--prompt", "The cat", "--max-length", "7"), "max_length=7 leaves no room after a prompt of 7 tokens"),
+    "no room": (
+        ("--prompt", "The cat", "--max-length", "7"),
+        "max_length=7 leaves no tokens after a prompt of 7 tokens",
+    ),
     "a length of 0": (("--prompt", "x", "--max-length", "0"), "max_length=0 must be at least 1"),
     "no samples": (("--prompt", "x", "--num-samples", "0"), "num_samples=0 must be at least 1"),
-    "nowhere to stop": (("--prompt", "x", "--stop", ""), "a stop text must not be empty"),
+    "nowhere to stop": (("--prompt", "x", "--stop", ""), "a stop string must not be empty"),
     "no temperature": (("--prompt", "x", "--temperature", "nan"), "temperature=nan"),
     "a share above 1": (("--prompt", "x", "--min-p", "1.5"), "min_p=1.5 must be from 0 to 1"),
     "a penalty of 0": (("--prompt", "x", "--repetition-penalty", "0"), "repetition_penalty=0.0 must be"),
@@ -248,7 +251,7 @@ def test_json_has_no_interactive_mode(command: Command, monkeypatch: pytest.Monk
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     outcome = command("generate", "--json")
     assert outcome.status == 2
-    assert "--json has no interactive mode: give --prompt, --prompt-file, or a text through a pipe" in outcome.err
+    assert "--json has no interactive mode: give --prompt, --prompt-file, or text on standard input" in outcome.err
 
 
 # The interactive mode
@@ -300,7 +303,7 @@ def test_every_line_is_a_prompt_and_has_a_seed_of_its_own(conversation: Conversa
 def test_again_writes_with_the_next_seed(conversation: Conversation) -> None:
     out, err = conversation.told("/again", "The cat", "/again")
     assert out == "".join(f"The cat{alone('The cat', seed, tokens=5)}\n" for seed in (7, 8))
-    assert err.startswith("error: /again: nothing has been written yet\n")
+    assert err.startswith("error: /again: there is no text yet\n")
 
 
 def test_commands_change_the_settings(conversation: Conversation) -> None:
@@ -336,7 +339,7 @@ WRONG = {
     "/seed soon": "seed='soon' is not a whole number",
     "/length 0": "max_new_tokens=0 must be at least 1",
     "/length": "max_new_tokens='' is not a whole number",
-    "/": "there is no command / (/help lists them; // begins a text with /)",
+    "/": "there is no command / (/help lists them; // starts a text with /)",
 }
 
 

@@ -65,7 +65,7 @@ def columns(temperature: float, seed: int = 1) -> list[Any]:
     from transformer.cli.sampling.table import columns_of
 
     logits, text, _ = fixed_distribution()
-    return columns_of(logits, text, SamplingComparisonOptions().ways(temperature), seed)
+    return columns_of(logits, text, SamplingComparisonOptions().strategies(temperature), seed)
 
 
 def test_heat_raises_entropy_and_leaves_greedy_alone() -> None:
@@ -83,7 +83,7 @@ def test_draws_repeat_with_the_seed() -> None:
 
 def test_draws_come_from_the_tokens_that_stay(command: Command) -> None:
     out = command("demo-sampling", "--seed", "5", "--temperatures", "1.5").out
-    draws = out[out.index("12 draws") :]
+    draws = out[out.index("12 samples") :]
     assert row(draws, "greedy") == ["mat"] * 12
     assert len(row(draws, "multinomial")) == 12
     assert set(row(draws, "top_k 8")[1:]) <= {"mat", "floor", "sofa", "bed", "chair", "table", "roof", "fence"}
@@ -92,7 +92,7 @@ def test_draws_come_from_the_tokens_that_stay(command: Command) -> None:
 def test_output_is_plain_text_without_a_terminal(command: Command) -> None:
     out = command("demo-sampling", "--temperatures", "1").out
     assert "\x1b" not in out
-    table = out[out.index("temperature 1") : out.index("12 draws")]
+    table = out[out.index("temperature 1") : out.index("12 samples")]
     assert max(map(len, table.splitlines())) <= 80
     for way in ("greedy", "multinomial", "top_k", "top_p", "top_k_top_p", "min_p", "repetition_penalty"):
         assert f"\n{way}: " in out  # when to use it

@@ -236,7 +236,7 @@ def test_m7_the_demo_trains_plots_evaluates_and_generates(
         "vocabulary 300",
         "epoch 1: train",
         "2. Evaluate",
-        "as unsure as among",
+        "as uncertain as a choice among",
         "3. Generate",
         "JULIET:\n",
     ]

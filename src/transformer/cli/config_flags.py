@@ -1,4 +1,4 @@
-"""The flags of `train` that give a configuration."""
+"""The flags of `train` that produce a configuration."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 from transformer.config import PRESETS, TrainConfig
 from transformer.config_base import leaves
 
-FOLLOWS = {"vocab_size"}
-"""Settings without a flag: they follow from others."""
+DERIVED = {"vocab_size"}
+"""Settings without a flag, because others determine them."""
 
 
 def changed(config: TrainConfig, base: TrainConfig) -> dict[str, tuple[Any, Any]]:
-    """Returns by name the settings that differ: the config's value, and that of `base`."""
+    """Returns the settings that differ, by name: the config's value and the value of `base`."""
     pairs = zip(leaves(config), leaves(base), strict=True)
-    return {name: (value, usual) for (_, name, value), (_, _, usual) in pairs if value != usual and name not in FOLLOWS}
+    return {name: (value, usual) for (_, name, value), (_, _, usual) in pairs if value != usual and name not in DERIVED}
 
 
 def train_flags(config: TrainConfig) -> list[str]:
-    """Returns the flags after which `train` has these settings, from the preset that is nearest."""
+    """Returns flags that give `train` these settings, starting from the nearest preset."""
     name = min(PRESETS, key=lambda preset: len(changed(config, PRESETS[preset])))
     flags = [] if name == "default" else ["--preset", name]
     differing = {setting: value for setting, (value, _) in changed(config, PRESETS[name]).items()}
-    if config.init_from is not None:  # then train chooses another folder than the preset's
+    if config.init_from is not None:  # then the default folder is not the preset's
         differing["checkpoint_dir"] = config.checkpoint_dir
     for setting, value in differing.items():
         flag = setting.replace("_", "-")

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from transformer.cli.console import console
 from transformer.cli.download_progress import fetch_numbers, teller
-from transformer.cli.options import parse
+from transformer.cli.options import parse, program
 from transformer.config import ConfigError, DataConfig, TrainConfig, seed_problems
 from transformer.data.contracts import Place
 from transformer.data.hub.errors import HubError
@@ -26,20 +26,20 @@ UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
 @dataclass(frozen=True)
 class DownloadOptions:
-    """Fetches text from the hub into the cache, for training without a network."""
+    """Download text from the hub into the cache, to train later without a network."""
 
     data: DataConfig = field(default_factory=DataConfig)
     tokens: str = "100M"
-    """Training tokens to fetch, for example 500k, 100M or 1B."""
+    """Training tokens to download, for example 500k, 100M or 1B."""
     seed: int = TrainConfig.seed
-    """The seed of the run that the text is for: it fixes which text comes first."""
+    """The seed of the run that will use the text: it determines which text is read first."""
 
 
 def main(arguments: Sequence[str]) -> None:
     options = parse(DownloadOptions, arguments, "download", check=check)
     config = options.data
     tokens = token_count(options.tokens) or 0
-    wanted = tokens + config.shuffle_rows * config.seq_length  # a run reads a window ahead
+    wanted = tokens + config.shuffle_rows * config.seq_length  # a run reads one shuffle window ahead
     out = console()
     progress = Progress(
         BarColumn(bar_width=20),
@@ -60,15 +60,17 @@ def main(arguments: Sequence[str]) -> None:
         out.print(
             f"{found:,} tokens of training text ({data.tokenizer.name}) are in {cache.directory}, which holds "
             f"{len(cache.shards())} shards in {cache.nbytes / 1e9:.2f} GB; train without a network: "
-            f"main.py train --seed {options.seed} with the same settings"
+            f"{program()} train --seed {options.seed} with the same settings"
         )
 
 
 def check(options: DownloadOptions) -> None:
-    """Raises ConfigError for what cannot be fetched."""
+    """Raises ConfigError for options that cannot be downloaded."""
     problems = options.data.problems() + seed_problems(options.seed)
     if not options.data.is_on_hub:
-        problems.append(f"dataset={options.data.dataset} is not on the hub: only fineweb and hf:OWNER/NAME are fetched")
+        problems.append(
+            f"dataset={options.data.dataset} is not on the hub: only fineweb and hf:OWNER/NAME can be downloaded"
+        )
     if token_count(options.tokens) is None:
         problems.append(f"tokens={options.tokens!r} is not a number of tokens such as 500k, 100M or 1B")
     if problems:
@@ -76,7 +78,7 @@ def check(options: DownloadOptions) -> None:
 
 
 def token_count(text: str) -> int | None:
-    """Returns the number that a text such as 1.5M means; None where it means none."""
+    """Returns the number that a text such as 1.5M stands for, or None."""
     match = re.fullmatch(r"([\d_,]*\.?\d+)([kmb]?)", text.strip().lower())
     count = round(float(match[1].replace("_", "").replace(",", "")) * UNITS[match[2]]) if match else 0
     return count or None
@@ -120,10 +122,10 @@ def fetch(source: HubSource, seed: int, wanted: int, show: Callable[[int], None]
 
 
 def check_kept(source: HubSource, places: Sequence[Place], found: int) -> None:
-    """Raises ValueError where the text of any of the places has had to make room already."""
+    """Raises ValueError if the cache has already evicted the text of one of the places."""
     text = source.text
     if not all(text.cache.has_text(text.shard(place.shard), place.row_group) for place in places):
         raise ValueError(
-            f"{found:,} tokens are more than the cache may hold ({text.cache.max_shards} shards, "
+            f"{found:,} tokens exceed the cache limit ({text.cache.max_shards} shards, "
             f"{text.cache.max_bytes / 1e9:g} GB): give a larger --cache-shards and --cache-gb, here and to the run"
         )

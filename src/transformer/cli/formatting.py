@@ -1,4 +1,4 @@
-"""Numbers and texts as a person reads them in a line."""
+"""Numbers and texts formatted for a line of output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from transformer.training.events import StepMetrics
 
 
 def step_numbers(event: StepMetrics) -> str:
-    """Returns the numbers of a step in one line; the share of the peak where that is known."""
+    """Returns the numbers of a step in one line, with the utilisation if the device's peak is known."""
     return (
         f"loss {event.loss:.3f}  lr {event.learning_rate:.1e}  {event.tokens_per_second:,.0f} tok/s"
         + (f"  {readable(event.memory_bytes)}" if event.memory_bytes else "")
@@ -18,13 +18,13 @@ def step_numbers(event: StepMetrics) -> str:
 
 
 def printable(text: str) -> str:
-    """Returns the text in one line, with nothing in it that a terminal would obey."""
+    """Returns the text in one line, without control characters."""
     line = " / ".join(filter(None, map(str.strip, text.splitlines())))
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
 
 
 def duration(seconds: float) -> str:
-    """Returns a time as a person says it.
+    """Returns a time in readable units.
 
     >>> [duration(seconds) for seconds in (0.25, 47.2, 119.6, 7_260, 400_000)]
     ['0.25 s', '47 s', '2 min', '2 h 1 min', '4 d 15 h']
@@ -41,7 +41,7 @@ def duration(seconds: float) -> str:
 
 
 def describe(sampling: SamplingConfig) -> str:
-    """Returns the settings that decide the text, in one line.
+    """Returns the sampling settings that have an effect, in one line.
 
     >>> describe(SamplingConfig("top_p", temperature=0.8))
     'strategy top_p, temperature 0.8, top_p 0.9'

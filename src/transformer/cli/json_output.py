@@ -1,4 +1,4 @@
-"""What --json prints."""
+"""Output of --json."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import math
 
 
 def print_json(values: object, indent: int | None = 2) -> None:
-    """Prints nested dicts and lists as JSON, with null for a number that is not finite, which JSON has none of.
+    """Prints nested dicts and lists as JSON, with null for numbers that are not finite, which JSON cannot express.
 
-    indent None: in one line.
+    indent None: on one line.
     """
     print(json.dumps(_finite(values), indent=indent, default=str))
 

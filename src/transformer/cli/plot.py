@@ -18,37 +18,37 @@ from transformer.reporting.run_plots import save_loss_curve
 
 @dataclass(frozen=True)
 class PlotOptions:
-    """Loss, train and validation, and below it learning rate, gradient norm and tokens a second."""
+    """Draw training and validation loss, learning rate, gradient norm and tokens per second of one or more runs."""
 
     runs: Positional[tuple[Path, ...]] = ()
-    """Folders of runs, folders that hold such folders, or metrics files; none: the run last written here."""
+    """Runs' folders, folders of such folders, or metrics files. None: the latest run here."""
     against: Against = "tokens"
-    """What the horizontal axis counts: tokens, steps, or seconds of training."""
+    """The horizontal axis: tokens, steps, or seconds of training."""
     out: Path | None = None
-    """The picture: .png, .svg or .pdf; None: loss_curve.png and .svg in the run's folder, for several runs
-    comparison.png and .svg in the folder that holds them all, or else here."""
+    """The picture, .png, .svg or .pdf. None: loss_curve.png and .svg in the run's folder; for several runs
+    comparison.png and .svg in their common folder, or here."""
 
 
 def main(arguments: Sequence[str]) -> None:
     options = parse(PlotOptions, arguments, "plot")
     files = [file for path in options.runs for file in metrics_files(path)] or [newest_run()]
     if options.out and not options.out.suffix:
-        raise ValueError(f"--out {options.out} does not say which kind of picture: end it in .png, .svg or .pdf")
+        raise ValueError(f"--out {options.out} has no picture format: end it in .png, .svg or .pdf")
     runs = read_histories(files)
     pictures = [options.out] if options.out else default_pictures(files)
     save_loss_curve(files, *pictures, against=options.against)
     out = console()
     if len(runs) > 1:
         out.print(run_table(runs))
-        out.print("Losses (nats a token) are validation's, and compare only within one encoding and dataset.")
+        out.print("Losses are validation losses in nats per token, comparable only within one encoding and dataset.")
     for picture in pictures:
         out.print(str(picture))
 
 
 def metrics_files(path: Path) -> list[Path]:
-    """Returns the metrics file that a path means: itself, a folder's own, or those of the folders in it.
+    """Returns the metrics files at a path: the file itself, the folder's, or those of the folders in it.
 
-    Raises ValueError where there is none.
+    Raises ValueError if there are none.
     """
     if path.is_file():
         return [path]
@@ -63,7 +63,7 @@ def metrics_files(path: Path) -> list[Path]:
 
 
 def default_pictures(files: Sequence[Path]) -> list[Path]:
-    """Returns a .png and an .svg: in the folder of a run alone, beside several in one folder, or in the current one."""
+    """Returns a .png and a .svg: in the folder of a single run, or in the common parent of several, or here."""
     folders = {file.resolve().parent for file in files}
     if len({file.resolve() for file in files}) == 1:
         where = files[0].parent / "loss_curve"
@@ -78,12 +78,12 @@ def default_pictures(files: Sequence[Path]) -> list[Path]:
 
 
 def found_here() -> list[Path]:
-    """Returns the metrics files in folders checkpoints*, and in folders in them, as a sweep leaves them."""
+    """Returns the metrics files in folders checkpoints*, and in their subfolders, which a sweep creates."""
     return [*Path().glob(f"checkpoints*/{METRICS_FILE}"), *Path().glob(f"checkpoints*/*/{METRICS_FILE}")]
 
 
 def newest_run() -> Path:
-    """Returns the metrics file last written here. Raises ValueError where there is none."""
+    """Returns the latest metrics file here. Raises ValueError if there is none."""
     files = found_here()
     if not files:
         raise ValueError("no run found here: train a model first, with `make demo`")

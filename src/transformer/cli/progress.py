@@ -1,4 +1,4 @@
-"""The bars under a training run: one for its steps, and a second one while something else takes its time."""
+"""Progress bars of a training run: one for its steps, and a second one during fetching or evaluation."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 
 class Bars:
-    """Live lines on a terminal, nothing elsewhere. May be called from any thread."""
+    """Progress bars on a terminal, nothing elsewhere. May be called from any thread."""
 
     def __init__(self, console: Console) -> None:
         self.progress = Progress(
             MofNCompleteColumn(),
             BarColumn(bar_width=8),
-            TextColumn("{task.fields[numbers]}"),  # all of it fits a terminal of 80 columns
+            TextColumn("{task.fields[numbers]}"),  # everything fits into 80 columns
             TextColumn("left"),
             TimeRemainingColumn(compact=True),
             console=console,
@@ -27,11 +27,11 @@ class Bars:
         self.lock = threading.Lock()
 
     def steps(self, **changes: Any) -> None:
-        """Changes the bar of the steps: `total`, `completed`, or the `numbers` beside it."""
+        """Updates the bar of the steps: `total`, `completed`, or the `numbers` next to it."""
         self.progress.update(self.task, **changes)
 
-    def beside(self, name: str, done: int, total: int, numbers: str) -> None:
-        """Shows a second bar for as long as it is not full."""
+    def second_bar(self, name: str, done: int, total: int, numbers: str) -> None:
+        """Shows a second bar until it is full."""
         shown: dict[str, Any] = {"total": total, "completed": done, "numbers": numbers}
         with self.lock:
             if name not in self.second:

@@ -11,7 +11,7 @@ from transformer.reporting.history import History
 
 
 def run_table(runs: Sequence[History], notes: Mapping[str, str] | None = None) -> Table:
-    """Returns a row for each run, by its lowest bits per byte; `notes` says by name why a run comes last."""
+    """Returns a row for each run, ordered by bits per byte; runs with a note, by name, come last."""
     notes = notes or {}
     table = Table(title="runs, best first", title_justify="left")
     table.add_column("run", overflow="fold")

@@ -31,22 +31,22 @@ KINDS = (".png", ".svg", ".pdf")
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """Checkpoints, ranked, those of one dataset on the same held-out documents of it; or all of them on one text."""
+    """Rank checkpoints: those of one dataset on its held-out documents, or all of them on one text."""
 
     paths: Positional[tuple[Path, ...]] = ()
-    """Checkpoints, folders of them, or folders of such folders; best or FOLDER/best: of the lowest validation loss.
+    """Checkpoints, runs' folders, or folders of such folders; "best" or FOLDER/best: the lowest validation loss.
     None: all runs in folders checkpoints* here."""
     directory: Path | None = None
-    """One more folder."""
+    """Another folder."""
     measure: MeasureOptions = field(default_factory=MeasureOptions)
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     kernels: Kernels = "auto"
     """auto: faster versions of single operations where they help; plain: the model as its source shows it."""
     out: Path | None = None
-    """The picture: .png, .svg or .pdf; None: compare.png and compare.svg in runs/compare."""
+    """The picture, .png, .svg or .pdf. None: compare.png and compare.svg in runs/compare."""
     json: bool = False
-    """Prints everything as one JSON object."""
+    """Print all results as one JSON object."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> None:
         work = Scoring(options.measure, options.device, options.kernels, show, notify)
         rankings = work.rankings({path.resolve(): path for path in paths}.values())
     if not rankings:
-        raise CheckpointError(f"no checkpoint could be measured: {work.left_out[0]}")
+        raise CheckpointError(f"no checkpoint could be evaluated: {work.left_out[0]}")
     pictures = [options.out] if options.out else list(PICTURES)
     if options.json:
         save_ranking(rankings, *pictures)
@@ -73,28 +73,28 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def show_rankings(rankings: Sequence[Ranking], left_out: Sequence[str], out: Console) -> None:
-    """Prints a table for each dataset, with what may be concluded from it."""
+    """Prints a table for each dataset, with the conclusion."""
     if not out.is_terminal:
-        out.width = 400  # so that paths stay whole
+        out.width = 400  # so that paths are not broken
     for ranking in rankings:
         out.print(ranking_table(ranking, out.width))
         out.print(conclusion(ranking), soft_wrap=True)
         out.print()
-    notes = "After ±, one standard error; differences are paired by document."
-    out.print(f"{notes} Perplexity compares in one encoding only, nothing between datasets.")
+    notes = "±: one standard error; differences are paired by document."
+    out.print(f"{notes} Perplexity is comparable within one encoding only, and no number between datasets.")
     for line in left_out:
         out.print(f"left out: {line}")
 
 
 def check(options: CompareOptions) -> None:
-    """Raises ValueError for settings that cannot be, before anything is read."""
+    """Raises ValueError for impossible options, before anything is read."""
     options.measure.check()
     if options.out and options.out.suffix not in KINDS:
-        raise ValueError(f"--out {options.out} does not say which kind of picture: end it in {', '.join(KINDS)}")
+        raise ValueError(f"--out {options.out} has no picture format: end it in {', '.join(KINDS)}")
 
 
 def found_at(name: Path) -> list[Path]:
-    """Returns the checkpoints that a path means. Raises CheckpointError where it means none."""
+    """Returns the checkpoints at a path. Raises CheckpointError if there are none."""
     path = checkpoint.named(name)
     if path.is_file():
         return [path]
@@ -114,7 +114,7 @@ def found_here() -> list[Path]:
 
 @contextlib.contextmanager
 def progress_on(out: Console, quiet: bool) -> Iterator[Show]:
-    """Shows a bar on a terminal for as long as checkpoints are measured."""
+    """Shows a progress bar on a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("left"), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=out, transient=True, disable=quiet or not out.is_terminal) as bar:
         task = bar.add_task("opening the held-out text", total=None)

@@ -1,4 +1,4 @@
-"""Measures checkpoints: all those of one dataset on the same held-out documents, whatever their encodings."""
+"""Evaluates checkpoints: all those of one dataset on the same held-out documents, whatever their encodings."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from transformer.training.checkpoint import CheckpointError
 from transformer.training.device import pick_device
 
 Show = Callable[[str, int, int], object]
-"""Told which checkpoint is read, and how many tokens of how many are scored in all."""
+"""A callback for progress: the checkpoint, tokens done, tokens in all."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A checkpoint to be measured, as far as it is known without its weights."""
+    """A checkpoint to be evaluated: everything but its weights."""
 
     path: Path
     config: TrainConfig
     tokenizer: Tokenizer
 
     def text(self, options: MeasureOptions) -> object:
-        """What its documents follow from; not the commit, since the split goes by the documents' own hash."""
+        """Returns the key of its documents, without the commit: the split depends on the documents' own hash."""
         if options.text_file is not None:
             return options.text_file
         data = options.data(self.config.data)
@@ -43,7 +43,7 @@ class Candidate:
 
 
 class Scoring:
-    """Measures checkpoints; those that cannot be are left out, with a line that says why."""
+    """Evaluates checkpoints. Those that cannot be evaluated are left out, with the reason in one line."""
 
     def __init__(self, options: MeasureOptions, device: str, kernels: Kernels, show: Show, notify: Notify) -> None:
         """Raises ValueError if there is no such device."""
@@ -53,11 +53,11 @@ class Scoring:
         self.done = self.total = 0
 
     def rankings(self, paths: Iterable[Path]) -> list[Ranking]:
-        """Returns a ranking for each text, of what could be measured."""
+        """Returns a ranking for each text."""
         groups: dict[object, list[Candidate]] = {}
         for path in paths:
             try:
-                candidate = look(path)
+                candidate = candidate_at(path)
             except (ValueError, OSError) as error:
                 self.leave_out([path], error)
             else:
@@ -72,8 +72,8 @@ class Scoring:
         return [ranking for ranking in found if ranking is not None]
 
     def open(self, group: Sequence[Candidate]) -> dict[str, Documents]:
-        """Returns the documents in each encoding of the group, as many as all have; none where they cannot be read."""
-        newest = max(group, key=lambda one: one.path.stat().st_mtime)  # whose commit is likeliest to be here
+        """Returns the documents in each encoding of the group, the same number of each; {} if they cannot be read."""
+        newest = max(group, key=lambda one: one.path.stat().st_mtime)  # its commit is most likely in the cache
         options = self.options
         if options.text_file is None and options.max_tokens is None:
             options = replace(options, max_tokens=max(one.config.data.validation_tokens for one in group))
@@ -91,7 +91,7 @@ class Scoring:
         }
 
     def rank(self, group: Sequence[tuple[Candidate, Documents]]) -> Ranking | None:
-        """Measures checkpoints on one text and ranks them by the documents that all encodings have whole."""
+        """Evaluates checkpoints on one text and ranks them by the documents that are complete in all encodings."""
         measured = [one for candidate, documents in group if (one := self.measure(candidate, documents))]
         scores = common_documents([one.scores for one in measured])
         if measured and not len(scores[0]):
@@ -103,7 +103,7 @@ class Scoring:
         return rank(group[0][1].name, same) if same else None
 
     def measure(self, candidate: Candidate, documents: Documents) -> Measured | None:
-        """Scores one checkpoint; None where that cannot be."""
+        """Evaluates one checkpoint; None if that fails."""
         before = self.done
         self.done += documents.num_tokens
         try:
@@ -124,11 +124,11 @@ class Scoring:
         self.left_out += [reason if str(path) in reason else f"{path}: {reason}" for path in paths]
 
 
-def look(path: Path) -> Candidate:
-    """Returns a checkpoint without reading its weights. Raises CheckpointError where it is damaged or foreign."""
+def candidate_at(path: Path) -> Candidate:
+    """Returns a checkpoint without reading its weights. Raises CheckpointError if it is damaged or no checkpoint."""
     try:
         contents = checkpoint.peek(path)
         return Candidate(path, TrainConfig.from_dict(contents["config"]), tokenizer_from_state(contents["tokenizer"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        checkpoint.load_model(path)  # says more about what is wrong
+        checkpoint.load_model(path)  # raises a more precise error
         raise CheckpointError(f"{path} is damaged or not a checkpoint") from error

@@ -1,4 +1,4 @@
-"""A ranking on the terminal: a table, and in words whether its first checkpoint is the best one."""
+"""A ranking on the terminal: a table, and a sentence that says whether the first checkpoint is the best one."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from rich.table import Table
 from transformer.evaluation.ranking import ERROR_PROBABILITY, Ranking, Row
 from transformer.evaluation.statistics import Difference
 
-BESIDE = 120
-"""Characters that all columns but the path's take at most, about."""
-LESS = {"encoding", "perplexity", "tokens seen"}
+OTHER_COLUMNS = 120
+"""Approximate width of all columns except the path, in characters."""
+OPTIONAL = {"encoding", "perplexity", "tokens seen"}
 MOST_NAMED = 4
-"""Checkpoints that a sentence names; it counts the others."""
+"""Maximum number of checkpoints that a sentence names."""
 
 
 def ranking_table(ranking: Ranking, width: int) -> Table:
-    """Returns the table, without what is LESS wanted where the paths would be broken in pieces otherwise."""
+    """Returns the table, without the OPTIONAL columns if the paths would not fit otherwise."""
     texts = "1 document" if ranking.documents == 1 else f"{ranking.documents:,} documents"
     title = f"{ranking.text}: {texts}, {ranking.text_bytes:,} bytes; fewest bits per byte first"
     table = Table(title=title, title_justify="left")
     longest = max(len(str(row.measured.path)) for row in ranking.rows)
     rows = [cells(row, place, ranking) for place, row in enumerate(ranking.rows, start=1)]
-    headings = [heading for heading in rows[0] if longest + BESIDE < width or heading not in LESS]
+    headings = [heading for heading in rows[0] if longest + OTHER_COLUMNS < width or heading not in OPTIONAL]
     for heading in headings:
         is_text = heading in ("checkpoint", "encoding")
         table.add_column(heading, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
@@ -31,7 +31,7 @@ def ranking_table(ranking: Ranking, width: int) -> Table:
 
 
 def cells(row: Row, place: int, ranking: Ranking) -> dict[str, str]:
-    """Returns what the table says about a checkpoint, by heading."""
+    """Returns the cells of a checkpoint's row, by heading."""
     one, score = row.measured, row.measured.scores.evaluation
     is_shared = row.is_tied and sum(other.is_tied for other in ranking.rows) > 1
     return {
@@ -47,7 +47,7 @@ def cells(row: Row, place: int, ranking: Ranking) -> dict[str, str]:
 
 
 def since(row: Row) -> str:
-    """Returns the change since the checkpoint before, and which one that is where it is not the epoch before."""
+    """Returns the change since the previous checkpoint, and its epoch if that is not the previous epoch."""
     if row.change is None or row.before is None:
         return ""
     epoch, before = row.measured.epoch, row.before.epoch
@@ -61,20 +61,20 @@ def with_error(number: Difference, sign: str = "") -> str:
 
 
 def conclusion(ranking: Ranking) -> str:
-    """Returns whether the first is the best, and by which rule; else which ones it cannot be told apart from."""
+    """Returns whether the first is the best, and the criterion; otherwise those that are not significantly worse."""
     first, rule = ranking.rows[0].measured.path, f"{ranking.threshold:.1f} standard errors"
     if len(ranking.rows) == 1:
-        return "One checkpoint: there is nothing to compare it with."
+        return "There is only one checkpoint."
     if ranking.best:
         return (
-            f"BEST: {first}, ahead of every other by more than {rule} of the difference (chosen so that with "
-            f"{len(ranking.rows)} checkpoints at most {ERROR_PROBABILITY:.1%} of such calls are wrong)."
+            f"BEST: {first}, better than every other by more than {rule} of the difference (a threshold at which, with "
+            f"{len(ranking.rows)} checkpoints, at most {ERROR_PROBABILITY:.1%} of such conclusions are wrong)."
         )
     if ranking.documents < 2:
-        return "None is called best: one document is too few to tell (--max-tokens reads more)."
+        return "No checkpoint is called best: one document is not enough (a larger --max-tokens reads more)."
     tied = [str(row.measured.path) for row in ranking.rows[1:] if row.is_tied]
     more = f" and {len(tied) - MOST_NAMED} more" if len(tied) > MOST_NAMED else ""
     return (
-        f"None is called best: {first} cannot be told apart from {', '.join(tied[:MOST_NAMED])}{more} "
+        f"No checkpoint is called best: {first} is not significantly better than {', '.join(tied[:MOST_NAMED])}{more} "
         f"(1=: within {rule} of the difference)."
     )

@@ -29,17 +29,17 @@ from transformer.training.checkpoint import LoadedModel
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Perplexity and bits per byte of a checkpoint on held-out text, or on a text of yours."""
+    """Evaluate a checkpoint on held-out text, or on a text of your own: perplexity and bits per byte."""
 
     checkpoint: Path | None = None
-    """Which checkpoint to measure; best, or FOLDER/best: of the lowest validation loss. None: the latest."""
+    """The checkpoint to evaluate; "best" or FOLDER/best: the one with the lowest validation loss. None: the latest."""
     measure: MeasureOptions = field(default_factory=MeasureOptions)
     int8: bool = False
-    """Measures the model with its weights rounded to bytes, as `generate --int8` uses it."""
+    """Evaluate the model with weights rounded to 8 bits, as in `generate --int8`."""
     kernels: Kernels = "auto"
     """auto: faster versions of single operations where they help; plain: the model as its source shows it."""
     json: bool = False
-    """Prints one JSON object, with all digits, and nothing else on standard output."""
+    """Print one JSON object with all digits, and nothing else, on standard output."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
 
@@ -65,10 +65,10 @@ def main(arguments: Sequence[str]) -> None:
 
 @contextmanager
 def bar(out: Console, total: int) -> Iterator[Any]:
-    """Shows a bar on a terminal for as long as it is measured; yields what is to be told the tokens done."""
-    columns = (TextColumn("measuring"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(compact=True))
+    """Shows a progress bar on a terminal; yields a callback that takes the number of tokens done."""
+    columns = (TextColumn("evaluating"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
-        task = progress.add_task("measuring", total=total)
+        task = progress.add_task("evaluating", total=total)
         yield lambda done: progress.update(task, completed=done)
 
 
@@ -80,7 +80,7 @@ def show(
     windows: tuple[int, int],
     seconds: float,
 ) -> None:
-    """Prints the numbers and what they mean."""
+    """Prints the numbers and an explanation."""
     result = scores.evaluation
     others = baselines(loaded, documents, result)
     table = Table(title=documents.name, title_justify="left")
@@ -95,8 +95,8 @@ def show(
     out.print(verdict(result, *others, documents.known is not None))
     documents_scored = f"{len(scores):,} document{'s' * (len(scores) != 1)}"
     out.print(
-        f"{result.tokens:,} tokens in {documents_scored}, {result.text_bytes:,} bytes, each document read alone in "
-        f"windows of {windows[0]}, one every {windows[1]}; ±: standard error over documents; {seconds:.1f} s",
+        f"{result.tokens:,} tokens in {documents_scored}, {result.text_bytes:,} bytes, each document by itself in "
+        f"windows of {windows[0]} with a stride of {windows[1]}; ±: standard error over documents; {seconds:.1f} s",
         style="dim",
     )
 
@@ -104,7 +104,7 @@ def show(
 def report(
     loaded: LoadedModel, documents: Documents, scores: DocumentScores, windows: tuple[int, int], seconds: float
 ) -> dict[str, Any]:
-    """Returns everything as plain values."""
+    """Returns all results as plain values for JSON."""
     result = scores.evaluation
     unigram, uniform = baselines(loaded, documents, result)
     is_known = documents.known is not None
@@ -122,6 +122,6 @@ def report(
 
 
 def values(score: Evaluation) -> dict[str, float]:
-    """Returns a score's three measures."""
+    """Returns loss, perplexity and bits per byte."""
     names = ("loss", "perplexity", "bits_per_byte")
     return {name: getattr(score, name) for name in names}

@@ -1,4 +1,4 @@
-"""What `evaluate` and `compare` share: on which documents, in which windows, and what the numbers mean."""
+"""What `evaluate` and `compare` share: options for documents and windows, baselines, an explanation of the result."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from transformer.training.checkpoint import LoadedModel
 
 @dataclass(frozen=True)
 class MeasureOptions:
-    """On which text, and how it is read."""
+    """The text to evaluate on, and the windows."""
 
     dataset: str | None = None
     """Held-out text of this dataset: shakespeare, fineweb, hf:OWNER/NAME or a path. None: the model's own."""
     text_file: str | None = None
-    """All of a text in its place: txt, md, jsonl, parquet, a folder of these, or - for standard input."""
+    """Evaluate on all of this text instead: txt, md, jsonl, parquet, a folder of these, or - for standard input."""
     text_column: str | None = None
-    """The field or column that holds the text in jsonl and parquet files. None: as in training, or text."""
+    """The field or column with the text in jsonl and parquet files. None: as in training, or text."""
     max_tokens: int | None = None
-    """Tokens that are scored at most. None: all of --text-file, and of a dataset as many as training looks at."""
+    """Maximum number of tokens. None: all of --text-file; for a dataset, as many as evaluations during training use."""
     context: int | None = None
-    """Tokens in a window, the most that come before a token. None: as many as a row had in training."""
+    """Tokens in a window, the maximum context of a prediction. None: the row length of training."""
     stride: int | None = None
-    """Tokens from one window's beginning to the next: fewer give more context, for more time. None: half a window."""
+    """Tokens between the starts of two windows: a smaller stride gives more context, slowly. None: half a window."""
     batch_size: int = 16
-    """Windows that go through the model at once."""
+    """Windows in a batch."""
 
     def check(self) -> None:
-        """Raises ValueError for what no model could be measured with."""
+        """Raises ValueError for options that no model can be evaluated with."""
         if self.dataset is not None and self.text_file is not None:
             raise ValueError("--dataset and --text-file each name a text: give one of them")
         for name in ("max_tokens", "batch_size"):
@@ -48,12 +48,12 @@ class MeasureOptions:
                 raise ValueError(f"{name}={value} must be at least 1")
 
     def windows(self, loaded: LoadedModel) -> tuple[int, int]:
-        """Returns context and stride for a model. Raises ValueError where it cannot read so."""
+        """Returns context and stride for a model. Raises ValueError if they exceed its context."""
         context = loaded.config.data.seq_length if self.context is None else self.context
         return window_sizes(loaded.config.model.max_seq_len, context, self.stride)
 
     def data(self, trained_on: DataConfig) -> DataConfig:
-        """Returns the dataset whose held-out text is meant, for a model that was trained on another or the same."""
+        """Returns the dataset to evaluate on, for a model trained on `trained_on`."""
         text_column = self.text_column or trained_on.text_column
         if self.dataset is None or self.dataset == trained_on.dataset:
             return replace(trained_on, text_column=text_column)
@@ -69,12 +69,12 @@ class MeasureOptions:
 
 
 class Texts:
-    """The documents that the options mean, encoded once for each dataset and encoding."""
+    """The documents selected by the options, encoded once for each dataset and encoding."""
 
     def __init__(self, options: MeasureOptions, tell: Notify = silent) -> None:
         self.options, self.tell = options, tell
         self._known: dict[object, Documents] = {}
-        self._typed: list[str] | None = None
+        self._standard_input: list[str] | None = None
 
     def of(self, trained_on: DataConfig, tokenizer: Tokenizer) -> Documents:
         """Returns the documents for a model, in its encoding. Raises ValueError for a text that cannot be read."""
@@ -97,9 +97,9 @@ class Texts:
     def _texts(self, path: str, text_column: str) -> Iterable[str]:
         if path != "-":
             return read_documents(Path(path), text_column)
-        if self._typed is None:  # it can be read once
-            self._typed = plain_documents(sys.stdin.buffer.read(), "standard input")
-        return self._typed
+        if self._standard_input is None:  # can be read only once
+            self._standard_input = plain_documents(sys.stdin.buffer.read(), "standard input")
+        return self._standard_input
 
 
 def score(
@@ -108,7 +108,7 @@ def score(
     options: MeasureOptions,
     progress: Callable[[int], object] | None = None,
 ) -> DocumentScores:
-    """Scores a model on documents in its encoding; `progress` is told the tokens scored so far."""
+    """Evaluates a model on documents in its encoding; `progress` receives the number of tokens done."""
     context, stride = options.windows(loaded)
     return score_documents(
         loaded.model, documents.tokens, documents.text_bytes, loaded.tokenizer.eot_id,
@@ -117,7 +117,7 @@ def score(
 
 
 def baselines(loaded: LoadedModel, documents: Documents, score: Evaluation) -> tuple[Evaluation, Evaluation]:
-    """Returns what two models that read nothing score: by how often each token comes, and knowing nothing."""
+    """Returns the scores of two baselines without context: unigram (token frequencies) and uniform."""
     known = None if documents.known is None else torch.from_numpy(documents.known)
     losses = unigram_nats(torch.from_numpy(documents.counts), known), math.log(loaded.config.model.vocab_size)
     unigram, uniform = (Evaluation(loss * score.tokens, score.tokens, score.text_bytes) for loss in losses)
@@ -125,23 +125,24 @@ def baselines(loaded: LoadedModel, documents: Documents, score: Evaluation) -> t
 
 
 def verdict(score: Evaluation, unigram: Evaluation, uniform: Evaluation, counted: bool) -> str:
-    """Returns in words what a perplexity means beside the two models that read nothing.
+    """Returns an explanation of the perplexity, compared with the two baselines.
 
-    `counted`: the frequencies are of other text, so that a model might really have known them.
+    `counted`: the unigram frequencies come from the training text, not from the evaluated text itself.
     """
     if not math.isfinite(score.loss):
-        return "The loss is no finite number: the model's weights are spoilt."
+        return "The loss is not a finite number: the model's weights are damaged."
     choices = unigram.perplexity / score.perplexity
     if score.loss >= uniform.loss:
-        meaning = "this is no better than guessing."
+        meaning = "the model is no better than guessing."
     elif score.loss < unigram.loss:
-        meaning = f"reading what comes before leaves {choices:,.1f} times fewer choices."
+        meaning = f"the context reduces the choices by a factor of {choices:,.1f}."
     elif counted:
-        meaning = "the model does no better than these frequencies."
+        meaning = "the model is no better than these frequencies."
     else:
-        meaning = "the model stays above it, which says little where a text is short for its vocabulary."
+        meaning = "the model does not beat this baseline; on a short text that means little."
     return (
-        f"On average as unsure as among {score.perplexity:,.1f} equally likely tokens. Knowing nothing leaves "
-        f"{uniform.perplexity:,.0f}, knowing how often each comes {'' if counted else 'in this very text '}"
-        f"{unigram.perplexity:,.1f}: {meaning} The text could be stored in {score.bits_per_byte / 8:.0%} of its size."
+        f"On average the model is as uncertain as a choice among {score.perplexity:,.1f} equally likely tokens. The "
+        f"uniform baseline chooses among {uniform.perplexity:,.0f}, the unigram baseline (token frequencies of the "
+        f"{'training text' if counted else 'evaluated text'}) among {unigram.perplexity:,.1f}: {meaning} The model "
+        f"could compress the text to {score.bits_per_byte / 8:.0%} of its size."
     )

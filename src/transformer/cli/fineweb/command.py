@@ -13,7 +13,7 @@ from rich.text import Text
 
 from transformer.cli.console import console
 from transformer.cli.download_progress import fetch_numbers, teller
-from transformer.cli.fineweb.report import Look, cached, hub, split, timing
+from transformer.cli.fineweb.report import Reading, cached, hub, split, timing
 from transformer.cli.options import parse
 from transformer.config import DataConfig, TrainConfig
 from transformer.data.contracts import TextData
@@ -27,7 +27,7 @@ BATCH_ROWS = 8
 
 @dataclass(frozen=True)
 class FineWebOptions:
-    """Fetches a little of FineWeb-Edu and shows what is there, how fast it comes, and how it is split."""
+    """Fetch a little of FineWeb-Edu and show the files, the speed, the cache and the split."""
 
     data: DataConfig = field(default_factory=lambda: DataConfig(validation_tokens=20_000))
     units: int = 2
@@ -35,7 +35,7 @@ class FineWebOptions:
     sample_tokens: int = 120
     """Tokens of training text to decode and show."""
     seed: int = TrainConfig.seed
-    """Which text is read first follows from it, as in a run."""
+    """Determines which text is read first, as in a run."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -43,10 +43,10 @@ def main(arguments: Sequence[str]) -> None:
     out = console()
     with opened(options.data, out) as (data, source, opening):
         out.print(hub(source))
-        first = look(data, source, options, opening)
-    # Opened anew, so that nothing is left in memory, by the commit: then nothing has to be asked of the hub.
+        first = read(data, source, options, opening)
+    # Opened again by commit: nothing is left in memory, and the hub is not contacted.
     with opened(replace(options.data, revision=str(data.revision)), out) as (data, source, opening):
-        second = look(data, source, options, opening)
+        second = read(data, source, options, opening)
         out.print(timing(data, first, second))
         out.print(cached(source))
     out.print(split(options.data, first.units))
@@ -57,21 +57,21 @@ def main(arguments: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def opened(config: DataConfig, out: Console) -> Iterator[tuple[TextData, HubSource, float]]:
-    """Opens the dataset and tells how many seconds that took."""
+    """Opens the dataset; yields it with the seconds that opening took."""
     with out.status(Text(f"opening {config.dataset}")) as status:
         tell = teller(out, lambda news: status.update(Text(f"fetching {fetch_numbers(news)}")))
         started = time.perf_counter()
         with contextlib.closing(open_dataset(config, notify=tell)) as data:
             if not isinstance(data.train, HubSource):
                 raise ValueError(
-                    f"{config.dataset} is not on the hub: only fineweb and hf:OWNER/NAME are looked at here"
+                    f"{config.dataset} is not on the hub: this command checks only fineweb and hf:OWNER/NAME"
                 )
             data.train.fetches_ahead = False
             yield data, data.train, time.perf_counter() - started
 
 
-def look(data: TextData, source: HubSource, options: FineWebOptions, opening: float) -> Look:
-    """Draws a first batch, then reads further units, one after another."""
+def read(data: TextData, source: HubSource, options: FineWebOptions, opening: float) -> Reading:
+    """Reads a first batch, then further row groups one after another."""
     started = time.perf_counter()
     rows = PackedBatches(source, options.data.seq_length, BATCH_ROWS, options.seed, window_rows=BATCH_ROWS)
     with contextlib.closing(iter(rows)) as batches:
@@ -84,4 +84,4 @@ def look(data: TextData, source: HubSource, options: FineWebOptions, opening: fl
         for place in itertools.islice(ReadOrder(source, options.seed), LOADERS, LOADERS + options.units)
     ]
     leases.close()
-    return Look(opening, first_batch, time.perf_counter() - started, source.text.bytes_fetched, units)
+    return Reading(opening, first_batch, time.perf_counter() - started, source.text.bytes_fetched, units)

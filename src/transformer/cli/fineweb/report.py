@@ -1,4 +1,4 @@
-"""The tables of test_fineweb: what is on the hub, what took how long, what the cache holds, how the text is split."""
+"""The tables of test-fineweb: files on the hub, timing, cache, and split."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from transformer.fineweb_dataset import HubSource
 
 
 @dataclass(frozen=True)
-class Look:
-    """One opening of the dataset: what was read, and how long it took."""
+class Reading:
+    """One opening of the dataset: the row groups read, and the seconds of each part."""
 
     opening: float
     first_batch: float
@@ -27,7 +27,7 @@ class Look:
 
 
 def hub(source: HubSource) -> Table:
-    """Returns the files and their sizes, and how many shards they make."""
+    """Returns the files with their sizes and numbers of shards."""
     files = source.text.files
     table = Table(title=f"{source.text.hub.repo} at {source.text.commit[:12]}", title_justify="left")
     table.add_column("file")
@@ -41,24 +41,24 @@ def hub(source: HubSource) -> Table:
     return table
 
 
-def timing(data: TextData, first: Look, second: Look) -> Table:
-    """Returns what took how long, and the same again from the cache."""
+def timing(data: TextData, first: Reading, second: Reading) -> Table:
+    """Returns the seconds of each part, for the first reading and for a second one from the cache."""
     tokens = sum(len(unit.ids) for unit in first.units)
     table = Table(title=f"timing ({data.tokenizer.name})", title_justify="left")
-    table.add_column("what")
+    table.add_column("part")
     table.add_column("now, s", justify="right")
     table.add_column("again, from the cache, s", justify="right")
     table.add_row("open: find the files, read the validation text", f"{first.opening:.2f}", f"{second.opening:.2f}")
     table.add_row("first batch", f"{first.first_batch:.2f}", f"{second.first_batch:.2f}")
     table.add_row(f"{len(first.units)} row groups, {tokens:,} tokens", f"{first.reading:.2f}", f"{second.reading:.2f}")
-    rates = [f"{tokens / look.reading / 1e6:,.1f}" for look in (first, second)]
+    rates = [f"{tokens / reading.reading / 1e6:,.1f}" for reading in (first, second)]
     table.add_row("million tokens a second, in row groups", *rates)
-    table.add_row("fetched from the hub, MB", *(f"{look.fetched_bytes / 1e6:.2f}" for look in (first, second)))
+    table.add_row("fetched from the hub, MB", *(f"{reading.fetched_bytes / 1e6:.2f}" for reading in (first, second)))
     return table
 
 
 def cached(source: HubSource) -> Table:
-    """Returns what the cache holds."""
+    """Returns the contents of the cache."""
     cache = source.text.cache
     table = Table(title=f"cache in {cache.directory}", title_justify="left")
     for heading in ("shard", "row groups", "text, MB", "ids, MB", "last use"):
@@ -75,7 +75,7 @@ def cached(source: HubSource) -> Table:
 
 
 def split(config: DataConfig, units: Sequence[RowGroupTokens]) -> Table:
-    """Returns how many documents and tokens of the units are for training, and how many for validation."""
+    """Returns the numbers of documents and tokens for training and for validation."""
     table = Table(title=f"split of {len(units)} row groups", title_justify="left")
     for heading in ("side", "documents", "share", "tokens"):
         table.add_column(heading, justify="left" if heading == "side" else "right")

@@ -24,20 +24,20 @@ from transformer.training.checkpoint import LoadedModel
 
 @dataclass(frozen=True)
 class GenerateOptions(WritingOptions):
-    """Writes with a trained model. Without a prompt, and at a terminal: interactively."""
+    """Generate text with a trained model. Without a prompt at a terminal: interactively."""
 
     prompt: UseAppendAction[tuple[str, ...]] = ()
-    """The text to continue; "" starts a new text; several are written side by side."""
+    """The text to continue; "" starts a new text. Repeat the flag for several prompts."""
     prompt_file: Path | None = None
-    """A file with the text to continue, in UTF-8; its last line break is left out."""
+    """A file with the text to continue, in UTF-8; its last line break is removed."""
     checkpoint: Path | None = None
-    """Which checkpoint to use; best, or FOLDER/best: of the lowest validation loss. None: the latest."""
+    """The checkpoint to use; "best" or FOLDER/best: the one with the lowest validation loss. None: the latest."""
     json: bool = False
-    """Prints one JSON object: what was used, and every text with its tokens, seed, ending and speed."""
+    """Print one JSON object: the settings, and every text with its tokens, seed, ending and speed."""
     list_presets: bool = False
-    """Prints the presets and their settings."""
+    """Print the presets and their settings."""
     int8: bool = False
-    """Rounds the weights to bytes: faster, and nearly the same; `evaluate --int8` measures how nearly."""
+    """Round the weights to 8 bits: faster, with a small error that `evaluate --int8` measures."""
     kernels: Kernels = "auto"
     """auto: faster versions of single operations where they help; plain: the model as its source shows it."""
     compile: bool = False
@@ -48,16 +48,16 @@ class GenerateOptions(WritingOptions):
     def problems(self) -> list[str]:
         found = super().problems()
         if self.prompt and self.prompt_file:
-            found.append("--prompt and --prompt-file are both the text to continue: give one of them")
+            found.append("--prompt and --prompt-file both set the text to continue: give one of them")
         if not self.prompt and self.prompt_file is None and sys.stdin is None:
             found.append("there is no prompt and no standard input: give --prompt")
         if self.json and self.is_interactive:
-            found.append("--json has no interactive mode: give --prompt, --prompt-file, or a text through a pipe")
+            found.append("--json has no interactive mode: give --prompt, --prompt-file, or text on standard input")
         return found
 
     @property
     def is_interactive(self) -> bool:
-        """Whether there is no prompt, and somebody to ask for one."""
+        """Whether there is no prompt and standard input is a terminal."""
         return not self.prompt and self.prompt_file is None and sys.stdin is not None and sys.stdin.isatty()
 
 
@@ -75,13 +75,13 @@ def main(arguments: Sequence[str]) -> None:
         pen.say(sentence)
     if options.is_interactive:
         from transformer.cli.generate.line_input import (
-            line_reader,  # loads prompt_toolkit, which only those who type need
+            line_reader,  # imports prompt_toolkit, which only this mode needs
         )
 
         Shell(pen, options, seed, line_reader(tuple(COMMANDS), VALUES)).run()
         return
     if prompts is None:
-        pen.say("the prompt is what comes through standard input, up to its end")
+        pen.say("reading the prompt from standard input, up to its end")
         prompts = [decoded(sys.stdin.buffer.read(), "standard input")]
     texts = pen.write(options, prompts, seed, show=not options.json)
     if options.json:
@@ -89,14 +89,14 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def read_options(arguments: Sequence[str]) -> GenerateOptions:
-    """Reads the flags, with the preset's settings as their defaults."""
+    """Reads the flags; their defaults are the settings of the preset."""
     preset = flag_value(arguments, "--preset", GenerateOptions.preset)
     default = replace(GenerateOptions(), sampling=preset_named(preset), preset=preset)
     return parse(GenerateOptions, arguments, "generate", default, check=GenerateOptions.check)
 
 
 def given_prompts(options: GenerateOptions) -> list[str] | None:
-    """Returns the prompts that flags give. Raises ValueError where a prompt's file cannot be read."""
+    """Returns the prompts given by flags. Raises ValueError if a prompt's file cannot be read."""
     if options.prompt_file is None:
         return list(options.prompt) or None
     try:
@@ -106,7 +106,7 @@ def given_prompts(options: GenerateOptions) -> list[str] | None:
 
 
 def report(options: GenerateOptions, loaded: LoadedModel, texts: Sequence[Written]) -> dict[str, object]:
-    """Returns what was used, and what was written."""
+    """Returns the settings and the texts as plain values for JSON."""
     used = {
         "checkpoint": str(loaded.path), "encoding": loaded.tokenizer.name, "int8": options.int8,
         "sampling": options.sampling.to_dict(),
@@ -119,7 +119,7 @@ def report(options: GenerateOptions, loaded: LoadedModel, texts: Sequence[Writte
 
 
 def decoded(text: bytes, source: str) -> str:
-    """Returns a prompt without its last line break. Raises ValueError where it is not UTF-8."""
+    """Returns a prompt without its last line break. Raises ValueError if it is not UTF-8."""
     try:
         prompt = text.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:

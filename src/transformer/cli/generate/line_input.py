@@ -1,6 +1,6 @@
-"""A line that is typed at a terminal, with prompt_toolkit: the keys of a shell, earlier lines, and completion by Tab.
+"""Line input at a terminal with prompt_toolkit: the keys of a shell, history, and completion by Tab.
 
-Lines that are pasted together are one text, and Alt-Enter breaks a line. What was typed is kept in memory only.
+Pasted lines are one text, and Alt-Enter inserts a line break. The history is kept in memory only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from prompt_toolkit.shortcuts import CompleteStyle
 
 
 def line_reader(commands: Sequence[str], values: Mapping[str, Sequence[str]]) -> Callable[[], str]:
-    """Returns what reads the next line; commands, and the values that may follow one, are completed.
+    """Returns a function that reads the next line; it completes commands and their values.
 
     It raises KeyboardInterrupt for Ctrl-C and EOFError for Ctrl-D.
     """
@@ -30,13 +30,13 @@ def line_reader(commands: Sequence[str], values: Mapping[str, Sequence[str]]) ->
         complete_while_typing=False,
         prompt_continuation="  ",
         enable_suspend=True,
-        output=None if sys.stdout.isatty() else create_output(sys.stderr),  # the text may go to a file
+        output=None if sys.stdout.isatty() else create_output(sys.stderr),  # standard output may be a file
     )
     return session.prompt
 
 
 class Words(Completer):
-    """Completes the names of commands, and of what may follow them."""
+    """Completes the names of commands, and their values."""
 
     def __init__(self, commands: Sequence[str], values: Mapping[str, Sequence[str]]) -> None:
         self.commands, self.values = commands, values
@@ -49,7 +49,7 @@ class Words(Completer):
 
 
 def keys() -> KeyBindings:
-    """Returns what differs from prompt_toolkit's keys: Enter ends a text of several lines too."""
+    """Returns the differences from prompt_toolkit's keys: Enter also ends a text of several lines."""
     bindings = KeyBindings()
 
     @bindings.add("enter")

@@ -1,4 +1,4 @@
-"""What can be chosen about the texts that `generate` writes, by flags and in its interactive mode."""
+"""Options of the generated texts, set by flags and in the interactive mode."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from transformer.config import SAMPLING_PRESETS, Config, ConfigError, SamplingCo
 from transformer.sampling import is_greedy
 
 NEW_TOKENS = 200
-"""Tokens to write where nothing else is said."""
+"""Default number of new tokens."""
 
 
 @dataclass(frozen=True)
 class WritingOptions(Config):
-    """How texts are written, and how many."""
+    """Sampling, length and number of the generated texts."""
 
     sampling: SamplingConfig = field(default_factory=lambda: SAMPLING_PRESETS["balanced"])
     preset: str = "balanced"
     """Named sampling settings: greedy, precise, balanced, creative or very-creative."""
     max_new_tokens: int | None = None
-    """Most tokens to write; the text may end before. None: 200, or what --max-length leaves."""
+    """Maximum number of new tokens. None: 200, or --max-length minus the prompt."""
     max_length: int | None = None
-    """Longest text in tokens, prompt included; in place of --max-new-tokens."""
+    """Maximum length of the text in tokens, prompt included; use it instead of --max-new-tokens."""
     stop: UseAppendAction[tuple[str, ...]] = ()
-    r"""The text ends before this one, and \n in it is a line break; may be given several times."""
+    r"""Stop before this string; \n stands for a line break. Repeat the flag for several strings."""
     seed: int | None = None
-    """Fixes the draws: the same seed gives the same text. None: a new one every time, which is printed."""
+    """Random seed: the same seed gives the same text. None: a new one each time, which is printed."""
     num_samples: int = 1
-    """Texts for each prompt, with the seeds seed, seed + 1, ...; each is what its seed gives alone."""
+    """Texts for each prompt, with the seeds seed, seed + 1, ...; each equals the text of that seed alone."""
 
     def problems(self) -> list[str]:
         found = self.sampling.problems() + seed_problems(self.seed or 0)
@@ -41,38 +41,38 @@ class WritingOptions(Config):
             if (value := getattr(self, name)) is not None and value < 1:
                 found.append(f"{name}={value} must be at least 1")
         if self.max_new_tokens is not None and self.max_length is not None:
-            found.append("max_new_tokens and max_length both say where the text ends: give one of them")
+            found.append("max_new_tokens and max_length both limit the length: give one of them")
         if "" in self.stop:
-            found.append("a stop text must not be empty")
+            found.append("a stop string must not be empty")
         return found
 
     @property
     def stop_texts(self) -> list[str]:
-        """The stop texts with their line breaks."""
+        """The stop strings, with line breaks in place of \\n."""
         return [text.replace("\\n", "\n") for text in self.stop]
 
     def first_seed(self) -> int:
-        """Returns the seed that was chosen, or a new one."""
+        """Returns the given seed, or a new one."""
         return secrets.randbits(32) if self.seed is None else self.seed
 
     @property
     def most_new_tokens(self) -> int:
-        """The limit on new tokens where max_length sets none."""
+        """The limit on new tokens if max_length is not set."""
         return self.max_new_tokens or NEW_TOKENS
 
-    def room(self, prompt_tokens: int) -> int:
-        """Returns how many tokens may follow a prompt. Raises ValueError where max_length leaves none."""
+    def tokens_left(self, prompt_tokens: int) -> int:
+        """Returns how many tokens may follow a prompt. Raises ValueError if max_length leaves none."""
         if self.max_length is None:
             return self.most_new_tokens
         if prompt_tokens >= self.max_length:
             raise ValueError(
-                f"max_length={self.max_length} leaves no room after a prompt of {prompt_tokens} tokens: "
+                f"max_length={self.max_length} leaves no tokens after a prompt of {prompt_tokens} tokens: "
                 f"give {prompt_tokens + 1} or more, or max_new_tokens"
             )
         return self.max_length - prompt_tokens
 
     def sentences(self, seed: int, vocab_size: int) -> Iterator[str]:
-        """Yields what is set, and a sentence for every setting that was chosen and does nothing."""
+        """Yields a line with the settings, and a sentence for every given setting that has no effect."""
         seeds = f"seed {seed}" if self.num_samples == 1 else f"seeds {seed} to {seed + self.num_samples - 1}"
         if self.max_length is None:
             length = f"at most {self.most_new_tokens:,} new tokens"
@@ -86,11 +86,11 @@ class WritingOptions(Config):
         if sentence := top_k_notice(self.sampling, vocab_size):
             yield sentence
         if self.num_samples > 1 and is_greedy(self.sampling):
-            yield "greedy draws nothing: all samples of a prompt are the same"
+            yield "greedy decoding is deterministic: all samples of a prompt are the same"
 
 
 def preset_named(name: str) -> SamplingConfig:
-    """Returns a preset's settings. Raises ConfigError for a name that there is not."""
+    """Returns a preset's settings. Raises ConfigError for an unknown name."""
     if name not in SAMPLING_PRESETS:
         known = ", ".join(SAMPLING_PRESETS)
         raise ConfigError([f"there is no preset {name!r}: one of {known}{near_miss(name, SAMPLING_PRESETS)}"])

@@ -1,6 +1,6 @@
-"""Texts that a model writes: the text goes to standard output, what is said about it to standard error.
+"""Output of generated texts: the text goes to standard output, messages go to standard error.
 
-One text appears as it is written. Several are written side by side, and each is printed with a heading when it is done.
+A single text is printed as it is generated. Several are generated in batches, and printed with a heading when complete.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from transformer.inference.text_stream import TextStream
 from transformer.training.checkpoint import LoadedModel
 
 ROWS = 32
-"""Most texts that are written side by side."""
-# Control characters, which a terminal obeys, and those that turn the direction of a line round.
-OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Maximum number of texts in a batch."""
+# Control characters, and characters that change the direction of a line.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A text to be written."""
+    """A text to be generated."""
 
     prompt: str
     seed: int
@@ -38,70 +38,70 @@ class Job:
 
 @dataclass(frozen=True)
 class Written:
-    """A text, without its prompt, and how it came about."""
+    """A generated text without its prompt, and facts about it."""
 
     prompt: str
     text: str
     tokens: int
     prompt_tokens: int
     unseen_prompt_tokens: int
-    """Tokens at the beginning of the prompt that lay beyond the model's context."""
+    """Tokens at the start of the prompt that did not fit into the model's context."""
     seed: int
     ending: str
     seconds: float
-    """How long it took, together with the texts that were written beside it."""
+    """Time of the whole batch."""
     tokens_per_second: float
 
 
 class Pen:
-    """Writes with one model and prints, and says what a reader should know."""
+    """Generates with one model; prints the texts and messages about them."""
 
     def __init__(self, loaded: LoadedModel, console: Console, compiled: bool = False) -> None:
         self.loaded, self.console = loaded, console
         self.model = CompiledDecoder(loaded.model) if compiled else loaded.model
         self.context = loaded.model.config.max_seq_len
-        self.told_of_context = False
+        self.context_reported = False
 
     def say(self, sentence: str) -> None:
-        """Prints a sentence about the text, on standard error and dimly."""
+        """Prints a dim line on standard error."""
         self.console.print(Text(sentence, style="dim"))
 
     def write(self, options: WritingOptions, prompts: Sequence[str], seed: int, show: bool = True) -> list[Written]:
-        """Writes num_samples texts for each prompt, and prints them where they are to be shown.
+        """Generates num_samples texts for each prompt, and prints them if `show` is set.
 
-        Raises ValueError where max_length leaves no room after a prompt.
+        Raises ValueError if max_length leaves no tokens after a prompt.
         """
         jobs: list[Job] = []
         for prompt in prompts:
-            length = len(self.loaded.tokenizer.encode(prompt)) or 1  # end-of-text stands for an empty one
-            room = options.room(length)
-            self._speak_of_prompt(prompt, length)
-            jobs += [Job(prompt, seed + sample, room) for sample in range(options.num_samples)]
+            length = len(self.loaded.tokenizer.encode(prompt)) or 1  # an empty prompt is replaced by end-of-text
+            limit = options.tokens_left(length)
+            self._report_prompt(prompt, length)
+            jobs += [Job(prompt, seed + sample, limit) for sample in range(options.num_samples)]
         started, done = time.perf_counter(), list[Written]()
-        for room, equal in groupby(jobs, lambda job: job.max_new_tokens):
+        for limit, equal in groupby(jobs, lambda job: job.max_new_tokens):
             alike = list(equal)
             for start in range(0, len(alike), ROWS):
                 batch = alike[start : start + ROWS]
-                for text in self._batch(options, batch, room, show and len(jobs) == 1):
+                for text in self._batch(options, batch, limit, show and len(jobs) == 1):
                     done.append(text)
                     if show and len(jobs) > 1:
                         print(f"[{len(done)} of {len(jobs)}, seed {text.seed}]\n{shown(text.prompt + text.text)}")
-        self._speak_of_texts(done, time.perf_counter() - started)
+        self._report_texts(done, time.perf_counter() - started)
         return done
 
-    def _batch(self, options: WritingOptions, jobs: list[Job], room: int, stream: bool) -> list[Written]:
+    def _batch(self, options: WritingOptions, jobs: list[Job], limit: int, stream: bool) -> list[Written]:
         prompts, seeds = [job.prompt for job in jobs], [job.seed for job in jobs]
         started = time.perf_counter()
         writing = TextStream(
-            self.model, self.loaded.tokenizer, prompts, options.sampling, room, seeds=seeds,
+            self.model, self.loaded.tokenizer, prompts, options.sampling, limit, seeds=seeds,
             stop=options.stop_texts,
         )  # fmt: skip
         if stream:
             print_stream(prompts[0], (pieces[0] for pieces in writing))
         else:
-            with self.console.status("writing") as status:  # shows itself on terminals only
+            with self.console.status("generating") as status:  # shown on terminals only
                 for number, _ in enumerate(writing, 1):
-                    status.update(f"writing {len(jobs)} texts: token {number:,} of at most {room:,}")
+                    status.update(f"generating {len(jobs)} texts: token {number:,} of at most {limit:,}")
         seconds = time.perf_counter() - started
         return [
             Written(job.prompt, text, tokens, prompt_tokens, dropped, job.seed, ending, seconds, tokens / seconds)
@@ -111,23 +111,23 @@ class Pen:
             )
         ]  # fmt: skip
 
-    def _speak_of_prompt(self, prompt: str, length: int) -> None:
+    def _report_prompt(self, prompt: str, length: int) -> None:
         if not prompt:
-            self.say("an empty prompt: a new text, begun from end-of-text")
+            self.say("empty prompt: a new text, starting from end-of-text")
         if unseen := window_start(length, self.context):
-            self.told_of_context = True
+            self.context_reported = True
             self.say(
                 f"the prompt has {length:,} tokens, the model's context {self.context:,}: "
-                f"it does not see the first {unseen:,}"
+                f"the model does not see the first {unseen:,}"
             )
 
-    def _speak_of_texts(self, texts: list[Written], seconds: float) -> None:
+    def _report_texts(self, texts: list[Written], seconds: float) -> None:
         longest = max(text.prompt_tokens + text.tokens for text in texts)
-        if longest > self.context and not self.told_of_context:
-            self.told_of_context = True
+        if longest > self.context and not self.context_reported:
+            self.context_reported = True
             self.say(
-                f"the text has outgrown the model's context of {self.context:,} tokens: "
-                "it wrote on with the last half of them or more in sight"
+                f"the text is longer than the {self.context:,}-token context; from there on the model saw only its "
+                f"last {self.context // 2:,} to {self.context:,} tokens"
             )
         tokens = sum(text.tokens for text in texts)
         who = f"seed {texts[0].seed}" if len(texts) == 1 else f"{len(texts)} texts"
@@ -136,7 +136,7 @@ class Pen:
 
 
 def print_stream(prompt: str, pieces: Iterator[str]) -> None:
-    """Prints the prompt and then the pieces as they come; ends the line also where the reader interrupts."""
+    """Prints the prompt and then the pieces as they arrive; ends the line even after an interruption."""
     try:
         print(shown(prompt), end="", flush=True)
         for piece in pieces:
@@ -146,5 +146,5 @@ def print_stream(prompt: str, pieces: Iterator[str]) -> None:
 
 
 def shown(text: str) -> str:
-    """Returns the text as it is for a file or a pipe; for a terminal with U+FFFD for whatever a terminal obeys."""
-    return OBEYED.sub("\N{REPLACEMENT CHARACTER}", text) if sys.stdout.isatty() else text
+    """Returns the text, with control characters replaced by U+FFFD if standard output is a terminal."""
+    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text) if sys.stdout.isatty() else text

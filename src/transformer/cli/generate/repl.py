@@ -1,6 +1,6 @@
-"""The interactive mode of `generate`: a line is a prompt, and a line that begins with / is a command.
+"""The interactive mode of `generate`: a line is a prompt, and a line that starts with / is a command.
 
-What is wrong is told in one line and changes nothing. Ctrl-C stops the text that is being written, or clears the line.
+An error is reported in one line and changes nothing. Ctrl-C stops the text being generated, or clears the line.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from transformer.config import SAMPLING_PRESETS, SamplingConfig, near_miss
 from transformer.config_base import from_text
 
 HELLO = """\
-Type the beginning of a text and press Enter; an empty line begins a new text. Ctrl-C stops the text, Ctrl-D ends.
+Type the start of a text and press Enter; an empty line starts a new text. Ctrl-C stops the text, Ctrl-D exits.
 /help lists the commands, such as /preset creative, /temperature 0.7 and /again."""
 SAMPLING = {f"/{setting.name.replace('_', '-')}": setting.name for setting in fields(SamplingConfig)}
 COMMANDS = {
     "/help": "",
     "/preset": f"NAME: {', '.join(SAMPLING_PRESETS)}",
     **dict.fromkeys(SAMPLING, "VALUE"),
-    "/seed": "N: the next text's; random: a new one",
-    "/length": "N: most tokens to write",
-    "/stop": r"TEXT: where a text ends, one more each time, \n being a line break; without TEXT: nowhere",
-    "/settings": "shows what is set",
-    "/again": "writes after the same prompt with the next seed",
+    "/seed": "N: seed of the next text; random: a new one",
+    "/length": "N: maximum number of new tokens",
+    "/stop": r"TEXT: add a stop string, with \n for a line break; without TEXT: remove all",
+    "/settings": "show the settings",
+    "/again": "continue the same prompt with the next seed",
     "/quit": "or Ctrl-D",
 }
 VALUES = {
@@ -39,7 +39,7 @@ VALUES = {
 
 
 class Shell:
-    """Reads lines until the end; remembers the settings, the next seed and the last prompt."""
+    """Reads lines until the end; keeps the settings, the next seed and the last prompt."""
 
     def __init__(self, pen: Pen, options: WritingOptions, next_seed: int, read: Callable[[], str]) -> None:
         self.pen, self.options, self.next_seed, self.read = pen, options, next_seed, read
@@ -53,7 +53,7 @@ class Shell:
                 line = self.read()
                 if line.strip() == "/quit":
                     return
-                self.obey(line)
+                self.handle(line)
             except EOFError:
                 return
             except KeyboardInterrupt:
@@ -62,8 +62,8 @@ class Shell:
             except ValueError as error:
                 self.pen.say(f"error: {one_line(str(error))}")
 
-    def obey(self, line: str) -> None:
-        """Writes after a prompt, or does what a command says. Raises ValueError for a wrong one."""
+    def handle(self, line: str) -> None:
+        """Continues a prompt, or runs a command. Raises ValueError for a wrong command."""
         if not line.startswith("/") or "\n" in line:
             self.write(line)
         elif line.startswith("//"):
@@ -73,18 +73,18 @@ class Shell:
             self.command(name, value)
 
     def write(self, prompt: str) -> None:
-        """Writes after the prompt with the next seed."""
+        """Continues the prompt with the next seed."""
         seed, self.next_seed = self.next_seed, self.next_seed + self.options.num_samples
         self.last_prompt = prompt
         self.pen.write(self.options, [prompt], seed)
 
     def command(self, name: str, value: str) -> None:
-        """Does what a command says."""
+        """Runs a command."""
         word = value.strip()
         match name:
             case "/help":
                 self.pen.say("\n".join(f"{command:<21}{meaning}" for command, meaning in COMMANDS.items()))
-                self.pen.say("A text that begins with / is typed with two. Alt-Enter breaks the line, Tab completes.")
+                self.pen.say("Type // for a text that starts with /. Alt-Enter inserts a line break, Tab completes.")
             case "/preset":
                 self.change(preset=word, sampling=preset_named(word))
             case "/seed":
@@ -97,17 +97,17 @@ class Shell:
                 self.change()
             case "/again":
                 if self.last_prompt is None:
-                    raise ValueError("/again: nothing has been written yet")
+                    raise ValueError("/again: there is no text yet")
                 self.write(self.last_prompt)
             case _ if name in SAMPLING:
                 typed = from_text(get_type_hints(SamplingConfig)[SAMPLING[name]], word)
                 self.change(sampling=replace(self.options.sampling, **{SAMPLING[name]: typed}))
             case _:
                 meant = near_miss(name, COMMANDS)
-                raise ValueError(f"there is no command {name}{meant} (/help lists them; // begins a text with /)")
+                raise ValueError(f"there is no command {name}{meant} (/help lists them; // starts a text with /)")
 
     def change(self, **settings: object) -> None:
-        """Changes these settings and says what is set now. Raises ConfigError, and changes nothing, for a wrong one."""
+        """Changes these settings and prints all. Raises ConfigError, and changes nothing, if one is wrong."""
         self.options = replace(self.options, **settings).check()  # type: ignore[arg-type]
         if "seed" in settings:
             self.next_seed = self.options.first_seed()

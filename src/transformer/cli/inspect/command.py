@@ -16,7 +16,7 @@ from transformer.cli.config_flags import changed, train_flags
 from transformer.cli.console import console
 from transformer.cli.inspect.tables import parts_table, settings_table
 from transformer.cli.json_output import print_json
-from transformer.cli.options import parse
+from transformer.cli.options import command_line, parse
 from transformer.config import TrainConfig
 from transformer.distributed.sharded_checkpoint import is_sharded_state
 from transformer.planning.cost import readable
@@ -27,13 +27,13 @@ from transformer.training.checkpoint_report import Report, inspect
 
 @dataclass(frozen=True)
 class InspectOptions:
-    """Config, encoding, parameters by part, tokens seen, metrics, provenance and validity of a checkpoint."""
+    """Show a checkpoint's config, encoding, parameters, training tokens, metrics and provenance, and check it."""
 
     checkpoint: Positional[Path | None] = None
-    """An epoch's checkpoint, a training state (a file or a folder), or a run's folder: its latest; best, or
-    FOLDER/best: of the lowest validation loss. None: the latest here."""
+    """A checkpoint, a training state (a file or a folder), or a run's folder (its latest checkpoint); "best" or
+    FOLDER/best: the lowest validation loss. None: the latest here."""
     json: bool = False
-    """Prints everything as one JSON object, every setting included."""
+    """Print everything as one JSON object, with every setting."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def chosen(path: Path | None) -> Path:
-    """Returns the checkpoint that is meant. Raises CheckpointError where there is none."""
+    """Returns the selected checkpoint. Raises CheckpointError if there is none."""
     if path is None:
         return checkpoint.latest(Path())
     path = checkpoint.named(path)
@@ -57,23 +57,23 @@ def chosen(path: Path | None) -> Path:
 
 
 def show(report: Report, out: Console) -> None:
-    """Prints the report: what it is, then tables of what it says of itself, of its parts and of its settings."""
+    """Prints the report: the kind of file, its provenance, its parts and its settings."""
     out.print(str(report.path), style="bold")
     out.print(f"{report.kind}, {readable(report.bytes)}, format {report.format}")
     if not report.problems:
-        out.print(f"valid: {report.entries} checksums hold, the weights fit the settings, every number is finite")
+        out.print(f"valid: {report.entries} checksums match, the weights fit the settings, every number is finite")
     out.print()
     for name, what in about_rows(report).items():
         out.print(f"{name:<12}{what}")
     for table in (parts_table(report), settings_table(report.config)):
         out.print()
         out.print(table)
-    out.print("\nThe same settings again:", style="dim")
-    out.print(shlex.join(["uv", "run", "python", "main.py", "train", *train_flags(report.config)]), soft_wrap=True)
+    out.print("\nTo train with the same settings:", style="dim")
+    out.print(f"{command_line()} train {shlex.join(train_flags(report.config))}", soft_wrap=True)
 
 
 def about_rows(report: Report) -> dict[str, str]:
-    """Returns in words what the checkpoint says of itself."""
+    """Returns provenance, encoding and scores of the checkpoint, one row each."""
     encoding, found = report.encoding, report.provenance
     ids = "" if encoding.vocab_size is None else f", {encoding.vocab_size:,} ids, end of text {encoding.end_of_text}"
     epoch = "" if report.epoch is None else f"epoch {report.epoch}, "
@@ -88,7 +88,7 @@ def about_rows(report: Report) -> dict[str, str]:
     if "position" in found:
         rows["position"] = ", ".join(f"{name} {value:,}" for name, value in found["position"].items())
     if before := found["init_from"]:
-        rows["begun from"] = (
+        rows["started from"] = (
             f"{before['path']}: step {before['step']:,}, {before['tokens']:,} tokens, {before['dataset']}"
         )
     made = f"PyTorch {found.get('torch', '?')}, Python {found.get('python', '?')}, seed {found['seed']}"
@@ -97,7 +97,7 @@ def about_rows(report: Report) -> dict[str, str]:
 
 
 def score_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Returns what it scored, as far as it says."""
+    """Returns the scores stored in the checkpoint."""
     rows = {
         name: f"loss {metrics[f'{name}_loss']:.4f}, perplexity {metrics[f'{name}_perplexity']:.2f}"
         for name in ("train", "validation")

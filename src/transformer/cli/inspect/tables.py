@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from transformer.cli.config_flags import FOLLOWS, changed
+from transformer.cli.config_flags import DERIVED, changed
 from transformer.config import TrainConfig
 from transformer.config_base import leaves
 from transformer.planning.cost import readable
@@ -32,7 +32,7 @@ def parts_table(report: Report) -> Table:
 
 
 def settings_table(config: TrainConfig) -> Table:
-    """Returns all settings by group: those that differ from the defaults first, each with its default."""
+    """Returns all settings by group: first those that differ from the defaults, each with its default."""
     differing = changed(config, TrainConfig())
     groups: dict[str, list[tuple[str, Any]]] = {}
     for group, name, value in leaves(config):
@@ -42,6 +42,6 @@ def settings_table(config: TrainConfig) -> Table:
         table.add_column(heading, overflow="fold")
     for group, settings in groups.items():
         own = [f"{name} {value} ({differing[name][1]})" for name, value in settings if name in differing]
-        usual = [f"{name} {value}" for name, value in settings if name not in differing and name not in FOLLOWS]
+        usual = [f"{name} {value}" for name, value in settings if name not in differing and name not in DERIVED]
         table.add_row(group, "\n".join(own), ", ".join(usual))
     return table

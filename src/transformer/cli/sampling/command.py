@@ -14,7 +14,7 @@ from rich.text import Text
 from transformer.cli.console import console
 from transformer.cli.formatting import describe
 from transformer.cli.models import open_model
-from transformer.cli.options import parse
+from transformer.cli.options import parse, program
 from transformer.cli.sampling.distribution import PROMPT, fixed_distribution, model_distribution
 from transformer.cli.sampling.table import DRAWS, WHEN, columns_of, draws_of, results_of, table_of
 from transformer.cli.sampling_settings import top_k_notice
@@ -28,35 +28,35 @@ from transformer.training.checkpoint import LoadedModel
 
 @dataclass(frozen=True)
 class SamplingComparisonOptions:
-    """The ways to sample side by side, on a small fixed distribution or on a trained model's."""
+    """Compare the sampling strategies on a small fixed distribution, or on a trained model's."""
 
     temperatures: tuple[float, ...] = (0.7, 1.0, 1.5)
-    """One table, and one row of the picture, for each."""
+    """One table, and one row of the picture, for each temperature."""
     top_k: int = 8
-    """Tokens that top_k and top_k_top_p keep."""
+    """Number of tokens that top_k and top_k_top_p keep."""
     top_p: float = 0.9
-    """Share of the probability that top_p and top_k_top_p keep."""
+    """Cumulative probability that top_p and top_k_top_p keep."""
     min_p: float = 0.2
-    """Share of the likeliest token's probability that min_p asks of every token."""
+    """Minimum probability of a token, relative to the most likely one, for the column "min_p"."""
     repetition_penalty: float = 1.3
-    """What the column "penalty" makes the tokens of the prompt less likely by."""
+    """Repetition penalty on the tokens of the prompt, for the column "penalty"."""
     seed: int = 1
-    """Fixes the draws."""
+    """Seed of all samples."""
     with_model: bool = False
-    """Shows a trained model's distribution, and what each preset writes."""
+    """Use a trained model's distribution, and show a continuation for each preset."""
     prompt: str = PROMPT
     """With a model: the text to continue; "" starts a new text."""
     checkpoint: Path | None = None
-    """With a model: which checkpoint to use; None: the latest."""
+    """With a model: the checkpoint to use. None: the latest."""
     max_new_tokens: int = 40
     """With a model: tokens in each continuation."""
     out: Path = Path("runs/sampling_comparison")
-    """Where stages.png, stages.svg and results.json go."""
+    """Folder for stages.png, stages.svg and results.json."""
     device: str = "auto"
     """With a model: auto, cpu, cuda or mps."""
 
-    def ways(self, temperature: float) -> dict[str, SamplingConfig]:
-        """Returns the settings of each column. Raises ConfigError where they are impossible."""
+    def strategies(self, temperature: float) -> dict[str, SamplingConfig]:
+        """Returns the settings of each column. Raises ConfigError if they are impossible."""
         shared = {"temperature": temperature, "top_k": self.top_k, "top_p": self.top_p}
         penalty = {"repetition_penalty": self.repetition_penalty}
         columns: dict[str, dict[str, object]] = {
@@ -86,13 +86,13 @@ def main(arguments: Sequence[str]) -> None:
         out.print(Text(f"{about}\n", style="dim"))
         logits, text, name = model_distribution(loaded, options.prompt)
     else:
-        about = f"What follows {PROMPT!r}? Twelve tokens, with probabilities made up for this demonstration."
+        about = f"What follows {PROMPT!r}? Twelve tokens with invented probabilities."
         out.print(f"{about}\n")
         logits, text, name = fixed_distribution()
     if limit := top_k_notice(options.all_at_once(1.0), len(logits)):
         out.print(f"{limit}\n")
-    compared = {heat: columns_of(logits, text, options.ways(heat), options.seed) for heat in options.temperatures}
-    command = shlex.join(["main.py", "demo-sampling", *arguments])
+    compared = {heat: columns_of(logits, text, options.strategies(heat), options.seed) for heat in options.temperatures}
+    command = shlex.join([program(), "demo-sampling", *arguments])
     results = [{"temperature": heat, "columns": results_of(compared[heat], logits, name)} for heat in compared]
     contents = {"command": command, "about": about, "prompt": options.prompt, "seed": options.seed, "results": results}
     rows = [stages(logits, options.all_at_once(heat), text) for heat in compared]
@@ -101,13 +101,13 @@ def main(arguments: Sequence[str]) -> None:
     written[2].write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
     for heat, columns in compared.items():
         out.print(table_of(columns, logits, name, f"temperature {heat:g}"))
-        out.print(f"\n{DRAWS} draws, all with seed {options.seed}:", draws_of(columns, name), "", sep="\n")
-    out.print("kept: tokens that can be drawn; bits: entropy; effective: as uncertain as so many equal tokens.\n")
+        out.print(f"\n{DRAWS} samples, all with seed {options.seed}:", draws_of(columns, name), "", sep="\n")
+    out.print("kept: tokens that can be sampled; bits: entropy; effective: 2 ** entropy, in equally likely tokens.\n")
     if loaded:
         continue_with_presets(out, loaded, options)
     for way, advice in WHEN.items():
         out.print(f"{way}: {advice}")
-    out.print("Temperature below 1 favours likely tokens, above 1 evens out; 0 is greedy.")
+    out.print("A temperature below 1 favours likely tokens, above 1 it flattens the distribution; 0 is greedy.")
     out.print(f"written: {', '.join(map(str, written))}")
 
 
@@ -125,7 +125,7 @@ def check(options: SamplingComparisonOptions) -> None:
 
 
 def continue_with_presets(out: Console, loaded: LoadedModel, opts: SamplingComparisonOptions) -> None:
-    """Prints what each preset writes after the prompt, every time with the same seed."""
+    """Prints a continuation of the prompt for each preset, all with the same seed."""
     for name, sampling in SAMPLING_PRESETS.items():
         text = generate_text(loaded.model, loaded.tokenizer, opts.prompt, sampling, opts.max_new_tokens, opts.seed)
         out.print(f"{name} ({describe(sampling)})", style="bold")

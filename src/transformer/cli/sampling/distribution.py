@@ -1,4 +1,4 @@
-"""A distribution over tokens to look at: one written out, or a model's; a bar for a probability, a name for a token."""
+"""A next-token distribution: a fixed one or a model's; formatting of probabilities and tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformer.text import Tokenizer
 from transformer.training.checkpoint import LoadedModel
 
 Names = Callable[[int], str]
-"""What spells a token."""
+"""Returns the text of a token id."""
 PROMPT = "The cat left the mat, then the sofa. Now it sits on the"
 NEXT_TOKENS = {
     "mat": 0.32, "floor": 0.18, "sofa": 0.13, "bed": 0.10, "chair": 0.08, "table": 0.06,
@@ -21,14 +21,14 @@ NEXT_TOKENS = {
 
 
 def fixed_distribution() -> tuple[Tensor, Tensor, Names]:
-    """Returns logits (V,) of NEXT_TOKENS, those that are in the prompt (T,), and what spells them."""
+    """Returns logits (V,) of NEXT_TOKENS, the ids of those in the prompt (T,), and a function that names a token."""
     words = list(NEXT_TOKENS)
     seen = [number for number, word in enumerate(words) if word in PROMPT]
     return torch.tensor(list(NEXT_TOKENS.values())).log(), torch.tensor(seen), words.__getitem__
 
 
 def model_distribution(loaded: LoadedModel, prompt: str) -> tuple[Tensor, Tensor, Names]:
-    """Returns the model's logits (V,) after the prompt, the prompt's tokens (T,), and what spells a token."""
+    """Returns the model's logits (V,) after the prompt, the prompt's tokens (T,), and a function that names a token."""
     tokens = loaded.tokenizer.encode(prompt) or [loaded.tokenizer.eot_id]
     start = window_start(len(tokens), loaded.model.config.max_seq_len)
     with torch.no_grad():
@@ -38,13 +38,13 @@ def model_distribution(loaded: LoadedModel, prompt: str) -> tuple[Tensor, Tensor
 
 
 def bar(share: float, width: int = 5) -> str:
-    """Returns a bar that has `width` characters for 1, drawn in eighths of a character; at least one above 0."""
+    """Returns a bar of up to `width` characters, drawn in eighths of a character; at least one eighth if share > 0."""
     eighths = max(round(share * width * 8), int(share > 0))
     return ("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8]).rstrip()
 
 
 def token_name(tokenizer: Tokenizer, token: int) -> str:
-    """Returns what a token spells, in quotes; its bytes where they are no whole characters."""
+    """Returns the text of a token in quotes, or its bytes if they are not complete characters."""
     spelt = tokenizer.decode_bytes([token])
     try:
         return repr(spelt.decode())

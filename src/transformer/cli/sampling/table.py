@@ -1,5 +1,4 @@
-"""What each way of sampling makes of one distribution: tables for the eye, plain values for results.json; and when to
-use it."""
+"""The effect of each sampling strategy on one distribution: tables, plain values for results.json, and advice."""
 
 from __future__ import annotations
 
@@ -20,19 +19,19 @@ from transformer.sampling import logits_to_probs, sample
 
 ROWS, DRAWS = 12, 12
 WHEN = {
-    "greedy": "the same answer every time, as in tests; long texts fall into loops.",
-    "multinomial": "shows all that the model expects; in a long text some unlikely token derails it.",
-    "top_k": "a simple limit, but the same k is too many where the model is sure and too few where it is not.",
-    "top_p": "the usual choice for prose: few tokens where the model is sure, many where it is not.",
-    "top_k_top_p": "top_p within the k likeliest tokens: for high temperatures, where top_p alone lets many in.",
-    "min_p": "a limit that follows the likeliest token and holds at high temperatures; 0.05 to 0.1 is usual.",
-    "repetition_penalty": "against loops, 1.1 to 1.3; leave it off where words must return, as in code, tables, names.",
+    "greedy": "the same text every time, as tests need; long texts fall into loops.",
+    "multinomial": "the full distribution; in a long text an unlikely token sooner or later derails it.",
+    "top_k": "a simple limit, but one k is too large if the model is certain and too small if it is not.",
+    "top_p": "the usual choice for prose: few tokens if the model is certain, many if it is not.",
+    "top_k_top_p": "top_p within the k most likely tokens: for high temperatures, at which top_p keeps many.",
+    "min_p": "a limit relative to the most likely token, useful at high temperatures; 0.05 to 0.1 is usual.",
+    "repetition_penalty": "against loops, 1.1 to 1.3; not for texts that must repeat words, such as code and tables.",
 }
 
 
 @dataclass(frozen=True)
 class Column:
-    """One way of sampling, and what it makes of the distribution."""
+    """One sampling strategy, and its effect on the distribution."""
 
     name: str
     sampling: SamplingConfig
@@ -42,7 +41,7 @@ class Column:
 
     @property
     def kept(self) -> int:
-        """Tokens that can be drawn."""
+        """Tokens that can be sampled."""
         return int((self.probs > 0).sum())
 
     @property
@@ -51,7 +50,7 @@ class Column:
 
 
 def columns_of(logits: Tensor, text: Tensor, ways: Mapping[str, SamplingConfig], seed: int) -> list[Column]:
-    """Returns a column for each way to sample from logits (V,) after text (T,); all draw with the same seed."""
+    """Returns a column for each strategy: sampling from logits (V,) after text (T,), all with the same seed."""
     columns = []
     for name, sampling in ways.items():
         probs = logits_to_probs(logits, sampling, text)  # (V,)
@@ -61,7 +60,7 @@ def columns_of(logits: Tensor, text: Tensor, ways: Mapping[str, SamplingConfig],
 
 
 def table_of(columns: Sequence[Column], logits: Tensor, name: Names, title: str) -> Table:
-    """Returns a table with a line for each of the likeliest tokens of logits (V,), which `name` spells."""
+    """Returns a table with a row for each of the most likely tokens of logits (V,)."""
     top = logits.topk(min(ROWS, len(logits))).indices  # (R,)
     others = torch.ones(len(logits), dtype=torch.bool).scatter(0, top, False)  # (V,)
     names = [name(int(token)) for token in top] + [f"{int(others.sum()):,} others"] * bool(others.any())
@@ -80,7 +79,7 @@ def table_of(columns: Sequence[Column], logits: Tensor, name: Names, title: str)
 
 
 def draws_of(columns: Sequence[Column], name: Names) -> Table:
-    """Returns a line of draws for each column."""
+    """Returns a line of samples for each column."""
     lines = Table.grid(padding=(0, 1))
     for column in columns:
         lines.add_row(column.name.replace("\n", " "), Text(" ".join(map(name, column.draws))))
@@ -88,7 +87,7 @@ def draws_of(columns: Sequence[Column], name: Names) -> Table:
 
 
 def results_of(columns: Sequence[Column], logits: Tensor, name: Names) -> list[dict[str, Any]]:
-    """Returns what the table shows as plain values, probabilities unrounded."""
+    """Returns the contents of the table as plain values, probabilities unrounded."""
     top = logits.topk(min(ROWS, len(logits))).indices.tolist()
     return [
         {

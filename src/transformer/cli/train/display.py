@@ -59,7 +59,7 @@ class TrainingDisplay:
         if self.status is not None:
             self.status.update(Text(f"fetching {numbers}, {news.fetched_row_groups} of {news.row_groups} row groups"))
             return
-        self.bars.beside("fetching", news.fetched_row_groups, news.row_groups, numbers)
+        self.bars.second_bar("fetching", news.fetched_row_groups, news.row_groups, numbers)
 
     def __enter__(self) -> Self:
         self.bars.progress.start()
@@ -135,7 +135,7 @@ class TrainingDisplay:
     def _busy(self, phase: Progress) -> None:
         """Updates the bars; after a few steps prints how long the run will take."""
         if phase.activity == "evaluating":
-            self.bars.beside("evaluating", phase.done, phase.total, "rows of validation text")
+            self.bars.second_bar("evaluating", phase.done, phase.total, "rows of validation text")
         elif phase.activity != "training":
             self.bars.steps(numbers=phase.activity)
         else:
