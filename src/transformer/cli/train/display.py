@@ -89,7 +89,7 @@ class TrainingDisplay:
                 )
             case Sample():
                 written = Text(
-                    f"sample at step {event.step}: {printable(event.prompt + event.text) or 'nothing'}",
+                    f"step {event.step}, sample: {printable(event.prompt + event.text) or 'nothing'}",
                     style="dim italic",
                 )
                 self.console.print(written, no_wrap=True, overflow="ellipsis")
