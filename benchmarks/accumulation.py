@@ -42,7 +42,8 @@ from demo_recipe import read_corpus as read
 from machine import machine, typed_command
 from torch import Tensor
 
-from transformer.config import PRESETS, TrainConfig
+from transformer.config import TrainConfig
+from transformer.presets import PRESETS
 from transformer.training_utils import Objective
 
 RESULT = Path(__file__).parent / "results" / "accumulation.json"

@@ -33,12 +33,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transformer.config import PRESETS, TrainConfig
+from transformer.config import TrainConfig
 from transformer.dataset import PackedBatches, TokenDocuments, validation_rows
 from transformer.kernels import accelerate
 from transformer.model import DecoderOnlyTransformer
 from transformer.optimizer import build_optimizers, set_learning_rate
 from transformer.perplexity import evaluate_perplexity
+from transformer.presets import PRESETS
 from transformer.scheduler import lr_scale
 from transformer.text import Tokens, load_shakespeare, split_documents, train_bpe
 from transformer.training_utils import Objective, accumulate_gradients, clip_gradients

@@ -28,9 +28,9 @@ import torch
 from machine import machine, typed_command
 from torch import Tensor
 
-from transformer.config import PRESETS
 from transformer.kernels import accelerate
 from transformer.model import DecoderOnlyTransformer
+from transformer.presets import PRESETS
 from transformer.training_utils import Objective
 
 RESULTS = Path(__file__).parent / "results" / "document_mask.json"

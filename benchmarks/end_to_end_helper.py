@@ -30,9 +30,10 @@ def prepare(folder: str, micro_batches: str, steps: str) -> dict[str, Any]:
     """Writes the rows (rows, T + 1) int64; returns the machine and, by preset, settings and learning rates."""
     from machine import machine
 
-    from transformer.config import PRESETS, DataConfig
+    from transformer.config import DataConfig
     from transformer.data.open import open_dataset
     from transformer.dataset import PackedBatches
+    from transformer.presets import PRESETS
     from transformer.scheduler import lr_scale
 
     config = PRESETS["default"]

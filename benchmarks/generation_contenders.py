@@ -47,7 +47,7 @@ VARIANTS: dict[str, tuple[Callable[[Any], Any], int]] = {
 def prepare(settings: dict[str, Any]) -> dict[str, Any]:
     """Returns the machine, the model's shape, the variants, and the count of weights read per token."""
     from transformer import DecoderOnlyTransformer
-    from transformer.config import PRESETS
+    from transformer.presets import PRESETS
 
     preset = PRESETS["tiny" if settings["quick"] else "default"].model
     config = replace(preset, max_seq_len=settings["max_seq_len"], dropout=0.0)

@@ -31,13 +31,14 @@ from machine import machine
 from torch import Tensor
 
 from transformer.attention import explicit_attention, fused_attention
-from transformer.config import PRESETS, DataConfig, ModelConfig, TrainConfig
+from transformer.config import DataConfig, ModelConfig, TrainConfig
 from transformer.data.contracts import TextData
 from transformer.dataset import TokenDocuments
 from transformer.kernels.tiled_loss import tiled_loss
 from transformer.loss import next_token_loss as plain_loss
 from transformer.planning.cost import flops
 from transformer.planning.hardware import device_peak, utilisation
+from transformer.presets import PRESETS
 from transformer.text import load_tokenizer
 from transformer.trainer import Trainer
 from transformer.training.device import peak_memory_bytes, pick_device

@@ -45,7 +45,7 @@ import torch
 from machine import machine, typed_command
 from torch import Tensor
 
-from transformer.config import IGNORE, PRESETS, DataConfig
+from transformer.config import IGNORE, DataConfig
 from transformer.data.open import open_dataset
 from transformer.dataset import PackedBatches, TokenDocuments
 from transformer.kernels import accelerate
@@ -53,6 +53,7 @@ from transformer.kernels import tiled_loss as loss
 from transformer.model import DecoderOnlyTransformer
 from transformer.optimizer import build_optimizers, set_learning_rate
 from transformer.perplexity import evaluate_perplexity
+from transformer.presets import PRESETS
 from transformer.scheduler import lr_scale
 from transformer.training_utils import clip_gradients
 

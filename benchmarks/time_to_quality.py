@@ -41,8 +41,9 @@ from demo_recipe import bits_per_byte, new_model, read_corpus, stream, update
 from machine import machine, typed_command
 from torch import Tensor
 
-from transformer.config import PRESETS, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from transformer.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from transformer.optimizer import build_optimizers, set_learning_rate
+from transformer.presets import PRESETS
 from transformer.scheduler import lr_scale
 from transformer.text import Tokens
 from transformer.training import checkpoint

@@ -70,7 +70,7 @@ def measure(name: str, preset: str, micro_batches: int) -> dict[str, float]:
     """Times forward and backward of a micro-batch, and the optimizer step: seconds, tokens/s, bytes."""
     import torch
 
-    from transformer.config import PRESETS
+    from transformer.presets import PRESETS
 
     config = PRESETS[preset]
     torch.manual_seed(0)
@@ -99,7 +99,7 @@ def measure(name: str, preset: str, micro_batches: int) -> dict[str, float]:
 
 def build(name: str, preset: str) -> tuple[Any, Callable[[Any], Any]]:
     """Returns a contender's model and its mean loss as a function of tokens (B, T + 1)."""
-    from transformer.config import PRESETS
+    from transformer.presets import PRESETS
 
     shape = PRESETS[preset].model
     if name.startswith("transformers"):

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transformer.config import (
-    PRESETS,
     SAMPLING_PRESETS,
     ConfigError,
     DataConfig,
@@ -21,6 +20,7 @@ from transformer.config import (
     TrainConfig,
     near_miss,
 )
+from transformer.presets import PRESETS
 
 
 def problems_of(config: ModelConfig | TrainConfig | SamplingConfig | OptimizerConfig | DataConfig) -> list[str]:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transformer import ConfigError, DecoderOnlyTransformer, KVCache, ModelConfig
-from transformer.config import IGNORE, PRESETS
+from transformer.config import IGNORE
 from transformer.loss import next_token_loss
+from transformer.presets import PRESETS
 
 Configs = Callable[..., ModelConfig]
 Models = Callable[..., DecoderOnlyTransformer]

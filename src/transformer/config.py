@@ -10,20 +10,20 @@ its run's settings.
 Traceback (most recent call last):
 transformer.config_base.ConfigError: d_model=130 is not divisible by num_heads=4; nearest: 128, 132
 
-config_base.py has what all groups can do: check themselves, become a plain dict, and come back from one. Only the
-standard library is imported. Read next: embeddings.py.
+config_base.py has what all groups can do: check themselves, become a plain dict, and come back from one;
+config_checks.py has the rules that they must follow. Only the standard library is imported. Read next: embeddings.py.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from transformer.config_base import Config, ConfigError, between, near_miss, positive, seed_problems
+from transformer import config_checks
+from transformer.config_base import Config, ConfigError, near_miss, seed_problems
 
 __all__ = [
-    "IGNORE", "PRESETS", "SAMPLING_PRESETS", "Config", "ConfigError", "DataConfig", "ModelConfig", "OptimizerConfig",
+    "IGNORE", "SAMPLING_PRESETS", "Config", "ConfigError", "DataConfig", "ModelConfig", "OptimizerConfig",
     "SamplingConfig", "TrainConfig", "near_miss", "seed_problems",
 ]  # fmt: skip
 
@@ -77,26 +77,7 @@ class ModelConfig(Config):
         return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
 
     def problems(self) -> list[str]:
-        sizes = ("vocab_size", "d_model", "num_heads", "num_layers", "d_ff", "max_seq_len", "num_kv_heads")
-        found = positive(self, *sizes)
-        if not found:  # the rules about shapes divide by these
-            found = self._shape_problems()
-        return found + positive(self, "norm_eps", "rope_theta") + between(self, 0, 1, "dropout")
-
-    def _shape_problems(self) -> list[str]:
-        found = []
-        if self.d_model % self.num_heads:
-            near = self.d_model - self.d_model % self.num_heads
-            fits = ", ".join(str(n) for n in (near, near + self.num_heads) if n)
-            found.append(f"d_model={self.d_model} is not divisible by num_heads={self.num_heads}; nearest: {fits}")
-        elif self.position == "rotary" and self.head_dim % 2:
-            found.append(f"position='rotary' rotates pairs, so d_model/num_heads={self.head_dim} must be even")
-        if self.position == "sinusoidal" and self.d_model % 2:
-            found.append(f"position='sinusoidal' pairs sines with cosines, so d_model={self.d_model} must be even")
-        if self.num_heads % self.kv_heads:
-            fits = ", ".join(str(n) for n in range(1, self.num_heads + 1) if self.num_heads % n == 0)
-            found.append(f"num_kv_heads={self.kv_heads} does not divide num_heads={self.num_heads}; possible: {fits}")
-        return found
+        return config_checks.model_problems(self)
 
 
 @dataclass(frozen=True)
@@ -146,15 +127,7 @@ class DataConfig(Config):
         return self.dataset == "fineweb" or self.dataset.startswith("hf:")
 
     def problems(self) -> list[str]:
-        found = positive(self, "seq_length", "tokens_per_epoch", "shuffle_rows", "validation_tokens")
-        found += positive(self, "cache_shards", "cache_gb", "shard_mb", "num_workers", "network_patience")
-        if not 0 < self.validation_fraction < 1:
-            found.append(f"validation_fraction={self.validation_fraction} must be above 0 and below 1")
-        if not self.dataset:
-            found.append("dataset is empty: give fineweb, shakespeare, or a path to your own text")
-        if self.dataset.startswith("hf:") and not re.fullmatch(r"hf:[\w.-]+/[\w.-]+", self.dataset):
-            found.append(f"dataset={self.dataset!r} is not hf:OWNER/NAME, for example hf:Salesforce/wikitext")
-        return found
+        return config_checks.data_problems(self)
 
 
 @dataclass(frozen=True)
@@ -185,16 +158,7 @@ class OptimizerConfig(Config):
     """Maximum gradient norm; 0 disables clipping."""
 
     def problems(self) -> list[str]:
-        found = positive(self, "learning_rate", "muon_learning_rate")
-        found += between(self, 0, 1, "beta1", "beta2", "warmup_fraction")
-        for name in ("weight_decay", "grad_clip"):
-            if getattr(self, name) < 0:
-                found.append(f"{name}={getattr(self, name)} must not be below 0")
-        if not 0 < self.decay_fraction <= 1:
-            found.append(f"decay_fraction={self.decay_fraction} must be above 0 and at most 1")
-        if not 0 <= self.min_lr_ratio <= 1:
-            found.append(f"min_lr_ratio={self.min_lr_ratio} must be from 0 to 1")
-        return found
+        return config_checks.optimizer_problems(self)
 
 
 @dataclass(frozen=True)
@@ -255,20 +219,7 @@ class TrainConfig(Config):
         return self.batch_size * self.accumulation_steps * self.data.seq_length
 
     def problems(self) -> list[str]:
-        found = self.model.problems() + self.data.problems() + self.optimizer.problems()
-        found += positive(self, "epochs", "max_steps", "batch_size", "accumulation_steps", "eval_every", "log_every")
-        for name in ("patience", "save_every_steps", "keep_last", "sample_tokens"):
-            if getattr(self, name) < 0:
-                found.append(f"{name}={getattr(self, name)} must not be below 0")
-        found += positive(self, "save_every_minutes") + seed_problems(self.seed)
-        if self.shard and self.compile:
-            found.append("compile and shard cannot be combined: choose one of them")
-        if self.data.seq_length > self.model.max_seq_len:
-            found.append(
-                f"seq_length={self.data.seq_length} is longer than max_seq_len={self.model.max_seq_len}: "
-                f"set max_seq_len to {self.data.seq_length} as well"
-            )
-        return found
+        return config_checks.train_problems(self)
 
 
 @dataclass(frozen=True)
@@ -289,16 +240,7 @@ class SamplingConfig(Config):
     """Above 1, tokens that the text already contains become less likely, with greedy too; 1 disables it."""
 
     def problems(self) -> list[str]:
-        found = positive(self, "top_k") + between(self, 1e-6, 1e6, "repetition_penalty")
-        if self.temperature < 0:
-            found.append(f"temperature={self.temperature} must not be below 0 (0 is greedy)")
-        elif self.temperature:
-            found += between(self, 1e-6, 1e6, "temperature")  # float32 overflows outside this range
-        if not 0 < self.top_p <= 1:
-            found.append(f"top_p={self.top_p} must be above 0 and at most 1")
-        if not 0 <= self.min_p <= 1:
-            found.append(f"min_p={self.min_p} must be from 0 to 1")
-        return found
+        return config_checks.sampling_problems(self)
 
 
 SAMPLING_PRESETS: dict[str, SamplingConfig] = {
@@ -308,40 +250,3 @@ SAMPLING_PRESETS: dict[str, SamplingConfig] = {
     "creative": SamplingConfig(strategy="top_p", temperature=1.0, top_p=0.95),
     "very-creative": SamplingConfig(strategy="top_p", temperature=1.2, top_p=0.98),
 }
-
-
-def _preset(model: ModelConfig, directory: str, **settings: Any) -> TrainConfig:
-    return TrainConfig(model=model, checkpoint_dir=f"checkpoints{directory}", **settings)
-
-
-_QUICK = ModelConfig(d_model=128, num_layers=4, d_ff=512)
-_TINY = ModelConfig(vocab_size=257, d_model=32, num_heads=2, num_layers=2, d_ff=64, max_seq_len=32)
-_DEMO = ModelConfig(
-    vocab_size=4096, d_model=128, num_heads=4, num_layers=2, d_ff=512, dropout=0.0, position="alibi",
-    activation="relu", bias=False,
-)  # fmt: skip
-_GPT2 = ModelConfig(
-    vocab_size=50_281, d_model=768, num_heads=12, num_layers=12, d_ff=3072, max_seq_len=1024, activation="gelu_tanh"
-)
-_MODERN = ModelConfig(
-    d_model=512, num_heads=8, num_layers=8, d_ff=1408, max_seq_len=512, dropout=0.0, num_kv_heads=2,
-    position="rotary", norm="rmsnorm", activation="swiglu", bias=False,
-)  # fmt: skip
-
-PRESETS: dict[str, TrainConfig] = {
-    "default": TrainConfig(),
-    "quick": _preset(_QUICK, "_quick", data=DataConfig(tokens_per_epoch=10_000_000)),
-    "tiny": _preset(
-        _TINY, "_tiny", accumulation_steps=1, epochs=1, max_steps=100, eval_every=50,
-        data=DataConfig(dataset="shakespeare", encoding="byte", seq_length=32, validation_tokens=4_096),
-    ),
-    "demo": _preset(
-        _DEMO, "_demo", data=DataConfig(dataset="shakespeare", encoding="bpe4096"),
-        optimizer=OptimizerConfig("muon", learning_rate=0.01, muon_learning_rate=0.02, warmup_fraction=0.05),
-        batch_size=16, accumulation_steps=1, max_steps=600, eval_every=200,
-    ),
-    "gpt2": _preset(
-        _GPT2, "_gpt2", batch_size=4, accumulation_steps=128, data=DataConfig(encoding="p50k_base", seq_length=1024)
-    ),
-    "modern": _preset(_MODERN, "_modern", data=DataConfig(seq_length=512)),
-}  # fmt: skip

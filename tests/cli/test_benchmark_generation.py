@@ -11,7 +11,7 @@ import pytest
 from torch import Tensor
 
 from transformer import DecoderOnlyTransformer, ModelConfig
-from transformer.config import PRESETS
+from transformer.presets import PRESETS
 
 Command = Callable[..., Any]
 OUT = Path("runs/benchmark_generation")

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from transformer.config import PRESETS, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from transformer.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from transformer.config_base import leaves
 from transformer.data.open import open_dataset
+from transformer.presets import PRESETS
 from transformer.trainer import Trainer
 from transformer.training import checkpoint
 from transformer.training.checkpoint_report import inspect

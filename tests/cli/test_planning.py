@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 import transformer.planning.cost
-from transformer.config import PRESETS
+from transformer.presets import PRESETS
 
 Command = Callable[..., Any]
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from transformer.config import PRESETS
 from transformer.data.open import open_dataset
 from transformer.perplexity import evaluate_perplexity
+from transformer.presets import PRESETS
 from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.trainer import Trainer
 from transformer.training import checkpoint

@@ -23,9 +23,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from transformer.config import PRESETS, SAMPLING_PRESETS
+from transformer.config import SAMPLING_PRESETS
 from transformer.data.open import open_dataset
 from transformer.perplexity import evaluate_perplexity
+from transformer.presets import PRESETS
 from transformer.reporting.metrics_log import read_metrics
 from transformer.trainer import Trainer
 from transformer.training import checkpoint

@@ -20,7 +20,7 @@ MODEL = {
 }  # fmt: skip
 """The core of the model: these files import torch and one another."""
 CORE = MODEL | {"optimizer", "scheduler", "training_utils"}
-SETTINGS = {"config", "config_base"}
+SETTINGS = {"config", "config_base", "config_checks", "presets"}
 TRAINING = {"training", "distributed", "trainer"}
 DATA = {"data", "dataset", "fineweb_dataset", "text"}
 LIBRARY = CORE | SETTINGS | TRAINING | DATA | {
@@ -30,7 +30,9 @@ LIBRARY = CORE | SETTINGS | TRAINING | DATA | {
 # A part is a module or a package directly under src/transformer. RULES: part -> the parts it may import.
 RULES: dict[str, set[str]] = {
     "config_base": set(),
-    "config": {"config_base"},
+    "config_checks": {"config_base"},
+    "config": {"config_base", "config_checks"},
+    "presets": {"config"},
     **{part: MODEL - {part, "model", "generation", "perplexity"} for part in MODEL - {"config"}},
     "generation": {"config", "sampling", "kv_cache"},
     "model": MODEL - {"model", "perplexity"},

@@ -18,7 +18,8 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 
 from transformer import DecoderOnlyTransformer, ModelConfig, TrainConfig
-from transformer.config import PRESETS, SAMPLING_PRESETS, DataConfig, SamplingConfig
+from transformer.config import SAMPLING_PRESETS, DataConfig, SamplingConfig
+from transformer.presets import PRESETS
 from transformer.text import load_shakespeare, load_tokenizer
 from transformer.training import checkpoint
 

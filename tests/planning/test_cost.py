@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from test_trainer import tiny_run, trained
-from transformer.config import PRESETS, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from transformer.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from transformer.kernels import accelerate
 from transformer.kernels.activation_checkpointing import checkpoint_activations
 from transformer.kernels.tiled_loss import TILED_FROM_VOCAB
@@ -33,6 +33,7 @@ from transformer.planning.cost import (
     smaller_batches,
 )
 from transformer.planning.memory import parameter_shapes
+from transformer.presets import PRESETS
 from transformer.training import checkpoint
 from transformer.training.events import EpochMetrics, EvalMetrics
 from transformer.training_utils import Objective, accumulate_gradients

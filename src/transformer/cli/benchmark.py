@@ -20,9 +20,10 @@ from transformer import DecoderOnlyTransformer, KVCache
 from transformer.cli.console import console
 from transformer.cli.models import open_model
 from transformer.cli.options import parse, program
-from transformer.config import PRESETS, near_miss
+from transformer.config import near_miss
 from transformer.kernels import Kernels, accelerate
 from transformer.kernels.int8 import quantise
+from transformer.presets import PRESETS
 from transformer.training.checkpoint import epochs, folders
 from transformer.training.device import pick_device
 

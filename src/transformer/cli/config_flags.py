@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformer.config import PRESETS, TrainConfig
+from transformer.config import TrainConfig
 from transformer.config_base import leaves
+from transformer.presets import PRESETS
 
 DERIVED = {"vocab_size"}
 """Settings without a flag, because others determine them."""

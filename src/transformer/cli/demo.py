@@ -11,7 +11,7 @@ from transformer.cli.evaluate.command import main as evaluate
 from transformer.cli.generate.command import main as generate
 from transformer.cli.options import command_line, parse
 from transformer.cli.train.run import train
-from transformer.config import PRESETS
+from transformer.presets import PRESETS
 from transformer.training.checkpoint import epoch_path
 
 TEXTS = 3

@@ -18,7 +18,8 @@ from transformer.cli.train.resume import typed_settings, with_resume_path
 from transformer.cli.train.run import train
 from transformer.cli.train.session import reported_once
 from transformer.cli.train.start import Start, from_checkpoint
-from transformer.config import PRESETS, ConfigError, TrainConfig, near_miss
+from transformer.config import ConfigError, TrainConfig, near_miss
+from transformer.presets import PRESETS
 
 FINETUNED = "checkpoints_finetuned"
 """Default folder of a run with --init-from: the preset's folder may contain the checkpoint itself."""

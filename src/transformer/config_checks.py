@@ -1,0 +1,94 @@
+"""The rules that settings must follow, one function for each group in config.py.
+
+Each function returns one sentence for every rule that is broken: the given value, the allowed ones, and a value that
+would work if there is one. Config.check() raises them all at once. The groups come as `Any`, since config.py imports
+this file. Only the standard library is imported.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from transformer.config_base import between, positive, seed_problems
+
+
+def model_problems(settings: Any) -> list[str]:
+    sizes = ("vocab_size", "d_model", "num_heads", "num_layers", "d_ff", "max_seq_len", "num_kv_heads")
+    found = positive(settings, *sizes)
+    if not found:  # the rules about shapes divide by these
+        found = shape_problems(settings)
+    return found + positive(settings, "norm_eps", "rope_theta") + between(settings, 0, 1, "dropout")
+
+
+def shape_problems(settings: Any) -> list[str]:
+    found = []
+    if settings.d_model % settings.num_heads:
+        near = settings.d_model - settings.d_model % settings.num_heads
+        fits = ", ".join(str(n) for n in (near, near + settings.num_heads) if n)
+        found.append(f"d_model={settings.d_model} is not divisible by num_heads={settings.num_heads}; nearest: {fits}")
+    elif settings.position == "rotary" and settings.head_dim % 2:
+        found.append(f"position='rotary' rotates pairs, so d_model/num_heads={settings.head_dim} must be even")
+    if settings.position == "sinusoidal" and settings.d_model % 2:
+        found.append(f"position='sinusoidal' pairs sines with cosines, so d_model={settings.d_model} must be even")
+    if settings.num_heads % settings.kv_heads:
+        fits = ", ".join(str(n) for n in range(1, settings.num_heads + 1) if settings.num_heads % n == 0)
+        found.append(
+            f"num_kv_heads={settings.kv_heads} does not divide num_heads={settings.num_heads}; possible: {fits}"
+        )
+    return found
+
+
+def data_problems(settings: Any) -> list[str]:
+    found = positive(settings, "seq_length", "tokens_per_epoch", "shuffle_rows", "validation_tokens")
+    found += positive(settings, "cache_shards", "cache_gb", "shard_mb", "num_workers", "network_patience")
+    if not 0 < settings.validation_fraction < 1:
+        found.append(f"validation_fraction={settings.validation_fraction} must be above 0 and below 1")
+    if not settings.dataset:
+        found.append("dataset is empty: give fineweb, shakespeare, or a path to your own text")
+    if settings.dataset.startswith("hf:") and not re.fullmatch(r"hf:[\w.-]+/[\w.-]+", settings.dataset):
+        found.append(f"dataset={settings.dataset!r} is not hf:OWNER/NAME, for example hf:Salesforce/wikitext")
+    return found
+
+
+def optimizer_problems(settings: Any) -> list[str]:
+    found = positive(settings, "learning_rate", "muon_learning_rate")
+    found += between(settings, 0, 1, "beta1", "beta2", "warmup_fraction")
+    for name in ("weight_decay", "grad_clip"):
+        if getattr(settings, name) < 0:
+            found.append(f"{name}={getattr(settings, name)} must not be below 0")
+    if not 0 < settings.decay_fraction <= 1:
+        found.append(f"decay_fraction={settings.decay_fraction} must be above 0 and at most 1")
+    if not 0 <= settings.min_lr_ratio <= 1:
+        found.append(f"min_lr_ratio={settings.min_lr_ratio} must be from 0 to 1")
+    return found
+
+
+def train_problems(settings: Any) -> list[str]:
+    found: list[str] = settings.model.problems() + settings.data.problems() + settings.optimizer.problems()
+    found += positive(settings, "epochs", "max_steps", "batch_size", "accumulation_steps", "eval_every", "log_every")
+    for name in ("patience", "save_every_steps", "keep_last", "sample_tokens"):
+        if getattr(settings, name) < 0:
+            found.append(f"{name}={getattr(settings, name)} must not be below 0")
+    found += positive(settings, "save_every_minutes") + seed_problems(settings.seed)
+    if settings.shard and settings.compile:
+        found.append("compile and shard cannot be combined: choose one of them")
+    if settings.data.seq_length > settings.model.max_seq_len:
+        found.append(
+            f"seq_length={settings.data.seq_length} is longer than max_seq_len={settings.model.max_seq_len}: "
+            f"set max_seq_len to {settings.data.seq_length} as well"
+        )
+    return found
+
+
+def sampling_problems(settings: Any) -> list[str]:
+    found = positive(settings, "top_k") + between(settings, 1e-6, 1e6, "repetition_penalty")
+    if settings.temperature < 0:
+        found.append(f"temperature={settings.temperature} must not be below 0 (0 is greedy)")
+    elif settings.temperature:
+        found += between(settings, 1e-6, 1e6, "temperature")  # float32 overflows outside this range
+    if not 0 < settings.top_p <= 1:
+        found.append(f"top_p={settings.top_p} must be above 0 and at most 1")
+    if not 0 <= settings.min_p <= 1:
+        found.append(f"min_p={settings.min_p} must be from 0 to 1")
+    return found

@@ -1,0 +1,44 @@
+"""Named starting points of a training run: `train --preset NAME`. A flag beside it changes one setting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformer.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+
+
+def _preset(model: ModelConfig, directory: str, **settings: Any) -> TrainConfig:
+    return TrainConfig(model=model, checkpoint_dir=f"checkpoints{directory}", **settings)
+
+
+_QUICK = ModelConfig(d_model=128, num_layers=4, d_ff=512)
+_TINY = ModelConfig(vocab_size=257, d_model=32, num_heads=2, num_layers=2, d_ff=64, max_seq_len=32)
+_DEMO = ModelConfig(
+    vocab_size=4096, d_model=128, num_heads=4, num_layers=2, d_ff=512, dropout=0.0, position="alibi",
+    activation="relu", bias=False,
+)  # fmt: skip
+_GPT2 = ModelConfig(
+    vocab_size=50_281, d_model=768, num_heads=12, num_layers=12, d_ff=3072, max_seq_len=1024, activation="gelu_tanh"
+)
+_MODERN = ModelConfig(
+    d_model=512, num_heads=8, num_layers=8, d_ff=1408, max_seq_len=512, dropout=0.0, num_kv_heads=2,
+    position="rotary", norm="rmsnorm", activation="swiglu", bias=False,
+)  # fmt: skip
+
+PRESETS: dict[str, TrainConfig] = {
+    "default": TrainConfig(),
+    "quick": _preset(_QUICK, "_quick", data=DataConfig(tokens_per_epoch=10_000_000)),
+    "tiny": _preset(
+        _TINY, "_tiny", accumulation_steps=1, epochs=1, max_steps=100, eval_every=50,
+        data=DataConfig(dataset="shakespeare", encoding="byte", seq_length=32, validation_tokens=4_096),
+    ),
+    "demo": _preset(
+        _DEMO, "_demo", data=DataConfig(dataset="shakespeare", encoding="bpe4096"),
+        optimizer=OptimizerConfig("muon", learning_rate=0.01, muon_learning_rate=0.02, warmup_fraction=0.05),
+        batch_size=16, accumulation_steps=1, max_steps=600, eval_every=200,
+    ),
+    "gpt2": _preset(
+        _GPT2, "_gpt2", batch_size=4, accumulation_steps=128, data=DataConfig(encoding="p50k_base", seq_length=1024)
+    ),
+    "modern": _preset(_MODERN, "_modern", data=DataConfig(seq_length=512)),
+}  # fmt: skip
