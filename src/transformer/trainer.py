@@ -28,15 +28,17 @@ After each epoch training/diagnosis.py says which pattern it is, from the slopes
 
 By hand, a text that repeats four letters, and a model of one block:
 
->>> from transformer.config import DataConfig, ModelConfig, OptimizerConfig
+>>> from transformer.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 >>> from transformer.data.open import text_data
 >>> from transformer.dataset import TokenDocuments
 >>> from transformer.text import load_tokenizer
 >>> tokenizer, settings = load_tokenizer("byte"), DataConfig(seq_length=8)
 >>> text = TokenDocuments([tokenizer.encode("abcd" * 50)], tokenizer.eot_id)
 >>> trainer = Trainer(
-...     TrainConfig(ModelConfig(257, 16, 2, 1, 32, 8, dropout=0.0), settings, OptimizerConfig(learning_rate=0.01),
-...                 batch_size=4, accumulation_steps=1, max_steps=60, device="cpu"),
+...     TrainConfig(
+...         ModelConfig(vocab_size=257, d_model=16, num_heads=2, num_layers=1, d_ff=32, max_seq_len=8, dropout=0.0),
+...         settings, OptimizerConfig(learning_rate=0.01),
+...         batch_size=4, accumulation_steps=1, max_steps=60, device="cpu"),
 ...     text_data(settings, tokenizer, text, text.num_tokens, iter(text)))
 >>> round(trainer.evaluate().loss, 1)                          # ln 257 = 5.5: the uniform baseline
 5.5

@@ -95,7 +95,7 @@ SLIPS = {
     "not finite": (("learning_rate=inf",), "learning_rate=inf is not a finite number"),
     "twice": (("seed=1", "seed=2"), "--set seed is given twice: name all its values in one, seed=A,B"),
     "the vocabulary": (("vocab_size=300",), "vocab_size is determined by the encoding"),
-    "the folder": (("checkpoint_dir=a,b",), "every run of a sweep has a folder of its own"),
+    "the folder": (("checkpoint_dir=a,b",), "every run of a sweep has its own folder"),
     "several wrong names": (("nothing=1", "nobody=2"), "'nothing'; --set nobody=2"),
     "problems of several runs": (("dropout=0,2", "num_heads=2,3"), "dropout=2.0 must be from 0 to below 1; d_model=32"),
 }

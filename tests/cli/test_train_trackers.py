@@ -56,7 +56,7 @@ def test_a_folder_that_takes_no_event_file_costs_one_line(command: Command, tmp_
     (tmp_path / "checkpoints_tiny" / "tensorboard").touch()
     outcome = command(*RUN)
     assert (outcome.status, outcome.err) == (0, "")
-    assert outcome.out.count("the tracker tensorboard failed and is left out") == 1
+    assert outcome.out.count("the tracker tensorboard failed and is no longer used") == 1
     assert "loss curve:" in outcome.out
 
 

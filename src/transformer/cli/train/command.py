@@ -43,7 +43,7 @@ class TrainOptions:
     resume_from: Path | None = None
     """The state to continue from, if not the latest."""
     set: UseAppendAction[tuple[str, ...]] = ()
-    """NAME=VALUE,VALUE: train once with each value of a setting. Repeat the flag to train with every combination."""
+    """NAME=VALUE,VALUE: train once with each value. Repeat the flag for every combination (default: none)."""
 
 
 def main(arguments: Sequence[str]) -> None:
