@@ -3,13 +3,15 @@
 **Start small.** The bundled Shakespeare plays need no network, and a small model shows within minutes whether
 everything works:
 
-    uv run python main.py train --preset demo                     Shakespeare, about two minutes on two cores
+    uv run python main.py train --preset demo                     Shakespeare, two minutes on two AMD EPYC cores
     uv run python main.py train --preset tiny                     seconds; the text is nonsense, but every step runs
     uv run python main.py train --quick                           FineWeb-Edu, a small model
     uv run python main.py train                                   FineWeb-Edu, 6 layers, 100M tokens an epoch
     uv run python main.py train --preset demo --dataset notes/    your own .txt, .md, .jsonl or .parquet
 
-A preset (default, quick, tiny, demo, gpt2, modern) is a starting point: each further flag changes one setting.
+The demo's time is from docs/measurements.md. The default run trains on 1 billion tokens and downloads FineWeb-Edu: days
+on a CPU. A preset (default, quick, tiny, demo, gpt2, modern) is a starting point: each further flag changes one
+setting.
 
 **Output.** The command first prints the size of the run: parameters, tokens per step, steps. During the run it prints
 the loss (nats per token), the perplexity (its exponential), the learning rate and tokens per second; metrics.jsonl also
@@ -17,7 +19,7 @@ contains the gradient norm. Every --eval-every steps and after every epoch the m
 text. The model is never trained on that text, so only the validation loss separates learning from memorising.
 trainer.py explains how to read the curves.
 
-**Cost.** --dry-run prints parameters, FLOPs, memory, disk and time. It trains and downloads nothing.
+**Cost.** --dry-run estimates FLOPs, memory, disk space and time on your machine. It trains and downloads nothing.
 
 **Settings**, in the order in which they usually matter:
 
@@ -33,8 +35,8 @@ trainer.py explains how to read the curves.
 
 **Comparing settings.** --set NAME=VALUE,VALUE trains once with each value. Several --set options train with every
 combination. Each run has a folder of its own. At the end, or after Ctrl-C, the command prints a table of the runs, best
-first, and draws comparison.png. The same line with --resume continues unfinished runs; with --dry-run it prints the
-cost.
+first, and draws comparison.png. With --resume, the same command trains only the unfinished runs; with --dry-run, it
+prints the total cost.
 
     uv run python main.py train --preset demo --set learning_rate=3e-3,1e-2 --set num_layers=2,4
 
@@ -42,7 +44,7 @@ cost.
 training_state_ENCODING.pt and the state before it (for --resume); metrics.jsonl, one event per line; loss_curve.png and
 .svg; tensorboard/ (for `tensorboard --logdir .`; --trackers wandb or trackio logs there). A checkpoint contains its
 config and its encoding, so the other commands need no flags for them. `main.py plot RUN RUN` draws several runs in one
-picture. --keep-last 3 keeps the last three epochs and the one with the lowest validation loss, which
+plot. --keep-last 3 keeps the last three epochs and the one with the lowest validation loss, which
 `generate --checkpoint best` selects.
 
 **Fine-tuning.** --init-from CHECKPOINT starts a new run from a trained model, on other text. Weights, model shape, row
@@ -52,20 +54,20 @@ checkpoint's validation loss on the new text before training.
 
 **Stopping and resuming.** Ctrl-C, or SIGTERM from a batch system, ends the run after the current step and saves the
 state; a second one stops at once. The state is also saved at every evaluation, and every --save-every-minutes or
---save-every-steps. --resume continues from the last saved state. On one machine the resumed run produces the same
-weights, bit for bit, as an uninterrupted one. This includes runs that were killed, and runs that stopped because the
-disk was full. If the latest state is damaged, the command reports it, renames the file to *.damaged and resumes from
-the previous state. A resumed run keeps its stored settings. Flags may change the length of the run, how often it
-evaluates and where it runs, but not what it learns. With --resume, a preset only selects the checkpoint folder; with
---resume PATH it has no effect: the run continues in its own folder, or in --checkpoint-dir.
+--save-every-steps. --resume continues from the last saved state. On one machine with the same number of threads, a
+resumed run ends with the same weights, bit for bit, as an uninterrupted run. This includes runs that were killed, and
+runs that stopped because the disk was full. If the latest state is damaged, the command reports it, renames the file to
+*.damaged and resumes from the previous state. A resumed run keeps its stored settings. Flags may change the length of
+the run, how often it evaluates and where it runs, but not what it learns. With --resume, a preset only selects the
+checkpoint folder; with --resume PATH it has no effect: the run continues in its own folder, or in --checkpoint-dir.
 
 **Several GPUs or machines.** torchrun --nproc-per-node 4 main.py train ...; docs/several-machines.md explains when this
 is faster. With --max-restarts 3, torchrun restarts a job that loses a process, and the job resumes from its last saved
 state. If the model is too large for one GPU, --shard splits it between the processes.
 
-**Problems.** Out of memory: a smaller --batch-size with more --accumulation-steps gives the same result. The loss is
-nan: lower --learning-rate. Validation loss rises while train loss falls: use more text or fewer epochs. The model does
-not learn your own text: read the text itself first; a model learns what it contains.
+**Problems.** Out of memory: reduce --batch-size and raise --accumulation-steps by the same factor; the effective batch
+size stays the same. The loss is nan: lower --learning-rate. Validation loss rises while train loss falls: use more text
+or fewer epochs. The model does not learn your own text: read the text itself first; a model learns what it contains.
 
 The code is in src/transformer/cli/train/.
 """

@@ -173,7 +173,7 @@ def test_a_vanished_training_text_leaves_the_texts_own_frequencies(
         (math.log(50), False, "(token frequencies of the evaluated text) among 200.0: the context"),
         (math.log(300), True, "the model is no better than these frequencies"),
         (math.log(300), False, "the model does not beat this baseline; on a short text that means little"),
-        (math.log(1001), True, "no better than guessing"),
+        (math.log(1001), True, "no better than the uniform baseline"),
         (math.nan, True, "not a finite number"),
     ],
 )  # fmt: skip

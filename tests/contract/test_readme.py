@@ -81,7 +81,7 @@ def test_the_readmes_python_example_runs() -> None:
     for block in blocks:
         names: dict[str, object] = {}
         exec(compile(block, "README.md", "exec"), names)
-        assert names["text"].shape == (1, 20)  # type: ignore[attr-defined]
+        assert names["generated"].shape == (1, 20)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("document", LINKED, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -51,7 +51,7 @@ class BenchmarkOptions:
     int8: bool = False
     """Round the weight matrices to 8 bits first."""
     kernels: Kernels = "auto"
-    """auto: faster versions of single operations where they help; plain: the model as its source shows it."""
+    """auto: faster equivalents of core functions. plain: the code of the core files."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
 

@@ -1,8 +1,9 @@
-"""What the machine offers: memory, disk, and operations a second; and how much of the last a run makes use of.
+"""The machine's memory, disk space and peak FLOP/s, and the fraction of the peak that a run reaches.
 
-The peaks are the dense ones of the makers' data sheets and architecture papers, products of matrices with sums in
-float32. Sheets like to print the rate for matrices that are half zeros, twice as high; it is halved here. A device that
-is not in the table, or a part of one (MIG), has no peak: a guess would make every utilisation got from it wrong.
+The peaks are for dense matrix multiplications with float32 accumulation, from the manufacturers' data sheets and
+architecture papers. Where a data sheet gives only the rate for sparse matrices, which is twice as high, the table has
+half of it. A device that is not in the table, or a part of a device (MIG), has no peak: a guess would make every
+utilisation computed from it wrong.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from pathlib import Path
 import torch
 
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""Where Linux says how much memory a container may use, in its second and its first version."""
+"""Files with the memory limit of a container on Linux: cgroup version 2, then version 1."""
 
 
 @dataclass(frozen=True)
 class Peak:
-    """Most operations a second of a device, in units of 10**12, by the numbers' type; None: not supported."""
+    """The peak of a device for each dtype, in TFLOP/s (10**12 FLOP/s). None: not supported."""
 
     name: str
-    """A pattern for the whole name that PyTorch gives, without the maker's."""
+    """A regular expression for PyTorch's whole device name, without the manufacturer."""
     source: str
     bfloat16: float | None
     float16: float | None
@@ -54,13 +55,13 @@ PEAKS = (
 
 
 def known_peak(device_name: str) -> Peak | None:
-    """Returns the device's line of PEAKS, where it has one; the name is PyTorch's."""
+    """Returns the entry of PEAKS for PyTorch's device name, or None if there is none."""
     name = re.sub(r"^(NVIDIA|AMD|Tesla)\s+", "", device_name)
     return next((peak for peak in PEAKS if re.fullmatch(peak.name, name)), None)
 
 
 def peak_flops(device_name: str, dtype: torch.dtype = torch.bfloat16) -> float | None:
-    """Returns the device's peak in operations a second, or None where it is not known; the name is PyTorch's.
+    """Returns the peak in FLOP/s for PyTorch's device name, or None if it is unknown.
 
     >>> peak_flops("NVIDIA A100-SXM4-80GB"), peak_flops("Tesla T4"), peak_flops("NVIDIA A100-SXM4-40GB MIG 1g.5gb")
     (312000000000000.0, None, None)
@@ -70,7 +71,7 @@ def peak_flops(device_name: str, dtype: torch.dtype = torch.bfloat16) -> float |
 
 
 def device_peak(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> tuple[float, str] | None:
-    """Returns a device's peak for products of that type, and its source; None where it is not known."""
+    """Returns the device's peak in FLOP/s for matrix multiplications in `dtype`, and its source; None if unknown."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
@@ -79,9 +80,9 @@ def device_peak(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> tu
 
 
 def utilisation(tokens_per_second: float, flops_per_token: float, peak: float | None) -> float | None:
-    """Returns the share of the peak that reaches the model, often called MFU; None where the peak is not known.
+    """Returns the model FLOPs utilisation (MFU): the model's FLOP/s as a fraction of the peak. None: peak unknown.
 
-    For several devices, give the tokens of one. By hand: a thousand tokens a second of 10**9 operations, of 4 * 10**12:
+    With several devices, `tokens_per_second` is that of one. By hand: 1,000 tokens/s of 10**9 FLOPs, peak 4 * 10**12:
 
     >>> utilisation(1_000, 1e9, 4e12), utilisation(1_000, 1e9, None)
     (0.25, None)
@@ -90,9 +91,10 @@ def utilisation(tokens_per_second: float, flops_per_token: float, peak: float | 
 
 
 def device_memory(device: torch.device) -> int | None:
-    """Returns the bytes that a run can use: CUDA's free ones, what Apple recommends at most, or the machine's memory.
+    """Returns the memory that a run can use, in bytes; None if unknown.
 
-    The machine's is all of it, used or not, or what its container may use where that is less. None: not known.
+    CUDA: the free memory. MPS: the maximum that Apple recommends. CPU: the machine's total memory, free or not, or the
+    limit of the container if that is lower.
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
@@ -102,7 +104,7 @@ def device_memory(device: torch.device) -> int | None:
 
 
 def free_disk(path: Path) -> int:
-    """Returns the bytes left on the disk that holds `path`, which need not exist yet."""
+    """Returns the free bytes on the disk of `path`, which need not exist yet."""
     existing = next(folder for folder in [path.absolute(), *path.absolute().parents] if folder.exists())
     return shutil.disk_usage(existing).free
 
@@ -119,4 +121,4 @@ def _limit(file: str) -> int | None:
         text = Path(file).read_text().strip()
     except OSError:
         return None
-    return int(text) if text.isdigit() else None  # "max": none
+    return int(text) if text.isdigit() else None  # "max": no limit

@@ -42,7 +42,7 @@ class CompareOptions:
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     kernels: Kernels = "auto"
-    """auto: faster versions of single operations where they help; plain: the model as its source shows it."""
+    """auto: faster equivalents of core functions. plain: the code of the core files."""
     out: Path | None = None
     """The picture, .png, .svg or .pdf. None: compare.png and compare.svg in runs/compare."""
     json: bool = False

@@ -37,7 +37,7 @@ class EvaluateOptions:
     int8: bool = False
     """Evaluate the model with weights rounded to 8 bits, as in `generate --int8`."""
     kernels: Kernels = "auto"
-    """auto: faster versions of single operations where they help; plain: the model as its source shows it."""
+    """auto: faster equivalents of core functions. plain: the code of the core files."""
     json: bool = False
     """Print one JSON object with all digits, and nothing else, on standard output."""
     device: str = "auto"

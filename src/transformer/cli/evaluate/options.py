@@ -133,7 +133,7 @@ def verdict(score: Evaluation, unigram: Evaluation, uniform: Evaluation, counted
         return "The loss is not a finite number: the model's weights are damaged."
     choices = unigram.perplexity / score.perplexity
     if score.loss >= uniform.loss:
-        meaning = "the model is no better than guessing."
+        meaning = "the model is no better than the uniform baseline."
     elif score.loss < unigram.loss:
         meaning = f"the context reduces the choices by a factor of {choices:,.1f}."
     elif counted:

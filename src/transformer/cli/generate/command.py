@@ -39,9 +39,10 @@ class GenerateOptions(WritingOptions):
     int8: bool = False
     """Round the weights to 8 bits: faster, with a small error that `evaluate --int8` measures."""
     kernels: Kernels = "auto"
-    """auto: faster versions of single operations where they help; plain: the model as its source shows it."""
+    """auto: faster equivalents of core functions. plain: the code of the core files."""
     compile: bool = False
-    """Compile the decode step with torch.compile: slow to start, faster for long texts on a GPU."""
+    """Compile the decode step with torch.compile. The first tokens are slow; the effect on later ones depends on the
+    device (docs/measurements.md)."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
 

@@ -37,11 +37,11 @@ class TrainOptions:
     mps: bool = False
     """Same as --device mps: train on Apple's GPU."""
     dry_run: bool = False
-    """Print parameters, FLOPs, memory, disk and time of the run, without training."""
+    """Estimate FLOPs, memory, disk space and time of the run, without training."""
     resume: bool = False
-    """Continue from the latest state in the checkpoint folder, or from the path given after the flag."""
+    """Resume from the latest state in the checkpoint folder. `--resume PATH` resumes from that state."""
     resume_from: Path | None = None
-    """The state to continue from, if not the latest."""
+    """Same as --resume PATH."""
     set: UseAppendAction[tuple[str, ...]] = ()
     """NAME=VALUE,VALUE: train once with each value. Repeat the flag for every combination (default: none)."""
 
