@@ -7,7 +7,9 @@ misses words that are further away; a recurrent state has to squeeze the whole t
 *value* (what do I pass on?). A query is compared with all keys up to its own position by dot products, softmax maps
 these scores to *attention weights* that sum to 1, and the token receives the weighted sum of the values:
 
-    attention(Q, K, V) = softmax(Q K^T / sqrt(D) + mask) V
+    attention(q, k, v) = softmax(q k^T / sqrt(D) + mask) v
+
+The rows of q, k and v are the queries, keys and values; D is the length of a query and of a key.
 
 *Why sqrt(D)?* The dot product of two vectors of D independent numbers of variance 1 has variance D. Without the
 division the scores of wide heads would be large, softmax nearly one-hot, and its gradient nearly 0.
@@ -31,11 +33,12 @@ Query 1 has scores [0, 2 ln 3], so weights [1, 9] / 10, and gets 0.1 * 10 + 0.9 
 
 **Heads.** One softmax gives one weighted sum. So H heads of width D = C / H run side by side on slices of the
 projections, and a last linear map combines them. With fewer key and value heads than query heads (*grouped queries*),
-neighbouring query heads share a key head, and less has to be cached.
+neighbouring query heads share a key and a value head, so there are fewer keys and values to compute and to store.
 
-**Prefill and decode: two modes, one path.** *Prefill* processes T prompt tokens at once. *Decode* generates one token:
-one query against S cached keys. Both are T new queries against S keys: query i has position S - T + i and attends to
-all keys up to there. So the mask is aligned to the bottom right. kv_cache.py keeps the keys and values between calls.
+**Prefill and decode: two modes, one path.** *Prefill* processes T prompt tokens at once. *Decode* processes one new
+token, whose query meets the S keys of all tokens so far, its own included. Both are T new queries against S keys: query
+i has position S - T + i and attends to all keys up to there. So the mask is aligned to the bottom right. kv_cache.py
+keeps the keys and values between calls.
 
              key 0   1   2   3   4          S = 5 keys, T = 2 new queries
     query 0      x   x   x   x   .          position 3
@@ -86,7 +89,10 @@ def causal_mask(queries: int, keys: int, device: torch.device | None = None) -> 
 
 
 def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Returns softmax(q k^T / sqrt(D) + mask), (B, H, T, S): each row sums to 1. Arguments as in explicit_attention."""
+    """Returns softmax(q k^T / sqrt(D) + mask), (B, H, T, S): each row sums to 1. Arguments as in explicit_attention.
+
+    A bool mask stands for numbers: True for 0, False for -inf.
+    """
     k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # (B, H, S, D): neighbouring query heads share a key head
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, H, T, S)
     if mask is None:
@@ -101,7 +107,8 @@ def explicit_attention(
     """Scaled dot-product attention, step by step: arXiv 1706.03762, equation 1.
 
     q (B, H, T, D); k and v (B, K, S, D), H a multiple of K; mask as in Context. `dropout` is the probability that a
-    weight is dropped. Returns the output (B, H, T, D) and the weights before dropout (B, H, T, S).
+    weight is dropped; the caller passes 0 outside training. Returns the output (B, H, T, D) and the weights before
+    dropout (B, H, T, S).
     """
     weights = attention_weights(q, k, mask)  # (B, H, T, S)
     v = v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)  # (B, H, S, D)
@@ -134,7 +141,7 @@ class CausalSelfAttention(nn.Module):
         self.qkv = nn.Linear(config.d_model, width, bias=config.bias)
         self.out = nn.Linear(config.d_model, config.d_model, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
-        self.attend = fused_attention
+        self.attend = fused_attention  # an attribute, so that kernels/ can put a faster version in its place
 
     def forward(self, x: Tensor, context: Context, cache: KVCache | None = None) -> Tensor:
         q, k, v = self.project(x, context.rotary)

@@ -34,10 +34,11 @@ By hand, x = [1, 3]: mean 2, variance 1, so [-1, 1]. Mean square (1 + 9) / 2 = 5
 after each sum (*post-LN*); then the gradient passes through every norm, and training needs a long warm-up. With pre-LN
 nothing interrupts the stream. It grows with depth instead, so the model ends with one more norm.
 
-**Dropout** acts on each correction before it is added, never on the stream.
+**Dropout** acts once on the embeddings, then on the attention weights and on each correction before it is added; never
+on the stream between blocks.
 **Cost** per token: 12 C^2 multiply-adds in the matrices if d_ff = 4 C, and 2 S C for attention over S tokens.
 **Is it working?** At the start each correction is small compared with the stream (model.py says why). If you remove one
-block of a trained model, it gets worse, not useless.
+of the middle blocks of a trained model, it gets worse, not useless.
 
 Papers: residuals, arXiv 1512.03385; LayerNorm, arXiv 1607.06450; RMSNorm, arXiv 1910.07467; pre-LN, arXiv 2002.04745.
 Read before: attention.py, feedforward.py. Next: model.py.

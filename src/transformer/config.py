@@ -11,7 +11,10 @@ Traceback (most recent call last):
 transformer.config_base.ConfigError: d_model=130 is not divisible by num_heads=4; nearest: 128, 132
 
 config_base.py has what all groups can do: check themselves, become a plain dict, and come back from one;
-config_checks.py has the rules that they must follow. Only the standard library is imported. Read next: embeddings.py.
+config_checks.py has the rules that they must follow. Only the standard library is imported.
+
+On a first reading ModelConfig is enough; DataConfig, OptimizerConfig and TrainConfig belong to training, SamplingConfig
+to sampling.py. Read next: embeddings.py.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ class ModelConfig(Config):
     vocab_size: int = 100_277
     """Number of token ids; 100,277 for cl100k_base."""
     d_model: int = 256
-    """Width of the residual stream: the length of each token's vector."""
+    """Length of each token's vector (C in the other files)."""
     num_heads: int = 4
     """Attention heads in each block; each has d_model / num_heads dimensions."""
     num_layers: int = 6
@@ -46,7 +49,7 @@ class ModelConfig(Config):
     d_ff: int = 1024
     """Width of the hidden layer of the feed-forward network."""
     max_seq_len: int = 128
-    """Context length: the most tokens that the model can process at once."""
+    """Context length: the maximum number of tokens that the model can process at once."""
     dropout: float = 0.1
     """Probability of zeroing an activation during training, to reduce overfitting."""
     num_kv_heads: int | None = None
@@ -64,7 +67,7 @@ class ModelConfig(Config):
     tie_embeddings: bool = True
     """Use the token embedding matrix as the output projection."""
     rope_theta: float = 10_000.0
-    """Base of the rotary frequencies: the slowest pair rotates once in about 2 pi rope_theta tokens."""
+    """Base of the rotary frequencies: pair i rotates by rope_theta^(-2i/head_dim) radians a token."""
 
     @property
     def head_dim(self) -> int:
@@ -111,9 +114,9 @@ class DataConfig(Config):
     cache_dir: str | None = None
     """Cache directory for hub data. None: data/fineweb_cache, or data/OWNER_NAME_cache for other datasets."""
     cache_shards: int = 5
-    """Most shards kept on disk; the least recently used are deleted first."""
+    """Maximum number of shards on disk; the least recently used are deleted first."""
     cache_gb: float = 2.5
-    """Most disk space for shards and their token ids, in units of 10**9 bytes."""
+    """Maximum disk space for shards and their token ids, in units of 10**9 bytes."""
     shard_mb: float = 400.0
     """Approximate size of a shard, in units of 10**6 bytes."""
     num_workers: int | None = None
@@ -132,7 +135,7 @@ class DataConfig(Config):
 
 @dataclass(frozen=True)
 class OptimizerConfig(Config):
-    """How the weights follow the gradient."""
+    """Optimizer, learning-rate schedule and gradient clipping."""
 
     optimizer: Literal["adamw", "muon"] = "adamw"
     """adamw for all parameters, or muon for the matrices in the blocks and adamw for the rest."""
@@ -143,7 +146,7 @@ class OptimizerConfig(Config):
     schedule: Literal["cosine", "constant", "wsd"] = "cosine"
     """Learning rate after warm-up: cosine decay, constant, or constant with a linear decay at the end (WSD)."""
     decay_fraction: float = 0.2
-    """Fraction of all steps in the decay of wsd."""
+    """For wsd: the last fraction of all steps, in which the rate decays."""
     min_lr_ratio: float = 0.1
     """Final learning rate, as a fraction of the peak."""
     warmup_fraction: float = 0.02
@@ -185,11 +188,11 @@ class TrainConfig(Config):
     sample_prompt: str = ""
     """Prompt of the sample text; empty: begin a new text."""
     patience: int = 0
-    """Stop after this many evaluations without a new best validation loss (minimum 4). 0 disables early stopping."""
+    """Stop after this many evaluations without a new best validation loss; 1 to 3 act as 4. 0 disables it."""
     save_every_minutes: float = 10.0
-    """Save the training state if the last save is this many minutes old."""
+    """Minutes between saves of the training state."""
     save_every_steps: int = 0
-    """Also save the training state every this many optimizer steps; 0 disables it."""
+    """Optimizer steps between additional saves; 0 disables them."""
     keep_last: int = 0
     """Number of epoch checkpoints to keep, in addition to the best one; 0 keeps all."""
     init_from: str | None = None
@@ -203,13 +206,13 @@ class TrainConfig(Config):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of matrix products. auto: bfloat16 on CUDA (float16 on older GPUs), float32 elsewhere."""
     kernels: Literal["auto", "plain"] = "auto"
-    """auto: use faster versions of loss, dropout, attention and linear layers. plain: run the core files as printed."""
+    """auto: use faster versions of loss, dropout, attention and linear layers. plain: run the core as it is written."""
     activation_checkpointing: bool = False
     """Recompute activations in backward instead of storing them: less memory, a third more computation."""
     compile: bool = False
-    """Compile the model with torch.compile: about a minute before the first step, then faster steps."""
+    """Compile the model with torch.compile before the first step. The first start takes longer."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
-    """Where to log metrics in addition to metrics.jsonl; the flag without a value: nowhere else."""
+    """Trackers that receive the metrics in addition to metrics.jsonl. Without a value: none."""
     shard: bool = False
     """Shard the model across processes (FSDP) instead of replicating it (DDP)."""
 

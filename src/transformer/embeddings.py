@@ -1,16 +1,20 @@
 r"""Embeddings: from token ids to vectors that carry meaning and position.
 
 **The problem.** A token id is a name, not a quantity: id 300 is not "three times" id 100. And attention, the next step,
-treats its input as a set: it cannot distinguish "dog bites man" from "man bites dog". So each token needs a vector that
-can carry meaning, and information about its position.
+treats the tokens that it may see as a set: it cannot distinguish "dog bites man" from "man bites dog". So each token
+needs a vector that can carry meaning, and information about its position.
 
-**Tokens.** A table has one learned row of C numbers for each of V ids, and a token's vector is its row:
+**Letters** of shapes, in all files: B texts in a batch, T tokens in each, V = vocab_size, C = d_model. In attention:
+H = num_heads, D = C / H (head_dim), K key and value heads, S keys.
+
+**Tokens.** A table has one learned row of C numbers for each of the V ids, and a token's vector is its row:
 
     tokens (B, T)  --rows of a (V, C) table-->  x (B, T, C)
 
 That equals multiplying one-hot vectors by the table, at none of the cost.
 
-**Positions**, four ways; `position` in the config chooses one.
+**Positions**, four ways; `position` in the config chooses one. The last two act inside attention and can be read after
+attention.py.
 
 *learned* (GPT-2, the default): a second table with a row for each position, added to x. Simple, but there are no rows
 beyond max_seq_len.
@@ -26,9 +30,12 @@ tokens rotates each hand by a fixed angle, so "k tokens back" is the same linear
 [[0.0, 1.0, 0.0, 1.0], [0.84, 0.54, 0.01, 1.0], [0.91, -0.42, 0.02, 1.0]]
 
 *rotary* (RoPE): nothing is added here. Attention will compare a query vector q with a key vector k by their dot
-product. Before that, each is cut into pairs of numbers, and pair i of the token at position p is rotated by the angle p
-/ theta^(2i/D). Call that R_p. Rotations keep lengths, and rotating both vectors by the same angle changes nothing, so
-for a query at position m and a key at position n only the difference remains:
+product. Before that, each is cut into D/2 pairs of numbers, and pair i of the token at position p is rotated by
+
+    p / theta^(2i/D)  radians
+
+Call the rotation of all pairs R_p. Rotating both vectors by the same angles does not change their dot product, so for a
+query at position m and a key at position n only the difference remains:
 
     (R_m q) . (R_n k)  =  q . (R_(n-m) k)
 
@@ -38,14 +45,15 @@ for a query at position m and a key at position n only the difference remains:
 >>> score(5, 3) == score(3, 1) == score(7, 5), score(5, 3) == score(5, 4)
 (True, False)
 
-*alibi*: no vectors at all. Each attention head lowers a score by its own slope times the distance, so that heads with
-large slopes attend to a few tokens and heads with small slopes to many:
+*alibi*: nothing is added to the vectors here either. Each attention head lowers a score by its own slope times the
+distance, so that heads with large slopes attend to a few tokens and heads with small slopes to many:
 
 >>> alibi_slopes(4).tolist()
 [0.25, 0.0625, 0.015625, 0.00390625]
 
-**Cost.** The token table has V * C numbers, 25.7M of the default model's 30.4M; the lookup itself is cheap.
-**Is it working?** Shuffle the words of a prompt: with any kind of position the predictions change.
+**Cost.** The token table has V * C numbers, 25.7M of the default model's 30.4M parameters; the lookup itself is cheap.
+**Is it working?** In a model of one block, shuffle all tokens but the last: with any kind of position the last
+prediction changes, without one it cannot.
 
 Papers: learned, GPT-2 (Radford et al. 2019); sinusoidal, arXiv 1706.03762; rotary, arXiv 2104.09864; ALiBi, arXiv
 2108.12409. Read before: config.py. Next: attention.py.
@@ -92,6 +100,7 @@ class Embeddings(nn.Module):
 
 def sinusoidal_table(max_len: int, d_model: int) -> Tensor:
     """Returns the sinusoidal encoding of arXiv 1706.03762, section 3.5: (max_len, C) float32, sines in even columns."""
+    # double: a float32 angle of thousands of radians is inexact
     frequencies = 10_000.0 ** (-torch.arange(0, d_model, 2).double() / d_model)  # (C/2,)
     angles = torch.arange(max_len).double()[:, None] * frequencies  # (max_len, C/2)
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2).float()  # (max_len, C)
@@ -103,6 +112,7 @@ def rotary_table(max_len: int, head_dim: int, theta: float) -> Tensor:
     Number i is paired with number i + D/2, as in Llama, so each angle occurs twice. The paper pairs neighbours instead;
     that is a fixed reordering of the columns, which the learned projections absorb.
     """
+    # double: a float32 angle of thousands of radians is inexact
     frequencies = theta ** (-torch.arange(0, head_dim, 2).double() / head_dim)  # (D/2,)
     angles = torch.arange(max_len).double()[:, None] * frequencies  # (max_len, D/2)
     angles = torch.cat([angles, angles], dim=-1)  # (max_len, D)

@@ -17,7 +17,6 @@ block's weights (8 C^2 against attention's 4 C^2), and much of what a model has 
     relu(x)      = max(0, x)
     gelu(x)      = x * Phi(x)                 Phi: the standard normal distribution function
     gelu_tanh(x) = 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))     GPT-2's approximation of gelu
-    swiglu(x)    = silu(W1 x) * (W3 x)        silu(x) = x / (1 + e^-x): a gate times a second projection
 
 gelu is a smooth relu, which leaves a gradient for small negative inputs. By hand, Phi(1) = 0.841, so gelu(1) = 0.841
 and gelu(-1) = -1 * 0.159:
@@ -26,11 +25,16 @@ and gelu(-1) = -1 * 0.159:
 >>> [round(float(F.gelu(torch.tensor(x))), 3) for x in (-1.0, 0.0, 1.0, 3.0)]
 [-0.159, 0.0, 0.841, 2.996]
 
-swiglu has three matrices instead of two; d_ff = 8/3 C gives it the same number of weights as the others.
+**SwiGLU** is not a function of one number but another network. A third matrix W3 computes a *gate*, which is multiplied
+by the first projection:
+
+    FFN(x) = W2 (silu(W3 x) * (W1 x))         silu(x) = x / (1 + e^-x), biases left out
+
+With d_ff = 8/3 C, three matrices have as many weights as two with 4 C.
 
 **Cost.** 2 T C d_ff multiply-adds (3 with swiglu), whatever the length of the context.
-**Is it working?** Count the hidden units that are positive for no token of a batch. A few are usual; if most are, the
-learning rate was too high.
+**Is it working?** Count the hidden units whose input W1 x + b1 is negative for every token of a batch: with relu they
+are always 0 and learn nothing. A few are usual; if most units are like that, the learning rate was too high.
 
 Papers: arXiv 1706.03762, section 3.3; GELU, arXiv 1606.08415; SwiGLU, arXiv 2002.05202; feed-forward layers as
 key-value memories, arXiv 2012.14913. Read before: attention.py. Next: block.py.
@@ -49,7 +53,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "swiglu": F.silu,  # applied to the gate
+    "swiglu": F.silu,  # applied to the gate only
 }
 
 
@@ -58,10 +62,10 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
+        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)  # W1
         gated = config.activation == "swiglu"
-        self.gate = nn.Linear(config.d_model, config.d_ff, bias=config.bias) if gated else None
-        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
+        self.gate = nn.Linear(config.d_model, config.d_ff, bias=config.bias) if gated else None  # W3
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)  # W2
         self.dropout = nn.Dropout(config.dropout)
         self.activation = ACTIVATIONS[config.activation]
 

@@ -10,10 +10,9 @@ text grows longer than the model's context.
                 token  = sample(logits)               sampling.py
                 text   = text + token
 
-With a cache (kv_cache.py, the last file of this path) the model processes only the tokens that it has not seen yet: the
-prompt in the first pass (*prefill*), then one token a pass (*decode*). The cache changes the speed, never the output.
+With a cache (kv_cache.py, the next file) the model processes only the tokens that it has not seen yet: the prompt in
+the first pass (*prefill*), then one token a pass (*decode*). The cache changes the speed, never the output.
 
->>> from transformer.config import ModelConfig
 >>> class Counter:                                             # "the next token is the last one plus one"
 ...     config, training = ModelConfig(vocab_size=10, max_seq_len=4), False
 ...     def next_logits(self, tokens, cache=None):
@@ -45,7 +44,7 @@ process a single token. `main.py benchmark` measures it.
 **Is it working?** Greedy output with and without the cache is identical, except where two logits are equal up to
 rounding; the same generator state gives the same text.
 
-Read before: sampling.py. Next: kv_cache.py, perplexity.py.
+Read before: sampling.py. Next: kv_cache.py.
 """
 
 from __future__ import annotations
@@ -116,7 +115,7 @@ def generate(
             token = torch.where(finished, text[:, -1], token)  # a finished row repeats its last id
             text = torch.cat([text, token[:, None]], dim=1)  # (B, T + 1), the longer T of the next step
             finished |= torch.isin(token, stops)
-            if len(stops) and bool(finished.all()):
+            if len(stops) and bool(finished.all()):  # without stop ids, do not wait for the device
                 break
     return text
 

@@ -21,17 +21,19 @@ v. With *tied* embeddings this matrix is the token table itself. At V = 100,277 
 would be 56M parameters.
 
 **Counting parameters**, default config: token table V C = 25.67M, positions 128 * 256 = 0.03M, a block 4 C^2 + 2 C d_ff
-and its biases and norms = 0.79M, six of them 4.74M. In all 30.4M:
+and its biases and norms = 0.79M, six of them 4.74M. In all 30.4M (device="meta": shapes without memory):
 
 >>> sum(DecoderOnlyTransformer(num_layers=6, device="meta").parameter_counts().values())
 30442752
 
 **Initialisation** (GPT-2's). Matrices start as normal noise with standard deviation 0.02, biases at 0, norms at 1. Each
 of the 2N corrections adds variance to the residual stream, so the two matrices of a block that write to it start
-smaller by sqrt(2N). The logits then start near 0, every token at about 1/V, and the first loss near ln V.
+smaller by sqrt(2N). The logits start small: after the final norm a logit is a sum of C products with weights of
+standard deviation 0.02, about 0.3 at C = 256 (with tied embeddings, the input token's own logit is larger). So almost
+every token starts at about 1/V, and the first loss is near ln V.
 
-**Cost** of a forward pass: about 2 FLOPs a token for each parameter in a matrix, plus attention's 4 S C a layer.
-Training takes three times that, since backward computes two more products for each.
+**Cost** of a forward pass in FLOPs, where a multiply-add is two: a token takes about 2 for each parameter in a matrix,
+plus attention's 4 S C a layer. Training takes three times that, since backward computes two more products for each.
 
 **Is it working?** Before training, the loss is near ln V. Then the model must be able to memorise one batch, down to a
 loss near 0; if it cannot, something above is broken.
@@ -90,6 +92,7 @@ class DecoderOnlyTransformer(nn.Module):
             slopes = alibi_slopes(config.num_heads) if config.position == "alibi" else None
         self.register_buffer("rotary", table, persistent=False)
         self.register_buffer("slopes", slopes, persistent=False)
+        # Attributes, so that kernels/ can put faster versions in their place.
         self.next_token_loss: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] = next_token_loss
         self.filters = FILTERS
         self.initialise()
@@ -137,9 +140,10 @@ class DecoderOnlyTransformer(nn.Module):
     ) -> Context:
         """Returns what all blocks share: positions, rotations, and the mask.
 
-        `mask` is bool, causal itself, and broadcasts to (B, H, T, S): True where a query may attend; None allows all
-        earlier tokens. `positions` (B, T) int64 is needed if rows do not all begin at position 0. Raises ValueError for
-        tokens of another shape than (B, T), and if they end beyond max_seq_len.
+        `mask` is bool and broadcasts to (B, H, T, S): True where a query may attend. It must itself hide later tokens.
+        None: each token attends to itself and all earlier ones. `positions` (B, T) int64 is needed if rows do not all
+        begin at position 0. Raises ValueError for tokens of another shape than (B, T), and if they end beyond
+        max_seq_len.
         """
         if tokens.ndim != 2:
             raise ValueError(f"tokens have shape {tuple(tokens.shape)}, not (batch, tokens): add a batch dimension")
@@ -149,9 +153,9 @@ class DecoderOnlyTransformer(nn.Module):
             raise ValueError(f"{end} tokens do not fit the context of max_seq_len={self.config.max_seq_len}")
         if positions is None:
             positions = torch.arange(past, end, device=tokens.device)  # (T,)
-        rotary = (
-            None if self.rotary is None else self.rotary[:, positions].unsqueeze(-3)
-        )  # (2, 1, T, D), (2, B, 1, T, D)
+        rotary = None
+        if self.rotary is not None:
+            rotary = self.rotary[:, positions].unsqueeze(-3)  # (2, 1, T, D) or (2, B, 1, T, D)
         if self.slopes is not None:
             bias = alibi_bias(self.slopes, new, end)[None]  # (1, H, T, S): with 3 dimensions SDPA is slow on a CPU
             mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)  # (1 or B, H, T, S)
@@ -192,9 +196,10 @@ class DecoderOnlyTransformer(nn.Module):
     ) -> Tensor:
         """Continues each row of start_tokens (B, T) int64; returns (B, length) ids, prompt included.
 
-        `max_length` counts the prompt, `max_new_tokens` only the new tokens; give one of them. The cache changes speed,
-        never output. generation.py explains stop_ids and generator, sampling.py the other settings. Raises ValueError
-        for a prompt longer than max_length, and if both limits are given.
+        `max_length` counts the prompt, `max_new_tokens` only the new tokens and takes the place of the default
+        max_length. The cache changes speed, never output. generation.py explains stop_ids and generator, sampling.py
+        the other settings. Raises ValueError for a prompt longer than max_length, and for max_new_tokens together with
+        another max_length than the default.
         """
         if max_new_tokens is None:
             max_new_tokens = max_length - start_tokens.shape[1]

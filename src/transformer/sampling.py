@@ -157,7 +157,8 @@ def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
     One number a row, where torch.multinomial takes one for every token: so the ids that a row draws do not depend on
     the rows before it. Never returns an id of probability 0. Raises ValueError for a row without probabilities.
     """
-    # In units of 2^-52, probabilities are integers. Their sums are exact, so neither batch nor device changes a draw.
+    # Cut to whole multiples of 2^-52, so that sums are exact integers: a float sum could differ with batch size or
+    # device, and so the draw.
     cdf = (at_least_float32(probs) * 2**52).long().cumsum(-1)  # (N, V) int64
     total = cdf[:, -1].cpu()  # (N,), about 2^52
     if bool((total <= 0).any()):
@@ -170,7 +171,8 @@ def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
 def uniform_numbers(count: int, generator: torch.Generator | None = None) -> Tensor:
     """Returns `count` random numbers from [0, 1) on the CPU, in float64, drawn on the device of the generator.
 
-    None: torch's global CPU generator. With a CPU generator a seed gives the same text on every device, to rounding.
+    None: torch's global CPU generator. With a CPU generator a seed gives the same text on every device, apart from
+    rounding.
     """
     device = torch.device("cpu") if generator is None else generator.device
     dtype = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
