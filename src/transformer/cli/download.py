@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from transformer.cli.console import console
-from transformer.cli.download_progress import fetch_numbers, teller
+from transformer.cli.download_progress import fetch_numbers, notifier
 from transformer.cli.options import parse, program
 from transformer.config import ConfigError, DataConfig, TrainConfig, seed_problems
 from transformer.data.contracts import Place
@@ -49,8 +49,8 @@ def main(arguments: Sequence[str]) -> None:
         disable=not out.is_terminal,
     )
     task = progress.add_task("tokens", total=wanted, tokens="", numbers="")
-    tell = teller(progress.console, lambda news: progress.update(task, numbers=fetch_numbers(news)))
-    with progress, contextlib.closing(open_dataset(config, notify=tell)) as data:
+    notify = notifier(progress.console, lambda message: progress.update(task, numbers=fetch_numbers(message)))
+    with progress, contextlib.closing(open_dataset(config, notify=notify)) as data:
         source = data.train
         assert isinstance(source, HubSource)
         found = fetch(

@@ -1,4 +1,4 @@
-"""News of text that comes from the hub, on the terminal."""
+"""Messages and progress of text fetched from the hub, on the terminal."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from rich.console import Console
 from transformer.data.contracts import FetchProgress, Notify
 
 
-def teller(console: Console, show: Callable[[FetchProgress], object]) -> Notify:
-    """Returns what prints a line of news about the data so that it lasts, and gives numbers of fetching to `show`."""
+def notifier(console: Console, show: Callable[[FetchProgress], object]) -> Notify:
+    """Returns a callback that prints messages as lines and passes fetch progress to `show`."""
 
-    def tell(news: str | FetchProgress) -> None:
-        if isinstance(news, str):
-            console.print(news, style="dim")
+    def notify(message: str | FetchProgress) -> None:
+        if isinstance(message, str):
+            console.print(message, style="dim")
         else:
-            show(news)
+            show(message)
 
-    return tell
+    return notify
 
 
-def fetch_numbers(news: FetchProgress) -> str:
-    """Returns how the fetching goes in a few words."""
-    return f"shard {news.shard}  {news.bytes_per_second / 1e6:.1f} MB/s  cache {news.cache_bytes / 1e9:.2f} GB"
+def fetch_numbers(message: FetchProgress) -> str:
+    """Returns shard, speed and cache size in a few words."""
+    return f"shard {message.shard}  {message.bytes_per_second / 1e6:.1f} MB/s  cache {message.cache_bytes / 1e9:.2f} GB"

@@ -30,7 +30,7 @@ def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
         count = min(count, logits.shape[-1])
         ranked = probs.topk(count).values  # (..., count), most likely first
         inside = ranked.cumsum(-1) - ranked < top_p  # (..., count)
-        # A nucleus is complete if a token after it is in sight; tokens of probability 0 add nothing.
+        # A nucleus is complete if a token after it was selected too; tokens of probability 0 add nothing.
         if count == logits.shape[-1] or not bool((inside & (ranked > 0))[..., -1].any()):
             break
         count *= GROWTH

@@ -14,7 +14,7 @@ from tyro.conf import Positional
 from transformer.cli.compare.score import Scoring, Show
 from transformer.cli.compare.table import conclusion, ranking_table
 from transformer.cli.console import console
-from transformer.cli.download_progress import teller
+from transformer.cli.download_progress import notifier
 from transformer.cli.evaluate.options import MeasureOptions
 from transformer.cli.json_output import print_json
 from transformer.cli.options import parse
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
     paths = [path for name in named for path in found_at(name)] if named else found_here()
     out = console()
     with progress_on(out, quiet=options.json) as show:
-        notify = silent if options.json else teller(out, lambda news: None)
+        notify = silent if options.json else notifier(out, lambda message: None)
         work = Scoring(options.measure, options.device, options.kernels, show, notify)
         rankings = work.rankings({path.resolve(): path for path in paths}.values())
     if not rankings:

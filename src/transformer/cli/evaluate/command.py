@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from transformer.cli.console import console
-from transformer.cli.download_progress import fetch_numbers, teller
+from transformer.cli.download_progress import fetch_numbers, notifier
 from transformer.cli.evaluate.options import MeasureOptions, Texts, baselines, score, verdict
 from transformer.cli.json_output import print_json
 from transformer.cli.models import open_model
@@ -51,8 +51,8 @@ def main(arguments: Sequence[str]) -> None:
     out = console(stderr=options.json)
     out.print(loaded.description, style="dim")
     with out.status(Text("reading the text")) as status:
-        tell = teller(out, lambda news: status.update(Text(f"fetching {fetch_numbers(news)}")))
-        documents = Texts(options.measure, tell).of(loaded.config.data, loaded.tokenizer)
+        notify = notifier(out, lambda message: status.update(Text(f"fetching {fetch_numbers(message)}")))
+        documents = Texts(options.measure, notify).of(loaded.config.data, loaded.tokenizer)
     started = time.perf_counter()
     with bar(out, documents.num_tokens) as progress:
         scores = score(loaded, documents, options.measure, progress)

@@ -71,8 +71,8 @@ class MeasureOptions:
 class Texts:
     """The documents selected by the options, encoded once for each dataset and encoding."""
 
-    def __init__(self, options: MeasureOptions, tell: Notify = silent) -> None:
-        self.options, self.tell = options, tell
+    def __init__(self, options: MeasureOptions, notify: Notify = silent) -> None:
+        self.options, self.notify = options, notify
         self._known: dict[object, Documents] = {}
         self._standard_input: list[str] | None = None
 
@@ -86,7 +86,7 @@ class Texts:
         key = (source, repr(tokenizer.state()))
         if key not in self._known:
             if self.options.text_file is None:
-                self._known[key] = held_out_documents(data, tokenizer, self.options.max_tokens, self.tell)
+                self._known[key] = held_out_documents(data, tokenizer, self.options.max_tokens, self.notify)
             else:
                 name = "standard input" if self.options.text_file == "-" else self.options.text_file
                 texts = self._texts(self.options.text_file, self.options.text_column or data.text_column)

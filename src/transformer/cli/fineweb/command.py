@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from transformer.cli.console import console
-from transformer.cli.download_progress import fetch_numbers, teller
+from transformer.cli.download_progress import fetch_numbers, notifier
 from transformer.cli.fineweb.report import Reading, cached, hub, split, timing
 from transformer.cli.options import parse
 from transformer.config import DataConfig, TrainConfig
@@ -59,9 +59,9 @@ def main(arguments: Sequence[str]) -> None:
 def opened(config: DataConfig, out: Console) -> Iterator[tuple[TextData, HubSource, float]]:
     """Opens the dataset; yields it with the seconds that opening took."""
     with out.status(Text(f"opening {config.dataset}")) as status:
-        tell = teller(out, lambda news: status.update(Text(f"fetching {fetch_numbers(news)}")))
+        notify = notifier(out, lambda message: status.update(Text(f"fetching {fetch_numbers(message)}")))
         started = time.perf_counter()
-        with contextlib.closing(open_dataset(config, notify=tell)) as data:
+        with contextlib.closing(open_dataset(config, notify=notify)) as data:
             if not isinstance(data.train, HubSource):
                 raise ValueError(
                     f"{config.dataset} is not on the hub: this command checks only fineweb and hf:OWNER/NAME"

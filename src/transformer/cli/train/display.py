@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from transformer.cli.download_progress import fetch_numbers, teller
+from transformer.cli.download_progress import fetch_numbers, notifier
 from transformer.cli.formatting import duration, printable, step_numbers
 from transformer.cli.progress import Bars
 from transformer.cli.train.forecast import Forecast
@@ -44,7 +44,7 @@ class TrainingDisplay:
         self.lines_every = 0
         self.forecast: Forecast | None = None
         self.memory_bytes, self.utilisations = 0, [0.0]
-        self.tell = teller(console, self._fetched)
+        self.notify = notifier(console, self._fetched)
         """Prints a message about the data, or shows the progress of fetching. May be called from any thread."""
 
     @contextlib.contextmanager
@@ -54,12 +54,14 @@ class TrainingDisplay:
             yield
         self.status = None
 
-    def _fetched(self, news: FetchProgress) -> None:
-        numbers = fetch_numbers(news)
+    def _fetched(self, message: FetchProgress) -> None:
+        numbers = fetch_numbers(message)
         if self.status is not None:
-            self.status.update(Text(f"fetching {numbers}, {news.fetched_row_groups} of {news.row_groups} row groups"))
+            self.status.update(
+                Text(f"fetching {numbers}, {message.fetched_row_groups} of {message.row_groups} row groups")
+            )
             return
-        self.bars.second_bar("fetching", news.fetched_row_groups, news.row_groups, numbers)
+        self.bars.second_bar("fetching", message.fetched_row_groups, message.row_groups, numbers)
 
     def __enter__(self) -> Self:
         self.bars.progress.start()

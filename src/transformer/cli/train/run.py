@@ -54,7 +54,7 @@ def train_as(
             show_plan(with_vocabulary(config, start.tokenizer), None, device, dist, out)
     display = TrainingDisplay(out, config)
     with display.opening(f"reading {config.data.dataset}"):
-        data = open_together(config, start.tokenizer, display.tell, dist)
+        data = open_together(config, start.tokenizer, display.notify, dist)
     with contextlib.closing(data):
         config = display.config = as_opened(config, data)
         if not config.data.is_on_hub:

@@ -57,15 +57,15 @@ def reported_once(kinds: tuple[type[Exception], ...] = (ValueError,)) -> Iterato
         raise
 
 
-def open_together(config: TrainConfig, tokenizer: Tokenizer | None, tell: Notify, dist: Dist) -> TextData:
+def open_together(config: TrainConfig, tokenizer: Tokenizer | None, notify: Notify, dist: Dist) -> TextData:
     """Opens the dataset on rank 0 first, which resolves the commit and trains the vocabulary if there is none yet.
 
     The other processes receive both, and read what rank 0 has fetched and tokenized from the shared cache.
     """
-    data = open_dataset(config.data, tokenizer, tell) if dist.is_main else None
+    data = open_dataset(config.data, tokenizer, notify) if dist.is_main else None
     own = None if data is None else (as_opened(config, data).data.revision, data.tokenizer.state())
     revision, vocabulary = dist.from_main(own)
-    return data or open_dataset(replace(config.data, revision=revision), tokenizer_from_state(vocabulary), tell)
+    return data or open_dataset(replace(config.data, revision=revision), tokenizer_from_state(vocabulary), notify)
 
 
 def fit(trainer: Trainer, display: TrainingDisplay) -> int | None:
