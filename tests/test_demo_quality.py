@@ -29,8 +29,8 @@ def test_the_demo_learns_to_write_words_speakers_and_lines(tmp_path: Path) -> No
     assert last.bits_per_byte < 1.95  # benchmarks/results/time_to_quality.md: 1.86; the character recipe: 2.73
     assert (tmp_path / "checkpoints_demo" / "loss_curve.png").stat().st_size > 10_000
 
-    text = done.stdout.split("3. Write", 1)[1]
-    written = text[text.index("ROMEO:") : text.index("All in")]
+    text = done.stdout.split("3. Generate", 1)[1]
+    written = text[text.index("ROMEO:") : text.index("Finished in")]
     words = re.findall(r"[A-Za-z]+", written)
     known = {word.lower() for scene in load_shakespeare() for word in re.findall(r"[A-Za-z]+", scene)}
     assert len(words) > 100  # in three texts, each of which may end early
