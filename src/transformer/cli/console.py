@@ -27,14 +27,27 @@ def console(stderr: bool = False) -> Console:
     )
 
 
+def printable(text: str) -> str:
+    r"""Returns a text from outside with its control characters written as escapes.
+
+    A checkpoint or an answer of the hub may contain terminal commands, which would move the cursor or hide output.
+
+    >>> print(printable("best\x1b[2J of\n3"))
+    best\x1b[2J of\n3
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
 def rank_prefix() -> str:
     """Returns "rank 3: " if torchrun started several processes, and "" for a single process."""
     return "" if os.environ.get("WORLD_SIZE", "1") == "1" else f"rank {os.environ.get('RANK', '?')}: "
 
 
 def one_line(text: str) -> str:
-    """Returns the text with every run of white space replaced by one space."""
-    return " ".join(text.split()) or "an error without a message"
+    """Returns the text with every run of white space replaced by one space, and other control characters escaped."""
+    return printable(" ".join(text.split())) or "an error without a message"
 
 
 def is_out_of_memory(error: Exception) -> bool:
