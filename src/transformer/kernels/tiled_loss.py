@@ -36,19 +36,21 @@ a group leaves the range 1e-25 to 1e25, the group is computed again with the shi
 Gradients are computed in the forward pass, while the tiles are in the cache; backward() only scales them. Below
 TILED_FROM_VOCAB entries the whole table fits the cache, and the plain loss runs.
 
-**PyTorch's own** F.linear_cross_entropy does the same in chunks of positions. Forward and backward in float32 on two
-cores of an AMD EPYC with little else running, with its best settings (benchmarks/loss_kernels.py, results in
-benchmarks/results/loss_kernels.md), in milliseconds, and in brackets the growth of memory in MiB:
+**PyTorch's own** F.linear_cross_entropy does the same in chunks of positions. Forward and backward on two cores of an
+AMD EPYC, with its best settings (benchmarks/loss_kernels.py, results in benchmarks/results/loss_kernels.md), in
+milliseconds, and in brackets the growth of memory in MiB:
 
-    shape        plain           tiled          PyTorch's       PyTorch's / tiled
-    default      2,437 (1,188)   1,107 (238)    1,318 (387)     1.19
-    gpt2         2,799 (605)     1,433 (271)    1,677 (396)     1.17
-    quick        1,664 (1,188)     689 (188)      721 (337)     1.05
-    demo            61 (106)        53 (47)        52 (101)     0.98
+    shape    precision   plain           tiled          PyTorch's      PyTorch's / tiled; in other runs
+    default  float32     2,175 (1,188)   1,186 (239)    1,176 (459)    0.99; 1.00 to 1.29
+    quick    float32     1,440 (1,188)     562 (189)      774 (410)    1.38; 1.02 to 1.22
+    demo     float32        63   (107)      61  (52)       54 (168)    0.89
+    gpt2     float32     1,933   (606)   1,825 (268)    1,544 (468)    0.85; 1.17
+    default  bfloat16    1,066 (1,235)     530 (183)      529 (456)    1.00
+    gpt2     bfloat16    1,130   (673)     667 (222)      712 (506)    1.07
 
-In bfloat16 PyTorch's took 0.79 to 0.99 times as long as the tiles. It ignores autocast, so its inputs have to be made
-bfloat16 by hand. Beside a busy process the tiles were several times slower than PyTorch's at the default shape. The
-tiles stay for float32 on a CPU, where they are faster and need less memory.
+So the tiles are about as fast, need half of the additional memory, and return a float32 sum under autocast, where
+PyTorch's version ignores autocast and returns a bfloat16 number. Beside a busy process the tiles took 1.6 to 2 times
+as long as PyTorch's version, unless GOMP_SPINCOUNT=1000 is set, which lets waiting threads give up their core early.
 
 Leaving out tiles with negligible probabilities (arXiv 2411.09009) does not help here: with the vocabulary sorted by
 frequency, 94% of the single probabilities were below 2^-12 after 100 steps, but no tile as a whole was negligible
