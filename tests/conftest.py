@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -70,5 +71,19 @@ def tiny_model(tiny_config: Callable[..., ModelConfig]) -> Callable[..., Decoder
                 for parameter in model.parameters():
                     parameter.add_(torch.randn(parameter.shape, dtype=dtype), alpha=0.3)
         return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model_of(tiny_model: Callable[..., DecoderOnlyTransformer]) -> Callable[..., DecoderOnlyTransformer]:
+    """model_of("rotary", limit=8) is tiny_model with that position and context, built once: tests do not change it.
+
+    In float64 rounding does not decide between two logits, so texts can be compared.
+    """
+
+    @functools.cache
+    def make(position: str = "learned", limit: int = 6, **settings: Any) -> DecoderOnlyTransformer:
+        return tiny_model(position=position, max_seq_len=limit, **settings)
 
     return make

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -17,17 +18,9 @@ Models = Callable[..., DecoderOnlyTransformer]
 
 POSITIONS = ["learned", "sinusoidal", "rotary", "alibi"]
 STRATEGIES = ["greedy", "multinomial", "top_k", "top_p", "top_k_top_p"]
-LIMIT = 6
 PROMPT = torch.tensor([[1, 2, 3], [7, 8, 9]])
 
 # The models compute in float64, so that rounding does not decide between two close logits.
-
-
-@functools.cache
-def model_of(
-    make: Models, position: str = "learned", limit: int = LIMIT, **settings_: object
-) -> DecoderOnlyTransformer:
-    return make(position=position, max_seq_len=limit, **settings_)
 
 
 def generated_by_hand(model: DecoderOnlyTransformer, prompt: torch.Tensor, new: int) -> torch.Tensor:
@@ -44,8 +37,8 @@ def generated_by_hand(model: DecoderOnlyTransformer, prompt: torch.Tensor, new: 
 
 @pytest.mark.parametrize("use_cache", [True, False])
 @pytest.mark.parametrize("position", POSITIONS)
-def test_greedy_generation_equals_the_loop_by_hand(tiny_model: Models, position: str, use_cache: bool) -> None:
-    model = model_of(tiny_model, position)
+def test_greedy_generation_equals_the_loop_by_hand(model_of: Models, position: str, use_cache: bool) -> None:
+    model = model_of(position)
     tokens = model.generate(PROMPT, max_new_tokens=25, use_cache=use_cache)  # eight windows of six
     assert torch.equal(tokens, generated_by_hand(model, PROMPT, 25))
 
@@ -57,10 +50,10 @@ def test_greedy_generation_equals_the_loop_by_hand(tiny_model: Models, position:
 )  # fmt: skip
 @settings(max_examples=60)
 def test_the_cache_changes_no_token_for_any_number_of_windows(
-    tiny_model: Models, position: str, kv_heads: int, limit: int, batch: int, prompt: int, new: int, strategy: str,
+    model_of: Models, position: str, kv_heads: int, limit: int, batch: int, prompt: int, new: int, strategy: str,
     seed: int,
 ) -> None:  # fmt: skip
-    model = model_of(tiny_model, position, limit, num_kv_heads=kv_heads)
+    model = model_of(position, limit, num_kv_heads=kv_heads)
     tokens = torch.randint(0, 17, (batch, prompt), generator=torch.Generator().manual_seed(seed))
     texts = [
         model.generate(
@@ -85,33 +78,33 @@ def test_the_window_fits_ends_at_the_text_and_moves_by_half(length: int, limit: 
     assert window_start(length + 1, limit) in (start, start + max(1, limit // 2))
 
 
-def test_max_length_counts_the_prompt_and_max_new_tokens_only_what_is_new(tiny_model: Models) -> None:
-    model = model_of(tiny_model)
+def test_max_length_counts_the_prompt_and_max_new_tokens_only_what_is_new(model_of: Models) -> None:
+    model = model_of()
     assert model.generate(PROMPT, max_length=5).shape == (2, 5)
     assert model.generate(PROMPT, max_new_tokens=5).shape == (2, 8)
-    assert model.generate(PROMPT, max_length=100, max_new_tokens=2).shape == (2, 5)
     assert torch.equal(model.generate(PROMPT, max_length=3), PROMPT)
     assert torch.equal(model.generate(PROMPT, max_new_tokens=0), PROMPT)
 
 
-def test_a_prompt_longer_than_max_length_and_two_limits_at_once_are_refused(tiny_model: Models) -> None:
+def test_a_prompt_longer_than_max_length_and_two_limits_at_once_are_refused(model_of: Models) -> None:
     """The prompt was once returned unchanged, without an error."""
-    model = model_of(tiny_model)
+    model = model_of()
     with pytest.raises(ValueError, match="the prompt has 3 tokens, more than max_length=1: raise max_length"):
         model.generate(PROMPT, max_length=1)
-    with pytest.raises(ValueError, match="max_length=9 and max_new_tokens=2 are both given"):
-        model.generate(PROMPT, max_length=9, max_new_tokens=2)
+    for length in (9, 100):  # 100 is the default
+        with pytest.raises(ValueError, match=f"max_length={length} and max_new_tokens=2 are both given: give one"):
+            model.generate(PROMPT, max_length=length, max_new_tokens=2)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_temperature_0_is_greedy(tiny_model: Models, strategy: str) -> None:
-    model = model_of(tiny_model)
+def test_temperature_0_is_greedy(model_of: Models, strategy: str) -> None:
+    model = model_of()
     cold = model.generate(PROMPT, max_new_tokens=12, sampling_strategy=strategy, temperature=0.0)
     assert torch.equal(cold, model.generate(PROMPT, max_new_tokens=12, sampling_strategy="greedy"))
 
 
-def test_top_k_above_the_vocabulary_keeps_all_tokens(tiny_model: Models) -> None:
-    model = model_of(tiny_model)
+def test_top_k_above_the_vocabulary_keeps_all_tokens(model_of: Models) -> None:
+    model = model_of()
     texts = [
         model.generate(
             PROMPT, max_new_tokens=12, sampling_strategy=s, top_k=10**6, generator=torch.Generator().manual_seed(3)
@@ -121,8 +114,8 @@ def test_top_k_above_the_vocabulary_keeps_all_tokens(tiny_model: Models) -> None
     assert torch.equal(*texts)
 
 
-def test_the_same_generator_state_gives_the_same_text(tiny_model: Models) -> None:
-    model = model_of(tiny_model)
+def test_the_same_generator_state_gives_the_same_text(model_of: Models) -> None:
+    model = model_of()
     texts = [
         model.generate(
             PROMPT, max_new_tokens=20, sampling_strategy="multinomial", generator=torch.Generator().manual_seed(seed)
@@ -134,8 +127,8 @@ def test_the_same_generator_state_gives_the_same_text(tiny_model: Models) -> Non
 
 
 @pytest.mark.parametrize("use_cache", [True, False])
-def test_a_finished_row_repeats_its_stop_id_until_all_rows_are_finished(tiny_model: Models, use_cache: bool) -> None:
-    model = model_of(tiny_model)
+def test_a_finished_row_repeats_its_stop_id_until_all_rows_are_finished(model_of: Models, use_cache: bool) -> None:
+    model = model_of()
     free = model.generate(PROMPT, max_new_tokens=15)
     stop = [int(free[0, 5]), int(free[1, 9])]
     first = [next(i for i in range(3, 18) if int(row[i]) in stop) for row in free]
@@ -146,8 +139,8 @@ def test_a_finished_row_repeats_its_stop_id_until_all_rows_are_finished(tiny_mod
         assert (row[end:] == row[end]).all()
 
 
-def test_a_stop_id_in_the_prompt_stops_nothing(tiny_model: Models) -> None:
-    model = model_of(tiny_model)
+def test_a_stop_id_in_the_prompt_stops_nothing(model_of: Models) -> None:
+    model = model_of()
     free = model.generate(PROMPT, max_new_tokens=8)
     unused = next(i for i in range(17) if not (free[:, 3:] == i).any())
     prompt = PROMPT.clone()
@@ -157,25 +150,60 @@ def test_a_stop_id_in_the_prompt_stops_nothing(tiny_model: Models) -> None:
         assert torch.equal(model.generate(prompt, max_new_tokens=4, stop_ids=[unused]), free)
 
 
-def test_without_stop_ids_all_tokens_are_generated(tiny_model: Models) -> None:
-    assert model_of(tiny_model).generate(PROMPT, max_new_tokens=30, stop_ids=()).shape == (2, 33)
+def test_without_stop_ids_all_tokens_are_generated(model_of: Models) -> None:
+    assert model_of().generate(PROMPT, max_new_tokens=30, stop_ids=()).shape == (2, 33)
 
 
 @pytest.mark.parametrize("shape", [(1, 0), (3,)])
 @pytest.mark.parametrize("use_cache", [True, False])
-def test_an_empty_or_flat_prompt_is_an_error(tiny_model: Models, shape: tuple[int, ...], use_cache: bool) -> None:
+def test_an_empty_or_flat_prompt_is_an_error(model_of: Models, shape: tuple[int, ...], use_cache: bool) -> None:
     prompt = torch.zeros(shape, dtype=torch.int64)
     with pytest.raises(ValueError, match="at least one token"):
-        generate(model_of(tiny_model), prompt, 3, SamplingConfig(), use_cache=use_cache)
+        generate(model_of(), prompt, 3, SamplingConfig(), use_cache=use_cache)
 
 
-def test_an_empty_prompt_is_an_error_in_generate_too(tiny_model: Models) -> None:
+def test_an_empty_prompt_is_an_error_in_generate_too(model_of: Models) -> None:
     with pytest.raises(ValueError, match="at least one token"):
-        model_of(tiny_model).generate(torch.zeros(2, 0, dtype=torch.int64))
+        model_of().generate(torch.zeros(2, 0, dtype=torch.int64))
 
 
-def test_impossible_sampling_settings_are_refused_before_the_first_token(tiny_model: Models) -> None:
-    model = model_of(tiny_model)
+@pytest.mark.parametrize(
+    ("prompt", "error", "message"),
+    [
+        ("ROMEO:", TypeError, "of type str, not a tensor of token ids: .*tokenizer.encode"),
+        ([[1, 2]], TypeError, "of type list"),
+        (torch.ones(1, 3), TypeError, "dtype torch.float32, not torch.int64"),
+        (torch.tensor([1, 2]), ValueError, r"shape \(2,\), not \(batch, tokens\).*add a batch dimension"),
+        (torch.tensor([[3, 17]]), ValueError, "the id 17, but the model's ids are 0 to 16"),
+        (torch.tensor([[-1]]), ValueError, "the id -1"),
+    ],
+)
+def test_a_prompt_that_is_not_the_models_ids_is_an_error(
+    model_of: Models, prompt: Any, error: type[Exception], message: str
+) -> None:
+    """These once ended in PyTorch's IndexError, or in AttributeError."""
+    with pytest.raises(error, match=message):
+        model_of().generate(prompt, max_new_tokens=1)
+    with pytest.raises(error, match=message):
+        generate(model_of(), prompt, 1, SamplingConfig())
+
+
+def test_a_misspelt_setting_is_an_error(model_of: Models) -> None:
+    with pytest.raises(ConfigError, match="unknown setting 'temprature'; did you mean 'temperature'"):
+        model_of().generate(PROMPT, temprature=0.5)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_weights_that_are_nan_are_an_error_with_every_strategy(tiny_model: Models, strategy: str) -> None:
+    """Greedy generation once gave token 0 for ever."""
+    model = tiny_model()
+    model.head.weight.data.fill_(math.nan)
+    with pytest.raises(ValueError, match="row 0 has no probabilities to draw from: its logits are not finite"):
+        model.generate(PROMPT, max_new_tokens=3, sampling_strategy=strategy)
+
+
+def test_impossible_sampling_settings_are_refused_before_the_first_token(model_of: Models) -> None:
+    model = model_of()
     with pytest.raises(ConfigError, match="did you mean 'top_k'"):
         model.generate(PROMPT, sampling_strategy="topk")
     with pytest.raises(ConfigError, match="temperature"):
@@ -192,8 +220,9 @@ def test_the_models_mode_comes_back(tiny_model: Models, training: bool) -> None:
 
 def test_the_models_mode_comes_back_after_an_error(tiny_model: Models) -> None:
     model = tiny_model().train()
-    with pytest.raises(IndexError):
-        model.generate(torch.tensor([[99]]), max_new_tokens=1)
+    model.final_norm.weight.data.fill_(math.nan)
+    with pytest.raises(ValueError, match="not finite"):
+        model.generate(PROMPT, max_new_tokens=1)
     assert model.training
 
 
@@ -225,15 +254,15 @@ def test_only_the_last_row_is_projected_to_logits(tiny_model: Models) -> None:
     assert shapes == [(2, 17), (2, 17)]
 
 
-def test_each_row_gives_what_it_gives_alone(tiny_model: Models) -> None:
-    model = model_of(tiny_model)
+def test_each_row_gives_what_it_gives_alone(model_of: Models) -> None:
+    model = model_of()
     alone = torch.cat([model.generate(row[None], max_new_tokens=10) for row in PROMPT])
     assert torch.equal(model.generate(PROMPT, max_new_tokens=10), alone)
 
 
-def test_the_prompt_given_is_not_changed(tiny_model: Models) -> None:
+def test_the_prompt_given_is_not_changed(model_of: Models) -> None:
     prompt = PROMPT.clone()
-    model_of(tiny_model).generate(prompt, max_new_tokens=10)
+    model_of().generate(prompt, max_new_tokens=10)
     assert torch.equal(prompt, PROMPT)
 
 

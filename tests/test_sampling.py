@@ -20,10 +20,10 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from transformer.categorical import inverse_cdf
 from transformer.config import ConfigError, SamplingConfig
 from transformer.inference.batch import sample_rows
 from transformer.sampling import (
-    inverse_cdf,
     is_greedy,
     keep_min_p,
     keep_top_k,
@@ -369,13 +369,15 @@ def test_an_id_of_probability_0_is_never_drawn_at_either_end_of_the_interval(num
     assert (probs.gather(-1, ids[:, None]) > 0).all()
 
 
+@pytest.mark.parametrize("settings_", [MULTINOMIAL, SamplingConfig("greedy"), SamplingConfig("top_p", temperature=0.0)])
 @pytest.mark.parametrize("bad", [math.nan, -math.inf])
 @pytest.mark.parametrize("vocab", [1, 4, 5])
-def test_a_row_without_probabilities_is_an_error(bad: float, vocab: int) -> None:
+def test_a_row_without_probabilities_is_an_error(bad: float, vocab: int, settings_: SamplingConfig) -> None:
+    """Greedy sampling of nan once gave the first id, without an error."""
     logits = torch.zeros(3, vocab)
     logits[1] = bad
     with pytest.raises(ValueError, match=r"row 1 has no probabilities to draw from: its logits are not finite"):
-        sample(logits, SamplingConfig("multinomial"))
+        sample(logits, settings_)
 
 
 @given(

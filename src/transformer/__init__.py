@@ -3,8 +3,8 @@
     from transformer import DecoderOnlyTransformer
     model = DecoderOnlyTransformer(vocab_size=257, d_model=64, num_heads=4, num_layers=2, d_ff=256, max_seq_len=64)
 
-To learn how it works, read config, embeddings, attention, kv_cache, feedforward, block, model, loss, then sampling,
-generation and perplexity, then scheduler, optimizer, training_utils, dataset and trainer.
+To learn how it works, read config, embeddings, attention, feedforward, block, model, loss, sampling and generation,
+then kv_cache, perplexity, optimizer, scheduler, training_utils, dataset and trainer.
 """
 
 from transformer.config import ConfigError, ModelConfig, SamplingConfig, TrainConfig

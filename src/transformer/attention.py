@@ -11,8 +11,8 @@ these scores to *attention weights* that sum to 1, and the token receives the we
 
 The rows of q, k and v are the queries, keys and values; D is the length of a query and of a key.
 
-*Why sqrt(D)?* The dot product of two vectors of D independent numbers of variance 1 has variance D. Without the
-division the scores of wide heads would be large, softmax nearly one-hot, and its gradient nearly 0.
+*Why sqrt(D)?* The dot product of two vectors of D independent numbers of mean 0 and variance 1 has variance D. Without
+the division the scores of wide heads would be large, softmax nearly one-hot, and its gradient nearly 0.
 
 *Why a mask?* The model learns to predict token t+1 at position t, at all positions at once. So no query may attend to
 later tokens: their scores become -inf, which softmax maps to exactly 0.
@@ -26,23 +26,27 @@ later tokens: their scores become -inf, which softmax maps to exactly 0.
 By hand: two tokens, D = 1, queries [1, 2], keys [0, ln 3], values [10, 20]. Query 0 sees only key 0 and gets 10.
 Query 1 has scores [0, 2 ln 3], so weights [1, 9] / 10, and gets 0.1 * 10 + 0.9 * 20 = 19:
 
->>> column = lambda *numbers: torch.tensor(numbers).view(1, 1, -1, 1)
+>>> column = lambda *numbers: torch.tensor(numbers).view(1, 1, -1, 1)       # one text, one head, T numbers, D = 1
 >>> out, weights = explicit_attention(column(1.0, 2.0), column(0.0, math.log(3)), column(10.0, 20.0))
 >>> out.flatten().tolist(), weights[0, 0].mul(10).round().tolist()
 ([10.0, 19.0], [[10.0, 0.0], [1.0, 9.0]])
 
-**Heads.** One softmax gives one weighted sum. So H heads of width D = C / H run side by side on slices of the
-projections, and a last linear map combines them. With fewer key and value heads than query heads (*grouped queries*),
-neighbouring query heads share a key and a value head, so there are fewer keys and values to compute and to store.
+**Heads.** A token may need several things at once, for example its subject and the previous word, and one softmax gives
+one weighted sum. So H heads run side by side, each with queries, keys and values of width D = C / H, and a last linear
+map combines their results. With fewer key and value heads than query heads (*grouped queries*), neighbouring query
+heads share a key and a value head, so there are fewer keys and values to compute and to store.
 
-**Prefill and decode: two modes, one path.** *Prefill* processes T prompt tokens at once. *Decode* processes one new
-token, whose query meets the S keys of all tokens so far, its own included. Both are T new queries against S keys: query
-i has position S - T + i and attends to all keys up to there. So the mask is aligned to the bottom right. kv_cache.py
-keeps the keys and values between calls.
+**Prefill and decode: two modes, one path.** This is for generation only: on a first reading assume T = S and no cache,
+and come back after generation.py. *Prefill* processes all prompt tokens at once. *Decode* processes one new token,
+whose query meets the keys of all tokens so far, its own included. Both are T new queries (decode: T = 1) against S
+keys: query i has position S - T + i and attends to all keys up to there. So the mask is aligned to the bottom right.
 
-             key 0   1   2   3   4          S = 5 keys, T = 2 new queries
+             key 0   1   2   3   4          two new tokens after three that are cached
     query 0      x   x   x   x   .          position 3
     query 1      x   x   x   x   x          position 4
+
+kv_cache.py keeps the keys and values between calls: update() stores those of the new tokens behind the earlier ones and
+returns all; advance() counts the new tokens when every layer has stored its own.
 
 **Cost** for one text: 4 T C^2 multiply-adds for the projections, 2 T S C for scores and weighted sums. The second grows
 with the square of the context. `explicit_attention` is for reading; the model calls `fused_attention`, PyTorch's kernel
@@ -74,7 +78,7 @@ class Context(NamedTuple):
     positions: Tensor
     """(T,) or (B, T) int64: the position of each token in its text."""
     rotary: Tensor | None = None
-    """Cosines and sines for rotary positions, (2, ..., T, D), which broadcasts over the heads."""
+    """Cosines and sines for rotary positions, (2, 1, T, D) or (2, B, 1, T, D), which broadcast over the heads."""
     mask: Tensor | None = None
     """Broadcasts to (B, H, T, S): True where a query may attend, or numbers to add to the scores. None: causal."""
 
@@ -89,9 +93,9 @@ def causal_mask(queries: int, keys: int, device: torch.device | None = None) -> 
 
 
 def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Returns softmax(q k^T / sqrt(D) + mask), (B, H, T, S): each row sums to 1. Arguments as in explicit_attention.
+    """Returns softmax(q k^T / sqrt(D) + mask), (B, H, T, S), for q (B, H, T, D) and k (B, K, S, D), H a multiple of K.
 
-    A bool mask stands for numbers: True for 0, False for -inf.
+    The mask is as in Context; True stands for 0 and False for -inf.
     """
     k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # (B, H, S, D): neighbouring query heads share a key head
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, H, T, S)
@@ -106,9 +110,8 @@ def explicit_attention(
 ) -> tuple[Tensor, Tensor]:
     """Scaled dot-product attention, step by step: arXiv 1706.03762, equation 1.
 
-    q (B, H, T, D); k and v (B, K, S, D), H a multiple of K; mask as in Context. `dropout` is the probability that a
-    weight is dropped; the caller passes 0 outside training. Returns the output (B, H, T, D) and the weights before
-    dropout (B, H, T, S).
+    q, k and the mask as in attention_weights, v (B, K, S, D). `dropout` is the probability that a weight is dropped;
+    the caller passes 0 outside training. Returns the output (B, H, T, D) and the weights before dropout (B, H, T, S).
     """
     weights = attention_weights(q, k, mask)  # (B, H, T, S)
     v = v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)  # (B, H, S, D)
@@ -117,14 +120,18 @@ def explicit_attention(
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
     """The same output from PyTorch's fused kernels, which never store the (T, S) weights."""
+    # Without a mask, T == S is the kernel's causal case, and a single query may attend to every key. Anything between
+    # needs a mask, because the kernel would align the queries with the first keys.
     queries, keys = q.shape[-2], k.shape[-2]
-    if mask is None and 1 < queries < keys:  # is_causal aligns to the top left: right for T == S only
+    if mask is None and 1 < queries < keys:
         mask = causal_mask(queries, keys, q.device)
     if mask is not None and mask.is_floating_point():
-        mask = mask.to(q.dtype)  # autocast lowers the precision of q, but not of the mask
-    is_causal = mask is None and queries == keys  # a single query may attend to every key and needs no mask
+        mask = mask.to(q.dtype)  # mixed precision (autocast) makes q bfloat16, but not the mask
+    is_causal = mask is None and queries == keys
     is_grouped = q.shape[1] != k.shape[1]
-    return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, enable_gqa=is_grouped)
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=is_causal, enable_gqa=is_grouped
+    )
 
 
 class CausalSelfAttention(nn.Module):
@@ -136,9 +143,9 @@ class CausalSelfAttention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
-        self.heads, self.kv_heads, self.head_dim = config.num_heads, config.kv_heads, config.head_dim
+        self.num_heads, self.num_kv_heads, self.head_dim = config.num_heads, config.kv_heads, config.head_dim
         width = (config.num_heads + 2 * config.kv_heads) * config.head_dim
-        self.qkv = nn.Linear(config.d_model, width, bias=config.bias)
+        self.qkv = nn.Linear(config.d_model, width, bias=config.bias)  # the three linear maps as one matrix
         self.out = nn.Linear(config.d_model, config.d_model, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
         self.attend = fused_attention  # an attribute, so that kernels/ can put a faster version in its place
@@ -148,14 +155,16 @@ class CausalSelfAttention(nn.Module):
         if cache is not None:
             k, v = cache.update(self.layer, k, v)  # (B, K, S, D), earlier tokens first
         dropout = self.dropout.p if self.training else 0.0
-        heads = self.attend(q, k, v, context.mask, dropout)  # (B, H, T, D)
-        x = heads.transpose(1, 2).flatten(2)  # (B, T, C): the heads side by side
+        gathered = self.attend(q, k, v, context.mask, dropout)  # (B, H, T, D)
+        x = gathered.transpose(1, 2).flatten(2)  # (B, T, C): the heads side by side
         return self.dropout(self.out(x))
 
     def project(self, x: Tensor, rotary: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Returns q (B, H, T, D) and k, v (B, K, T, D), q and k rotated if positions are rotary."""
-        heads = self.qkv(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, H + 2K, T, D)
-        q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        projected = self.qkv(x)  # (B, T, (H + 2K) D): all queries, then all keys, then all values
+        projected = projected.unflatten(-1, (-1, self.head_dim))  # (B, T, H + 2K, D): cut into heads
+        projected = projected.transpose(1, 2)  # (B, H + 2K, T, D): one text of T vectors for each head
+        q, k, v = projected.split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=1)
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
         return q, k, v

@@ -1,8 +1,13 @@
-"""Every setting of the project, its default and its meaning, in one place.
+"""Every setting of the project, its default and its meaning; and first, what the model does.
 
-Each group of settings is a frozen dataclass. The text below a field is its help text: command-line flags, `--help` and
-checkpoints are derived from these classes, so a default is written here and nowhere else. A checkpoint carries all of
-its run's settings.
+A *token* is a piece of text: a word or a part of one. A *tokenizer* such as cl100k_base gives each of its 100,277
+tokens a number, the token's id. The model reads the ids of a text and gives every token of the vocabulary a score, its
+*logit*, for being the next one. *Softmax*, exp(z_i) / sum_j exp(z_j), maps scores z to probabilities. Draw a token,
+append it and read again: so the model writes text. It is a *decoder-only* transformer: each token is computed from
+itself and earlier ones. The first transformer translated, and had a second network for the source text.
+
+Each group of settings is a frozen dataclass. The text below a field is its help text, which the program reads from this
+file: command-line flags, `--help` and checkpoints are derived from these classes.
 
 >>> ModelConfig(d_model=512, num_heads=8).head_dim
 64
@@ -10,11 +15,8 @@ its run's settings.
 Traceback (most recent call last):
 transformer.config_base.ConfigError: d_model=130 is not divisible by num_heads=4; nearest: 128, 132
 
-config_base.py has what all groups can do: check themselves, become a plain dict, and come back from one;
-config_checks.py has the rules that they must follow. Only the standard library is imported.
-
-On a first reading ModelConfig is enough; DataConfig, OptimizerConfig and TrainConfig belong to training, SamplingConfig
-to sampling.py. Read next: embeddings.py.
+config_base.py has what all groups can do (check themselves, become a plain dict, come back from one), config_checks.py
+the rules that they must follow. The hour needs only ModelConfig and SamplingConfig. Read next: embeddings.py.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ __all__ = [
 ]  # fmt: skip
 
 IGNORE = -100
-"""A target with this value is neither predicted nor counted (PyTorch's convention)."""
+"""A position with this target adds nothing to the loss (PyTorch's convention)."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,9 @@ class ModelConfig(Config):
     vocab_size: int = 100_277
     """Number of token ids; 100,277 for cl100k_base."""
     d_model: int = 256
-    """Length of each token's vector (C in the other files)."""
+    """Length of each token's vector (C in the shapes)."""
     num_heads: int = 4
-    """Attention heads in each block; each has d_model / num_heads dimensions."""
+    """Attention heads in each block, each of width d_model / num_heads (H and D in the shapes)."""
     num_layers: int = 6
     """Number of blocks."""
     d_ff: int = 1024
@@ -53,25 +55,25 @@ class ModelConfig(Config):
     dropout: float = 0.1
     """Probability of zeroing an activation during training, to reduce overfitting."""
     num_kv_heads: int | None = None
-    """Key and value heads (grouped-query attention). None: num_heads."""
+    """Key and value heads, fewer for grouped-query attention (attention.py). None: num_heads."""
     position: Literal["learned", "sinusoidal", "rotary", "alibi"] = "learned"
-    """Position encoding."""
+    """Position encoding (embeddings.py)."""
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
-    """Normalisation layer."""
+    """Normalisation layer (block.py)."""
     norm_eps: float = 1e-5
-    """Added to the variance before the square root, to avoid division by zero."""
+    """Added to the variance (rmsnorm: the mean square) before the square root, to avoid division by zero."""
     activation: Literal["gelu", "gelu_tanh", "relu", "swiglu"] = "gelu"
     """Activation function of the feed-forward network."""
     bias: bool = True
-    """Add a learned bias in linear layers and layer norms."""
+    """Add a learned bias in linear layers and layer norms; the output projection never has one."""
     tie_embeddings: bool = True
     """Use the token embedding matrix as the output projection."""
     rope_theta: float = 10_000.0
-    """Base of the rotary frequencies: pair i rotates by rope_theta^(-2i/head_dim) radians a token."""
+    """Base of the rotary frequencies (embeddings.py)."""
 
     @property
     def head_dim(self) -> int:
-        """Width of one head, d_k in the papers."""
+        """Width of one head: D in the shapes, d_k in the papers."""
         return self.d_model // self.num_heads
 
     @property
@@ -81,6 +83,39 @@ class ModelConfig(Config):
 
     def problems(self) -> list[str]:
         return config_checks.model_problems(self)
+
+
+@dataclass(frozen=True)
+class SamplingConfig(Config):
+    """How the next token is chosen from the model's probabilities."""
+
+    strategy: Literal["greedy", "multinomial", "top_k", "top_p", "top_k_top_p"] = "greedy"
+    """greedy: the most likely token, ignoring temperature, top_k, top_p, min_p. multinomial: sample from all tokens."""
+    temperature: float = 1.0
+    """Divides the logits: below 1 sharpens the distribution, above 1 flattens it; 0 is greedy."""
+    top_k: int = 50
+    """For top_k and top_k_top_p: the number of most likely tokens to keep."""
+    top_p: float = 0.9
+    """For top_p and top_k_top_p: keep the most likely tokens until their probabilities add up to this."""
+    min_p: float = 0.0
+    """Remove tokens with less than this fraction of the highest probability; 0 disables it."""
+    repetition_penalty: float = 1.0
+    """Above 1, tokens that the text already contains become less likely, with greedy too; 1 disables it."""
+
+    def problems(self) -> list[str]:
+        return config_checks.sampling_problems(self)
+
+
+SAMPLING_PRESETS: dict[str, SamplingConfig] = {
+    "greedy": SamplingConfig(strategy="greedy"),
+    "precise": SamplingConfig(strategy="top_k_top_p", temperature=0.5, top_k=20, top_p=0.8),
+    "balanced": SamplingConfig(strategy="top_k_top_p", temperature=0.8, top_k=50, top_p=0.9),
+    "creative": SamplingConfig(strategy="top_p", temperature=1.0, top_p=0.95),
+    "very-creative": SamplingConfig(strategy="top_p", temperature=1.2, top_p=0.98),
+}
+
+
+# The hour may stop here: continue with embeddings.py. The rest is about training.
 
 
 @dataclass(frozen=True)
@@ -96,7 +131,7 @@ class DataConfig(Config):
     tokens_per_epoch: int = 100_000_000
     """Tokens per epoch; for a local text, at most one pass over it."""
     shuffle_rows: int = 8_192
-    """Size of the shuffle buffer in rows, at 4 bytes a token."""
+    """Rows that are shuffled together, at 4 bytes per token."""
     mask_documents: bool = False
     """Restrict attention to the document of each token, instead of the whole row."""
     validation_fraction: float = 0.1
@@ -120,7 +155,7 @@ class DataConfig(Config):
     shard_mb: float = 400.0
     """Approximate size of a shard, in units of 10**6 bytes."""
     num_workers: int | None = None
-    """Tokenizer threads of a streamed run. None: one for each core."""
+    """Tokenizer threads of a streamed run. None: one per core."""
     network_patience: float = 300.0
     """Seconds to retry a failing network before the run stops."""
 
@@ -188,7 +223,7 @@ class TrainConfig(Config):
     sample_prompt: str = ""
     """Prompt of the sample text; empty: begin a new text."""
     patience: int = 0
-    """Stop after this many evaluations without a new best validation loss; 1 to 3 act as 4. 0 disables it."""
+    """Stop after this many evaluations without a new best validation loss, but at least 4; 0 disables it."""
     save_every_minutes: float = 10.0
     """Minutes between saves of the training state."""
     save_every_steps: int = 0
@@ -206,13 +241,13 @@ class TrainConfig(Config):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of matrix products. auto: bfloat16 on CUDA (float16 on older GPUs), float32 elsewhere."""
     kernels: Literal["auto", "plain"] = "auto"
-    """auto: use faster versions of loss, dropout, attention and linear layers. plain: run the core as it is written."""
+    """auto: faster versions of loss, dropout, attention and linear layers. plain: run the core files as they are."""
     activation_checkpointing: bool = False
     """Recompute activations in backward instead of storing them: less memory, a third more computation."""
     compile: bool = False
     """Compile the model with torch.compile before the first step. The first start takes longer."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
-    """Trackers that receive the metrics in addition to metrics.jsonl. Without a value: none."""
+    """Trackers that receive the metrics in addition to metrics.jsonl. An empty list: none."""
     shard: bool = False
     """Shard the model across processes (FSDP) instead of replicating it (DDP)."""
 
@@ -223,33 +258,3 @@ class TrainConfig(Config):
 
     def problems(self) -> list[str]:
         return config_checks.train_problems(self)
-
-
-@dataclass(frozen=True)
-class SamplingConfig(Config):
-    """How the next token is chosen from the model's probabilities."""
-
-    strategy: Literal["greedy", "multinomial", "top_k", "top_p", "top_k_top_p"] = "greedy"
-    """greedy: the most likely token. The others sample from all tokens (multinomial) or from the most likely ones."""
-    temperature: float = 1.0
-    """Divides the logits: below 1 sharpens the distribution, above 1 flattens it; 0 is greedy."""
-    top_k: int = 50
-    """For top_k and top_k_top_p: the number of most likely tokens to keep."""
-    top_p: float = 0.9
-    """For top_p and top_k_top_p: keep the most likely tokens until their probabilities add up to this."""
-    min_p: float = 0.0
-    """Remove tokens with less than this fraction of the highest probability; 0 disables it."""
-    repetition_penalty: float = 1.0
-    """Above 1, tokens that the text already contains become less likely, with greedy too; 1 disables it."""
-
-    def problems(self) -> list[str]:
-        return config_checks.sampling_problems(self)
-
-
-SAMPLING_PRESETS: dict[str, SamplingConfig] = {
-    "greedy": SamplingConfig(strategy="greedy"),
-    "precise": SamplingConfig(strategy="top_k_top_p", temperature=0.5, top_k=20, top_p=0.8),
-    "balanced": SamplingConfig(strategy="top_k_top_p", temperature=0.8, top_k=50, top_p=0.9),
-    "creative": SamplingConfig(strategy="top_p", temperature=1.0, top_p=0.95),
-    "very-creative": SamplingConfig(strategy="top_p", temperature=1.2, top_p=0.98),
-}

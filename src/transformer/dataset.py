@@ -7,8 +7,9 @@ document must never be trained on.
 **Packing.** Write all documents one after another, an end-of-text token after each, and cut the stream into rows:
 
     documents    A A A   B B   C C C C C
-    stream       A A A | B B | C C C C C |            |: end-of-text
-    rows of 4    [A A A |] [B B | C] [C C C C] ...
+    stream       A A A . B B . C C C C C .              a dot: end-of-text
+    inputs       [A A A .] [B B . C] [C C C C] ...      rows of T = 4 tokens
+    targets      [A A . B] [B . C C] [C C C .] ...      the token after each input
 
 A row of T inputs needs T targets, each the token after its input. So a row reads T + 1 tokens, and the next row starts
 with the last of them. Every token is an input once and a target once; nothing is dropped. From end-of-text the model
@@ -17,15 +18,16 @@ learns where texts end, and that the text after it is unrelated to the text befo
 >>> source = TokenDocuments([np.array([1, 2, 3]), np.array([4, 5])], end_of_text=0)
 >>> batches = PackedBatches(source, seq_length=3, batch_size=2, seed=0, window_rows=2)
 >>> inputs, targets, state = next(iter(batches))
->>> sorted(zip(inputs.tolist(), targets.tolist()))              # the stream 1 2 3 0 4 5 0 | 4 5 0 1 ...
+>>> sorted(zip(inputs.tolist(), targets.tolist()))              # the stream 1 2 3 0 4 5 0, then a new pass
 [([0, 4, 5], [4, 5, 0]), ([1, 2, 3], [2, 3, 0])]
 
 **Shuffling.** Neighbouring rows come from one document and resemble each other, so a batch of neighbours is a poor
-sample of the text. Each pass over the text therefore reads the shards in a new random order, and within each shard the
-row groups in a new order (data/contracts.py defines both; a document of a local text counts as a row group). Then the
-rows of each window of window_rows are shuffled. A larger window shuffles better and takes window_rows * (T + 1) * 4
-bytes (4 MiB for 8,192 rows of 128), twice while it is shuffled. The seed alone decides all three orders. No text is
-repeated within a pass.
+sample of the text. A *row group* is the piece of text that is read and tokenized at once, for a local text one
+document; a *shard* is a run of row groups of one file, and a local text is a single shard. Each pass over the text
+reads the shards in a new random order, and within each shard the row groups in a new order. Then the rows of each
+window of window_rows (`shuffle_rows` in the config) are shuffled. A larger window shuffles better and takes
+window_rows * (T + 1) * 4 bytes (4 MiB for 8,192 rows of 128), twice while it is shuffled. The seed alone decides all
+three orders. No text is repeated within a pass.
 
 **State.** Six integers describe the position of a run: epoch, shard and row group in that epoch's order, the tokens of
 the row group before the window, the rows of the window already used, and the window's size. A row group is read by its
@@ -45,7 +47,7 @@ mask_documents, attention stops at end-of-text (data/document_mask.py).
 **Is it working?** Rows in their original order give the stream again, and any saved state gives the same next batch:
 tests/test_dataset.py checks both.
 
-Read before: text/. Next: fineweb_dataset.py, trainer.py.
+Read before: training_utils.py; text/ makes the tokens. Next: trainer.py; fineweb_dataset.py reads from the hub.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 r"""Embeddings: from token ids to vectors that carry meaning and position.
 
-**The problem.** A token id is a name, not a quantity: id 300 is not "three times" id 100. And attention, the next step,
-treats the tokens that it may see as a set: it cannot distinguish "dog bites man" from "man bites dog". So each token
-needs a vector that can carry meaning, and information about its position.
+**The problem.** A token id is a name, not a quantity: id 300 is not "three times" id 100. And an attention layer, the
+next file, treats the tokens that a position may see as a set: at the full stop it cannot distinguish "dog bites man."
+from "man bites dog." So each token needs a vector that can carry meaning, and information about its position.
 
 **Letters** of shapes, in all files: B texts in a batch, T tokens in each, V = vocab_size, C = d_model. In attention:
 H = num_heads, D = C / H (head_dim), K key and value heads, S keys.
@@ -11,10 +11,7 @@ H = num_heads, D = C / H (head_dim), K key and value heads, S keys.
 
     tokens (B, T)  --rows of a (V, C) table-->  x (B, T, C)
 
-That equals multiplying one-hot vectors by the table, at none of the cost.
-
-**Positions**, four ways; `position` in the config chooses one. The last two act inside attention and can be read after
-attention.py.
+**Positions**, four ways; `position` in the config chooses one.
 
 *learned* (GPT-2, the default): a second table with a row for each position, added to x. Simple, but there are no rows
 beyond max_seq_len.
@@ -23,14 +20,17 @@ beyond max_seq_len.
 
     sin(p / 10000^(2i/C)),  cos(p / 10000^(2i/C))
 
-like the hands of many clocks, the fastest with a period of 6 tokens, the slowest with one of 60,000. A shift by k
-tokens rotates each hand by a fixed angle, so "k tokens back" is the same linear map at every position. By hand, C = 4:
+like the hands of many clocks, the fastest with a period of 6 tokens, the slowest, for large C, of nearly 60,000. A
+shift by d tokens rotates each hand by a fixed angle, so "d tokens back" is the same linear map at every position. C = 4
+(sin 1 = 0.84, cos 1 = 0.54):
 
 >>> [[round(n, 2) for n in row] for row in sinusoidal_table(3, 4).tolist()]
 [[0.0, 1.0, 0.0, 1.0], [0.84, 0.54, 0.01, 1.0], [0.91, -0.42, 0.02, 1.0]]
 
-*rotary* (RoPE): nothing is added here. Attention will compare a query vector q with a key vector k by their dot
-product. Before that, each is cut into D/2 pairs of numbers, and pair i of the token at position p is rotated by
+The other two act inside attention: read them after attention.py.
+
+*rotary* (RoPE): nothing is added. Attention compares a query q with a key k by their dot product. Before that, the
+numbers of each are paired, number i with number i + D/2, and pair i of the token at position p is rotated by
 
     p / theta^(2i/D)  radians
 
@@ -39,21 +39,22 @@ query at position m and a key at position n only the difference remains:
 
     (R_m q) . (R_n k)  =  q . (R_(n-m) k)
 
->>> angles = rotary_table(8, 4, 10_000.0)
->>> q, k = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([0.5, -1.0, 2.0, 0.0])
->>> score = lambda m, n: round(float(rotate(q, angles[:, m]) @ rotate(k, angles[:, n])), 3)
->>> score(5, 3) == score(3, 1) == score(7, 5), score(5, 3) == score(5, 4)
-(True, False)
+By hand, one pair (D = 2) and q = k = [1, 0]: the score is cos(m - n), and cos 2 = -0.416, cos 1 = 0.54:
 
-*alibi*: nothing is added to the vectors here either. Each attention head lowers a score by its own slope times the
-distance, so that heads with large slopes attend to a few tokens and heads with small slopes to many:
+>>> angles, q = rotary_table(8, 2, 10_000.0), torch.tensor([1.0, 0.0])
+>>> score = lambda m, n: round(float(rotate(q, angles[:, m]) @ rotate(q, angles[:, n])), 3)
+>>> score(5, 3), score(3, 1), score(5, 4)
+(-0.416, -0.416, 0.54)
+
+*alibi*: nothing is added to the vectors here either. Each head lowers a score by its own slope times the distance
+(through the mask), so that heads with large slopes attend to a few tokens and heads with small slopes to many:
 
 >>> alibi_slopes(4).tolist()
 [0.25, 0.0625, 0.015625, 0.00390625]
 
-**Cost.** The token table has V * C numbers, 25.7M of the default model's 30.4M parameters; the lookup itself is cheap.
-**Is it working?** In a model of one block, shuffle all tokens but the last: with any kind of position the last
-prediction changes, without one it cannot.
+**Cost.** The token table has V * C numbers, most of a small model's parameters; the lookup itself is cheap.
+**Is it working?** In a model of one block, shuffle all tokens but the last: the last prediction changes. If you zero
+the position table, it does not. (With more blocks the causal mask alone reveals some of the order.)
 
 Papers: learned, GPT-2 (Radford et al. 2019); sinusoidal, arXiv 1706.03762; rotary, arXiv 2104.09864; ALiBi, arXiv
 2108.12409. Read before: config.py. Next: attention.py.
@@ -67,6 +68,9 @@ import torch
 from torch import Tensor, nn
 
 from transformer.config import ModelConfig
+
+INIT_STD = 0.02
+"""Standard deviation of fresh weights; model.py has the reasons."""
 
 
 class Embeddings(nn.Module):
@@ -83,10 +87,9 @@ class Embeddings(nn.Module):
         self.position = nn.Embedding(config.max_seq_len, config.d_model) if config.position == "learned" else None
         table = None
         if config.position == "sinusoidal":
-            # Sines and cosines have a root mean square of 1 / sqrt(2). Scaled to the standard deviation of fresh token
-            # rows (see model.py), they cannot drown the tokens.
-            table = 0.02 * math.sqrt(2) * sinusoidal_table(config.max_seq_len, config.d_model)  # (max_seq_len, C)
-        self.register_buffer("sinusoids", table, persistent=False)  # follows from the config, so no checkpoint has it
+            # Sines and cosines have a root mean square of 1 / sqrt(2). Scaled to INIT_STD they cannot drown the tokens.
+            table = INIT_STD * math.sqrt(2) * sinusoidal_table(config.max_seq_len, config.d_model)  # (max_seq_len, C)
+        self.register_buffer("sinusoids", table, persistent=False)  # moves with the model, is not trained or saved
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
@@ -100,10 +103,17 @@ class Embeddings(nn.Module):
 
 def sinusoidal_table(max_len: int, d_model: int) -> Tensor:
     """Returns the sinusoidal encoding of arXiv 1706.03762, section 3.5: (max_len, C) float32, sines in even columns."""
-    # double: a float32 angle of thousands of radians is inexact
-    frequencies = 10_000.0 ** (-torch.arange(0, d_model, 2).double() / d_model)  # (C/2,)
-    angles = torch.arange(max_len).double()[:, None] * frequencies  # (max_len, C/2)
+    angles = angle_table(max_len, d_model, 10_000.0)  # (max_len, C/2)
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2).float()  # (max_len, C)
+
+
+def angle_table(max_len: int, width: int, theta: float) -> Tensor:
+    """Returns p / theta^(2i/width) for position p and pair i, (max_len, width/2) float64.
+
+    float32 would be inexact for thousands of radians.
+    """
+    frequencies = theta ** (-torch.arange(0, width, 2).double() / width)  # (width/2,)
+    return torch.arange(max_len).double()[:, None] * frequencies
 
 
 def rotary_table(max_len: int, head_dim: int, theta: float) -> Tensor:
@@ -112,10 +122,7 @@ def rotary_table(max_len: int, head_dim: int, theta: float) -> Tensor:
     Number i is paired with number i + D/2, as in Llama, so each angle occurs twice. The paper pairs neighbours instead;
     that is a fixed reordering of the columns, which the learned projections absorb.
     """
-    # double: a float32 angle of thousands of radians is inexact
-    frequencies = theta ** (-torch.arange(0, head_dim, 2).double() / head_dim)  # (D/2,)
-    angles = torch.arange(max_len).double()[:, None] * frequencies  # (max_len, D/2)
-    angles = torch.cat([angles, angles], dim=-1)  # (max_len, D)
+    angles = angle_table(max_len, head_dim, theta).repeat(1, 2)  # (max_len, D)
     return torch.stack([angles.cos(), angles.sin()]).float()  # (2, max_len, D)
 
 

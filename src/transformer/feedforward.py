@@ -1,18 +1,20 @@
 r"""The feed-forward network: computing with what attention has gathered.
 
 **The problem.** Attention moves information between tokens, but each head only adds up values, which are linear in the
-vectors it reads. Something must *compute* with that sum: distinguish "bank" next to "river" from "bank" next to "loan".
+vectors that the head reads. Something must *compute* with that sum: distinguish "bank" next to "river" from "bank" next
+to "loan".
 
 **The idea.** The same small network is applied to every token: widen to d_ff numbers, apply an activation function f,
 project back to C numbers.
 
-    FFN(x) = W2 f(W1 x + b1) + b2            W1 (d_ff, C), W2 (C, d_ff)
+    FFN(x) = W_down f(W_up x + b_up) + b_down            W_up (d_ff, C), W_down (C, d_ff)
 
-Each hidden unit is a detector with an answer: row j of W1 is a pattern, f passes on how strongly x matches it, and
-column j of W2 is added to the token in that proportion. With the usual d_ff = 4 C these matrices are two thirds of a
-block's weights (8 C^2 against attention's 4 C^2), and much of what a model has memorised is in them.
+Each hidden unit detects a pattern and answers with a vector: row j of W_up is the pattern, f passes on how strongly x
+matches it, and column j of W_down is added to the token in that proportion. With the usual d_ff = 4 C these matrices
+are two thirds of a block's weights (8 C^2 against attention's 4 C^2), and much of what a model has memorised is in
+them.
 
-**The activation function**, without which W2 W1 would be a single matrix:
+**The activation function**, without which W_down W_up would be a single matrix:
 
     relu(x)      = max(0, x)
     gelu(x)      = x * Phi(x)                 Phi: the standard normal distribution function
@@ -25,16 +27,16 @@ and gelu(-1) = -1 * 0.159:
 >>> [round(float(F.gelu(torch.tensor(x))), 3) for x in (-1.0, 0.0, 1.0, 3.0)]
 [-0.159, 0.0, 0.841, 2.996]
 
-**SwiGLU** is not a function of one number but another network. A third matrix W3 computes a *gate*, which is multiplied
-by the first projection:
+**SwiGLU** is not a function of one number but another network. A third matrix computes a *gate*, which multiplies the
+first projection (biases left out):
 
-    FFN(x) = W2 (silu(W3 x) * (W1 x))         silu(x) = x / (1 + e^-x), biases left out
+    FFN(x) = W_down (silu(W_gate x) * (W_up x))         silu(x) = x / (1 + e^-x)
 
-With d_ff = 8/3 C, three matrices have as many weights as two with 4 C.
+Three matrices with d_ff = 8/3 C have as many weights as two with 4 C; d_ff is not adapted by itself.
 
-**Cost.** 2 T C d_ff multiply-adds (3 with swiglu), whatever the length of the context.
-**Is it working?** Count the hidden units whose input W1 x + b1 is negative for every token of a batch: with relu they
-are always 0 and learn nothing. A few are usual; if most units are like that, the learning rate was too high.
+**Cost.** 2 T C d_ff multiply-adds (3 T C d_ff with swiglu), whatever the length of the context.
+**Is it working?** With relu, count the hidden units that are 0 for every token of many batches. They no longer learn. A
+few are usual; if most units are like that, the learning rate was probably too high.
 
 Papers: arXiv 1706.03762, section 3.3; GELU, arXiv 1606.08415; SwiGLU, arXiv 2002.05202; feed-forward layers as
 key-value memories, arXiv 2012.14913. Read before: attention.py. Next: block.py.
@@ -62,10 +64,10 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)  # W1
+        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
         gated = config.activation == "swiglu"
-        self.gate = nn.Linear(config.d_model, config.d_ff, bias=config.bias) if gated else None  # W3
-        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)  # W2
+        self.gate = nn.Linear(config.d_model, config.d_ff, bias=config.bias) if gated else None
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
         self.activation = ACTIVATIONS[config.activation]
 

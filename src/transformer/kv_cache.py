@@ -12,20 +12,20 @@ token, appends one key and one value per layer and head, and attends to all that
     decode   "on"            tokens in: 1   cache: k0 k1 k2 k3
     decode   "the"           tokens in: 1   cache: k0 k1 k2 k3 k4
 
-**Cost: memory.** A layer stores keys and values, (batch, heads, seq_len, d_k) each:
+**Cost: memory.** A layer stores keys and values of B rows, K key and value heads, max_len tokens and width D:
 
-    bytes a layer = 2 * batch * heads * seq_len * d_k * bytes per number
+    bytes per layer = 2 * B * K * max_len * D * bytes per number
 
-The default model (4 heads of width 64) at 128 tokens in float32: 2 * 4 * 128 * 64 * 4 = 262,144 bytes a layer.
+The default model for one row of 128 tokens in float32: 2 * 1 * 4 * 128 * 64 * 4 = 262,144 bytes per layer.
 
 >>> cache = KVCache.allocate(ModelConfig(num_heads=4, d_model=256, num_layers=6), batch_size=1, max_len=128)
->>> keys, values = cache.update(0, torch.ones(1, 4, 3, 64), torch.ones(1, 4, 3, 64))
->>> keys.shape, cache.length                                    # stored, and visible to this layer ...
-(torch.Size([1, 4, 3, 64]), 0)
->>> cache.advance(3); cache.length, cache.nbytes                # ... counted when all layers have stored theirs
-(3, 36864)
 >>> cache.capacity_bytes == 6 * 262_144
 True
+>>> for layer in range(6): keys, values = cache.update(layer, torch.ones(1, 4, 3, 64), torch.ones(1, 4, 3, 64))
+>>> keys.shape, cache.length                                    # all layers have stored three tokens ...
+(torch.Size([1, 4, 3, 64]), 0)
+>>> cache.advance(3); cache.length, cache.nbytes                # ... which count from now on
+(3, 36864)
 
 **Design.** The cache is an *argument* of the model, not a state inside it: two texts are two caches, and no call can
 forget to reset anything. It is allocated once, for the longest text; appending with torch.cat would copy all of it for
@@ -50,7 +50,7 @@ from transformer.config import ModelConfig
 
 
 class KVCache:
-    """Keys and values of up to `max_len` tokens a row, one tensor per layer; allocate() makes one for a model."""
+    """Keys and values of up to `max_len` tokens per row, one tensor per layer; allocate() makes one for a model."""
 
     def __init__(self, keys: list[Tensor], values: list[Tensor]) -> None:
         """Takes the keys and the values of each layer, (B, K, max_len, D); their contents count as empty."""
@@ -66,7 +66,7 @@ class KVCache:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> Self:
-        """Returns an empty cache of max_len tokens a row (default: max_seq_len)."""
+        """Returns an empty cache of max_len tokens per row (default: max_seq_len)."""
         max_len = config.max_seq_len if max_len is None else max_len
         if batch_size < 1 or max_len < 1:
             raise ValueError(f"batch_size={batch_size} and max_len={max_len} must be at least 1")
@@ -78,7 +78,7 @@ class KVCache:
 
     @property
     def max_len(self) -> int:
-        """The number of tokens a row that fit."""
+        """The number of tokens per row that fit."""
         return self.keys[0].shape[2]
 
     @property

@@ -1,18 +1,18 @@
 r"""The loss: how wrong the predictions are, as one number.
 
-**The problem.** At each position the model gives every one of V tokens a score, its *logit*. Training needs one number
+**The problem.** At each position the model gives every one of V tokens a score, its logit. Training needs one number
 that says how wrong all these scores are, and that has a gradient.
 
 The *target* of position t is the token at t+1: for the row "a b c d", the tokens are [a, b, c] and the targets
 [b, c, d]. The data loader makes this shift, not the model.
 
-**The idea.** Softmax maps the logits z to probabilities. The loss of a position is the *surprise* at the token y
-that really came next: minus the logarithm of its probability, in nats (base e; one nat is 1.44 bits):
+**The idea.** Softmax maps the logits z to probabilities. The loss of a position is the *surprisal* of the token y that
+really came next: minus the logarithm of its probability, in nats (base e; one nat is 1.44 bits):
 
     p_v = exp(z_v) / sum_u exp(z_u)        loss = -ln p_y = ln(sum_u exp(z_u)) - z_y
 
-A model that gives each token 1/V pays ln V: 11.5 nats for cl100k_base, 5.5 for bytes. Training starts there. By hand,
-logits [0, ln 3] give p = [1/4, 3/4], so the two tokens cost ln 4 and ln(4/3):
+A model that gives each token 1/V has a loss of ln V: 11.5 nats for cl100k_base, 5.5 for bytes. Training starts there.
+By hand, logits [0, ln 3] give p = [1/4, 3/4], so the loss of the two tokens is ln 4 and ln(4/3):
 
 >>> import torch
 >>> hidden, weight = torch.ones(1, 1), torch.tensor([[1.0], [3.0]]).log()
@@ -20,17 +20,18 @@ logits [0, ln 3] give p = [1/4, 3/4], so the two tokens cost ln 4 and ln(4/3):
 [1.3863, 0.2877]
 
 **The gradient** with respect to a logit is the predicted probability minus the right answer. So a likely token that did
-not come is pushed down by its probability, and the token that came is pulled up by what its probability lacks:
+not come is pushed down by its probability, and the token that came is pulled up by one minus its probability:
 
     d loss / d z_v = p_v - [v = y]         [v = y]: 1 for the token that came, 0 for the others
 
 **Sum and count, not the mean.** Batches differ in the number of tokens that count, and a mean of their means would give
-the tokens of a small batch more weight. Sums and counts add up over batches, devices and documents. Whoever needs the
-mean divides once, at the end.
+the tokens of a small batch more weight. Sums and counts add up over batches, devices and documents; the mean is one
+division at the end.
 
 **Cost.** 6 N V C floating-point operations for N positions, forward and backward: with V = 100,277 that is 83% of a
-training step of the default model. The table of logits is N * V numbers, 411 MB in float32 for 1,024 positions. That is
-why kernels/ has a version that never holds the whole table; it returns the same numbers.
+training step of the default model. The table of logits has N * V numbers, 411 MB in float32 for 8 rows of 128. That is
+why the function takes hidden vectors and weight instead of logits: the version in kernels/ returns the same numbers
+without ever holding the whole table.
 
 **Is it working?** The first loss is near ln V. If it is much higher, the initialisation is wrong.
 
@@ -40,6 +41,7 @@ Read before: model.py. Next: sampling.py.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -53,7 +55,11 @@ def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Te
     positions that do not count.
     """
     logits = F.linear(hidden, weight)  # (N, V)
-    if logits.dtype.itemsize < 4:
-        logits = logits.float()  # bfloat16 has 8 significant bits: too few for a sum over V exponentials
+    logits = at_least_float32(logits)
     nats = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")  # ()
     return nats, (targets != IGNORE).sum()
+
+
+def at_least_float32(numbers: Tensor) -> Tensor:
+    """Returns 16-bit numbers as float32: 8 significant bits of bfloat16 are too few for sums over a vocabulary."""
+    return numbers.to(torch.promote_types(numbers.dtype, torch.float32))

@@ -1,45 +1,45 @@
 r"""The model: a decoder-only transformer, put together.
 
 **The problem.** Given the tokens so far, give every token of the vocabulary a probability of being the next one.
-Applied again and again to its own output, this one skill generates text.
 
 **The whole model**, with the shapes (B texts, T tokens, C = d_model, V = vocab_size):
 
     tokens (B, T)
       |   embeddings: token vectors and positions                (B, T, C)   embeddings.py
-      |   N blocks: attention, feed-forward network              (B, T, C)   block.py
+      |   num_layers blocks: attention, feed-forward network     (B, T, C)   block.py
       |   final norm                                             (B, T, C)   = hidden()
       |   output projection: compare with the row of each token  (B, T, V)   = forward(), the logits
       v
     softmax: probabilities of the next token, at every position at once
 
-Training uses all T predictions of a text in one pass, since the causal mask keeps each position from seeing its target.
-Generation needs only the last: next_logits() projects one position instead of T.
+Training uses all T predictions of a pass. Generation needs only the last, so next_logits() projects one position.
 
 **Output projection.** Row v of the (V, C) matrix is a direction; a hidden vector along it gets a high logit for token
 v. With *tied* embeddings this matrix is the token table itself. At V = 100,277 and C = 256 that saves 25.7M of what
 would be 56M parameters.
 
 **Counting parameters**, default config: token table V C = 25.67M, positions 128 * 256 = 0.03M, a block 4 C^2 + 2 C d_ff
-and its biases and norms = 0.79M, six of them 4.74M. In all 30.4M (device="meta": shapes without memory):
+and its biases and norms = 0.79M, six of them 4.74M, final norm 512 (device="meta": shapes without memory):
 
->>> sum(DecoderOnlyTransformer(num_layers=6, device="meta").parameter_counts().values())
+>>> sum(DecoderOnlyTransformer(device="meta").parameter_counts().values())
 30442752
 
 **Initialisation** (GPT-2's). Matrices start as normal noise with standard deviation 0.02, biases at 0, norms at 1. Each
-of the 2N corrections adds variance to the residual stream, so the two matrices of a block that write to it start
-smaller by sqrt(2N). The logits start small: after the final norm a logit is a sum of C products with weights of
-standard deviation 0.02, about 0.3 at C = 256 (with tied embeddings, the input token's own logit is larger). So almost
-every token starts at about 1/V, and the first loss is near ln V.
+block adds two corrections to the residual stream, 2 num_layers in all, and their variances add up. So the two matrices
+of a block that write to the stream start smaller by sqrt(2 num_layers). The logits start small too: after the final
+norm a logit is a sum of C products with weights of standard deviation 0.02, about 0.3 at C = 256. (With tied embeddings
+the input token's own logit is larger, since the stream still contains its row.) So almost every token starts at about
+1/V, and the first loss is near ln V (loss.py).
 
-**Cost** of a forward pass in FLOPs, where a multiply-add is two: a token takes about 2 for each parameter in a matrix,
-plus attention's 4 S C a layer. Training takes three times that, since backward computes two more products for each.
+**Cost** of a forward pass in FLOPs, where a multiply-add is two: a token takes about 2 for each parameter in a matrix
+that it is multiplied by (a tied table counts once, as output projection), plus attention's 4 S C per layer. Training
+takes three times that: for each product of the forward pass, backward computes two.
 
-**Is it working?** Before training, the loss is near ln V. Then the model must be able to memorise one batch, down to a
-loss near 0; if it cannot, something above is broken.
+**Is it working?** The model must be able to memorise one batch, down to a loss near 0; if it cannot, something above is
+broken.
 
 Papers: GPT-2, Radford et al. 2019; arXiv 1706.03762; tied embeddings, arXiv 1608.05859. Read before: block.py. Next:
-loss.py.
+loss.py; read generate() after generation.py.
 """
 
 from __future__ import annotations
@@ -54,14 +54,12 @@ from torch import Tensor, nn
 from transformer.attention import Context, attention_weights
 from transformer.block import Block, norm
 from transformer.config import ModelConfig, SamplingConfig
-from transformer.embeddings import Embeddings, alibi_bias, alibi_slopes, rotary_table
-from transformer.generation import generate
+from transformer.embeddings import INIT_STD, Embeddings, alibi_bias, alibi_slopes, rotary_table
+from transformer.generation import eval_mode, generate
+from transformer.generation_inputs import check_prompt, count_new_tokens
 from transformer.kv_cache import KVCache
 from transformer.loss import next_token_loss
-from transformer.sampling import FILTERS
-
-DEFAULT_LENGTH = 100
-"""Default length of what generate() returns, in tokens, prompt included."""
+from transformer.sampling import filter_logits
 
 
 class DecoderOnlyTransformer(nn.Module):
@@ -80,7 +78,7 @@ class DecoderOnlyTransformer(nn.Module):
         if config is not None and settings:
             raise TypeError(f"give a config or settings, not both: {', '.join(settings)}")
         self.config = config = config.check() if config is not None else ModelConfig.from_dict(settings)
-        with torch.device(device) if device is not None else torch.device(torch.get_default_device()):
+        with torch.device(device or torch.get_default_device()):
             self.embeddings = Embeddings(config)
             self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
             self.final_norm = norm(config)
@@ -94,7 +92,7 @@ class DecoderOnlyTransformer(nn.Module):
         self.register_buffer("slopes", slopes, persistent=False)
         # Attributes, so that kernels/ can put faster versions in their place.
         self.next_token_loss: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] = next_token_loss
-        self.filters = FILTERS
+        self.filter_logits: Callable[[Tensor, SamplingConfig, Tensor | None], Tensor] = filter_logits
         self.initialise()
 
     @property
@@ -104,19 +102,19 @@ class DecoderOnlyTransformer(nn.Module):
 
     @property
     def layers(self) -> list[Block]:
-        """The blocks, typed as such."""
+        """The blocks; this list is for the type checker."""
         return cast(list[Block], list(self.blocks))
 
     def initialise(self) -> None:
-        """Draws fresh weights, as GPT-2 does, from torch's global generator."""
+        """Draws fresh weights, as GPT-2 does, from torch's global generator; norms keep PyTorch's ones and zeros."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=0.02)
+                nn.init.normal_(module.weight, std=INIT_STD)  # a tied table is drawn twice, which does no harm
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
         for block in self.layers:
             for projection in (block.attention.out, block.feedforward.down):  # the two that write to the stream
-                nn.init.normal_(projection.weight, std=0.02 / math.sqrt(2 * self.config.num_layers))
+                nn.init.normal_(projection.weight, std=INIT_STD / math.sqrt(2 * self.config.num_layers))
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """Returns the logits of the next token at every position: tokens (B, T) int64 -> (B, T, V)."""
@@ -138,12 +136,11 @@ class DecoderOnlyTransformer(nn.Module):
     def context(
         self, tokens: Tensor, cache: KVCache | None = None, mask: Tensor | None = None, positions: Tensor | None = None
     ) -> Context:
-        """Returns what all blocks share: positions, rotations, and the mask.
+        """Returns what all blocks share: positions, rotations, and the mask. On a first reading: for tokens alone.
 
         `mask` is bool and broadcasts to (B, H, T, S): True where a query may attend. It must itself hide later tokens.
-        None: each token attends to itself and all earlier ones. `positions` (B, T) int64 is needed if rows do not all
-        begin at position 0. Raises ValueError for tokens of another shape than (B, T), and if they end beyond
-        max_seq_len.
+        `positions` (B, T) int64 is needed if rows do not all begin at position 0. Raises ValueError for tokens of
+        another shape than (B, T), and if they end beyond max_seq_len.
         """
         if tokens.ndim != 2:
             raise ValueError(f"tokens have shape {tuple(tokens.shape)}, not (batch, tokens): add a batch dimension")
@@ -157,7 +154,7 @@ class DecoderOnlyTransformer(nn.Module):
         if self.rotary is not None:
             rotary = self.rotary[:, positions].unsqueeze(-3)  # (2, 1, T, D) or (2, B, 1, T, D)
         if self.slopes is not None:
-            bias = alibi_bias(self.slopes, new, end)[None]  # (1, H, T, S): with 3 dimensions SDPA is slow on a CPU
+            bias = alibi_bias(self.slopes, new, end)[None]  # (1, H, T, S): PyTorch is slow for 3 dimensions on a CPU
             mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)  # (1 or B, H, T, S)
         return Context(positions, rotary, mask)
 
@@ -166,7 +163,7 @@ class DecoderOnlyTransformer(nn.Module):
         return self.head(self.hidden(tokens, cache, context)[:, -1])
 
     def allocate_cache(self, batch_size: int, max_len: int | None = None) -> KVCache:
-        """Returns an empty cache on the device of the model, for max_len tokens a row (default: max_seq_len)."""
+        """Returns an empty cache on the device of the model, for max_len tokens per row (default: max_seq_len)."""
         dtype = self.embeddings.token.weight.dtype
         return KVCache.allocate(self.config, batch_size, max_len, self.device, dtype)
 
@@ -181,48 +178,36 @@ class DecoderOnlyTransformer(nn.Module):
     def generate(
         self,
         start_tokens: Tensor,
-        max_length: int = DEFAULT_LENGTH,
+        max_length: int | None = None,
         sampling_strategy: str = "greedy",
         use_cache: bool = True,
         *,
         max_new_tokens: int | None = None,
-        temperature: float = 1.0,
-        top_k: int = 50,
-        top_p: float = 0.9,
-        min_p: float = 0.0,
-        repetition_penalty: float = 1.0,
         stop_ids: Iterable[int] = (),
         generator: torch.Generator | None = None,
+        **settings: Any,
     ) -> Tensor:
-        """Continues each row of start_tokens (B, T) int64; returns (B, length) ids, prompt included.
+        """Continues each row of start_tokens (B, T) int64 to max_length ids, prompt included (default: 100).
 
-        `max_length` counts the prompt, `max_new_tokens` only the new tokens and takes the place of the default
-        max_length. The cache changes speed, never output. generation.py explains stop_ids and generator, sampling.py
-        the other settings. Raises ValueError for a prompt longer than max_length, and for max_new_tokens together with
-        another max_length than the default.
+        Or give max_new_tokens, which counts only the new ones. `settings` are those of SamplingConfig, for example
+        temperature=0.8; greedy ignores all but repetition_penalty. Errors are those of generation_inputs.py.
         """
-        if max_new_tokens is None:
-            max_new_tokens = max_length - start_tokens.shape[1]
-            if max_new_tokens < 0:
-                raise ValueError(
-                    f"the prompt has {start_tokens.shape[1]} tokens, more than max_length={max_length}: "
-                    "raise max_length, or give max_new_tokens"
-                )
-        elif max_length != DEFAULT_LENGTH:
-            raise ValueError(f"max_length={max_length} and max_new_tokens={max_new_tokens} are both given: give one")
-        sampling = SamplingConfig(sampling_strategy, temperature, top_k, top_p, min_p, repetition_penalty)  # type: ignore[arg-type]
-        return generate(self, start_tokens, max_new_tokens, sampling, stop_ids, use_cache, generator, self.filters)
+        check_prompt(self.config, start_tokens)
+        new_tokens = count_new_tokens(start_tokens.shape[1], max_length, max_new_tokens)
+        sampling = SamplingConfig.from_dict(dict(strategy=sampling_strategy, **settings))
+        return generate(self, start_tokens, new_tokens, sampling, stop_ids, use_cache, generator, self.filter_logits)
 
     @torch.no_grad()
     def attention_weights(self, tokens: Tensor) -> list[Tensor]:
-        """Returns the attention weights of every layer, (B, H, T, T) each; tokens (B, T) int64."""
-        context = self.context(tokens)
-        x = self.embeddings(tokens, context.positions)  # (B, T, C)
+        """Returns the attention weights of every layer, (B, H, T, T) each, without dropout; tokens (B, T) int64."""
         found = []
-        for block in self.layers:
-            q, k, _ = block.attention.project(block.attention_norm(x), context.rotary)
-            found.append(attention_weights(q, k, context.mask))  # (B, H, T, T)
-            x = block(x, context)
+        with eval_mode(self):
+            context = self.context(tokens)
+            x = self.embeddings(tokens, context.positions)  # (B, T, C)
+            for block in self.layers:
+                q, k, _ = block.attention.project(block.attention_norm(x), context.rotary)
+                found.append(attention_weights(q, k, context.mask))  # (B, H, T, T)
+                x = block(x, context)
         return found
 
     def parameter_counts(self) -> dict[str, int]:

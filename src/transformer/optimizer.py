@@ -4,11 +4,12 @@ r"""The optimizer: from gradients to better weights.
 weights (plain SGD) works poorly on transformers: the gradients of a rare token's embedding, of a norm and of a matrix
 differ by orders of magnitude, so a rate that suits one of them is too small or too large for another.
 
-**AdamW** keeps two running means for each weight: m of its gradient g, and v of the squared gradient. Dividing m by the
-root of v measures the gradient in units of its own usual size, so every weight moves by about the learning rate:
+**AdamW** keeps two running means for each weight: m of its gradient g, and v of the squared gradient. Both start at 0,
+so after t steps they are divided by 1 - b^t. Dividing m' by the root of v' measures the gradient in units of its own
+usual size, so every weight moves by about the learning rate:
 
-    m = b1 m + (1 - b1) g         v = b2 v + (1 - b2) g^2
-    w = w - rate * (m' / (sqrt(v') + eps) + decay * w)          m', v': corrected for their start at 0
+    m = b1 m + (1 - b1) g         v = b2 v + (1 - b2) g^2         m' = m / (1 - b1^t)         v' = v / (1 - b2^t)
+    w = w - rate * (m' / (sqrt(v') + eps) + decay * w)
 
 By hand, first step: m' = g and v' = g^2, so any gradient moves a weight by the rate, against its sign:
 
@@ -18,8 +19,8 @@ By hand, first step: m' = g and v' = g^2, so any gradient moves a weight by the 
 >>> [round(x, 3) for x in w[0].tolist()]
 [0.9, 1.1]
 
-*Weight decay* pulls weights towards 0, which favours simpler functions. Only matrices are decayed: a norm's weight
-belongs near 1, not 0, and a bias does not grow without limit.
+*Weight decay* pulls weights towards 0, which favours simpler functions. Only matrices and embedding tables are decayed:
+a norm's weight belongs near 1, not 0, and a bias does not grow without limit.
 
 **Muon**, for the matrices inside the blocks. A matrix is more than its entries: its gradient M = U S V^T is often
 dominated by a few directions with large singular values, and AdamW, which scales entry by entry, leaves them dominant.
@@ -28,8 +29,8 @@ No singular value has to be computed. A few iterations of
 
     X = a X + b (X X^T) X + c (X X^T)^2 X          a, b, c = 3.4445, -4.7750, 2.0315
 
-starting from X = M / |M|, whose singular values lie in (0, 1], bring them to between about 0.7 and 1.2. That takes only
-matrix products, which processors do best.
+starting from X = M / |M| (|M|: the root of the sum of squares), whose singular values lie in [0, 1], bring all but the
+smallest to between about 0.7 and 1.2. That takes only matrix products, which processors do best.
 
 >>> update = orthogonalised(torch.tensor([[2.0, 0.0], [0.0, 0.02]]))        # singular values 2 and 0.02 ...
 >>> bool((update.diagonal() - 1).abs().max() < 0.35)                        # ... both become about 1
@@ -40,10 +41,10 @@ from vectors to vectors: each row is used on its own, and most rows have no grad
 projection of queries, keys and values is orthogonalised as one (3C, C) matrix.
 
 **Cost.** AdamW keeps two numbers per weight and updates them once per step. Muon keeps one, and computes five rounds of
-three products: for an (m, n) matrix with m <= n about 20 m^2 n FLOPs, small compared with the 6 m n per token that the
-gradient cost, if a step has thousands of tokens. **Why beta2 = 0.95 and not 0.999?** A mean over the last 20 steps
-adapts within a run of some thousand steps. **Why not torch.optim.Muon?** It computes in bfloat16, which is slow on CPUs
-without bfloat16 units; here the products use the gradient's own precision.
+three products: for an (m, n) matrix with m <= n that is 5 (4 m^2 n + 2 m^3), 20 to 30 m^2 n FLOPs, small compared with
+the 6 m n per token that the gradient cost, if a step has thousands of tokens. **Why beta2 = 0.95 and not 0.999?** A
+mean over the last 20 steps adapts within a run of some thousand steps. **Why not torch.optim.Muon?** It computes in
+bfloat16, which is slow on CPUs without bfloat16 units; here the products use the gradient's own precision.
 
 **Is it working?** grad_norm in the metrics is steady, and clipped now and then. Papers: Adam, arXiv 1412.6980; AdamW,
 arXiv 1711.05101; Muon, Jordan et al. 2024, and its scale for large models, arXiv 2502.16982. Next: scheduler.py.
@@ -85,7 +86,8 @@ class Muon(torch.optim.Optimizer):
         momentum.lerp_(gradient, 1 - group["momentum"])  # 0.95 of the old mean + 0.05 of the new gradient
         direction = gradient.lerp(momentum, group["momentum"])  # Nesterov: the same mean, one gradient ahead
         rows, columns = matrix.shape
-        size = group["lr"] * max(1.0, rows / columns) ** 0.5  # a tall matrix has longer columns: keep their scale
+        # With more rows than columns, the rows of U V^T have a length of sqrt(columns / rows), not 1: undo that.
+        size = group["lr"] * max(1.0, rows / columns) ** 0.5
         matrix.mul_(1 - group["lr"] * group["weight_decay"])  # decoupled from the gradient, as in AdamW
         matrix.sub_(orthogonalised(direction) * size)
 

@@ -44,7 +44,7 @@ smaller than the perplexity of the mean loss.
 
 **Two ways to read a text.** `evaluate_perplexity` reads rows of the packed stream, as training does. It is fast, and
 training evaluates with it; but the first tokens of each row have little context. `score_documents` in
-evaluation/document_perplexity.py reads every document alone, in overlapping windows, so its loss is usually lower.
+evaluation/document_perplexity.py reads every document alone, in overlapping windows, so its tokens have more context.
 Compare numbers of the same kind only. evaluation/statistics.py estimates how accurate they are.
 
 **Cost.** A forward pass over the text.
@@ -52,7 +52,7 @@ Compare numbers of the same kind only. evaluation/statistics.py estimates how ac
 
 Papers: perplexity, Jelinek et al. 1977, "Perplexity, a measure of the difficulty of speech recognition tasks"; Shannon
 1951, "Prediction and entropy of printed English"; bits per byte across encodings, arXiv 2101.00027.
-Read before: loss.py. Next: dataset.py, trainer.py.
+Read before: loss.py. Next: optimizer.py.
 """
 
 from __future__ import annotations

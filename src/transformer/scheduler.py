@@ -10,13 +10,13 @@ half a period of a cosine to a small fraction of the peak:
     rate ^
     peak |    /\__                       warm-up, w steps:   peak * (s + 1) / w
          |   /    \__                    after it:           low + (peak - low) * (1 + cos(pi * t)) / 2
-         |  /        \__                                     t from 0 to 1 over the remaining steps
+         |  /        \__                                     t = (s - w + 1) / (n - w + 1) of n steps
     low  | /            \____            after the end:      low = min_lr_ratio * peak
          +--------------------> step s
 
 The first step already moves: s + 1, not s, since a rate of 0 would waste it. For the same reason the cosine reaches low
 just after the last step. It stays there if a run is extended; a plain cosine would rise again. With 2 warm-up steps of
-6:
+6 in all:
 
 >>> settings = OptimizerConfig(learning_rate=1.0, warmup_fraction=0.34, min_lr_ratio=0.1)
 >>> [round(lr_scale(step, 6, settings), 3) for step in range(8)]
@@ -31,9 +31,9 @@ the decay begins, a run can be extended without loss:
 [0.5, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
 
 **Why a cosine?** It stays long near the peak, where progress is fastest, and long near the end, where noise averages
-out. The shape matters less than that the rate falls: most of the final gain appears in the last third. Cost: the length
-of the run must be known in advance. **Why a pure function of the step?** There is nothing to save, and a resumed run
-cannot get a different rate. It returns a fraction of the peak, so optimizers with different peaks follow one curve.
+out. The shape matters less than that the rate falls. Cost: the length of the run must be known in advance.
+**Why a pure function of the step?** There is nothing to save, and a resumed run cannot get a different rate. It returns
+a fraction of the peak, so optimizers with different peaks follow one curve.
 
 **Is it working?** Every line of metrics has the learning rate. If the loss spikes in the first hundred steps, try a
 longer warm-up; if it still falls steeply at the end, more steps or a higher peak.

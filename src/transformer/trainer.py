@@ -3,13 +3,20 @@ r"""The trainer: the loop that turns a model with random weights into one that w
 **The problem.** The parts exist: a model, a loss, batches, an optimizer, a schedule. Training calls them in the right
 order some thousand times, reports how it goes, and can be stopped and resumed.
 
-**One step**, train_step():
+**One step**, without what makes it robust:
 
-    1. take accumulation_steps micro-batches          dataset.py
-    2. count their targets, N                         so that every token has the same weight
-    3. forward and backward for each of them          .grad collects d(nats / N): training_utils.py, loss.py
-    4. clip the gradient, set the learning rate       training_utils.py, scheduler.py
-    5. optimizer step, clear the gradient             optimizer.py
+    N = count_targets(micro_batches)                                             dataset.py makes the micro-batches
+    for tokens, targets in micro_batches:
+        nats, _ = model.loss(tokens, targets)                                    loss.py
+        (nats / N).backward()                                                    adds to .grad: training_utils.py
+    clip_gradients(model.parameters(), grad_clip)
+    set_learning_rate(optimizers, lr_scale(step, total_steps, settings))         scheduler.py
+    for optimizer in optimizers:                                                 optimizer.py
+        optimizer.step()
+        optimizer.zero_grad()
+
+train_step() does the same and adds three things: several processes, which sum counts and gradients; float16, which
+needs the loss scaled up for backward; and steps without a finite gradient, which change no weight.
 
 **A run**, fit(), repeats steps, evaluates the model on the validation text now and then, and saves a checkpoint after
 each epoch. Everything that happens is emitted as an event (training/events.py) to *callbacks*: a file, a terminal
@@ -54,7 +61,7 @@ resumed run takes the same steps as an uninterrupted one, bit for bit on one mac
 processes** (docs/several-machines.md) split the rows of each step; sums over all of them make them agree on everything.
 **Is it working?** The first loss is near ln V and soon far below; `main.py plot` draws both curves.
 
-Read before: training_utils.py, dataset.py. Next: commands/train.py, the guide to a run.
+Read before: dataset.py. Next: commands/train.py, the guide to a run.
 """
 
 from __future__ import annotations

@@ -39,15 +39,11 @@ its direction.
 
 **Cost.** As much time as the large batch, since each micro-batch is computed in full. A larger effective batch takes
 fewer, better steps over the same text. Once the noise is small compared with the gradient itself, more rows gain
-nothing (arXiv 1812.06162 says how to find that point). Measured on the demo's model with micro-batches of 1,024 tokens
-(benchmarks/results/accumulation.md): noise and gradient are equal in a third of a micro-batch at step 20, and in 13
-micro-batches at step 300, so later steps can use more rows. Over the same short text, each with the best learning rate
-tried, 1 micro-batch per step ended at 2.08 bits per byte, 4 at 2.09 and 16 at 2.25: in this short run, many noisy steps
-beat a few accurate ones.
+nothing (arXiv 1812.06162 says how to find that point; docs/measurements.md has it for the demo's model).
 
 **Is it working?** Two accumulated halves give the gradient of the whole batch; the metric grad_norm is the norm before
-clipping. Papers: clipping, arXiv 1211.5063; noise and batch size, arXiv 1812.06162. Read before: loss.py, optimizer.py.
-Next: trainer.py.
+clipping. Papers: clipping, arXiv 1211.5063; noise and batch size, arXiv 1812.06162. Read before: loss.py, scheduler.py.
+Next: dataset.py.
 """
 
 from __future__ import annotations
@@ -102,5 +98,5 @@ def accumulate_gradients(
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """Scales all gradients so that their joint norm is at most `max_norm`, 0: any. Returns the norm before, ()."""
+    """Scales all gradients so that their joint norm is at most max_norm (0: no limit). Returns the norm before, ()."""
     return torch.nn.utils.clip_grad_norm_(parameters, max_norm if max_norm > 0 else torch.inf)

@@ -15,8 +15,8 @@ PACKAGE = ROOT / "src" / "transformer"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 MODEL = {
-    "config", "embeddings", "attention", "feedforward", "block", "loss", "model", "sampling", "generation", "kv_cache",
-    "perplexity",
+    "config", "embeddings", "attention", "feedforward", "block", "loss", "model", "sampling", "categorical",
+    "generation", "generation_inputs", "kv_cache", "perplexity",
 }  # fmt: skip
 """The core of the model: these files import torch and one another."""
 CORE = MODEL | {"optimizer", "scheduler", "training_utils"}
@@ -34,7 +34,9 @@ RULES: dict[str, set[str]] = {
     "config": {"config_base", "config_checks"},
     "presets": {"config"},
     **{part: MODEL - {part, "model", "generation", "perplexity"} for part in MODEL - {"config"}},
-    "generation": {"config", "sampling", "kv_cache"},
+    "generation": {"config", "sampling", "generation_inputs"},
+    "generation_inputs": {"config", "kv_cache"},
+    "categorical": {"loss"},
     "model": MODEL - {"model", "perplexity"},
     "perplexity": MODEL - {"perplexity"} | {"data"},
     "scheduler": {"config"},

@@ -66,10 +66,11 @@ def test_l2_generate_returns_batch_by_length_and_max_length_counts_the_prompt(
     assert ((text >= 0) & (text < 101)).all()
 
 
-def test_l2_generates_defaults_are_the_documented_ones() -> None:
+def test_l2_generates_defaults_are_the_documented_ones(model: DecoderOnlyTransformer) -> None:
     parameters = inspect.signature(DecoderOnlyTransformer.generate).parameters
     assert list(parameters)[1:5] == ["start_tokens", "max_length", "sampling_strategy", "use_cache"]
-    assert [parameters[name].default for name in list(parameters)[2:5]] == [100, "greedy", True]
+    assert [parameters[name].default for name in ("sampling_strategy", "use_cache")] == ["greedy", True]
+    assert model.generate(torch.tensor([[1, 2, 3]])).shape == (1, 100)  # max_length
 
 
 def test_l2_max_new_tokens_counts_only_what_is_new(model: DecoderOnlyTransformer) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import pytest
@@ -23,14 +22,6 @@ LIMIT = 6
 PROMPT = torch.tensor([[1, 2, 3], [7, 8, 9]])
 
 
-@functools.cache
-def model_of(
-    make: Models, position: str = "learned", limit: int = LIMIT, **settings_: object
-) -> DecoderOnlyTransformer:
-    """A model in float64, in which rounding does not decide between two logits."""
-    return make(position=position, max_seq_len=limit, **settings_)
-
-
 @given(
     position=st.sampled_from(POSITIONS), limit=st.integers(1, 8), batch=st.integers(1, 3), prompt=st.integers(1, 20),
     new=st.integers(0, 20), strategy=st.sampled_from(STRATEGIES), use_cache=st.booleans(),
@@ -38,10 +29,10 @@ def model_of(
 )  # fmt: skip
 @settings(max_examples=60)
 def test_equal_prompts_give_the_ids_of_the_core_loop(
-    tiny_model: Models, position: str, limit: int, batch: int, prompt: int, new: int, strategy: str, use_cache: bool,
+    model_of: Models, position: str, limit: int, batch: int, prompt: int, new: int, strategy: str, use_cache: bool,
     stop_ids: set[int], penalty: float, seed: int,
 ) -> None:  # fmt: skip
-    model = model_of(tiny_model, position, limit)
+    model = model_of(position, limit)
     tokens = torch.randint(0, 17, (batch, prompt), generator=torch.Generator().manual_seed(seed))
     sampling = SamplingConfig(strategy, top_k=5, repetition_penalty=penalty)  # type: ignore[arg-type]
     core, batched = (
@@ -70,8 +61,8 @@ def test_training_between_two_tokens_is_possible(tiny_model: Models) -> None:
     assert next(stream).shape == (2,)
 
 
-def test_a_stream_yields_what_generate_returns(tiny_model: Models) -> None:
-    model = model_of(tiny_model)
+def test_a_stream_yields_what_generate_returns(model_of: Models) -> None:
+    model = model_of()
     streamed = torch.stack(list(stream_tokens(model, PROMPT, 9, SamplingConfig())), 1)
     assert torch.equal(torch.cat([PROMPT, streamed], 1), generate(model, PROMPT, 9, SamplingConfig()))
 
@@ -88,10 +79,10 @@ def generators(count: int, seed: int) -> list[torch.Generator]:
 )  # fmt: skip
 @settings(max_examples=80)
 def test_each_of_several_unequal_prompts_gives_what_it_gives_alone(
-    tiny_model: Models, position: str, kv_heads: int, limit: int, lengths: list[int], new: int, strategy: str,
+    model_of: Models, position: str, kv_heads: int, limit: int, lengths: list[int], new: int, strategy: str,
     use_cache: bool, penalty: float, stop_ids: set[int], seed: int,
 ) -> None:  # fmt: skip
-    model = model_of(tiny_model, position, limit, num_kv_heads=kv_heads)
+    model = model_of(position, limit, num_kv_heads=kv_heads)
     random = torch.Generator().manual_seed(seed)
     prompts = [torch.randint(0, 17, (length,), generator=random).tolist() for length in lengths]
     tokens, padding = pad(prompts)
@@ -108,8 +99,8 @@ def test_each_of_several_unequal_prompts_gives_what_it_gives_alone(
 
 
 @pytest.mark.parametrize("position", POSITIONS)
-def test_padding_changes_no_logit_of_the_text_after_it(tiny_model: Models, position: str) -> None:
-    model = model_of(tiny_model, position)
+def test_padding_changes_no_logit_of_the_text_after_it(model_of: Models, position: str) -> None:
+    model = model_of(position)
     tokens_ = torch.tensor([[16, 16, 16, 1, 2], [0, 5, 6, 7, 8]])
     with torch.no_grad():
         padded = model.head(model.hidden(tokens_, context=padded_context(model, tokens_, None, torch.tensor([3, 1]))))
@@ -126,13 +117,13 @@ def test_prompts_are_padded_on_the_left_with_their_own_first_token() -> None:
 
 
 @pytest.mark.parametrize("padding", [[3, 0], [-1, 0], [0]])
-def test_padding_that_leaves_no_token_or_has_another_length_is_an_error(tiny_model: Models, padding: list[int]) -> None:
+def test_padding_that_leaves_no_token_or_has_another_length_is_an_error(model_of: Models, padding: list[int]) -> None:
     with pytest.raises(ValueError, match="padding"):
-        stream_tokens(model_of(tiny_model), PROMPT, 3, SamplingConfig(), padding=torch.tensor(padding))
+        stream_tokens(model_of(), PROMPT, 3, SamplingConfig(), padding=torch.tensor(padding))
 
 
-def test_the_caller_can_mark_a_row_as_finished(tiny_model: Models) -> None:
-    model = model_of(tiny_model)
+def test_the_caller_can_mark_a_row_as_finished(model_of: Models) -> None:
+    model = model_of()
     free = model.generate(PROMPT, max_new_tokens=10)[:, 3:]
     steps: list[torch.Tensor] = []
 
@@ -150,9 +141,9 @@ def test_the_caller_can_mark_a_row_as_finished(tiny_model: Models) -> None:
 @given(limit=st.integers(1, 9), prompt=st.integers(1, 20), chunk=st.integers(1, 10), ragged=st.booleans())
 @settings(max_examples=30)
 def test_a_prompt_processed_in_chunks_gives_the_same_tokens(
-    tiny_model: Models, limit: int, prompt: int, chunk: int, ragged: bool
+    model_of: Models, limit: int, prompt: int, chunk: int, ragged: bool
 ) -> None:
-    model = model_of(tiny_model, "learned", limit)
+    model = model_of("learned", limit)
     tokens = torch.randint(0, 17, (2, prompt), generator=torch.Generator().manual_seed(prompt))
     padding = torch.tensor([0, (prompt - 1) // 2]) if ragged else None
     expected = generate_batch(model, tokens, 5, SamplingConfig(), padding=padding)
@@ -164,13 +155,13 @@ def test_a_prompt_processed_in_chunks_gives_the_same_tokens(
 @pytest.mark.parametrize("shape", [(1, 0), (3,)])
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_an_empty_or_flat_prompt_is_an_error_before_the_first_token(
-    tiny_model: Models, shape: tuple[int, ...], use_cache: bool
+    model_of: Models, shape: tuple[int, ...], use_cache: bool
 ) -> None:
     prompt = torch.zeros(shape, dtype=torch.int64)
     with pytest.raises(ValueError, match="at least one token"):
-        stream_tokens(model_of(tiny_model), prompt, 3, SamplingConfig(), use_cache=use_cache)
+        stream_tokens(model_of(), prompt, 3, SamplingConfig(), use_cache=use_cache)
 
 
-def test_impossible_sampling_settings_are_refused_before_the_first_token(tiny_model: Models) -> None:
+def test_impossible_sampling_settings_are_refused_before_the_first_token(model_of: Models) -> None:
     with pytest.raises(ConfigError, match="temperature"):
-        stream_tokens(model_of(tiny_model), PROMPT, 3, SamplingConfig(temperature=-1.0))
+        stream_tokens(model_of(), PROMPT, 3, SamplingConfig(temperature=-1.0))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from transformer import DecoderOnlyTransformer, ModelConfig, SamplingConfig
 from transformer.inference.text_stream import TextStream, generate_text
-from transformer.sampling import FILTERS
+from transformer.sampling import filter_logits
 from transformer.text import ByteTokenizer
 
 Models = Callable[..., DecoderOnlyTransformer]
@@ -31,7 +31,7 @@ class Parrot:
 
     def __init__(self, text: str) -> None:
         self.config, self.device, self.training = ModelConfig(vocab_size=257, max_seq_len=400), "cpu", False
-        self.filters = FILTERS
+        self.filter_logits = filter_logits
         self.said = iter([*BYTES.encode(text), BYTES.eot_id])
 
     def next_logits(self, tokens: torch.Tensor, *_: object) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""accelerate() swaps in faster twins that compute what the core computes; "plain" leaves the core as printed."""
+"""accelerate() swaps in faster twins that compute what the core computes; "plain" keeps the core files as they are."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from transformer import sampling
 from transformer.config import SamplingConfig
-from transformer.kernels.top_p import FILTERS, keep_top_p
+from transformer.kernels.top_p import filter_logits, keep_top_p
 
 
 @given(
@@ -46,11 +46,11 @@ def test_tokens_without_probability_do_not_extend_the_selection(monkeypatch: pyt
     assert counts == [64]
 
 
-def test_only_top_p_is_replaced() -> None:
-    for (name, plain), (same_name, fast) in zip(sampling.FILTERS, FILTERS, strict=True):
-        assert name == same_name
-        assert (plain is fast) == (name != "top_p")
-    logits = torch.randn(2, 300, generator=torch.Generator().manual_seed(3))
-    for settings_ in (SamplingConfig("top_p", top_p=0.7), SamplingConfig("multinomial"), SamplingConfig("top_k")):
-        found = sampling.filter_logits(logits, settings_, filters=FILTERS)
-        torch.testing.assert_close(found, sampling.filter_logits(logits, settings_), rtol=0, atol=0)
+@pytest.mark.parametrize("strategy", ["greedy", "multinomial", "top_k", "top_p", "top_k_top_p"])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_the_other_filters_are_the_plain_ones_in_the_same_order(strategy: str, temperature: float) -> None:
+    logits = torch.randn(2, 300, generator=torch.Generator().manual_seed(3)) * 2
+    settings_ = SamplingConfig(strategy, temperature, 20, 0.7, 0.05, 1.5)  # type: ignore[arg-type]
+    text = torch.tensor([[1, 2], [3, 3]])
+    expected = sampling.filter_logits(logits, settings_, text)
+    torch.testing.assert_close(filter_logits(logits, settings_, text), expected, rtol=0, atol=0)

@@ -86,7 +86,7 @@ def test_the_whole_config_and_the_numbers_come_back(tmp_path: Path) -> None:
     tokenizer = ByteTokenizer()
     _, config = tiny(tokenizer)
     save_tiny(tmp_path / "m.pt")
-    loaded = checkpoint.load_model(tmp_path / "m.pt")
+    loaded = checkpoint.load_model(str(tmp_path / "m.pt"))  # a path as text works too
     assert loaded.config == config
     assert loaded.path == tmp_path / "m.pt"
     assert (loaded.contents["step"], loaded.contents["epoch"], loaded.contents["tokens"]) == (7, 2, 1234)

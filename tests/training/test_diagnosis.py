@@ -289,16 +289,16 @@ def noisy(
     Over that part train and validation change by so many standard errors, of `noise` nats each.
     """
     x = (np.arange(evaluations) - (evaluations - 1)) / (evaluations - 1)
-    spread = np.sqrt(np.sum((x - x.mean()) ** 2))
+    deviation = np.sqrt(np.sum((x - x.mean()) ** 2))
     at = np.arange(1, 3 * evaluations + 1)
     v = 3.1 + noise * (
-        validation * (at - 3 * evaluations) / (evaluations - 1) + spread * generator.normal(size=at.size)
+        validation * (at - 3 * evaluations) / (evaluations - 1) + deviation * generator.normal(size=at.size)
     )
     at_report = np.arange(1, 30 * evaluations + 1)
-    scatter = spread * np.sqrt(10)  # ten times the points: the same error of the slope, or very nearly
+    report_deviation = deviation * np.sqrt(10)  # ten times the points: the same error of the slope, or very nearly
     t = 3.0 + noise * (
         train * (at_report / 10 - 3 * evaluations) / (evaluations - 1)
-        + scatter * generator.normal(size=30 * evaluations)
+        + report_deviation * generator.normal(size=30 * evaluations)
     )
     reports = [(10 * int(step), float(loss), 2048) for step, loss in zip(at_report, t, strict=True)]
     return reports, [(100 * int(step), float(loss), None) for step, loss in zip(at, v, strict=True)]
@@ -525,13 +525,13 @@ def ended_at(losses: list[float], patience: int) -> int | None:
 
 
 def test_noisy_runs_that_still_fall_are_rarely_ended_and_those_that_rise_always() -> None:
-    ended, missed = 0, 0
+    stopped, missed = 0, 0
     for seed in range(100):
         noise = np.random.default_rng(seed).normal(0, 0.01, 60)
-        ended += ended_at([3.0 - 0.01 * number + noise[number] for number in range(60)], patience=5) is not None
+        stopped += ended_at([3.0 - 0.01 * number + noise[number] for number in range(60)], patience=5) is not None
         when = ended_at([3.0 + 0.02 * abs(number - 20) + noise[number] for number in range(60)], patience=5)
         missed += when is None or when > 20 + 10
-    assert ended <= 5
+    assert stopped <= 5
     assert missed <= 5
 
 

@@ -30,13 +30,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from transformer.categorical import inverse_cdf, most_likely, uniform_numbers
 from transformer.config import SamplingConfig
-from transformer.generation import check_arguments, eval_mode, window_start
+from transformer.generation import eval_mode, window_start
+from transformer.generation_inputs import check_arguments
 from transformer.inference.compiled_decode import CompiledDecoder
 from transformer.inference.padding import next_logits
 from transformer.kv_cache import KVCache
 from transformer.model import DecoderOnlyTransformer
-from transformer.sampling import FILTERS, Filters, filter_logits, inverse_cdf, is_greedy, uniform_numbers
+from transformer.sampling import Filter, filter_logits, is_greedy
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 """One generator for all rows, in order; one for each row; or None, torch's global CPU generator."""
@@ -48,15 +50,15 @@ def sample_rows(
     sampling: SamplingConfig,
     generator: Generators = None,
     text: Tensor | None = None,
-    filters: Filters = FILTERS,
+    filter_with: Filter = filter_logits,
 ) -> Tensor:
     """As sampling.sample for logits (B, V) -> (B,), but `generator` may be a sequence with one for each row.
 
     Raises ValueError if the sequence has another length.
     """
-    logits = filter_logits(logits, sampling, text, filters)
+    logits = filter_with(logits, sampling, text)
     if is_greedy(sampling):
-        return logits.argmax(-1)
+        return most_likely(logits)
     if not isinstance(generator, Sequence):
         uniform = uniform_numbers(len(logits), generator)  # (B,)
     elif len(generator) == len(logits):
@@ -83,7 +85,7 @@ def stream_tokens(
     called after each token and returns the rows, (B,) bool, that are finished for reasons of the caller's. Raises
     ValueError for a prompt or padding that leaves a row without tokens, and ConfigError for impossible settings.
     """
-    check_arguments(prompt, max_new_tokens, sampling)
+    check_arguments(model.config, prompt, max_new_tokens, sampling)
     counts = [0] * len(prompt) if padding is None else [int(count) for count in padding]
     if len(counts) != len(prompt) or not all(0 <= count < prompt.shape[1] for count in counts):
         raise ValueError(f"padding={counts} does not leave a token in each of {len(prompt)} rows of {prompt.shape[1]}")
@@ -105,7 +107,7 @@ def _stream(
     finished = torch.zeros_like(texts.tokens[:, 0], dtype=torch.bool)  # (B,)
     for _ in range(max_new_tokens):
         with torch.no_grad(), eval_mode(model):
-            token = sample_rows(texts.next_logits(), sampling, generator, texts.tokens, model.filters)  # (B,)
+            token = sample_rows(texts.next_logits(), sampling, generator, texts.tokens, model.filter_logits)  # (B,)
         token = torch.where(finished, texts.tokens[:, -1], token)  # a finished row repeats its last id
         yield token
         finished = finished | torch.isin(token, stops)

@@ -22,7 +22,7 @@ from torch import Tensor
 from transformer.inference.padding import next_logits
 from transformer.kv_cache import KVCache
 from transformer.model import DecoderOnlyTransformer
-from transformer.sampling import Filters
+from transformer.sampling import Filter
 
 
 class CompiledDecoder:
@@ -44,9 +44,9 @@ class CompiledDecoder:
         return self.model.training
 
     @property
-    def filters(self) -> Filters:
-        """The filters of the model; see sampling.py."""
-        return self.model.filters
+    def filter_logits(self) -> Filter:
+        """The filters of the model."""
+        return self.model.filter_logits
 
     def train(self, mode: bool = True) -> object:
         """Switches dropout on or off."""

@@ -1,7 +1,7 @@
 """Faster twins of what the core shows: the same arguments, the same numbers to rounding, more code.
 
 The core is written to be read. accelerate() swaps in, on a model that is already built, the versions that are written
-to be fast. `kernels="plain"` leaves the core as printed, to compare or to debug. Each twin has a property test in
+to be fast. `kernels="plain"` keeps the core files as they are, to compare or to debug. Each twin has a property test in
 tests/kernels/ that holds it equal to the plain version in value and gradient.
 
     core                              twin                       what is faster
@@ -41,5 +41,5 @@ def accelerate(model: M, kernels: Kernels = "auto") -> M:
         elif isinstance(module, CausalSelfAttention):
             module.attend = attention.attend
     model.next_token_loss = tiled_loss.next_token_loss
-    model.filters = top_p.FILTERS
+    model.filter_logits = top_p.filter_logits
     return model

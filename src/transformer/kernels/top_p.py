@@ -12,17 +12,20 @@ version, so both keep the same tokens; tests/kernels/test_top_p.py compares them
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from typing import Literal
 
 from torch import Tensor
 
 from transformer import sampling
+from transformer.config import SamplingConfig
 
 FIRST_TRY, GROWTH = 64, 8
 
 
 def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
-    """As sampling.keep_top_p: keeps the fewest largest logits (..., V) whose probabilities sum to at least top_p."""
+    """As sampling.keep_top_p, for logits (..., V)."""
     if top_p >= 1:
         return logits
     probs, count = logits.softmax(-1), FIRST_TRY  # (..., V)
@@ -38,10 +41,10 @@ def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
     return logits.masked_fill(probs < smallest, -math.inf)
 
 
-FILTERS: sampling.Filters = tuple(
-    (name, lambda logits, s, text: keep_top_p(logits, s.top_p) if "top_p" in s.strategy else logits)
-    if name == "top_p"
-    else (name, apply)
-    for name, apply in sampling.FILTERS
-)
-"""sampling.FILTERS with this top-p in place of the plain one."""
+def filter_logits(logits: Tensor, settings: SamplingConfig, text: Tensor | None = None) -> Tensor:
+    """As sampling.filter_logits, with this top-p."""
+    if "top_p" not in settings.strategy:
+        return sampling.filter_logits(logits, settings, text)
+    strategy: Literal["top_k", "multinomial"] = "top_k" if "top_k" in settings.strategy else "multinomial"
+    logits = sampling.filter_logits(logits, dataclasses.replace(settings, strategy=strategy, min_p=0.0), text)
+    return sampling.keep_min_p(keep_top_p(logits, settings.top_p), settings.min_p)

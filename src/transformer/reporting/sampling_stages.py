@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from transformer.config import SamplingConfig
-from transformer.sampling import FILTERS, at_least_float32, is_greedy
+from transformer.loss import at_least_float32
+from transformer.sampling import (
+    is_greedy,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    penalise_repetition,
+    scale_by_temperature,
+)
 
 STAGES = ("softmax", "repetition_penalty", "greedy", "temperature", "top_k", "top_p", "min_p")
 """The names of all stages in their order; the settings switch most of them off."""
@@ -22,10 +31,18 @@ def stages(logits: Tensor, sampling: SamplingConfig, text: Tensor | None = None)
     >>> [name for name, probs in stages(torch.zeros(5), SamplingConfig("top_p", temperature=0.7, top_p=0.9))]
     ['softmax', 'temperature 0.7', 'top_p 0.9']
     """
+    s = sampling
+    filters: dict[str, Callable[[Tensor], Tensor]] = {  # in the order of sampling.filter_logits
+        "repetition_penalty": lambda x: penalise_repetition(x, text, s.repetition_penalty),
+        "temperature": lambda x: scale_by_temperature(x, 0 if is_greedy(s) else s.temperature),
+        "top_k": lambda x: keep_top_k(x, s.top_k) if "top_k" in s.strategy else x,
+        "top_p": lambda x: keep_top_p(x, s.top_p) if "top_p" in s.strategy else x,
+        "min_p": lambda x: keep_min_p(x, s.min_p),
+    }
     logits = at_least_float32(logits)
     found = [("softmax", logits.softmax(-1))]
-    for name, apply in FILTERS:
-        filtered = apply(logits, sampling, text)
+    for name, apply in filters.items():
+        filtered = apply(logits)
         if filtered is logits:  # this filter is off
             continue
         if name == "temperature" and is_greedy(sampling):

@@ -191,8 +191,9 @@ def peek(path: Path) -> dict[str, Any]:
     return contents if isinstance(contents, dict) else {}
 
 
-def load_model(path: Path, device: torch.device | str = "cpu") -> LoadedModel:
+def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedModel:
     """Returns the model of a checkpoint, in eval mode on `device`, with its tokenizer and config."""
+    path = Path(path)
     contents = load(path, device)
     try:
         config = TrainConfig.from_dict(contents["config"])
