@@ -119,7 +119,7 @@ def explicit_attention(
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
-    """The same output from PyTorch's fused kernels, which never store the (T, S) weights."""
+    """The same output from PyTorch's fused kernels."""
     # Without a mask, T == S is the kernel's causal case, and a single query may attend to every key. Anything between
     # needs a mask, because the kernel would align the queries with the first keys.
     queries, keys = q.shape[-2], k.shape[-2]

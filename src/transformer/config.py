@@ -2,9 +2,9 @@
 
 A *token* is a piece of text: a word or a part of one. A *tokenizer* such as cl100k_base gives each of its 100,277
 tokens a number, the token's id. The model reads the ids of a text and gives every token of the vocabulary a score, its
-*logit*, for being the next one. *Softmax*, exp(z_i) / sum_j exp(z_j), maps scores z to probabilities. Draw a token,
-append it and read again: so the model writes text. It is a *decoder-only* transformer: each token is computed from
-itself and earlier ones. The first transformer translated, and had a second network for the source text.
+*logit*, for being the next one. *Softmax*, exp(z_i) / sum_j exp(z_j), maps scores z to probabilities. To write text,
+draw a token, append it, and read again. It is a *decoder-only* transformer: each token is computed from itself and
+earlier ones. The first transformer translated, and had a second network for the source text.
 
 Each group of settings is a frozen dataclass. The text below a field is its help text, which the program reads from this
 file: command-line flags, `--help` and checkpoints are derived from these classes.

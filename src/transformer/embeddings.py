@@ -119,8 +119,8 @@ def angle_table(max_len: int, width: int, theta: float) -> Tensor:
 def rotary_table(max_len: int, head_dim: int, theta: float) -> Tensor:
     """Returns the cosines and sines of every rotation angle, (2, max_len, D) float32.
 
-    Number i is paired with number i + D/2, as in Llama, so each angle occurs twice. The paper pairs neighbours instead;
-    that is a fixed reordering of the columns, which the learned projections absorb.
+    Each angle occurs twice, for the numbers i and i + D/2 of a pair, as in Llama. The paper pairs neighbours: a fixed
+    reordering, which the learned projections absorb.
     """
     angles = angle_table(max_len, head_dim, theta).repeat(1, 2)  # (max_len, D)
     return torch.stack([angles.cos(), angles.sin()]).float()  # (2, max_len, D)

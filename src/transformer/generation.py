@@ -76,8 +76,7 @@ def generate(
 ) -> Tensor:
     """Continues each row of prompt (B, T) int64; returns (B, T + n) ids, prompt included, n at most max_new_tokens.
 
-    Raises TypeError or ValueError for a prompt that is not (B, T) ids of the model, and ConfigError for impossible
-    sampling settings.
+    Errors are those of check_arguments().
     """
     check_arguments(model.config, prompt, max_new_tokens, sampling)
     limit = model.config.max_seq_len

@@ -35,8 +35,7 @@ the input token's own logit is larger, since the stream still contains its row.)
 that it is multiplied by (a tied table counts once, as output projection), plus attention's 4 S C per layer. Training
 takes three times that: for each product of the forward pass, backward computes two.
 
-**Is it working?** The model must be able to memorise one batch, down to a loss near 0; if it cannot, something above is
-broken.
+**Is it working?** The model can memorise one batch, down to a loss near 0; if not, something above is broken.
 
 Papers: GPT-2, Radford et al. 2019; arXiv 1706.03762; tied embeddings, arXiv 1608.05859. Read before: block.py. Next:
 loss.py; read generate() after generation.py.

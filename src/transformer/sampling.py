@@ -142,8 +142,7 @@ def sample(
 ) -> Tensor:
     """Draws the next token of each row: logits (..., V) -> (...,) int64. Greedy settings use no random number.
 
-    text (..., T) int64 is for repetition_penalty only. Raises ValueError if it is needed and missing, and for logits
-    that are not numbers.
+    text is as in filter_logits. Raises ValueError as that does, and for logits that are not numbers.
     """
     logits = filter_with(logits, sampling, text)
     if is_greedy(sampling):
