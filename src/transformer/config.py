@@ -38,7 +38,7 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class ModelConfig(Config):
-    """The shape of the model. Two models with equal configs have equal parameter names and shapes."""
+    """The shape of the model."""
 
     vocab_size: int = 100_277
     """Number of token ids; 100,277 for cl100k_base."""

@@ -11,7 +11,8 @@ really came next: minus the logarithm of its probability, in nats (base e; one n
 
     p_v = exp(z_v) / sum_u exp(z_u)        loss = -ln p_y = ln(sum_u exp(z_u)) - z_y
 
-A model that gives each token 1/V has a loss of ln V: 11.5 nats for cl100k_base, 5.5 for bytes. By hand, logits [0, ln 3] give p = [1/4, 3/4], so the loss of the two tokens is ln 4 and ln(4/3):
+A model that gives each token 1/V has a loss of ln V: 11.5 nats for cl100k_base, 5.5 for bytes. By hand,
+logits [0, ln 3] give p = [1/4, 3/4], so the loss of the two tokens is ln 4 and ln(4/3):
 
 >>> import torch
 >>> hidden, weight = torch.ones(1, 1), torch.tensor([[1.0], [3.0]]).log()
