@@ -168,7 +168,9 @@ class TokenReader:
                 return np.concatenate(parts)
             (self.place, self.tokens), self.offset = next(self.stream), 0
             if self.place.epoch > first_epoch + 1 and not any(map(len, parts)):
-                raise ValueError("the training documents hold no token")
+                raise ValueError(
+                    "there is no training document with text: all are held out; give a smaller --validation-fraction"
+                )
 
     def step_back(self) -> DataState:
         """Returns the last token to the reader, and the position before it."""

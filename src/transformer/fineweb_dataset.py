@@ -65,8 +65,9 @@ import numpy as np
 
 from transformer.data.cache.token_files import RowGroupTokens
 from transformer.data.contracts import DataState, Place
+from transformer.data.hub.ahead import CONNECTIONS, FetchAhead, Leases
 from transformer.data.hub.errors import HubError
-from transformer.data.hub.text import CONNECTIONS, FetchAhead, HubText, Leases
+from transformer.data.hub.text import HubText
 from transformer.data.hub.validation_cache import first_row_groups
 from transformer.dataset import ReadOrder
 from transformer.text import Tokenizer, Tokens, is_validation, text_digest
@@ -122,7 +123,7 @@ class HubSource:
                     waiting.append((place, pool.submit(self._training_tokens, place, leases)))
                 # 2. Take the oldest, and let the other stages know how far the reader is.
                 place, future = waiting.popleft()
-                ahead.reader_at(place)
+                ahead.reader = place
                 leases.release_before(place)
                 tokens = future.result()
                 # 3. Small row groups are loaded further ahead than large ones.
@@ -146,7 +147,7 @@ class HubSource:
         with self.text.lock(shard, place.row_group):
             tokens = self.text.cache.tokens(shard, place.row_group, self.encoding)
             if tokens is None:
-                documents = self.text.text(shard, place.row_group).to_pylist()
+                documents = self.text.documents(shard, place.row_group)
                 tokens = encode_row_group(documents, self.tokenizer, self._encoders)
                 self.text.cache.put_tokens(shard, place.row_group, self.encoding, tokens)
         return tokens

@@ -78,6 +78,7 @@ def test_a_second_call_fetches_nothing(command: Command, hub: StandInHub, flags:
     first = command("download", "--tokens", "50k", "--seed", "5", *flags)
     assert (first.status, first.err) == (0, "")
     assert downloaded(first.out) >= 50_000 + 200 * 32
+    assert "all there is" not in first.out
     assert "main.py train --seed 5 with the same settings" in " ".join(first.out.split())
     assert 0 < hub.bytes_sent(".parquet") < 3 * FOOTER + 100_000  # a letter takes half a byte
     hub.reset_counts()
@@ -169,6 +170,9 @@ def test_more_than_there_is_is_one_pass_and_no_error(
     assert (outcome.status, outcome.err) == (0, "")
     letters = sum(len(text) + 1 for text in TEXTS)
     assert 0.85 * letters < downloaded(outcome.out) < 0.95 * letters
+    assert f"fineweb has {downloaded(outcome.out):,} tokens of training text, not 5,000,000: that is all there is" in (
+        " ".join(outcome.out.split())
+    )
     hub.stop_serving()
     assert command("download", "--tokens", "5M", "--cache-shards", "20", *flags).status == 0
 

@@ -47,7 +47,7 @@ FINEWEB = "HuggingFaceFW/fineweb-edu"
 DATE = "2025-01-31T15:56:54.000Z"
 FIXED = {"lastModified": DATE, "private": False, "gated": False, "disabled": False, "tags": [], "downloads": 0}
 BEFORE = {"status", "reset", "hang"}  # instead of an answer
-DURING = {"reset_body", "truncate", "short", "slow"}  # while the body of a GET is sent
+DURING = {"reset_body", "truncate", "short", "slow", "corrupt"}  # while the body of a GET is sent
 
 
 @dataclass
@@ -75,6 +75,7 @@ class Fault:
     short       the body ends there and Content-Length agrees, though more was asked for
     slow        the body comes at `bytes_per_second`
     whole       a request for a range gets 200 and the whole file
+    corrupt     the body has the right length and wrong bytes
     """
 
     kind: str
@@ -521,7 +522,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None:
             kind, rate = fault.kind, min(rate, fault.bytes_per_second)
             cut = (stop - start) // 2 if fault.after_bytes is None else fault.after_bytes
-            end = stop if kind == "slow" else min(stop, start + cut)
+            end = stop if kind in ("slow", "corrupt") else min(stop, start + cut)
         self.seen.status = status
         self.send_response(status)
         for name, value in headers.items():
@@ -529,7 +530,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str((end if kind == "short" else stop) - start))
         self.end_headers()
         if self.command != "HEAD":
-            self._send_bytes(body, start, end, rate)
+            wrong = Contents(bytes(byte ^ 0x55 for byte in body.read(0, end))) if kind == "corrupt" else body
+            self._send_bytes(wrong, start, end, rate)
         if kind == "reset_body":
             self._reset()
         self.close_connection = self.close_connection or kind == "truncate"

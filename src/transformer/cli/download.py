@@ -15,8 +15,8 @@ from transformer.cli.download_progress import fetch_numbers, notifier
 from transformer.cli.options import parse, program
 from transformer.config import ConfigError, DataConfig, TrainConfig, seed_problems
 from transformer.data.contracts import Place
+from transformer.data.hub.ahead import CONNECTIONS, Leases
 from transformer.data.hub.errors import HubError
-from transformer.data.hub.text import CONNECTIONS, Leases
 from transformer.data.open import open_dataset
 from transformer.dataset import ReadOrder
 from transformer.fineweb_dataset import HubSource
@@ -57,10 +57,12 @@ def main(arguments: Sequence[str]) -> None:
             source, options.seed, wanted, lambda n: progress.update(task, completed=n, tokens=f"{n:,} tokens")
         )
         cache = source.text.cache
+        if found < tokens:
+            out.print(f"{config.dataset} has {found:,} tokens of training text, not {tokens:,}: that is all there is")
         out.print(
             f"{found:,} tokens of training text ({data.tokenizer.name}) are in {cache.directory}, which holds "
-            f"{len(cache.shards())} shards in {cache.nbytes / 1e9:.2f} GB; train without a network: "
-            f"{program()} train --seed {options.seed} with the same settings"
+            f"{len({stored.number for stored in cache.stock()})} shards in {cache.nbytes / 1e9:.2f} GB; train without "
+            f"a network: {program()} train --seed {options.seed} with the same settings"
         )
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from transformer.config import DataConfig
 from transformer.data.contracts import Notify, silent
-from transformer.data.hub.text import open_hub_text
+from transformer.data.hub.opening import open_hub_text
 from transformer.data.hub.validation_cache import ValidationText
 from transformer.data.open import local_documents
 from transformer.text import Tokenizer, Tokens, split_documents

@@ -11,7 +11,7 @@ import numpy as np
 
 from transformer.config import DataConfig
 from transformer.data.contracts import Notify, TextData, TokenSource, silent
-from transformer.data.hub.text import open_hub_text
+from transformer.data.hub.opening import open_hub_text
 from transformer.data.hub.validation_cache import ValidationText
 from transformer.dataset import TokenDocuments, validation_rows
 from transformer.fineweb_dataset import HubSource, sample_texts

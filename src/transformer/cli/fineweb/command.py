@@ -17,7 +17,7 @@ from transformer.cli.fineweb.report import Reading, cached, hub, split, timing
 from transformer.cli.options import parse
 from transformer.config import DataConfig, TrainConfig
 from transformer.data.contracts import TextData
-from transformer.data.hub.text import Leases
+from transformer.data.hub.ahead import Leases
 from transformer.data.open import open_dataset
 from transformer.dataset import PackedBatches, ReadOrder
 from transformer.fineweb_dataset import LOADERS, HubSource

@@ -10,6 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from transformer.config import DataConfig
+from transformer.data.cache.shard_files import PARTS, TEXT
 from transformer.data.cache.token_files import RowGroupTokens
 from transformer.data.contracts import TextData
 from transformer.fineweb_dataset import HubSource
@@ -63,11 +64,14 @@ def cached(source: HubSource) -> Table:
     table = Table(title=f"cache in {cache.directory}", title_justify="left")
     for heading in ("shard", "row groups", "text, MB", "ids, MB", "last use"):
         table.add_column(heading, justify="right")
-    for entry in cache.shards():
-        used = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.last_use / 1e9))
-        ids = sum(entry.token_bytes.values()) / 1e6
-        units = f"{entry.row_groups_present} of {entry.row_groups}"
-        table.add_row(f"{entry.number:05d}", units, f"{entry.text_bytes / 1e6:,.2f}", f"{ids:,.2f}", used)
+    stock = cache.stock()
+    for number in sorted({stored.number for stored in stock if stored.number < len(source)}):
+        kinds = {stored.kind: stored for stored in stock if stored.number == number}
+        used = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(max(kind.last_use for kind in kinds.values()) / 1e9))
+        row_groups, whole, parts = source.row_groups(number), kinds.pop(TEXT, None), kinds.pop(PARTS, None)
+        present = row_groups if whole else parts.files if parts else 0
+        sizes = [sum(kind.nbytes for kind in part if kind) / 1e6 for part in ((whole, parts), kinds.values())]
+        table.add_row(f"{number:05d}", f"{present} of {row_groups}", *(f"{size:,.2f}" for size in sizes), used)
     table.add_section()
     limit = f"at most {cache.max_shards} shards, {cache.max_bytes / 1e9:g} GB"
     table.add_row("all", "", f"{cache.nbytes / 1e6:,.2f}", "", limit)

@@ -1,13 +1,12 @@
-"""The parquet files of the cache: their paths, their contents, and which text they hold.
+"""The files of the cache: their paths, sizes and last use, and parquet files whose documents are verified when read.
 
     shard_00012.parquet                 the whole shard, one row group after another
     shard_00012.parts/00003.parquet     row group 3 of an incomplete shard: a part
     shard_00012.ENCODING/00003.npz      its token ids (token_files.py)
 
-Both kinds of parquet file hold only the text column, and in their metadata the shard's identity and a checksum of each
-row group's documents. Parquet's own page checksums do not cover page headers and the footer, where a single flipped bit
-can turn the same pages into other text. So every read verifies the documents' checksum as well; it is computed before
-they are first written, and does not change when parts are merged.
+The modification time of a shard's file or folder is its last use. A parquet file holds one column of text, and in its
+metadata an identity, which says whose text it is, and a checksum of each row group's documents. Parquet's own page
+checksums do not cover page headers and the footer, where a single flipped bit can turn the same pages into other text.
 """
 
 from __future__ import annotations
@@ -15,12 +14,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -49,24 +50,27 @@ class Shard:
     row_groups: int
     """Consecutive row groups of the file."""
 
-    def identity(self) -> dict[str, str | int]:
-        """Returns all fields but the number, under the names that files store."""
-        return {
-            "source": self.source,
-            "column": self.column,
-            "first_group": self.first_group,
-            "units": self.row_groups,
-        }
-
-    @classmethod
-    def from_identity(cls, number: int, values: Mapping[str, Any]) -> Self:
-        """Returns the shard that `identity` describes. Raises KeyError if a value is missing."""
-        return cls(number, values["source"], values["column"], values["first_group"], values["units"])
+    def identity(self, **more: int | None) -> dict[str, Any]:
+        """Returns all fields but the number, under the names that files store, and further values."""
+        names = {"source": self.source, "column": self.column}
+        return {**names, "first_group": self.first_group, "units": self.row_groups, **more}
 
     def label(self, *more: str | int) -> bytes:
         """Returns a hash of the identity and further values, 16 bytes."""
         text = json.dumps([self.identity(), *more], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+class Stored(NamedTuple):
+    """The files of one kind of a shard: its TEXT, its PARTS, or the token ids of an encoding."""
+
+    number: int
+    kind: str
+    files: int
+    """Row groups, or 1 for TEXT: the whole shard."""
+    nbytes: int
+    last_use: int
+    """In nanoseconds since 1970."""
 
 
 def shard_path(root: Path, number: int, kind: str) -> Path:
@@ -91,39 +95,46 @@ def files_in(folder: Path) -> dict[int, Path]:
     return {}
 
 
-def stock(root: Path) -> dict[int, dict[str, int]]:
-    """Returns bytes on disk by shard number and kind: {12: {"parquet": 400_000_000, "cl100k_base": 520_000_000}}.
-
-    Other files in the folder are not the cache's and are left alone.
-    """
-    found: dict[int, dict[str, int]] = {}
-    for path in root.iterdir():
-        match = _SHARD.fullmatch(path.name)
-        if match and shard_path(root, int(match[1]), match[2]) == path:
-            files = files_in(path).values() if match[2] != TEXT else [path] if path.is_file() else []
-            if files:
-                found.setdefault(int(match[1]), {})[match[2]] = sum(map(_size, files))
+def stock(root: Path) -> list[Stored]:
+    """Returns what is stored. Other files in the folder are not the cache's and are left alone."""
+    found = []
+    for path, number, kind in _entries(root):
+        files = [path] if kind == TEXT else list(files_in(path).values())
+        if files:
+            with contextlib.suppress(FileNotFoundError):  # another process has removed it
+                size, last_use = sum(file.stat().st_size for file in files), path.stat().st_mtime_ns
+                found.append(Stored(number, kind, len(files), size, last_use))
     return found
 
 
-def remove(root: Path, number: int, kinds: Iterable[str]) -> None:
-    """Removes the files of these kinds, as far as the system allows it."""
-    for kind in kinds:
-        path = shard_path(root, number, kind)
-        with contextlib.suppress(OSError):
-            if kind == TEXT:
-                path.unlink()
-                continue
-            for file in files_in(path).values():
-                file.unlink(missing_ok=True)
-            path.rmdir()
+def touch(root: Path, number: int) -> None:
+    """Records a use: the shard's files become the newest, even if the clock was set back."""
+    with contextlib.suppress(OSError):
+        entries = list(_entries(root))
+        now = max([time.time_ns(), *(path.stat().st_mtime_ns + 1000 for path, _, _ in entries)])
+        for path, other, _ in entries:
+            if other == number:
+                os.utime(path, ns=(now, now))
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # another process has removed it
-        return 0
+def _entries(root: Path) -> Iterator[tuple[Path, int, str]]:
+    """Yields files and folders with their shard's number and their kind."""
+    for path in root.iterdir():
+        match = _SHARD.fullmatch(path.name)
+        if match and path.name == f"shard_{int(match[1]):05d}.{match[2]}" and path.is_file() == (match[2] == TEXT):
+            yield path, int(match[1]), match[2]
+
+
+def remove(root: Path, number: int, kind: str) -> None:
+    """Removes the files of this kind, as far as the system allows it."""
+    path = shard_path(root, number, kind)
+    with contextlib.suppress(OSError):
+        if kind == TEXT:
+            path.unlink()
+            return
+        for file in files_in(path).values():
+            file.unlink(missing_ok=True)
+        path.rmdir()
 
 
 def checked_column(column: Any) -> Any:
@@ -134,34 +145,35 @@ def checked_column(column: Any) -> Any:
     return pa.chunked_array(chunks, column.type).cast(pa.large_string())
 
 
-def write(file: BinaryIO, shard: Shard, row_group: int | None, columns: Iterable[Any]) -> None:
-    """Writes a part with one row group, or (row_group=None) the whole shard; each column is a row group's documents."""
-    schema = pa.schema([(shard.column, pa.large_string())])
+def write(file: BinaryIO, identity: Mapping[str, Any], columns: Iterable[Any]) -> None:
+    """Writes a file of one column; each of `columns` holds the documents of a row group."""
+    schema = pa.schema([(identity.get("column", "text"), pa.large_string())])
     settings: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "write_page_checksum": True}
     checksums = []
     with pq.ParquetWriter(file, schema, use_dictionary=False, write_statistics=False, **settings) as writer:
         for column in columns:
             checksums.append(_checksum(column))
             writer.write_table(pa.table([column], schema), row_group_size=max(1, len(column)))
-        header = {"format": FORMAT, **shard.identity(), "unit": row_group, "checksums": checksums}
+        header = {"format": FORMAT, **identity, "checksums": checksums}
         writer.add_key_value_metadata({KEY: json.dumps(header)})
 
 
-def read(path: Path, shard: Shard, row_group: int) -> Any:
-    """Returns the row group's documents, a ChunkedArray, from a part or a whole shard.
+def read(path: Path, identity: Mapping[str, Any], row_groups: Iterable[int] | None = None) -> list[Any]:
+    """Returns the documents of these row groups (None: of all), a ChunkedArray each.
 
-    Raises ValueError if the file is damaged or holds another text, OSError if it cannot be opened or read.
+    Raises ValueError if the file is damaged or has another identity, OSError if it cannot be opened or read.
     """
     with _damage_is_value_error(), pq.ParquetFile(path, page_checksum_verification=True) as file:
-        header = json.loads((file.metadata.metadata or {})[KEY])
-        identity = {"format": FORMAT, **shard.identity()}
-        if {name: header.get(name) for name in identity} != identity or header["unit"] not in (None, row_group):
+        header = json.loads((file.metadata.metadata or {}).get(KEY, b"{}"))
+        wanted = {"format": FORMAT, **identity}
+        if {name: header.get(name) for name in wanted} != wanted:
             raise ValueError("it holds another text")
-        group = row_group if header["unit"] is None else 0
-        column = file.read_row_group(group, columns=[shard.column], use_threads=False)[shard.column]
-        if _checksum(column) != header["checksums"][group]:
+        if row_groups is None:
+            row_groups = range(len(header["checksums"]))
+        columns = {group: file.read_row_group(group, use_threads=False).column(0) for group in row_groups}
+        if any(_checksum(column) != header["checksums"][group] for group, column in columns.items()):
             raise ValueError("the checksum of its documents is wrong")
-        return column
+        return list(columns.values())
 
 
 def _checksum(column: Any) -> int:

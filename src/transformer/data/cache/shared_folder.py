@@ -1,6 +1,6 @@
 """A folder that several processes use at once: locks, atomic writes, and leases that end with their process.
 
-    cache.lock          held while metadata is changed and files are removed
+    cache.lock          held while shards are removed and listings are changed
     .locks/NAME         further locks, which are tried without waiting
     .processes/ID/      one for each SharedFolder object: `lock`, held while it exists; its leases; its temporary files
 
@@ -22,13 +22,16 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
+LEASE = "shard_"
+"""Prefix of the files that are leases; the number of the shard follows."""
+
 
 class SharedFolder:
     """One user of the folder `root`. Raises ValueError if the folder cannot be written."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._leases: Counter[str] = Counter()
+        self._leases: Counter[int] = Counter()
         self._own = root / ".processes" / f"{os.getpid()}-{secrets.token_hex(4)}"
         self._alive = FileLock(self._own / "lock", timeout=0, thread_local=False)
         try:
@@ -57,39 +60,42 @@ class SharedFolder:
     @contextlib.contextmanager
     def try_lock(self, name: str) -> Iterator[bool]:
         """Holds .locks/NAME; yields False if another thread or process holds it."""
-        lock = FileLock(self.root / ".locks" / name)  # a new object: threads that shared one would share the lock
+        lock = FileLock(self.root / ".locks" / name, timeout=0)  # a new object: threads would share an old one's lock
+        held = True
         try:
-            lock.acquire(timeout=0)
+            lock.acquire()
         except Timeout:
-            yield False
-            return
+            held = False
         except OSError:  # a full disk has no space for a lock. Without it, work may be done twice but never wrongly
-            yield True
-            return
+            pass
         try:
-            yield True
+            yield held
         finally:
-            lock.release()
+            lock.release()  # does nothing if it was not acquired
 
-    def lease(self, name: str, step: int) -> None:
-        """Adds `step`, 1 or -1, to the leases that this object holds on a name. Called inside `locked`."""
-        self._leases[name] += step
+    def lease(self, number: int, step: int) -> None:
+        """Adds `step`, 1 or -1, to the leases that this object holds on a shard. Called inside `locked`."""
+        self._leases[number] += step
+        path = self._own / f"{LEASE}{number}"
         with contextlib.suppress(OSError):  # on a full disk the lease is visible to this object only
-            if self._leases[name] > 0:
-                (self._own / name).touch()
+            if self._leases[number] > 0:
+                path.touch()
             else:
-                (self._own / name).unlink()
+                path.unlink()
 
-    def leased(self) -> set[str]:
-        """Returns the names leased by any running process, and removes the folders of dead ones. Inside `locked`."""
-        found = {name for name, count in self._leases.items() if count > 0}
+    def leased(self) -> set[int]:
+        """Returns the shards leased by any running process, and removes the folders of dead ones. Inside `locked`."""
+        found = {number for number, count in self._leases.items() if count > 0}
         for folder in (self.root / ".processes").glob("*/"):
             if folder == self._own:
                 continue
-            if _is_dead(folder):
-                shutil.rmtree(folder, ignore_errors=True)
+            try:
+                with FileLock(folder / "lock", timeout=0):
+                    pass
+            except OSError:  # its process is running: a Timeout is an OSError
+                found |= {int(path.name.removeprefix(LEASE)) for path in folder.glob(f"{LEASE}*")}
             else:
-                found |= {path.name for path in folder.glob("*")}
+                shutil.rmtree(folder, ignore_errors=True)
         return found
 
     def write(self, path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -100,19 +106,12 @@ class SharedFolder:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
-            path.parent.mkdir(exist_ok=True)
-            temporary.replace(path)
+            try:
+                temporary.replace(path)
+            except FileNotFoundError:  # no folder yet, or another process has just removed it
+                path.parent.mkdir(exist_ok=True)
+                temporary.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-
-
-def _is_dead(folder: Path) -> bool:
-    lock = FileLock(folder / "lock", timeout=0)
-    try:
-        lock.acquire()
-    except OSError:  # Timeout is one
-        return False
-    lock.release()
-    return True

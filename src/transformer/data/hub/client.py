@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sized
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from transformer.data.hub.errors import (
@@ -33,13 +33,13 @@ from transformer.data.hub.errors import (
 )
 from transformer.data.hub.files import NoSuchSubset, choose, folders
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
 T = TypeVar("T")
 
 LONGEST_WAIT = 30.0
 """Longest pause between retries in seconds, unless the hub asks for more."""
+
+MAX_PAGES = 1_000
+"""Pages of a listing, a thousand files each: more than any dataset has."""
 
 
 class Hub:
@@ -64,7 +64,8 @@ class Hub:
         self.repo, self.patience, self.timeout, self.first_wait = repo, patience, timeout, first_wait
         self.bytes_fetched = 0
         """Bytes of file contents received, by all threads."""
-        self._notices, self._lock, self._closed = _Notices(notify), threading.Lock(), threading.Event()
+        self._lock, self._closed = threading.Lock(), threading.Event()
+        self._notify, self._notified, self._failing = notify, -float("inf"), False
         self._random = Random()  # varies the pauses; a generator of its own, so that no seeded one is disturbed
 
     def close(self) -> None:
@@ -93,48 +94,94 @@ class Hub:
         if not 0 <= start <= start + length <= file.size:
             raise ValueError(f"{file.path} has {file.size} bytes: wanted bytes {start} to {start + length}")
         arrived = bytearray()
-        self._retry(file.path, lambda: self._fetch(commit, file, start, start + length, arrived), arrived)
+        self.retry(file.path, lambda: self._fetch(commit, file, start, start + length, arrived), arrived)
         return bytes(arrived)
 
     def open(self, commit: str, file: HubFile) -> RangeFile:
         """Returns the file as a binary file object."""
         return RangeFile(self, commit, file)
 
+    def retry(self, wanted: str, attempt: Callable[[], T], arrived: Sized = (), patience: float | None = None) -> T:
+        """Returns the result of `attempt`, retried after each Fault for `patience` seconds, at most the Hub's.
+
+        Growth of `arrived` restarts the patience. A retry library would need this loop's parts (stop, pause,
+        interruption, messages) written for it as well.
+        """
+        patience = self.patience if patience is None else min(patience, self.patience)
+        failures, since = 0, 0.0
+        while True:
+            self._check_open()
+            had = len(arrived)
+            try:
+                with explained(wanted, self.repo):
+                    result = attempt()
+                if failures:
+                    self._say("the hub answers again", recovered=True)
+                return result
+            except Fault as fault:
+                if failures == 0 or len(arrived) > had:
+                    failures, since = 0, time.monotonic()
+                left = since + patience - time.monotonic()
+                self._check_open()
+                if left <= 0:
+                    reason = f"{fault}, for {patience:g} s" if patience else str(fault)
+                    message = f"cannot read {wanted} from {host()} ({reason}): check the network and try again"
+                    raise Unreachable(message, reason) from fault
+                pause = min(LONGEST_WAIT, self.first_wait * 2**failures) * self._random.uniform(0.5, 1.0)
+                seconds = min(left, max(pause, fault.wait))
+                self._say(f"{fault} for {wanted}: trying again in {seconds:.2g} s")
+                self._closed.wait(seconds)
+                failures += 1
+
+    def _say(self, line: str, recovered: bool = False) -> None:
+        """Emits a message about retries of all threads: one per second at most, and one when the hub answers again."""
+        with self._lock:
+            now = time.monotonic()
+            if self._failing if recovered else now >= self._notified + 1:
+                self._notified, self._failing = now, not recovered
+                self._notify(line)
+
     def _info(self, revision: str) -> tuple[str, list[Mapping[str, Any]]]:
         """Returns the commit, and the subsets that the dataset's card describes."""
 
-        def ask() -> Any:
+        def ask() -> tuple[str, list[Mapping[str, Any]]]:
             from huggingface_hub import HfApi
 
             wanted: Any = ["sha", "cardData"]
             api = HfApi(endpoint=endpoint())
-            return api.dataset_info(self.repo, revision=revision, timeout=self.timeout, expand=wanted)
+            info = api.dataset_info(self.repo, revision=revision, timeout=self.timeout, expand=wanted)
+            if not re.fullmatch("[0-9a-f]{40}", info.sha or ""):
+                raise ValueError("an answer without a commit")
+            configs = info.card_data.get("configs") if info.card_data else None
+            return info.sha or "", [c for c in configs if isinstance(c, Mapping)] if isinstance(configs, list) else []
 
-        info = self._retry(f"dataset {self.repo} at {revision}", ask)
-        configs = info.card_data.get("configs") if info.card_data else None
-        return info.sha, [entry for entry in configs if isinstance(entry, Mapping)] if isinstance(configs, list) else []
+        return self.retry(f"dataset {self.repo} at {revision}", ask)
 
     def _tree(self, commit: str, folder: str) -> Iterator[HubFile]:
         """Yields the files in a folder and its subfolders; none if there is no such folder."""
         below = f"/{quote(folder, safe='')}" if folder else ""
         page = f"/api/datasets/{self.repo}/tree/{commit}{below}?recursive=True"
+        pages = set[str]()
         while page:
-            entries, page = self._retry(f"the files of {self.repo}", partial(self._page, page))
-            for entry in entries:
-                if entry["type"] == "file":
-                    yield HubFile(entry["path"], entry["size"], (entry.get("lfs") or entry)["oid"])
+            if page in pages or len(pages) == MAX_PAGES:
+                raise HubError(f"{host()} lists the files of {self.repo} without end: check HF_ENDPOINT and proxies")
+            pages.add(page)
+            files, page = self.retry(f"the files of {self.repo}", partial(self._page, page))
+            yield from files
 
-    def _page(self, page: str) -> tuple[list[Any], str]:
-        """Returns the entries of one page, and the path of the next one; "" after the last."""
+    def _page(self, page: str) -> tuple[list[HubFile], str]:
+        """Returns the files of one page, and the path of the next one; "" after the last."""
         library = _library()
         headers = library.build_hf_headers()
         response = library.get_session().get(endpoint() + page, headers=headers, timeout=self.timeout)
         if response.headers.get("X-Error-Code") == "EntryNotFound":
             return [], ""
         library.hf_raise_for_status(response)
+        entries = [entry for entry in response.json() if entry["type"] == "file"]
+        files = [HubFile(entry["path"], entry["size"], (entry.get("lfs") or entry)["oid"]) for entry in entries]
         following = urlsplit(response.links.get("next", {}).get("url", ""))  # only its path: no other host gets a token
         path = following.path.removeprefix(urlsplit(endpoint()).path)
-        return response.json(), f"{path}?{following.query}" if path else ""
+        return files, f"{path}?{following.query}" if path else ""
 
     def _fetch(self, commit: str, file: HubFile, start: int, stop: int, arrived: bytearray) -> None:
         """Requests the rest of the range and appends it to `arrived`."""
@@ -168,42 +215,13 @@ class Hub:
         if start + len(arrived) < stop:
             raise Fault(f"the hub sent {len(arrived) - had} of {stop - start - had} bytes")
 
-    def _retry(self, wanted: str, attempt: Callable[[], T], arrived: Sized = ()) -> T:
-        """Returns the result of `attempt`, retried after each Fault. Growth of `arrived` restarts the patience.
-
-        A retry library would need this loop's parts (stop, pause, interruption, messages) written for it as well.
-        """
-        failures, since = 0, 0.0
-        while True:
-            self._check_open()
-            had = len(arrived)
-            try:
-                with explained(wanted, self.repo):
-                    result = attempt()
-                if failures:
-                    self._notices.recovered()
-                return result
-            except Fault as fault:
-                if failures == 0 or len(arrived) > had:
-                    failures, since = 0, time.monotonic()
-                left = since + self.patience - time.monotonic()
-                if left <= 0:
-                    reason = f"{fault}, for {self.patience:g} s"
-                    message = f"cannot read {wanted} from {host()} ({reason}): check the network and try again"
-                    raise Unreachable(message, reason) from fault
-                pause = min(LONGEST_WAIT, self.first_wait * 2 ** min(failures, 30)) * self._random.uniform(0.75, 1.25)
-                seconds = min(left, max(pause, fault.wait))
-                self._notices.retry(f"{fault} for {wanted}: trying again in {seconds:.2g} s")
-                self._closed.wait(seconds)
-                failures += 1
-
     def _check_open(self) -> None:
         if self._closed.is_set():
             raise Closed(f"dataset {self.repo} is closed")
 
 
 class RangeFile(io.RawIOBase):
-    """A file on the hub as a binary file object. Each read is one request for exactly the bytes wanted."""
+    """A file on the hub, as pyarrow reads one. Each read is one request for exactly the bytes wanted."""
 
     def __init__(self, hub: Hub, commit: str, file: HubFile) -> None:
         self.hub, self.commit, self.file, self.position = hub, commit, file, 0
@@ -214,59 +232,17 @@ class RangeFile(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
-    def tell(self) -> int:
-        return self.seek(0, io.SEEK_CUR)
-
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._check()
-        if whence not in (io.SEEK_SET, io.SEEK_CUR, io.SEEK_END):
-            raise ValueError(f"whence={whence} is not 0, 1 or 2")
-        position = (0, self.position, self.file.size)[whence] + offset
-        if position < 0:
-            raise ValueError(f"{self.file.path} has no byte {position}")
-        self.position = position
-        return position
+        self.position = (0, self.position, self.file.size)[whence] + offset
+        return self.position
 
     def read(self, size: int | None = -1) -> bytes:
         """Returns the next `size` bytes, fewer only at the end of the file. None or a negative size: all the rest."""
-        self._check()
         left = max(0, self.file.size - self.position)
         length = left if size is None or size < 0 else min(size, left)
         data = self.hub.read(self.commit, self.file, self.position, length) if length else b""
         self.position += length
         return data
-
-    def readall(self) -> bytes:
-        return self.read()
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        view = memoryview(buffer).cast("B")
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
-
-    def _check(self) -> None:
-        if self.closed:
-            raise ValueError(f"{self.file.path} is closed")
-
-
-class _Notices:
-    """Messages about retries of all threads: about one a second at most, and one when the hub answers again."""
-
-    def __init__(self, notify: Callable[[str], None]) -> None:
-        self.notify, self.lock, self.last, self.is_reported = notify, threading.Lock(), -float("inf"), False
-
-    def retry(self, line: str) -> None:
-        with self.lock:
-            if time.monotonic() >= self.last + 1:
-                self.last, self.is_reported = time.monotonic(), True
-                self.notify(line)
-
-    def recovered(self) -> None:
-        with self.lock:
-            if self.is_reported:
-                self.is_reported = False
-                self.notify("the hub answers again")
 
 
 def _library() -> Any:

@@ -6,7 +6,6 @@ HfHubHTTPError cover both.
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -50,13 +49,17 @@ class Fault(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of one commit."""
+    """A file of one commit. Raises ValueError for values of other types, as another server may send them."""
 
     path: str
     size: int
     """Bytes."""
     oid: str
     """Identity of the contents: the LFS sha256 if there is one, else the git blob id."""
+
+    def __post_init__(self) -> None:
+        if [type(value) for value in (self.path, self.size, self.oid)] != [str, int, str] or self.size < 0:
+            raise ValueError(f"not a file with its size and identity: {self}")
 
 
 @contextmanager
@@ -74,16 +77,22 @@ def explained(what: str, repo: str) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         raise _refusal(error, what, repo) from error
     except Exception as error:
-        line = next(iter(str(error).strip().splitlines()), "")[:100] or type(error).__name__
-        if isinstance(error, errors.HFValidationError) or type(error).__name__ in PERMANENT:
+        line, kind = first_line(error), type(error).__name__
+        if isinstance(error, errors.HFValidationError) or kind in PERMANENT:
             message = f"cannot read {what} from {host()}: {line}; check the name, HF_ENDPOINT and HF_TOKEN"
             raise HubError(message) from error
         client_closed = isinstance(error, RuntimeError) and "closed" in line  # by the library, in another thread
         if client_closed or isinstance(error, errors.HfHubHTTPError.__bases__):
             raise Fault(f"the connection failed ({line})") from error
-        if isinstance(error, json.JSONDecodeError):
+        if isinstance(error, (LookupError, TypeError, ValueError, AttributeError, RecursionError)):  # not its JSON
             raise Fault("something other than the hub answered") from error
         raise
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of a message, for one of ours; its type instead if it could repeat a password."""
+    line = next(iter(str(error).strip().splitlines()), "")[:100]
+    return type(error).__name__ if not line or "@" in line + endpoint() else line
 
 
 def _refusal(error: Any, what: str, repo: str) -> Exception:
@@ -121,7 +130,7 @@ def check_identity(response: Any, file: HubFile) -> None:
     """Raises Changed if the answer, or a redirect before it, describes other contents than the file's."""
     answers = [*response.history, response]
     oids = [_oid(answer.headers["X-Linked-Etag"]) for answer in answers if "X-Linked-Etag" in answer.headers]
-    if not oids and response.is_success and urlsplit(str(response.url)).netloc == host():
+    if not oids and response.is_success and urlsplit(str(response.url)).netloc.rpartition("@")[2] == host():
         oids = [oid for oid in [_oid(response.headers.get("ETag", ""))] if len(oid) == len(file.oid)]
     total = response.headers.get("Content-Range", "").rpartition("/")[2]
     other_size = response.status_code == 416 or (total.isdigit() and int(total) != file.size)
@@ -143,5 +152,5 @@ def endpoint() -> str:
 
 
 def host() -> str:
-    """Returns the host name of the hub, for messages."""
-    return urlsplit(endpoint()).netloc or endpoint()
+    """Returns the host name of the hub, for messages: the endpoint without a user name and password."""
+    return re.sub(r"^\w+://", "", endpoint()).rpartition("@")[2].partition("/")[0]

@@ -36,24 +36,19 @@ def choose(paths: Iterable[str], configs: Sequence[Config], subset: str | None, 
     patterns = None if config is None else _patterns(config, split)
     if patterns is not None:
         globs = [_glob(pattern) for pattern in patterns]
-        found = [path for path in files if any(glob.fullmatch(path) for glob in globs)]
-        if not found:
-            raise NoSuchSubset(f"no parquet file for split {split!r} where its card says: {', '.join(patterns)}")
-        return found
+        if found := [path for path in files if any(glob.fullmatch(path) for glob in globs)]:
+            return found
+        raise NoSuchSubset(f"no parquet file for split {split!r} where its card says: {', '.join(patterns)}")
     if not files:
         raise NoSuchSubset("no parquet files")
     if config is not None:
         folder = _inside(config, "")
-        names = {path: path.removeprefix(folder) for path in files if path.startswith(folder)}
-    elif subset is None:
-        names = {path: path for path in files}
-    else:
-        names = {path: rest for path in files if (rest := _below(path, subset)) is not None}
-        if not names and not (subset == "default" and not configs):
-            known = [_name(config) for config in configs] or sorted({path.rpartition("/")[0] for path in files} - {""})
-            raise NoSuchSubset(f"no subset {subset!r}; its subsets: {_listed(known)}{near_miss(subset, known)}")
-        names = names or {path: path for path in files}
-    return _of_split(names, split)
+        return _of_split({path: path.removeprefix(folder) for path in files if path.startswith(folder)}, split)
+    names = {path: rest for path in files if subset is not None and (rest := _below(path, subset)) is not None}
+    if not names and subset is not None and (configs or subset != "default"):
+        known = [_name(config) for config in configs] or sorted({path.rpartition("/")[0] for path in files} - {""})
+        raise NoSuchSubset(f"no subset {subset!r}; its subsets: {_listed(known)}{near_miss(subset, known)}")
+    return _of_split(names or {path: path for path in files}, split)
 
 
 def folders(configs: Sequence[Config], subset: str | None, split: str) -> list[str]:
@@ -90,12 +85,9 @@ def _splits(path: str, asked: str) -> set[str]:
 
 def _below(path: str, subset: str) -> str | None:
     """Returns the path without the folder, or consecutive folders, named like the subset; None if there are none."""
-    *folders, name = path.split("/")
-    for start in range(len(folders)):
-        for stop in range(start + 1, len(folders) + 1):
-            if "-".join(folders[start:stop]) == subset.replace("/", "-"):
-                return "/".join([*folders[:start], *folders[stop:], name])
-    return None
+    named = "[-/]".join(map(re.escape, re.split("[-/]", subset)))
+    rest = re.sub(rf"(^|/){named}/", r"\1", path, count=1)
+    return None if rest == path else rest
 
 
 def _config(configs: Sequence[Config], subset: str | None) -> Config | None:
@@ -121,11 +113,12 @@ def _patterns(config: Config, split: str) -> list[str] | None:
         return None
     patterns: dict[str, list[str]] = {}
     for entry in entries if isinstance(entries, list) else [entries]:
-        where, paths = (
-            (entry.get("split", "train"), entry.get("path")) if isinstance(entry, Mapping) else ("train", entry)
-        )
-        for path in paths if isinstance(paths, list) else [paths]:
-            patterns.setdefault(str(where), []).append(_inside(config, str(path).removeprefix("./")))
+        given = entry if isinstance(entry, Mapping) else {"path": entry}
+        paths = given.get("path")
+        found = [
+            _inside(config, str(path).removeprefix("./")) for path in (paths if isinstance(paths, list) else [paths])
+        ]
+        patterns.setdefault(str(given.get("split", "train")), []).extend(found)
     if split not in patterns:
         known = f"{_listed(list(patterns))}{near_miss(split, patterns)}"
         raise NoSuchSubset(f"no split {split!r} in subset {_name(config)!r}; its splits: {known}")

@@ -1,7 +1,8 @@
 """The validation documents of a text on the hub, kept in a file of their own.
 
 They are the held-out documents of the first shard's first row groups, and of further ones, until there are enough
-tokens. The file is never evicted, so they are fetched once, and the training order does not affect them.
+tokens. The file is never evicted, so they are fetched once, and the training order does not affect them. Row group i of
+the file has the held-out documents of the i-th row group of the text.
 """
 
 from __future__ import annotations
@@ -9,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Generator, Iterator
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from transformer.data.contracts import Place
-from transformer.data.hub.text import HubText, Leases
+from transformer.data.hub.ahead import Leases
+from transformer.data.hub.text import HubText
 from transformer.text import Tokenizer, Tokens, is_validation
 
 
@@ -26,8 +26,9 @@ class ValidationText:
     def __init__(self, text: HubText, fraction: float) -> None:
         self.text, self.fraction = text, fraction
         listing = [(file.path, file.oid) for file in text.files]
-        identity = repr((text.hub.repo, listing, text.column, fraction)).encode()
-        self.path = text.cache.directory / f"validation_{hashlib.sha256(identity).hexdigest()[:12]}.parquet"
+        identity = hashlib.sha256(repr((text.hub.repo, listing, text.column, fraction)).encode()).hexdigest()
+        self.identity = {"validation": identity}
+        self.name = f"validation_{identity[:12]}.parquet"
 
     def tokens(self, tokenizer: Tokenizer, wanted: int) -> Iterator[Tokens]:
         """Yields documents, each with an end-of-text, until they have `wanted` tokens."""
@@ -41,45 +42,24 @@ class ValidationText:
 
     def texts(self) -> Generator[str]:
         """Yields the documents: those in the file, then the hub's. Closing it stores the new ones in the file."""
-        documents, row_groups = self._stored()
-        stored = row_groups
-        yield from documents
-        with contextlib.closing(first_row_groups(self.text, skip=row_groups)) as rest:
+        columns = self.text.cache.documents(self.name, self.identity)
+        stored = len(columns)
+        for column in columns:
+            yield from column.to_pylist()
+        with contextlib.closing(first_row_groups(self.text, skip=stored)) as rest:
             try:
                 for row_group in rest:
                     new = [text for text in row_group if is_validation(text, self.fraction)]
-                    documents += new
-                    row_groups += 1
+                    columns.append(pa.array(new, pa.large_string()))
                     yield from new
             finally:
-                if row_groups > stored:
-                    self._store(documents, row_groups)
-
-    def _stored(self) -> tuple[list[str], int]:
-        """Returns the documents in the file and the number of row groups they come from; none if it is unusable."""
-        try:
-            table = pq.read_table(self.path, page_checksum_verification=True)
-            return table["text"].to_pylist(), int(table.schema.metadata[b"units"])
-        except FileNotFoundError:
-            return [], 0
-        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
-            self.text.notify(f"{self.path} is damaged: reading the validation documents again")
-            return [], 0
-
-    def _store(self, documents: list[str], row_groups: int) -> None:
-        table = pa.table({"text": pa.array(documents, pa.large_string())})
-        table = table.replace_schema_metadata({"units": str(row_groups)})
-
-        def write(file: Any) -> None:
-            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
-
-        self.text.cache.keep(self.path, write)
+                if len(columns) > stored:
+                    self.text.cache.put_documents(self.name, self.identity, columns)
 
 
 def first_row_groups(text: HubText, skip: int = 0) -> Generator[list[str]]:
     """Yields the documents of each row group, in the order of the files, without the first `skip` row groups."""
-    leases = Leases(text)
-    try:
+    with contextlib.closing(Leases(text)) as leases:
         for number in range(len(text)):
             row_groups = text.shard(number, patient=True).row_groups
             for row_group in range(min(skip, row_groups), row_groups):
@@ -87,8 +67,6 @@ def first_row_groups(text: HubText, skip: int = 0) -> Generator[list[str]]:
                 shard = leases.enter(place)
                 leases.release_before(place)
                 with text.lock(shard, row_group):
-                    column = text.text(shard, row_group)
-                yield [document for document in column.to_pylist() if document]
+                    documents = text.documents(shard, row_group)
+                yield [document for document in documents if document]
             skip = max(0, skip - row_groups)
-    finally:
-        leases.close()
