@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from transformer.cli.train import session
 from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.training import checkpoint
 from transformer.training.events import EvalMetrics, RunEnded, StepMetrics
@@ -163,6 +164,21 @@ def test_several_processes_begin_with_a_checkpoint_as_one_does(command: Command,
     assert_same_run(tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.parametrize("local_rank", ["0", "1"])
+def test_local_rank_0_reports_a_misspelt_flag_and_the_others_wait_in_silence(
+    command: Command, monkeypatch: pytest.MonkeyPatch, local_rank: str
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    monkeypatch.setattr(session, "REPORT_SECONDS", 0.0)
+    try:
+        status, _, err = command(*RUN, "--batch-sise", "4")
+    except SystemExit as stop:
+        status, err = stop.code, ""
+    assert status == 2
+    assert ("did you mean --batch-size?" in err) == (local_rank == "0")
+
+
+@pytest.mark.slow
 def test_a_misspelt_flag_is_one_line(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The process that says it is late: the other one must not end the job before it has spoken."""
     late = tmp_path_factory.mktemp("late")
