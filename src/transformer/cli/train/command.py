@@ -18,8 +18,8 @@ from transformer.cli.train.resume import typed_settings, with_resume_path
 from transformer.cli.train.run import train
 from transformer.cli.train.session import reported_once
 from transformer.cli.train.start import Start, from_checkpoint
-from transformer.config import ConfigError, TrainConfig, near_miss
-from transformer.presets import PRESETS
+from transformer.config import ConfigError, TrainConfig
+from transformer.presets import preset_named
 
 FINETUNED = "checkpoints_finetuned"
 """Default folder of a run with --init-from: the preset's folder may contain the checkpoint itself."""
@@ -67,11 +67,10 @@ def read_options(arguments: Sequence[str]) -> TrainOptions:
     arguments = with_resume_path(arguments)
     quick = "--quick" in arguments
     name = flag_value(arguments, "--preset", "quick" if quick else "default")
-    if name not in PRESETS:
-        raise ValueError(f"there is no preset {name!r}; one of {', '.join(PRESETS)}{near_miss(name, PRESETS)}")
+    preset = preset_named(name)
     if quick and name != "quick":
         raise ConfigError([f"--quick means --preset quick, which contradicts --preset {name}: give one of them"])
-    options = parse(TrainOptions, arguments, "train", TrainOptions(PRESETS[name], name))
+    options = parse(TrainOptions, arguments, "train", TrainOptions(preset, name))
     options = replace(options, preset=name)
     if "vocab_size" in typed_settings(arguments):
         raise ConfigError(["vocab_size is determined by the encoding: choose --encoding, for example bpe2048"])
