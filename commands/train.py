@@ -6,7 +6,7 @@ everything works:
     uv run python main.py train --preset demo                     Shakespeare, two minutes on two AMD EPYC cores
     uv run python main.py train --preset tiny                     seconds; the text is nonsense, but every step runs
     uv run python main.py train --quick                           FineWeb-Edu, a small model
-    uv run python main.py train                                   FineWeb-Edu, 6 layers, 100M tokens an epoch
+    uv run python main.py train                                   FineWeb-Edu, 6 layers, 100M tokens per epoch
     uv run python main.py train --preset demo --dataset notes/    your own .txt, .md, .jsonl or .parquet
 
 The demo's time is from docs/measurements.md. The default run trains on 1 billion tokens and downloads FineWeb-Edu: days

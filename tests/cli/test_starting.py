@@ -183,7 +183,7 @@ def test_a_dry_run_shows_the_checkpoints_size_whatever_the_preset(command: Comma
     assert outcome.status == 0, outcome.err
     parameters = sum(checkpoint.load_model(here / ORIGIN).model.parameter_counts().values())
     assert f"{parameters / 1e6:.2f}M" in outcome.out
-    assert f"{PRESETS['default'].batch_size * PRESETS['default'].accumulation_steps * 32:,} a step" in outcome.out
+    assert f"{PRESETS['default'].batch_size * PRESETS['default'].accumulation_steps * 32:,} per step" in outcome.out
     assert not (here / "checkpoints_finetuned").exists()
 
 

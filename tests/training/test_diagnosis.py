@@ -278,7 +278,7 @@ def test_the_bound_is_students_t() -> None:
         zigzag = [(step, float(step % 2), None) for step in range(freedom + 2)]
         trend = Trend.of(zigzag, 0, freedom + 1)
         assert trend is not None
-        assert trend.bound / trend.error == pytest.approx(wanted, rel=0.02)
+        assert trend.bound / trend.error == pytest.approx(wanted, rel=1e-3)
 
 
 def noisy(

@@ -127,7 +127,7 @@ class TrainingDisplay:
         )
         self.console.print(
             f"{data.dataset}: {event.total_steps:,} steps of {event.tokens_per_step:,} tokens, "
-            f"{event.steps_per_epoch:,} an epoch"
+            f"{event.steps_per_epoch:,} per epoch"
         )
         log_every = self.config.log_every
         self.lines_every = max(1, event.total_steps // 20 // log_every) * log_every
