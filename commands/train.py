@@ -59,7 +59,8 @@ resumed run ends with the same weights, bit for bit, as an uninterrupted run. Th
 runs that stopped because the disk was full. If the latest state is damaged, the command reports it, renames the file to
 *.damaged and resumes from the previous state. A resumed run keeps its stored settings. Flags may change the length of
 the run, how often it evaluates and where it runs, but not what it learns. With --resume, a preset only selects the
-checkpoint folder; with --resume PATH it has no effect: the run continues in its own folder, or in --checkpoint-dir.
+checkpoint folder; with --resume PATH it has no effect: the run continues in its own folder, or in --checkpoint-dir. If
+your text has changed, --resume refuses it; --changed-text continues the run and reads the changed text from its start.
 
 **Several GPUs or machines.** torchrun --nproc-per-node 4 main.py train ...; docs/several-machines.md explains when this
 is faster. With --max-restarts 3, torchrun restarts a job that loses a process, and the job resumes from its last saved

@@ -42,6 +42,8 @@ class TrainOptions:
     """Resume from the latest state in the checkpoint folder. `--resume PATH` resumes from that state."""
     resume_from: Path | None = None
     """Same as --resume PATH."""
+    changed_text: bool = False
+    """With --resume: continue although your text has changed since the state was saved; it is read from its start."""
     set: UseAppendAction[tuple[str, ...]] = ()
     """NAME=VALUE,VALUE: train once with each value. Repeat the flag for every combination (default: none)."""
 
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str]) -> None:
         start = Start(config) if config.init_from is None else from_checkpoint(config, typed)
         dry_run(start.config, console(), start.tokenizer)
     else:
-        train(config, options.resume, options.resume_from, typed)
+        train(config, options.resume, options.resume_from, typed, options.changed_text)
 
 
 def read_options(arguments: Sequence[str]) -> TrainOptions:
@@ -75,6 +77,8 @@ def read_options(arguments: Sequence[str]) -> TrainOptions:
     if "vocab_size" in typed_settings(arguments):
         raise ConfigError(["vocab_size is determined by the encoding: choose --encoding, for example bpe2048"])
     config = replace(options.config, device="mps") if options.mps else options.config
+    if options.changed_text and (options.set or not (options.resume or options.resume_from)):
+        raise ConfigError(["--changed-text is for one run that continues: give it with --resume, and without --set"])
     if options.set and options.resume_from is not None:
         raise ConfigError(["--set trains several runs: --resume continues all of them and takes no path"])
     if config.init_from is not None:

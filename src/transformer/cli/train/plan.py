@@ -12,10 +12,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from transformer.cli.download_progress import notifier
 from transformer.cli.formatting import duration
 from transformer.cli.train.forecast import step_seconds
 from transformer.cli.train.session import as_opened
 from transformer.config import ConfigError, TrainConfig
+from transformer.data.contracts import Notify, silent
 from transformer.data.open import open_dataset
 from transformer.distributed.processes import Dist
 from transformer.planning.cost import Cost, cost, problems, readable, seconds
@@ -38,7 +40,7 @@ def dry_run(config: TrainConfig, out: Console, tokenizer: Tokenizer | None = Non
     device, world_size = pick_device(config.device), int(os.environ.get("WORLD_SIZE", 1))
     if config.shard:
         Dist(world_size=world_size).check_shard()
-    config, tokens = with_text(config, tokenizer)
+    config, tokens = with_text(config, tokenizer, notifier(out, lambda progress: None))
     plan = cost(config, tokens, device.type, world_size)
     show_rows(plan_rows(plan, device), out)
     if found := problems(plan, device_memory(device), free_disk(Path(config.checkpoint_dir))):
@@ -70,11 +72,13 @@ def show_plan(
         out.print(f"warning: {problem}", style="yellow")
 
 
-def with_text(config: TrainConfig, tokenizer: Tokenizer | None) -> tuple[TrainConfig, int | None]:
+def with_text(
+    config: TrainConfig, tokenizer: Tokenizer | None, notify: Notify = silent
+) -> tuple[TrainConfig, int | None]:
     """Returns the config with its vocabulary size, and the tokens of an epoch; None for text on the hub, unopened."""
     if config.data.is_on_hub:
         return with_vocabulary(config, tokenizer), None
-    with contextlib.closing(open_dataset(config.data, tokenizer)) as data:
+    with contextlib.closing(open_dataset(config.data, tokenizer, notify)) as data:
         return as_opened(config, data), data.tokens_per_epoch
 
 

@@ -20,24 +20,30 @@ from transformer.trainer import Trainer
 from transformer.training import checkpoint
 from transformer.training.device import pick_device
 from transformer.training.events import StepMetrics
+from transformer.training.same_text import same_text
 
 
 def train(
-    config: TrainConfig, resume: bool = False, resume_from: Path | None = None, typed: Set[str] = frozenset()
+    config: TrainConfig,
+    resume: bool = False,
+    resume_from: Path | None = None,
+    typed: Set[str] = frozenset(),
+    changed_text: bool = False,
 ) -> Trainer:
     """Trains according to the config, with display, metrics file and loss curve; returns the trainer.
 
-    A resumed run keeps its stored settings, except those in `typed`, which come from the config.
+    A resumed run keeps its stored settings, except those in `typed`, which come from the config. `changed_text`: its
+    text may have changed.
     """
     with Dist.from_environment() as dist:
-        trainer, stopped_by = train_as(dist, config, resume, resume_from, typed)
+        trainer, stopped_by = train_as(dist, config, resume, resume_from, typed, changed_text)
     if stopped_by is not None:
         raise SystemExit(128 + stopped_by)  # as shells count it: 130 for Ctrl-C, 143 for SIGTERM
     return trainer
 
 
 def train_as(
-    dist: Dist, config: TrainConfig, resume: bool, resume_from: Path | None, typed: Set[str]
+    dist: Dist, config: TrainConfig, resume: bool, resume_from: Path | None, typed: Set[str], changed_text: bool
 ) -> tuple[Trainer, int | None]:
     """Trains in one of the processes; returns the trainer, and the signal that stopped it. Only rank 0 prints."""
     out = console()
@@ -56,6 +62,9 @@ def train_as(
     with display.opening(f"reading {config.data.dataset}"):
         data = open_together(config, start.tokenizer, display.notify, dist)
     with contextlib.closing(data):
+        if start.resumes:
+            with reported_once():  # before the plan, which depends on the length of an epoch
+                data = same_text(data, start.contents, config.data.dataset, changed_text)
         config = display.config = as_opened(config, data)
         if not config.data.is_on_hub:
             with reported_once():
@@ -66,7 +75,7 @@ def train_as(
         tracking = Tracking(config.trackers, directory, config.to_dict(), out.print)
         trainer = Trainer(config, data, [MetricsLog(directory), display, tracking] if dist.is_main else [], dist)
         if start.path is not None:
-            take_over(trainer, start, out)
+            take_over(trainer, start, out, changed_text)
         stopped_by = fit(trainer, display)
     if dist.is_main and any(isinstance(event, StepMetrics) for event in read_metrics(directory / METRICS_FILE)):
         pictures = (directory / "loss_curve.png", directory / "loss_curve.svg")

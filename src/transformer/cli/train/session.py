@@ -63,9 +63,14 @@ def open_together(config: TrainConfig, tokenizer: Tokenizer | None, notify: Noti
     The other processes receive both, and read what rank 0 has fetched and tokenized from the shared cache.
     """
     data = open_dataset(config.data, tokenizer, notify) if dist.is_main else None
-    own = None if data is None else (as_opened(config, data).data.revision, data.tokenizer.state())
-    revision, vocabulary = dist.from_main(own)
-    return data or open_dataset(replace(config.data, revision=revision), tokenizer_from_state(vocabulary), notify)
+    own = None
+    if data is not None:
+        own = (as_opened(config, data).data.revision, data.tokenizer.state(), data.digest)
+    revision, vocabulary, digest = dist.from_main(own)
+    data = data or open_dataset(replace(config.data, revision=revision), tokenizer_from_state(vocabulary), notify)
+    if data.digest != digest:
+        raise ValueError(f"{config.data.dataset} differs between the machines: give all of them the same text")
+    return data
 
 
 def fit(trainer: Trainer, display: TrainingDisplay) -> int | None:
