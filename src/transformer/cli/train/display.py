@@ -44,6 +44,7 @@ class TrainingDisplay:
         self.lines_every = 0
         self.forecast: Forecast | None = None
         self.memory_bytes, self.utilisations = 0, [0.0]
+        self.verdict = ""
         self.notify = notifier(console, self._fetched)
         """Prints a message about the data, or shows the progress of fetching. May be called from any thread."""
 
@@ -102,7 +103,9 @@ class TrainingDisplay:
                     f"validation loss {event.validation_loss:.4f} (perplexity {event.validation_perplexity:.2f}); "
                     f"saved {event.checkpoint}"
                 )
-                self.console.print(f"{event.verdict}: {event.reason}")
+                if (verdict := f"{event.verdict}: {event.reason}") != self.verdict:  # the same one is not repeated
+                    self.verdict = verdict
+                    self.console.print(verdict)
             case RunEnded():
                 if event.early_stopped:
                     self.console.print(
