@@ -466,3 +466,9 @@ def test_a_person_at_a_terminal_writes_changes_the_settings_and_stops_a_text(
         running.kill()
         running.wait()
         os.close(leader)
+
+
+def test_a_prompt_may_start_with_a_dash(command: Command) -> None:
+    for flags in (("--prompt", "- milk"), ("--prompt=- milk",)):
+        outcome = command("generate", *flags, *SHORT)
+        assert outcome.out == "- milk" + alone("- milk") + "\n", outcome.err

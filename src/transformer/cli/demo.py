@@ -11,6 +11,7 @@ from transformer.cli.evaluate.command import main as evaluate
 from transformer.cli.generate.command import main as generate
 from transformer.cli.options import command_line, parse
 from transformer.cli.train.run import train
+from transformer.config import ConfigError, seed_problems
 from transformer.presets import PRESETS
 from transformer.training.checkpoint import epoch_path
 
@@ -32,6 +33,8 @@ class DemoOptions:
 
 def main(arguments: Sequence[str]) -> None:
     options = parse(DemoOptions, arguments, "demo")
+    if found := seed_problems(options.seed + TEXTS - 1):  # the last text has this one
+        raise ConfigError(found)
     started = time.perf_counter()
     config = replace(PRESETS["demo"], seed=options.seed)
     if options.max_steps is not None:

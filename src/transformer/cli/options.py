@@ -13,6 +13,10 @@ from typing import TypeVar
 
 import tyro
 
+from transformer.cli.typed_texts import with_texts
+from transformer.config import ConfigError
+from transformer.config_base import size_problems
+
 Options = TypeVar("Options")
 
 
@@ -35,8 +39,8 @@ def parse(
 ) -> Options:
     """Returns the dataclass `cls` filled from flags. Defaults come from the class, or from the instance `default`.
 
-    `name` is the command's. Raises ValueError with a one-line message for an unknown flag or a wrong value. `--help`
-    prints the help text and exits.
+    `name` is the command's. Raises ValueError with a one-line message for an unknown flag, a wrong value or a
+    number above its bound. `--help` prints the help text and exits.
     """
     message = io.StringIO()
     start = cls() if default is None else default
@@ -44,7 +48,7 @@ def parse(
         with contextlib.redirect_stderr(message):
             options = tyro.cli(
                 cls,
-                args=list(arguments),
+                args=with_texts(arguments),
                 default=start,
                 prog=f"{program()} {name}",
                 config=(tyro.conf.OmitArgPrefixes,),
@@ -53,6 +57,8 @@ def parse(
         if stop.code in (0, None):
             raise
         raise ValueError(_flag_error(message.getvalue(), name)) from None
+    if found := size_problems(options):
+        raise ConfigError(found)
     if check is not None:
         check(options)
     return options
