@@ -137,7 +137,7 @@ def build_bpe(ranks: list[bytes], pattern: str) -> Tokenizer:
         mergeable_ranks=rank_of,
         special_tokens={END_OF_TEXT: vocab_size - 1},
     )
-    saved = {"kind": "bpe", "ranks": list(ranks), "pattern": pattern}
+    saved: dict[str, object] = {"kind": "bpe", "ranks": list(ranks), "pattern": pattern}
     return TiktokenTokenizer(encoding, saved, SPACE_RULE if pattern == SPLIT_PATTERN else None)
 
 
