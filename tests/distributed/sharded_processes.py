@@ -1,9 +1,10 @@
-"""What test_fsdp.py lets processes do that share one model; each writes what it saw to FOLDER/seen_RANK.pt."""
+"""What test_sharding.py lets processes do that share one model; each writes what it saw to FOLDER/seen_RANK.pt."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import signal
 import sys
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import ranks
 from test_trainer import numbers, tiny_run, tiny_text
 from transformer.config import TrainConfig
 from transformer.distributed import sharded_checkpoint
@@ -202,4 +202,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    ranks.start(main)
+    main(Path(sys.argv[1]))
+    os._exit(0)  # as transformer/cli/app.py does, and for its reason
