@@ -22,12 +22,12 @@ import torch.nn.functional as F
 from machine import machine, typed_command
 
 from transformer.cli.evaluate.options import MeasureOptions, Texts, score
+from transformer.cli.models import open_model
 from transformer.config import IGNORE
 from transformer.dataset import validation_rows
 from transformer.kernels import int8 as quantisation
 from transformer.kernels.int8 import quantise
 from transformer.text import Tokens
-from transformer.training import checkpoint
 from transformer.training.checkpoint import LoadedModel
 
 TOKENS = 20_000
@@ -47,7 +47,7 @@ def main() -> None:
 
 def cost(path: Path) -> dict[str, Any]:
     """Evaluates one checkpoint in float32 and in int8."""
-    loaded, settings = checkpoint.load_model(path), MeasureOptions()
+    loaded, settings = open_model(path, "cpu"), MeasureOptions()
     documents = Texts(settings).of(loaded.config.data, loaded.tokenizer)
     plain = score(loaded, documents, settings)
     quantise(loaded.model)

@@ -256,3 +256,19 @@ def test_the_quick_run_is_the_documented_one() -> None:
 def test_a_model_is_compiled_or_sharded_not_both() -> None:
     with pytest.raises(ConfigError, match="compile and shard cannot be combined: choose one of them"):
         TrainConfig(compile=True, shard=True).check()
+
+
+def test_a_number_that_becomes_a_size_has_an_upper_bound() -> None:
+    """`--batch-size 10**12` searched for smaller batches for over a minute, and other numbers ended in a crash."""
+    huge = TrainConfig(ModelConfig(d_model=10**9), DataConfig(cache_gb=1e300), epochs=10**22, batch_size=10**12)
+    assert problems_of(huge) == [
+        "d_model=1000000000 must be at most 1000000",
+        "cache_gb=1e+300 must be at most 1000000000",
+        f"epochs={10**22} must be at most 1000000",
+        f"batch_size={10**12} must be at most 1000000",
+    ]
+    with pytest.raises(ConfigError, match="log_every=10000000000000000 must be at most 1000000000000000"):
+        TrainConfig.from_dict({"log_every": 10**16})
+    for digits in ("99999999999", "9" * 5000):
+        (problem,) = problems_of(DataConfig(encoding=f"bpe{digits}"))
+        assert problem == f"encoding=bpe{digits} must be at most bpe10000000"

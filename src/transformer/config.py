@@ -247,7 +247,7 @@ class TrainConfig(Config):
     compile: bool = False
     """Compile the model with torch.compile before the first step. The first start takes longer."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
-    """Trackers that receive the metrics in addition to metrics.jsonl. An empty list: none."""
+    """Trackers that receive the metrics in addition to metrics.jsonl. No name: none."""
     shard: bool = False
     """Shard the model across processes (FSDP) instead of replicating it (DDP)."""
 

@@ -19,6 +19,17 @@ C = TypeVar("C", bound="Config")
 RENAMED = {"text_field": "text_column"}
 """Names of settings in older checkpoints, and their names now."""
 
+LARGEST = {
+    "vocab_size": 10**7, "d_model": 10**6, "num_heads": 10**6, "num_kv_heads": 10**6, "num_layers": 10**5,
+    "d_ff": 10**7, "max_seq_len": 10**8, "seq_length": 10**8, "batch_size": 10**6,
+    "accumulation_steps": 10**6, "epochs": 10**6, "shuffle_rows": 10**8, "num_workers": 10**4, "cache_gb": 10**9,
+    "shard_mb": 10**9, "network_patience": 10**9, "save_every_minutes": 10**9, "sample_tokens": 10**7,
+    "max_new_tokens": 10**7, "max_length": 10**7, "num_samples": 10**6, "seed": 2**63 - 1,
+}  # fmt: skip
+"""Upper bounds of settings that become sizes: above any useful value, below what exhausts memory or time at once."""
+LARGEST_WHOLE = 10**15
+"""The upper bound of every other whole number."""
+
 
 class ConfigError(ValueError):
     """One or more settings cannot be used; `problems` lists them, the message joins them."""
@@ -43,7 +54,7 @@ class Config:
 
     def check(self) -> Self:
         """Raises ConfigError with all problems at once; returns self, so that calls chain."""
-        found = type_problems(self) or self.problems()
+        found = type_problems(self) or size_problems(self) or self.problems()
         if found:
             raise ConfigError(found)
         return self
@@ -56,7 +67,7 @@ class Config:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Builds and checks the settings from (nested) plain values; ConfigError lists all problems."""
         config, found = build(cls, values)
-        found += type_problems(config) or config.problems()
+        found += type_problems(config) or size_problems(config) or config.problems()
         if found:
             raise ConfigError(found)
         return config
@@ -161,6 +172,20 @@ def between(config: object, low: float, high: float, *names: str) -> list[str]:
         for name, value in values.items()
         if not low <= value < high
     ]
+
+
+def size_problems(settings: object) -> list[str]:
+    """Returns a sentence for every number above its bound in a dataclass, and in the dataclasses within it."""
+    found: list[str] = []
+    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            found += size_problems(value)
+        for number in value if isinstance(value, tuple) else (value,):
+            bound = LARGEST.get(field.name, LARGEST_WHOLE if isinstance(number, int) else math.inf)
+            if isinstance(number, int | float) and number > bound:
+                found.append(f"{field.name}={number} must be at most {bound}")
+    return found
 
 
 def seed_problems(seed: int) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from transformer.config_base import between, positive, seed_problems
+from transformer.config_base import LARGEST, between, positive, seed_problems
 
 
 def model_problems(settings: Any) -> list[str]:
@@ -46,6 +46,9 @@ def data_problems(settings: Any) -> list[str]:
         found.append(f"validation_fraction={settings.validation_fraction} must be above 0 and below 1")
     if not settings.dataset:
         found.append("dataset is empty: give fineweb, shakespeare, or a path to your own text")
+    trained = re.fullmatch(r"bpe(\d+)", settings.encoding)
+    if trained and (len(trained[1]) > 9 or int(trained[1]) > LARGEST["vocab_size"]):
+        found.append(f"encoding={settings.encoding} must be at most bpe{LARGEST['vocab_size']}")
     if settings.dataset.startswith("hf:") and not re.fullmatch(r"hf:[\w.-]+/[\w.-]+", settings.dataset):
         found.append(f"dataset={settings.dataset!r} is not hf:OWNER/NAME, for example hf:Salesforce/wikitext")
     return found

@@ -56,7 +56,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -71,6 +70,7 @@ from transformer.data.hub.text import HubText
 from transformer.data.hub.validation_cache import first_row_groups
 from transformer.dataset import ReadOrder
 from transformer.text import Tokenizer, Tokens, is_validation, text_digest
+from transformer.text.cores import usable_cores
 
 LOADERS = 2
 """Row groups loaded at once: while one waits for its text or is stored, the other is tokenized on all cores."""
@@ -90,7 +90,7 @@ class HubSource:
         If `fetches_ahead` is set to False, row groups are fetched only when they are read.
         """
         self.text, self.tokenizer, self.fraction = text, tokenizer, fraction
-        self._encoders = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="tokenize")
+        self._encoders = ThreadPoolExecutor(workers or usable_cores(), thread_name_prefix="tokenize")
         self.encoding = encoding_id(tokenizer)
         self.fetches_ahead = True
         self._stops: list[Callable[[], None]] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformer.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from transformer.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig, near_miss
 
 
 def _preset(model: ModelConfig, suffix: str, **settings: Any) -> TrainConfig:
@@ -47,3 +47,10 @@ PRESETS: dict[str, TrainConfig] = {
     ),
     "modern": _preset(_MODERN, "_modern", data=DataConfig(seq_length=512)),
 }  # fmt: skip
+
+
+def preset_named(name: str) -> TrainConfig:
+    """Returns the preset. Raises ValueError for an unknown name."""
+    if name not in PRESETS:
+        raise ValueError(f"there is no preset {name!r}; one of {', '.join(PRESETS)}{near_miss(name, PRESETS)}")
+    return PRESETS[name]

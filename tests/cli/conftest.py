@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -69,6 +70,38 @@ def signalled(tmp_path: Path) -> Callable[[Sequence[str], str, signal.Signals], 
             running.send_signal(number)
             out, err = running.communicate(timeout=60)
         return Outcome(running.returncode, out, err)
+
+    return call
+
+
+@pytest.fixture
+def interrupted(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[[signal.Signals, str, Sequence[str]], Outcome]:
+    """interrupted(SIGTERM, "run", line) runs the command in this process, and sends the signal as signalled() does."""
+
+    def call(number: signal.Signals, folder: str, line: Sequence[str]) -> Outcome:
+        metrics, over = tmp_path / folder / METRICS_FILE, threading.Event()
+
+        def send() -> None:
+            while not (metrics.exists() and '"event": "step"' in metrics.read_text()):
+                if over.wait(0.01):
+                    return
+            os.kill(os.getpid(), number)
+
+        def late(*_: object) -> None:
+            pytest.fail("the run was over before the signal came: give it more steps")
+
+        before, sender = signal.signal(number, late), threading.Thread(target=send)
+        sender.start()
+        try:
+            return command(*line)
+        except SystemExit as stop:
+            return Outcome(int(stop.code or 0), *capsys.readouterr())
+        finally:
+            over.set()
+            sender.join()
+            signal.signal(number, before)
 
     return call
 

@@ -124,7 +124,10 @@ def test_long_texts_are_repeated_less_often(command: Command, tmp_path: Path) ->
         (["--max-seconds", "-1"], "max_seconds=-1.0 must not be below 0"),
         (["--max-seconds", "nan"], "max_seconds=nan must not be below 0"),
         (["--repeats", "0"], "repeats and prompt_tokens must be at least 1"),
-        (["--preset", "tinny"], "there is no preset 'tinny'; did you mean 'tiny'?"),
+        (
+            ["--preset", "tinny"],
+            "there is no preset 'tinny'; one of default, quick, tiny, demo, gpt2, modern; did you mean 'tiny'?",
+        ),
         (["--preset", "tiny", "--max-seq-len", "-3"], "max_seq_len=-3 must be above 0"),
         (["--checkpoint", "x.pt", "--preset", "tiny"], "leave them out to measure a --checkpoint"),
         (["--checkpoint", "x.pt"], "there is no checkpoint x.pt"),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
+import runpy
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -150,14 +149,17 @@ def test_another_dataset_of_the_hub_is_shown_the_same_way(command: Command, hub:
     assert (tmp_path / "data" / "someone_texts_cache" / "cache_metadata.json").is_file()
 
 
-def test_the_script_itself_runs_as_a_user_calls_it(hub: StandInHub, tmp_path: Path) -> None:
-    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    script = [sys.executable, str(ROOT / "commands" / "test_fineweb.py"), *FLAGS]
-    done = subprocess.run(
-        script, cwd=tmp_path, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=120
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert_complete(done.stdout, hub)
+def test_the_script_itself_runs_as_a_user_calls_it(
+    hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = str(ROOT / "commands" / "test_fineweb.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [script, *FLAGS])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(script, run_name="__main__")
+    out, err = capsys.readouterr()
+    assert (ended.value.code, err) == (0, "")
+    assert_complete(out, hub)
     assert (tmp_path / "data" / "fineweb_cache" / "cache_metadata.json").is_file()
 
 

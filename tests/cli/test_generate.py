@@ -48,6 +48,18 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
 # What is written
 
 
+@pytest.mark.parametrize("preset", ["greedy", "balanced"])
+def test_weights_that_are_nan_are_an_error_and_not_a_text(command: Command, preset: str) -> None:
+    """Greedy generation once wrote the first token for ever, with status 0."""
+    contents = torch.load(checkpoint.latest(Path()), weights_only=True)
+    contents["model"] = {name: torch.full_like(tensor, torch.nan) for name, tensor in contents["model"].items()}
+    torch.save(contents, "nan.pt")
+    outcome = command("generate", "--checkpoint", "nan.pt", "--preset", preset, "--prompt", "x", *SHORT)
+    assert outcome.status == 2
+    assert "row 0 has no probabilities to draw from: its logits are not finite numbers" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
 def test_int8_writes_what_the_quantised_model_writes_and_says_so(command: Command) -> None:
     outcome = command("generate", "--prompt", "The cat", "--int8", "--json", *SHORT)
     assert outcome.status == 0, outcome.err
@@ -454,3 +466,9 @@ def test_a_person_at_a_terminal_writes_changes_the_settings_and_stops_a_text(
         running.kill()
         running.wait()
         os.close(leader)
+
+
+def test_a_prompt_may_start_with_a_dash(command: Command) -> None:
+    for flags in (("--prompt", "- milk"), ("--prompt=- milk",)):
+        outcome = command("generate", *flags, *SHORT)
+        assert outcome.out == "- milk" + alone("- milk") + "\n", outcome.err

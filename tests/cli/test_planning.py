@@ -40,12 +40,12 @@ def test_a_dry_run_says_what_the_default_run_costs_and_touches_nothing(
     assert (outcome.status, outcome.err) == (0, "")
     rows = lines_of(outcome.out)
     assert rows["parameters"] == "30.44M 4.74M in the blocks, 25.70M in the vocabulary"
-    assert rows["length"].startswith("61,030 steps 999.9M tokens, 16,384 a step")
-    assert rows["compute"].startswith("184.7M FLOPs a token 83% output layer")
+    assert rows["length"].startswith("61,030 steps 999.9M tokens, 16,384 per step")
+    assert rows["compute"].startswith("184.7M FLOPs per token 83% output layer")
     assert "243.5 MB optimizer" in rows["memory"]
     assert rows["disk"].startswith("up to ")
     assert re.match(
-        r"about 34 h 12 min, 2 s a step on this machine now$", rows["time"]
+        r"about 34 h 12 min, 2 s per step on this machine now$", rows["time"]
     )  # 61,030 steps of 2 s, and evaluations
     assert list(tmp_path.iterdir()) == []
 
@@ -73,8 +73,8 @@ def test_a_dry_run_counts_a_local_text_and_a_vocabulary_still_to_be_trained(comm
     blocks = shape.num_layers * (4 * shape.d_model**2 + 2 * shape.d_model * shape.d_ff)
     assert f"{blocks / 1e6:.2f}M in the blocks" in rows["parameters"]
     assert f"{4096 * 128 / 1e6:.2f}M in the vocabulary" in rows["parameters"]
-    assert rows["length"].startswith("600 steps 1.2M tokens, 2,048 a step")
-    assert re.match(r"about \d+ (s|min), \d\S* s a step on this machine now$", rows["time"])
+    assert rows["length"].startswith("600 steps 1.2M tokens, 2,048 per step")
+    assert re.match(r"about \d+ (s|min), \d\S* s per step on this machine now$", rows["time"])
 
 
 @pytest.mark.usefixtures("quick_trial")
@@ -90,7 +90,7 @@ def test_a_dry_run_counts_all_processes_and_the_first_one_speaks(monkeypatch: py
 
     monkeypatch.setenv("WORLD_SIZE", "4")
     rows = lines_of(told("0", peak=(1e12, "data sheet")))
-    assert rows["length"].startswith("1,520 steps 99.6M tokens, 65,536 a step")
+    assert rows["length"].startswith("1,520 steps 99.6M tokens, 65,536 per step")
     hours = 1_520 * 65_536 * 103e6 / 4e12 / 3600  # 103M operations a token, on 4 devices
     assert rows["peak"].startswith("1 TFLOP/s according to the data sheet; at that rate ")
     assert float(rows["peak"].split("rate ")[1].split()[0]) == pytest.approx(hours, rel=0.2)

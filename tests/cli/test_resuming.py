@@ -47,13 +47,10 @@ def whole(finished: Path, tmp_path: Path) -> Path:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send to a process")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_exactly_there(
-    command: Command, signalled: Command, whole: Path, tmp_path: Path, number: signal.Signals, status: int
+    command: Command, interrupted: Command, whole: Path, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     # So many steps that it cannot end before it is asked to; --resume says how many there shall be in the end.
-    line = [sys.executable, str(ROOT / "main.py"), *RUN, "--checkpoint-dir", "stopped"]
-    ended, out, err = signalled(line, "stopped", number)
-    if ended == 0:
-        pytest.fail("the run was over before the signal came: give it more steps")
+    ended, out, err = interrupted(number, "stopped", [*RUN, "--checkpoint-dir", "stopped"])
     assert (ended, err) == (status, "")
     assert "stopping after this step" in out
     events = read_metrics(tmp_path / "stopped" / METRICS_FILE)
@@ -65,6 +62,16 @@ def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_exactly_there(
     assert outcome.status == 0, outcome.err
     assert f"resuming from stopped{os.sep}training_state_byte.pt, step {events[-1].step}," in outcome.out
     assert_same_run(tmp_path / "stopped", whole)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send to a process")
+def test_a_process_that_was_asked_to_end_has_the_signals_status(signalled: Command) -> None:
+    ended, out, err = signalled(
+        [sys.executable, str(ROOT / "main.py"), *RUN, "--checkpoint-dir", "stopped"], "stopped", signal.SIGTERM
+    )
+    assert (ended, err) == (143, "")
+    assert "--resume continues from exactly there" in out
 
 
 def test_flags_that_contradict_the_run_are_listed_all_at_once(command: Command, whole: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from transformer.cli.train import session
 from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.training import checkpoint
 from transformer.training.events import EvalMetrics, RunEnded, StepMetrics
@@ -80,7 +81,9 @@ def test_several_processes_learn_what_one_learns_and_one_of_them_speaks(
     told = ("held an earlier run", "parameters:", "12 steps of 512 tokens", "step 6: validation loss", "loss curve:")
     assert [done.stdout.count(line) for line in told] == [1] * len(told), done.stdout
     names = {path.name for path in (tmp_path / "together").iterdir()}
-    assert names == {path.name for path in alone.iterdir()} | {"earlier_1"}
+    assert names == {path.name for path in alone.iterdir()}
+    assert (tmp_path / "together_earlier_1").exists()
+    assert not (tmp_path / "together_earlier_2").exists()
 
 
 @pytest.mark.slow
@@ -145,7 +148,7 @@ def test_a_job_that_loses_a_process_is_restarted_and_ends_with_the_same_weights(
     again = re.search(r"resuming from killed.*, step (\d+),", out)
     assert again is not None
     assert 20 <= int(again[1]) < 60, "the run was over before its process was killed: give it more steps"
-    assert not (tmp_path / "killed" / "earlier_1").exists()
+    assert not (tmp_path / "killed_earlier_1").exists()
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
     ours, theirs = (checkpoint.load(tmp_path / name / "model_epoch_1_byte.pt")["model"] for name in ("whole", "killed"))
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())  # dropout's draws too
@@ -161,6 +164,21 @@ def test_several_processes_begin_with_a_checkpoint_as_one_does(command: Command,
     assert_same_run(tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.parametrize("local_rank", ["0", "1"])
+def test_local_rank_0_reports_a_misspelt_flag_and_the_others_wait_in_silence(
+    command: Command, monkeypatch: pytest.MonkeyPatch, local_rank: str
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    monkeypatch.setattr(session, "REPORT_SECONDS", 0.0)
+    try:
+        status, _, err = command(*RUN, "--batch-sise", "4")
+    except SystemExit as stop:
+        status, err = stop.code, ""
+    assert status == 2
+    assert ("did you mean --batch-size?" in err) == (local_rank == "0")
+
+
+@pytest.mark.slow
 def test_a_misspelt_flag_is_one_line(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The process that says it is late: the other one must not end the job before it has spoken."""
     late = tmp_path_factory.mktemp("late")

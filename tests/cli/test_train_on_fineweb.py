@@ -108,7 +108,7 @@ def test_train_quick_leaves_a_model_that_generate_reads(command: Command, hub: S
     status, out, err = finish(running)
     assert (status, err) == (0, "")
     assert "4 layers, width 128, 4 heads, vocabulary 100,277" in out
-    assert "fineweb: 2 steps of 64 tokens, 2 an epoch" in out
+    assert "fineweb: 2 steps of 64 tokens, 2 per epoch" in out
     path = tmp_path / "checkpoints_quick" / "model_epoch_1_cl100k.pt"
     assert str(path.relative_to(tmp_path)) in unwrapped(out)
     stored = checkpoint.load(path)["config"]["data"]
@@ -144,7 +144,7 @@ def test_p50k_base_and_32_accumulation_steps(command: Command, hub: StandInHub, 
     outcome = command(*QUICK, *flags, *small)
     assert (outcome.status, outcome.err) == (0, "")
     assert "vocabulary 50,281" in outcome.out
-    assert "fineweb: 2 steps of 256 tokens, 2 an epoch" in outcome.out
+    assert "fineweb: 2 steps of 256 tokens, 2 per epoch" in outcome.out
     stored = checkpoint.load(tmp_path / "checkpoints_quick" / "model_epoch_1_p50k.pt")["config"]
     assert stored["accumulation_steps"] == 32
     assert stored["model"]["vocab_size"] == 50_281
@@ -267,7 +267,7 @@ def test_the_live_display_shows_what_is_fetched_in_80_columns(hub: StandInHub, t
         return re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown))
 
     def of_the_run(pattern: str) -> bool:
-        begun = next((number for number, line in enumerate(lines()) if "an epoch" in line), len(lines()))
+        begun = next((number for number, line in enumerate(lines()) if "per epoch" in line), len(lines()))
         return any(re.search(pattern, line) for line in lines()[begun:])
 
     fetching = r"\d+/\d+ .* shard \d  \d+\.\d MB/s  cache \d+\.\d\d GB"
@@ -281,7 +281,7 @@ def test_the_live_display_shows_what_is_fetched_in_80_columns(hub: StandInHub, t
                     shown += os.read(master, 65_536).decode("utf-8", "replace")
                 except OSError:  # the process has ended
                     break
-                if of_the_run("an epoch"):
+                if of_the_run("per epoch"):
                     hub.latency = 0.2  # so that fetching can be seen
                 if of_the_run(fetching) and of_the_run(training) and not interrupted:
                     interrupted = True

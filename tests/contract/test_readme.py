@@ -6,60 +6,90 @@ import dataclasses
 import importlib
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import count_reading
 import pytest
+from torch.distributed.run import get_args_parser
+
+from transformer.cli.app import COMMANDS as COMMAND_TABLE
+from transformer.cli.options import parse
+from transformer.cli.sweep.grid import variants
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "transformer"
-sys.path[:0] = [str(ROOT)]
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = sorted((ROOT / "commands").glob("*.py"))
 LINKED = [*GUIDES, ROOT / "benchmarks" / "README.md", ROOT / "page" / "README.md"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-RUNNERS = ("uv run", "srun uv run", "python main.py")
+SHELL = re.compile(r"#|(export )?\w+=(\$\(.*|\S*$)|for |done$|pip install uv$|make ")
+"""The beginnings of lines in code blocks that no parser of ours or of torchrun's reads."""
 
 
 def shown_lines(document: Path) -> list[str]:
-    """The lines of a document's code blocks, of a command's docstring all lines; continued lines joined."""
+    """The lines of a document's code blocks, of a command's docstring those that start uv; continued lines joined."""
     text = document.read_text(encoding="utf-8")
     if document.suffix == ".md":
         text = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
-    return [line.strip() for line in re.sub(r" *\\\n *", " ", text).splitlines()]
+        for name, value in re.findall(r'^(\w+)="([^"]*)"', text, re.MULTILINE):
+            text = text.replace(f"${name} ", f"{' '.join(value.split())} ")
+        text = re.sub(r'^\w+="[^"]*"$', "", text, flags=re.MULTILINE)
+    lines = [line.strip() for line in re.sub(r" *\\\n *", " ", text).splitlines()]
+    return [line for line in lines if line and (document.suffix == ".md" or re.match(r"(echo .* \| )?uv run ", line))]
 
 
-def documented_arguments() -> list[str]:
-    """What follows main.py on each documented line, without the explanation after two spaces."""
-    lines = [line for document in [*GUIDES, *COMMANDS] for line in shown_lines(document)]
-    typed = [re.split(r"\s{2,}", line)[0] for line in lines if line.startswith(RUNNERS)]
-    return sorted({line.partition("main.py ")[2] for line in typed if "main.py " in line})
+def typed_lines() -> list[str]:
+    """Every documented line that runs a program, without the explanation after two spaces."""
+    lines = [line for document in [*LINKED, *COMMANDS] for line in shown_lines(document) if not SHELL.match(line)]
+    return sorted({re.split(r"\s{2,}", line)[0] for line in lines})
+
+
+def program_of(line: str) -> tuple[str, list[str]]:
+    """main.py's command, or the path or name of another program, and its arguments; torchrun's are parsed here."""
+    words = shlex.split(line.rpartition(" | ")[2])
+    assert "uv" in words, f"a line of another kind: {line}"
+    words = words[words.index("run") + 1 :]
+    if words[0] == "--extra":
+        words = words[2:]
+    if words[0] == "torchrun":
+        parsed = get_args_parser().parse_args(words[1:])
+        words = ["python", parsed.training_script, *parsed.training_script_args]
+    if words[0] != "python":
+        return words[0], words[1:]
+    program, arguments = words[1], words[2:]
+    if program == "main.py":
+        return arguments[0], arguments[1:]
+    found = re.search(r'main\(\["([\w-]+)"', (ROOT / program).read_text(encoding="utf-8"))
+    return (found[1] if found and program.startswith("commands/") else program), arguments
 
 
 def make_lines() -> list[str]:
-    typed = {line for document in GUIDES for line in shown_lines(document) if line.startswith("make ")}
+    typed = {line for document in LINKED for line in shown_lines(document) if line.startswith("make ")}
     inline = {found for document in GUIDES for found in re.findall(r"`(make [^`]+)`", document.read_text("utf-8"))}
     return sorted(typed | inline)
 
 
-@pytest.mark.parametrize("line", documented_arguments())
+@pytest.mark.parametrize("line", typed_lines())
 def test_a_documented_command_line_is_understood(line: str) -> None:
-    import main
-
-    from transformer.cli.options import parse
-
-    command, *arguments = shlex.split(line)
-    if command == "COMMAND":
+    """By the command's own parser, with all checks that need no files."""
+    command, arguments = program_of(line)
+    if command not in COMMAND_TABLE:
+        assert command == "pytest" or (ROOT / command).is_file()
         return
-    module = importlib.import_module(main.COMMANDS[command][0])
-    options = [
+    module = importlib.import_module(COMMAND_TABLE[command][0])
+    if hasattr(module, "read_options"):
+        options = module.read_options(arguments)
+        if getattr(options, "set", ()):
+            assert variants(options.config, options.set)
+        return
+    [cls] = [
         value
         for name, value in vars(module).items()
         if name.endswith("Options") and dataclasses.is_dataclass(value) and value.__module__ == module.__name__
     ]
-    assert len(options) == 1
-    parse(options[0], arguments, command)  # type: ignore[arg-type]
+    options = parse(cls, arguments, command, check=vars(module).get("check"))
+    if hasattr(options, "check"):
+        options.check()
 
 
 @pytest.mark.parametrize("line", make_lines())
@@ -69,9 +99,12 @@ def test_a_documented_make_target_exists(line: str) -> None:
 
 
 def test_the_guides_are_searched_for_command_lines() -> None:
-    assert {"train --shard --resume", "train --mps", "evaluate --text-file notes.md --stride 1"} <= set(
-        documented_arguments()
-    )
+    found = [program_of(line) for line in typed_lines()]
+    assert ("train", ["--shard", "--resume"]) in found  # after torchrun
+    assert ("test-fineweb", ["--encoding", "p50k_base"]) in found  # a file in commands/
+    assert ("generate", ["--json"]) in found  # after a pipe
+    assert ("evaluate", ["--text-file", "notes.md", "--stride", "1"]) in found
+    assert {command for command, _ in found} >= {"demo", "download", "inspect", "compare", "plot", "export-page"}
     assert any(line.startswith("make test ARGS=") for line in make_lines())
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
-import os
 import re
+import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -145,19 +144,18 @@ def test_c7_strategies_and_their_settings_are_flags(strategy: str) -> None:
     assert sampling == SamplingConfig(strategy, temperature=0.8, top_k=50, top_p=0.9)  # type: ignore[arg-type]
 
 
-def test_c8_generate_alone_takes_the_latest_checkpoint_and_says_which(checkpoints: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "commands" / "generate.py"), "--prompt", "The cat sat"],
-        cwd=checkpoints.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith(str(Path("checkpoints") / "model_epoch_10_byte.pt"))
-    assert done.stdout.startswith("The cat sat")
+def test_c8_generate_alone_takes_the_latest_checkpoint_and_says_which(
+    here: Path, checkpoints: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = str(ROOT / "commands" / "generate.py")
+    monkeypatch.chdir(checkpoints.parent)
+    monkeypatch.setattr(sys, "argv", [script, "--prompt", "The cat sat"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(script, run_name="__main__")
+    out, err = capsys.readouterr()
+    assert ended.value.code == 0, err
+    assert err.startswith(str(Path("checkpoints") / "model_epoch_10_byte.pt"))
+    assert out.startswith("The cat sat")
 
 
 def test_m5_generate_without_a_prompt_is_interactive(
@@ -244,7 +242,7 @@ def test_m7_the_demo_trains_plots_evaluates_and_generates(
     positions = [out.index(part) for part in parts]
     assert positions == sorted(positions)
     left = {path.name for path in (here / "checkpoints_demo").iterdir()}
-    states = {"training_state_bpe300.pt", "training_state_bpe300_previous.pt", ".run.lock"}
+    states = {"training_state_bpe300.pt", "training_state_bpe300_previous.pt"}
     expected = {"loss_curve.png", "loss_curve.svg", "metrics.jsonl", "model_epoch_1_bpe300.pt", "tensorboard"}
     assert left == expected | states
     assert (here / "checkpoints_demo" / "loss_curve.png").read_bytes().startswith(b"\x89PNG")

@@ -1,10 +1,9 @@
-"""What test_sharding.py lets processes do that share one model; each writes what it saw to FOLDER/seen_RANK.pt."""
+"""What test_fsdp.py lets processes do that share one model; each writes what it saw to FOLDER/seen_RANK.pt."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import signal
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import ranks
 from test_trainer import numbers, tiny_run, tiny_text
 from transformer.config import TrainConfig
 from transformer.distributed import sharded_checkpoint
@@ -202,5 +202,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
-    os._exit(0)  # as transformer/cli/app.py does, and for its reason
+    ranks.start(main)

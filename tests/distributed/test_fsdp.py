@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 import torch
 from sharded_processes import PROMPT, ROWS, SHAPES
 
+import ranks
 from test_trainer import assert_same, numbers, tiny_run, tiny_text, weights
 from transformer.distributed import sharded_checkpoint
 from transformer.distributed.sharded_checkpoint import newest_first
@@ -30,15 +30,7 @@ Seen = list[dict[str, Any]]
 
 def run_together(folder: Path, processes: int) -> Seen:
     """Runs sharded_processes.py with the given number of processes; returns the results of each."""
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
-         str(HERE / "sharded_processes.py"), str(folder)],
-        capture_output=True, text=True, timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "Warning" not in done.stderr, done.stderr
-    return [torch.load(folder / f"seen_{rank}.pt", weights_only=False) for rank in range(processes)]
+    return ranks.run(HERE / "sharded_processes.py", folder, processes)
 
 
 def alone(folder: Path, kind: str, **settings: Any) -> tuple[Trainer, list[Event]]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import ranks
 from test_trainer import assert_same, tiny_run, tiny_text, trained, weights
 from transformer.distributed.processes import Dist
 from transformer.trainer import Trainer
@@ -29,16 +27,7 @@ def run_together(folder: Path, processes: int) -> Seen:
     for _ in range(3):
         alone.train_step()
     alone.save_state()
-    search = [HERE.parent, *filter(None, [os.environ.get("PYTHONPATH")])]
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
-         str(HERE / "two_processes.py"), str(folder)],
-        capture_output=True, text=True, timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, search))},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "Warning" not in done.stderr, done.stderr
-    return [torch.load(folder / f"seen_{rank}.pt", weights_only=False) for rank in range(processes)]
+    return ranks.run(HERE / "two_processes.py", folder, processes)
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,16 @@
-"""What test_distributed.py lets each of two processes do; every process writes what it saw to FOLDER/seen_RANK.pt."""
+"""What test_processes.py lets each of two processes do; every process writes what it saw to FOLDER/seen_RANK.pt."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import ranks
 from test_trainer import Recorder, numbers, tiny_run, tiny_text, weights
 from transformer.config import TrainConfig
 from transformer.distributed.processes import Dist
@@ -134,5 +133,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
-    os._exit(0)  # as transformer/cli/app.py does, and for its reason
+    ranks.start(main)

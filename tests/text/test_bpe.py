@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -77,3 +80,13 @@ def test_a_text_too_small_for_the_vocabulary_says_how_far_it_reaches() -> None:
 def test_a_vocabulary_without_room_for_bytes_is_an_error() -> None:
     with pytest.raises(ValueError, match="vocab_size=256 is below 257: 256 bytes and end-of-text"):
         train_bpe([PLAY], 256)
+
+
+def test_unbroken_runs_take_time_in_proportion_to_their_length() -> None:
+    """100,000 letters of DNA, one piece, took most of a minute: the time grew with the square of the piece."""
+    unbroken = "".join(random.Random(0).choices("ACGT", k=100_000))
+    started = time.perf_counter()
+    tokenizer = train_bpe([unbroken], 512)
+    assert time.perf_counter() - started < 15
+    assert tokenizer.decode(tokenizer.encode(unbroken)) == unbroken
+    assert train_bpe([unbroken[:4096]], 512).state() == train_bpe([f"{unbroken[:4096]} "], 512).state()

@@ -13,21 +13,19 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 
 from transformer import DecoderOnlyTransformer, KVCache
 from transformer.cli.console import console
 from transformer.cli.models import open_model
 from transformer.cli.options import parse, program
-from transformer.config import near_miss
 from transformer.kernels import Kernels, accelerate
 from transformer.kernels.int8 import quantise
-from transformer.presets import PRESETS
+from transformer.presets import preset_named
 from transformer.reporting.figures import save_figure
 from transformer.training.checkpoint import epochs, folders
 from transformer.training.device import pick_device
-from transformer.training.files import write_text
 
 
 @dataclass(frozen=True)
@@ -62,22 +60,20 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(BenchmarkOptions, arguments, "benchmark")
     model, about = open_or_make_model(options)
     lengths = pick_lengths(options, model.config.max_seq_len)
-    device, threads = model.device, torch.get_num_threads()
+    device, threads, out = model.device, torch.get_num_threads(), console()
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-    out = console()
     out.print(f"{about}\n{where}, {threads} CPU threads, torch {torch.__version__}", style="dim")
     with out.status("measuring"):
         rows = [measure(model, length, options) for length in lengths]
     results = {
         "command": shlex.join([program(), "benchmark", *arguments]), "model": about, "config": model.config.to_dict(),
-        "device": where, "kernels": options.kernels, "threads": threads,
-        "torch": torch.__version__, "prompt_tokens": options.prompt_tokens,
-        "repeats": options.repeats, "max_seconds": options.max_seconds, "results": rows,
+        "device": where, "kernels": options.kernels, "threads": threads, "torch": torch.__version__,
+        "prompt_tokens": options.prompt_tokens, "repeats": options.repeats, "max_seconds": options.max_seconds,
+        "results": rows,
     }  # fmt: skip
-    write_text(options.out / "results.json", json.dumps(results, indent=2) + "\n")
     save_figure(plot(rows, f"{about}; {where}"), options.out / "speed.png", options.out / "speed.svg")
-    out.print(table(rows))
-    out.print(f"written: {options.out}")
+    (options.out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    out.print(table(rows), f"written: {options.out}", sep="\n")
     if different := [row["length"] for row in rows if not row["same_text"]]:
         raise ValueError(f"THE CACHE CHANGED THE OUTPUT at length {different[0]}: a bug, or two logits that are equal")
     out.print("The texts with and without the cache are the same, token for token, at every length.")
@@ -85,28 +81,30 @@ def main(arguments: Sequence[str]) -> None:
 
 def measure(model: DecoderOnlyTransformer, length: int, options: BenchmarkOptions) -> dict[str, Any]:
     """Returns the medians for texts of `length` tokens; runs with and without the cache alternate."""
-    prompt, new_tokens = random_tokens(model, options.prompt_tokens), length - options.prompt_tokens
-    seconds: dict[bool, list[float]] = {True: [], False: []}
-    texts = []
-    for use_cache in seconds:
+    ids = torch.randint(model.config.vocab_size, (1, length), generator=torch.Generator().manual_seed(1))
+    ids, new_tokens = ids.to(model.device), length - options.prompt_tokens
+    prompt, most_of_it = ids[:, : options.prompt_tokens], ids[:, : max(1, length - 1)]
+    for use_cache in (True, False):
         timed(model, prompt, min(new_tokens, 8), use_cache)  # warm-up
+    texts: list[list[int]] = []
+    seconds: dict[str, list[float]] = {"cached": [], "uncached": []}
     for _ in range(options.repeats):
-        for use_cache, runs in seconds.items():
+        for kind, runs in seconds.items():
             if not runs or sum(runs) + runs[-1] <= options.max_seconds:
-                text, elapsed = timed(model, prompt, new_tokens, use_cache)
+                text, elapsed = timed(model, prompt, new_tokens, kind == "cached")
                 runs.append(elapsed)
                 texts.append(text)
-    kinds = {
-        name: {"seconds": median(runs), "tokens_per_second": new_tokens / median(runs), "runs": len(runs)}
-        for name, runs in (("cached", seconds[True]), ("uncached", seconds[False]))
-    }
-    one_token = [timed(model, random_tokens(model, max(1, length - 1)), 1, True)[1] for _ in range(options.repeats)]
     cache = KVCache.allocate(model.config, 1, length, "meta", model.embeddings.token.weight.dtype)
+    medians = {kind: median(runs) for kind, runs in seconds.items()}
     return {
-        "length": length, "new_tokens": new_tokens, **kinds,
-        "speedup": kinds["uncached"]["seconds"] / kinds["cached"]["seconds"],
-        "first_token_seconds": median(one_token), "cache_bytes": cache.capacity_bytes,
-        "same_text": all(text == texts[0] for text in texts),
+        "length": length, "new_tokens": new_tokens,
+        **{
+            kind: {"seconds": taken, "tokens_per_second": new_tokens / taken, "runs": len(seconds[kind])}
+            for kind, taken in medians.items()
+        },
+        "speedup": medians["uncached"] / medians["cached"],
+        "first_token_seconds": median(timed(model, most_of_it, 1, True)[1] for _ in range(options.repeats)),
+        "cache_bytes": cache.capacity_bytes, "same_text": all(text == texts[0] for text in texts),
     }  # fmt: skip
 
 
@@ -117,16 +115,11 @@ def timed(model: DecoderOnlyTransformer, prompt: Tensor, new_tokens: int, use_ca
     return ids, time.perf_counter() - started
 
 
-def random_tokens(model: DecoderOnlyTransformer, length: int) -> Tensor:
-    """Returns ids (1, length) on the model's device, the same at every call."""
-    ids = torch.randint(model.config.vocab_size, (1, length), generator=torch.Generator().manual_seed(1))
-    return ids.to(model.device)
-
-
 def table(rows: Sequence[dict[str, Any]]) -> Table:
-    shown = Table(title="tokens per second", title_justify="left", caption="first token: after a prompt of that length")
-    for heading in ("tokens", "with cache", "without", "speed-up", "first token", "cache", "text"):
-        shown.add_column(heading, justify="right")
+    headings = ("tokens", "with cache", "without", "speed-up", "first token", "cache", "text")
+    columns = [Column(heading, justify="right") for heading in headings]
+    caption = "first token: after a prompt of that length"
+    shown = Table(*columns, title="tokens per second", title_justify="left", caption=caption)
     for row in rows:
         speeds = (f"{row[kind]['tokens_per_second']:,.0f}/s" for kind in ("cached", "uncached"))
         first, size = f"{row['first_token_seconds'] * 1e3:.1f} ms", f"{row['cache_bytes'] / 1024:,.1f} KiB"
@@ -156,32 +149,31 @@ def open_or_make_model(options: BenchmarkOptions) -> tuple[DecoderOnlyTransforme
         loaded = open_model(options.checkpoint, options.device, options.int8, options.kernels)
         return loaded.model, loaded.description
     name = options.preset or "default"
-    if name not in PRESETS:
-        raise ValueError(f"there is no preset {name!r}{near_miss(name, PRESETS)}; one of {', '.join(PRESETS)}")
-    config = PRESETS[name].model
+    config = preset_named(name).model
     if options.max_seq_len is not None:
         config = replace(config, max_seq_len=options.max_seq_len)
     torch.manual_seed(1)
-    model = DecoderOnlyTransformer(config).to(pick_device(options.device)).eval()
+    model = DecoderOnlyTransformer(config)
     millions = sum(model.parameter_counts().values()) / 1e6
-    accelerate(model, options.kernels)
+    accelerate(model.to(pick_device(options.device)).eval(), options.kernels)
     if options.int8:
         quantise(model)
-    kind = " in int8" if options.int8 else ""
+    kind = " in int8" * options.int8
     return model, f"fresh model with random weights (preset {name}, {millions:.1f}M parameters{kind})"
 
 
 def pick_lengths(options: BenchmarkOptions, limit: int) -> list[int]:
     """Returns the lengths to measure, shortest first. Raises ValueError for a length that exceeds the context."""
-    if options.repeats < 1 or options.prompt_tokens < 1:
+    prompt = options.prompt_tokens
+    if options.repeats < 1 or prompt < 1:
         raise ValueError("repeats and prompt_tokens must be at least 1")
     if not options.max_seconds >= 0:
         raise ValueError(f"max_seconds={options.max_seconds} must not be below 0")
-    shortest = min(max(10, options.prompt_tokens + 1), limit)
+    shortest = min(max(10, prompt + 1), limit)
     usual = [round(shortest * (limit / shortest) ** (step / 7)) for step in range(8)]
     lengths = sorted(set(options.lengths or usual))
-    for length in lengths:
-        if not options.prompt_tokens < length <= limit:
-            wanted = f"above prompt_tokens={options.prompt_tokens} and at most max_seq_len={limit}"
+    for length in (lengths[0], lengths[-1]):
+        if not prompt < length <= limit:
+            wanted = f"above prompt_tokens={prompt} and at most max_seq_len={limit}"
             raise ValueError(f"length {length} must be {wanted}; --max-seq-len gives a fresh model a longer context")
     return lengths

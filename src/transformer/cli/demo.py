@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,9 +10,8 @@ from transformer.cli.console import console
 from transformer.cli.evaluate.command import main as evaluate
 from transformer.cli.generate.command import main as generate
 from transformer.cli.options import command_line, parse
-from transformer.cli.streams import lasting_output
-from transformer.cli.train.resume import typed_settings
 from transformer.cli.train.run import train
+from transformer.config import ConfigError, seed_problems
 from transformer.presets import PRESETS
 from transformer.training.checkpoint import epoch_path
 
@@ -31,26 +29,19 @@ class DemoOptions:
     """Seed of the training and of the generated text."""
     max_steps: int | None = None
     """Stop training after this many steps. None: the length of the preset."""
-    resume: bool = False
-    """Continue the training of a demo that was stopped."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    with lasting_output("the demo continues"):
-        demo(parse(DemoOptions, arguments, "demo"), arguments)
-
-
-def demo(options: DemoOptions, arguments: Sequence[str]) -> None:
+    options = parse(DemoOptions, arguments, "demo")
+    if found := seed_problems(options.seed + TEXTS - 1):  # the last text has this one
+        raise ConfigError(found)
     started = time.perf_counter()
     config = replace(PRESETS["demo"], seed=options.seed)
     if options.max_steps is not None:
         config = replace(config, max_steps=options.max_steps)
     out = console()
     out.print("1. Train on the bundled plays of Shakespeare", style="bold")
-    again = shlex.join([*(argument for argument in arguments if argument != "--resume"), "--resume"])
-    trainer = train(
-        config.check(), options.resume, typed=typed_settings(arguments), again=f"{command_line()} demo {again}"
-    )
+    trainer = train(config.check())
     path = str(epoch_path(trainer.directory, trainer.epoch, trainer.data.tokenizer.short_name))
     out.print("\n2. Evaluate on held-out scenes", style="bold")
     evaluate(["--checkpoint", path])

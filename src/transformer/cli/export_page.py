@@ -18,7 +18,6 @@ from transformer.cli.models import open_model
 from transformer.cli.options import parse
 from transformer.interop.lesson_page import dequantised_model, export, exported_bytes, script
 from transformer.training.checkpoint import LoadedModel
-from transformer.training.files import write_text
 
 MODEL = "page/model.js"
 LARGEST_MB = 64
@@ -53,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
         exported["about"] |= rounding(loaded, exported, out)
     model = script(exported)
     written = page(model) if is_whole else model
-    write_text(options.out, written)
+    options.out.write_text(written, encoding="utf-8", newline="\n")
     advice = "; open it in a browser" if is_whole else ""
     out.print(f"{options.out}: written, {len(written.encode()) / 1e6:.2f} MB{advice}")
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import itertools
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import tyro
 
+from transformer.cli.typed_texts import with_texts
+from transformer.config import ConfigError
+from transformer.config_base import size_problems
+
 Options = TypeVar("Options")
-PATHS = {"checkpoint_dir", "cache_dir", "dataset", "init_from"}
-"""Settings that are texts and may be paths."""
 
 
 def program() -> str:
@@ -39,8 +39,8 @@ def parse(
 ) -> Options:
     """Returns the dataclass `cls` filled from flags. Defaults come from the class, or from the instance `default`.
 
-    `name` is the command's. Raises ValueError with a one-line message for an unknown flag or a wrong value. `--help`
-    prints the help text and exits.
+    `name` is the command's. Raises ValueError with a one-line message for an unknown flag, a wrong value or a
+    number above its bound. `--help` prints the help text and exits.
     """
     message = io.StringIO()
     start = cls() if default is None else default
@@ -48,7 +48,7 @@ def parse(
         with contextlib.redirect_stderr(message):
             options = tyro.cli(
                 cls,
-                args=list(arguments),
+                args=with_texts(arguments),
                 default=start,
                 prog=f"{program()} {name}",
                 config=(tyro.conf.OmitArgPrefixes,),
@@ -57,29 +57,11 @@ def parse(
         if stop.code in (0, None):
             raise
         raise ValueError(_flag_error(message.getvalue(), name)) from None
-    options = with_home(options)
+    if found := size_problems(options):
+        raise ConfigError(found)
     if check is not None:
         check(options)
     return options
-
-
-def with_home(options: Options) -> Options:
-    """Returns a dataclass of options with `~` at the start of a path expanded: shells leave `--out=~/page` as it is."""
-    changes: dict[str, Any] = {}
-    for field in dataclasses.fields(options):  # type: ignore[arg-type]
-        value = getattr(options, field.name)
-        if dataclasses.is_dataclass(value):
-            changes[field.name] = with_home(value)
-        elif isinstance(value, Path) or (isinstance(value, str) and field.name in PATHS):
-            changes[field.name] = expanded(value)
-        elif isinstance(value, tuple) and any(isinstance(item, Path) for item in value):
-            changes[field.name] = tuple(map(expanded, value))
-    return dataclasses.replace(options, **changes)  # type: ignore[type-var]
-
-
-def expanded(path: str | Path) -> str | Path:
-    """Returns the path with a leading `~` expanded; that of an unknown user stays as it is."""
-    return type(path)(os.path.expanduser(path))  # noqa: PTH111
 
 
 def _flag_error(framed: str, name: str) -> str:

@@ -26,7 +26,7 @@ class PlotOptions:
     """The horizontal axis: tokens, steps, or seconds of training."""
     out: Path | None = None
     """The picture, .png, .svg or .pdf. None: loss_curve.png and .svg in the run's folder; for several runs
-    comparison.png and .svg in their common folder, or in runs/ here."""
+    comparison.png and .svg in their common folder, or here."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -71,7 +71,7 @@ def default_pictures(files: Sequence[Path]) -> list[Path]:
         shared = {folder.parent for folder in folders} if len(folders) > 1 else folders
         beside, here = min(shared), Path.cwd()
         if len(shared) > 1 or beside == here:
-            where = Path("runs/comparison")
+            where = Path("comparison")
         else:
             where = (beside.relative_to(here) if beside.is_relative_to(here) else beside) / "comparison"
     return [where.with_suffix(".png"), where.with_suffix(".svg")]

@@ -92,6 +92,10 @@ class TextData:
     """Bytes of text that the validation targets encode."""
     revision: str | None = None
     """The commit from which a hub dataset is read."""
+    digest: str | None = None
+    """Identifies the documents of a text on this machine; None for a hub dataset, which has its revision."""
+    description: str = ""
+    """The number of files, documents and bytes of a text on this machine."""
 
     def close(self) -> None:
         """Stops all work in the background."""

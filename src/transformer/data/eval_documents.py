@@ -19,7 +19,7 @@ from transformer.config import DataConfig
 from transformer.data.contracts import Notify, silent
 from transformer.data.hub.opening import open_hub_text
 from transformer.data.hub.validation_cache import ValidationText
-from transformer.data.open import local_documents
+from transformer.data.open import local_text
 from transformer.text import Tokenizer, Tokens, split_documents
 
 COUNTED_TOKENS = 5_000_000
@@ -60,7 +60,7 @@ def held_out_documents(
     if config.is_on_hub:
         with contextlib.closing(_hub_texts(config, notify)) as texts:
             return encode_documents(texts, tokenizer, name, limit)
-    train, held_out = split_documents(local_documents(config), config.validation_fraction)
+    train, held_out = split_documents(local_text(config).documents, config.validation_fraction)
     return replace(encode_documents(held_out, tokenizer, name, limit), known=_counted(train, tokenizer))
 
 
@@ -69,7 +69,7 @@ def training_counts(config: DataConfig, tokenizer: Tokenizer) -> Counts | None:
     if config.is_on_hub:
         return None
     try:
-        return _counted(split_documents(local_documents(config), config.validation_fraction)[0], tokenizer)
+        return _counted(split_documents(local_text(config).documents, config.validation_fraction)[0], tokenizer)
     except ValueError:  # the file was removed or changed
         return None
 

@@ -16,11 +16,12 @@ from transformer.data.hub.validation_cache import ValidationText
 from transformer.dataset import TokenDocuments, validation_rows
 from transformer.fineweb_dataset import HubSource, sample_texts
 from transformer.text import (
+    LocalText,
     Tokenizer,
     Tokens,
     load_shakespeare,
     load_tokenizer,
-    read_documents,
+    read_local_text,
     split_documents,
     train_bpe,
 )
@@ -34,7 +35,9 @@ def open_dataset(config: DataConfig, tokenizer: Tokenizer | None = None, notify:
     """
     if config.is_on_hub:
         return _open_hub_dataset(config, tokenizer, notify)
-    train, held_out = split_documents(local_documents(config), config.validation_fraction)
+    text = local_text(config)
+    notify(f"{config.dataset}: {text.description}")
+    train, held_out = split_documents(text.documents, config.validation_fraction)
     tokenizer = tokenizer or make_tokenizer(config.encoding, train)
     source = TokenDocuments(tokenizer.encode_batch(train), tokenizer.eot_id)
     text_tokens = source.num_tokens - len(source.documents)
@@ -44,7 +47,8 @@ def open_dataset(config: DataConfig, tokenizer: Tokenizer | None = None, notify:
             "give more text, or a smaller seq_length"
         )
     validation = TokenDocuments(tokenizer.encode_batch(held_out), tokenizer.eot_id)
-    return text_data(config, tokenizer, source, min(config.tokens_per_epoch, source.num_tokens), validation)
+    data = text_data(config, tokenizer, source, min(config.tokens_per_epoch, source.num_tokens), validation)
+    return replace(data, digest=text.digest, description=text.description)
 
 
 def _open_hub_dataset(config: DataConfig, tokenizer: Tokenizer | None, notify: Notify) -> TextData:
@@ -63,11 +67,11 @@ def _open_hub_dataset(config: DataConfig, tokenizer: Tokenizer | None, notify: N
         raise
 
 
-def local_documents(config: DataConfig) -> Iterable[str]:
+def local_text(config: DataConfig) -> LocalText:
     """Returns the documents of a dataset on this machine. Raises ValueError as read_documents does."""
     if config.dataset == "shakespeare":
-        return load_shakespeare()
-    return read_documents(Path(config.dataset), config.text_column)
+        return LocalText.of(load_shakespeare())
+    return read_local_text(Path(config.dataset), config.text_column)
 
 
 def make_tokenizer(encoding: str, texts: Sequence[str]) -> Tokenizer:

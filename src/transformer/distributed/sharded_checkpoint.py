@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from transformer.distributed.processes import Dist, is_sharded
 from transformer.training import checkpoint
 from transformer.training.checkpoint import CheckpointError
-from transformer.training.files import flush_folder
 
 REST, MANIFEST = "rest.pt", "manifest.json"
 TENSORS = ("model", "optimizers")
@@ -185,7 +184,7 @@ def _finish(temporary: Path, folder: Path, rest: Mapping[str, Any], checksums: C
         json.dump(manifest, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
-    flush_folder(temporary)
+    checkpoint.flush_folder(temporary)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -194,7 +193,7 @@ def _finish(temporary: Path, folder: Path, rest: Mapping[str, Any], checksums: C
             previous.rename(old)  # a folder cannot replace another
         folder.rename(previous)
     temporary.rename(folder)
-    flush_folder(folder.parent)
+    checkpoint.flush_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -26,6 +26,7 @@ Papers: the standard error of a ratio, Cochran 1977, "Sampling Techniques", chap
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ class DocumentScores:
 
     @property
     def loss_error(self) -> float | None:
-        """The standard error of the loss, in nats a token; None for fewer than two documents."""
+        """The standard error of the loss, in nats per token; None for fewer than two documents."""
         return _ratio_error(self.nats, self.tokens)
 
     @property
@@ -141,6 +142,7 @@ class LossVariance:
         return math.sqrt(max(0.0, squares) * self.batches / (self.batches - 1)) / evaluation.tokens
 
 
+@functools.cache
 def students_t(probability: float, degrees_of_freedom: float) -> float:
     """Returns the value that Student's t exceeds with this probability.
 

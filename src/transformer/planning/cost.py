@@ -11,11 +11,11 @@ with a large vocabulary; a tied table counts once. Norms and biases are negligib
 
 **FLOPs: the 6N rule.** In the forward pass, each token uses each number of a matrix in one multiplication and one
 addition. The backward pass uses it twice as often, for the gradient of the input and for that of the matrix. Hence "6 N
-FLOPs a token for N parameters". The rule leaves out some FLOPs and counts some that do not exist:
+FLOPs per token for N parameters". The rule leaves out some FLOPs and counts some that do not exist:
 
     attention scores and weighted sums  + 12 L T C    no parameters at all; grows with the context
     the head, tied or not                  6 V C      a tied table is counted once, correctly: a lookup is no product
-    tables that are only looked up       - 6 C a row  positions, and an untied token table
+    tables that are only looked up       - 6 C per row positions, and an untied token table
     norms, softmax, dropout, optimizer                few FLOPs, although not always little time
 
 `flops` counts the matrix products of the model as written, every query with all T keys. This is the convention of
@@ -36,11 +36,10 @@ norms of 2: 60 parameters, so the rule gives 360. A token really costs 6 * 16 + 
 {'embeddings': 6, 'blocks': 52, 'final_norm': 2, 'head': 0}
 >>> plan.flops, plan.flops_per_token
 ({'projections': 96, 'scores': 96, 'feed_forward': 192, 'head': 36}, 420)
->>> [plan.memory[use] for use in ("weights", "gradients", "optimizer")]     # 4, 4, 8 bytes a parameter, and 8 counters
+>>> [plan.memory[use] for use in ("weights", "gradients", "optimizer")]     # 4, 4, 8 bytes each, and 8 counters
 [240, 240, 512]
 
-Formulas are used although a model on the meta device could count parameters too, because they show which setting to
-change. Time is not computed from the peak, which no small model comes near: `seconds` extrapolates measured steps.
+Time is not computed from the peak, which no small model comes near: `seconds` extrapolates measured steps.
 
 Papers: 6N, arXiv 2001.08361, section 2.1; utilisation, arXiv 2204.02311, appendix B; activations, arXiv 2205.05198.
 Memory: memory.py. Read before: trainer.py.
@@ -48,11 +47,12 @@ Memory: memory.py. Read before: trainer.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from transformer.config import ModelConfig, TrainConfig
-from transformer.planning.memory import FLOAT, count, memory_by_use, optimizer_bytes, parameter_shapes, peak_bytes
+from transformer.planning.memory import FLOAT, memory_by_use, optimizer_bytes, peak_bytes, shapes_only
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,15 @@ def cost(config: TrainConfig, tokens_per_epoch: int | None = None, device: str =
     """
     if device not in ("cpu", "cuda", "mps"):
         raise ValueError(f"device={device!r} is not cpu, cuda or mps: pick_device() resolves 'auto'")
-    shapes = parameter_shapes(config.model)
-    parameters = {part: count(tensors) for part, tensors in shapes.items()}
-    memory = memory_by_use(config, shapes, device, world_size)
+    parameters = shapes_only(config.model).parameter_counts()
+    memory = memory_by_use(config, device, world_size)
     tokens_per_step = config.tokens_per_step * world_size
     steps_per_epoch = max(1, (tokens_per_epoch or config.data.tokens_per_epoch) // tokens_per_step)
     steps = min(config.epochs * steps_per_epoch, config.max_steps or config.epochs * steps_per_epoch)
-    epoch_ends = [min(end, steps) for end in range(steps_per_epoch, steps + steps_per_epoch, steps_per_epoch)]
-    most_checkpoints = config.keep_last + 2 if config.keep_last else len(epoch_ends)  # plus the best and the newest
+    epochs = -(-steps // steps_per_epoch)
+    checkpoints = min(epochs, config.keep_last + 2) if config.keep_last else epochs  # plus the best and the newest
+    together = (epochs - 1) // (config.eval_every // math.gcd(config.eval_every, steps_per_epoch))
+    epoch_ends = epochs - 1 - together + (steps % config.eval_every != 0)  # evaluations between those of --eval-every
     checkpoint_bytes = FLOAT * sum(parameters.values())
     return Cost(
         config,
@@ -126,14 +127,14 @@ def cost(config: TrainConfig, tokens_per_epoch: int | None = None, device: str =
         memory=memory,
         memory_bytes=peak_bytes(config, memory),
         disk={
-            "checkpoints": min(len(epoch_ends), most_checkpoints) * checkpoint_bytes,
-            "states": 2 * (checkpoint_bytes + optimizer_bytes(config, shapes)),  # the last one and the one before it
+            "checkpoints": checkpoints * checkpoint_bytes,
+            "states": 2 * (checkpoint_bytes + optimizer_bytes(config)),  # the last one and the one before it
             "text_cache": round(config.data.cache_gb * 1e9) if config.data.is_on_hub else 0,
         },
         steps_per_epoch=steps_per_epoch,
         steps=steps,
         tokens_per_step=tokens_per_step,
-        evaluations=steps // config.eval_every + sum(end % config.eval_every != 0 for end in epoch_ends),
+        evaluations=steps // config.eval_every + epoch_ends,
     )
 
 
@@ -150,7 +151,7 @@ def flops(model: ModelConfig, seq_length: int) -> dict[str, int]:
 
 
 def seconds(plan: Cost, step_seconds: float) -> float:
-    """Returns the duration of the run at step_seconds a step, evaluations included.
+    """Returns the duration of the run at step_seconds per step, evaluations included.
 
     The processes share the validation text. Its forward pass costs a third of training on the same tokens.
     """
@@ -182,8 +183,7 @@ def smaller_batches(plan: Cost) -> Iterator[Cost]:
     rows = config.batch_size * config.accumulation_steps
     for batch in range(config.batch_size - 1, 0, -1):
         if rows % batch == 0:
-            smaller = replace(config, batch_size=batch, accumulation_steps=rows // batch)
-            yield cost(smaller, plan.steps_per_epoch * plan.tokens_per_step, plan.device, plan.world_size)
+            yield _with(plan, replace(config, batch_size=batch, accumulation_steps=rows // batch))
 
 
 def readable(size: int) -> str:
@@ -198,6 +198,11 @@ def readable(size: int) -> str:
     return f"{size} bytes"
 
 
+def _with(plan: Cost, config: TrainConfig) -> Cost:
+    """Returns the cost of the same steps with other settings."""
+    return cost(config, plan.steps_per_epoch * plan.tokens_per_step, plan.device, plan.world_size)
+
+
 def _remedy(plan: Cost, memory_bytes: int) -> str:
     least = plan.memory_bytes
     for smaller in smaller_batches(plan):
@@ -205,8 +210,7 @@ def _remedy(plan: Cost, memory_bytes: int) -> str:
             flags = f"--batch-size {smaller.config.batch_size} --accumulation-steps {smaller.config.accumulation_steps}"
             return f"{flags} takes the same steps in {readable(smaller.memory_bytes)}"
         least = min(least, smaller.memory_bytes)
-    undropped = replace(plan.config, model=replace(plan.config.model, dropout=0.0))
-    fused = cost(undropped, plan.steps_per_epoch * plan.tokens_per_step, plan.device, plan.world_size)
+    fused = _with(plan, replace(plan.config, model=replace(plan.config.model, dropout=0.0)))
     if plan.device == "cpu" and fused.memory_bytes <= memory_bytes:
         return f"--dropout 0 takes {readable(fused.memory_bytes)}, because attention then keeps no tables of scores"
     return (

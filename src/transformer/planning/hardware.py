@@ -54,29 +54,23 @@ PEAKS = (
 )
 
 
-def known_peak(device_name: str) -> Peak | None:
-    """Returns the entry of PEAKS for PyTorch's device name, or None if there is none."""
-    name = re.sub(r"^(NVIDIA|AMD|Tesla)\s+", "", device_name)
-    return next((peak for peak in PEAKS if re.fullmatch(peak.name, name)), None)
+def peak_of(device_name: str, dtype: torch.dtype = torch.bfloat16) -> tuple[float, str] | None:
+    """Returns the peak in FLOP/s for PyTorch's device name, and its source; None if it is unknown.
 
-
-def peak_flops(device_name: str, dtype: torch.dtype = torch.bfloat16) -> float | None:
-    """Returns the peak in FLOP/s for PyTorch's device name, or None if it is unknown.
-
-    >>> peak_flops("NVIDIA A100-SXM4-80GB"), peak_flops("Tesla T4"), peak_flops("NVIDIA A100-SXM4-40GB MIG 1g.5gb")
-    (312000000000000.0, None, None)
+    >>> peak_of("NVIDIA A100-SXM4-80GB"), peak_of("Tesla T4"), peak_of("NVIDIA A100-SXM4-40GB MIG 1g.5gb")
+    ((312000000000000.0, 'NVIDIA A100 data sheet'), None, None)
     """
-    units = getattr(known_peak(device_name), str(dtype).removeprefix("torch."), None)
-    return None if units is None else units * 1e12
+    name = re.sub(r"^(NVIDIA|AMD|Tesla)\s+", "", device_name)
+    for peak in PEAKS:
+        tera = getattr(peak, str(dtype).removeprefix("torch."), None)
+        if tera is not None and re.fullmatch(peak.name, name):
+            return tera * 1e12, peak.source
+    return None
 
 
 def device_peak(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> tuple[float, str] | None:
     """Returns the device's peak in FLOP/s for matrix multiplications in `dtype`, and its source; None if unknown."""
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
-    known, flops = known_peak(name), peak_flops(name, dtype)
-    return None if known is None or flops is None else (flops, known.source)
+    return peak_of(torch.cuda.get_device_name(device), dtype) if device.type == "cuda" else None
 
 
 def utilisation(tokens_per_second: float, flops_per_token: float, peak: float | None) -> float | None:

@@ -1,6 +1,6 @@
 """The memory of one process during training, in bytes, by formula.
 
-*Weights*, *gradients* and the *optimizer state* take 4 + 4 + 8 bytes a parameter (Muon's state is 4 where AdamW's is
+*Weights*, *gradients* and the *optimizer state* take 4 + 4 + 8 bytes per parameter (Muon's state is 4 where AdamW's is
 8), whatever the batch is. *Activations* are all values that the forward pass keeps for the backward pass, for every
 token of one micro-batch. A block keeps, in numbers per token:
 
@@ -11,7 +11,7 @@ token of one micro-batch. A block keeps, in numbers per token:
 The last entry is the one that surprises: attention with dropout on a CPU, and any attention on Apple's GPU, keeps the
 tables of all scores. *Working* memory is the largest temporary of a single operation, usually the loss: it is in use
 while all activations are. Autocast (CUDA) halves what is inside a block and adds reduced-precision copies of its
-weights. With activation checkpointing only the input of each block is kept, C a token, and one block in full.
+weights. With activation checkpointing only the input of each block is kept, C per token, and one block in full.
 
 Tests compare these formulas with real models: weights, gradients and optimizer state exactly, activations and the
 maximum on a CPU to a few percent. Not counted: PyTorch itself, fragmentation, and the text in memory.
@@ -19,73 +19,55 @@ maximum on a CPU to a few percent. Not counted: PyTorch itself, fragmentation, a
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
 
 from transformer.config import ModelConfig, TrainConfig
 from transformer.kernels.tiled_loss import BUFFER_NUMBERS, TILED_FROM_VOCAB
-
-Shapes = dict[str, list[tuple[int, ...]]]
+from transformer.model import DecoderOnlyTransformer
 
 FLOAT = 4
 """Bytes of a float32 number: weights, gradients and optimizer state are float32 everywhere."""
 
 
-def parameter_shapes(model: ModelConfig) -> Shapes:
-    """Returns the shapes of all trained tensors, by part of the model. A tied head has no tensor of its own."""
-    C, F, bias = model.d_model, model.d_ff, model.bias
-    norm: list[tuple[int, ...]] = [(C,), (C,)] if bias and model.norm == "layernorm" else [(C,)]
-
-    def linear(out: int, inputs: int) -> list[tuple[int, ...]]:
-        return [(out, inputs), (out,)] if bias else [(out, inputs)]
-
-    attention = linear((model.num_heads + 2 * model.kv_heads) * model.head_dim, C) + linear(C, C)
-    feed_forward = linear(F, C) * (2 if model.activation == "swiglu" else 1) + linear(C, F)
-    table: list[tuple[int, ...]] = [(model.vocab_size, C)]
-    positions: list[tuple[int, ...]] = [(model.max_seq_len, C)]
-    return {
-        "embeddings": table + positions if model.position == "learned" else table,
-        "blocks": (norm + attention + norm + feed_forward) * model.num_layers,
-        "final_norm": norm,
-        "head": [] if model.tie_embeddings else table,
-    }
+@functools.lru_cache(maxsize=4)
+def shapes_only(model: ModelConfig) -> DecoderOnlyTransformer:
+    """Returns the model without memory for its weights."""
+    return DecoderOnlyTransformer(model, device="meta")
 
 
-def count(tensors: Sequence[tuple[int, ...]]) -> int:
-    """Returns how many numbers tensors of these shapes hold."""
-    return sum(map(math.prod, tensors))
-
-
-def optimizer_bytes(config: TrainConfig, shapes: Shapes) -> int:
+def optimizer_bytes(config: TrainConfig) -> int:
     """Returns the size of the optimizer state of the whole model."""
-    tensors = [shape for part in shapes.values() for shape in part]
-    by_muon = [shape for shape in shapes["blocks"] if len(shape) == 2] if config.optimizer.optimizer == "muon" else []
+    model = shapes_only(config.model)
+    by_muon = [p for p in model.blocks.parameters() if p.ndim == 2] if config.optimizer.optimizer == "muon" else []
+    tensors = list(model.parameters())
     step_counters = len(tensors) - len(by_muon)  # AdamW counts the steps of each tensor
-    return FLOAT * (2 * count(tensors) - count(by_muon) + step_counters)
+    return FLOAT * (2 * sum(p.numel() for p in tensors) - sum(p.numel() for p in by_muon) + step_counters)
 
 
-def memory_by_use(config: TrainConfig, shapes: Shapes, device: str, world_size: int) -> dict[str, int]:
+def memory_by_use(config: TrainConfig, device: str, world_size: int) -> dict[str, int]:
     """Returns the bytes of one process, by use; not all are in use at the same time."""
-    weights = FLOAT * count([shape for part in shapes.values() for shape in part])
+    parameters = shapes_only(config.model).parameter_counts()
+    weights = FLOAT * sum(parameters.values())
     memory = {
         "weights": weights,
         "gradients": weights,
-        "optimizer": optimizer_bytes(config, shapes),
+        "optimizer": optimizer_bytes(config),
         "activations": _activations(config, device),
         "working": max(_loss_bytes(config, device) - _recomputed(config, device), _block_bytes(config, device)),
     }
     if _inner_bytes(config, device) < FLOAT:
-        memory["autocast_copies"] = 2 * count(shapes["blocks"])
-    return _sharded(config, shapes, memory, world_size) if config.shard else memory
+        memory["autocast_copies"] = 2 * parameters["blocks"]
+    return _sharded(config, FLOAT * parameters["blocks"], memory, world_size) if config.shard else memory
 
 
-def _sharded(config: TrainConfig, shapes: Shapes, memory: dict[str, int], world_size: int) -> dict[str, int]:
+def _sharded(config: TrainConfig, blocks: int, memory: dict[str, int], world_size: int) -> dict[str, int]:
     """The memory of one process of a sharded model: its shards, and what is gathered from the others for a while.
 
-    Gathered at the same time are the parameters outside the blocks, one block and the next one, and their gradients
-    before they are reduced. With accumulation, gradients are not sharded until the last micro-batch.
+    `blocks`: bytes of the blocks' weights. Gathered at the same time are the parameters outside the blocks, one block
+    and the next one, and their gradients before they are reduced. With accumulation, gradients are not sharded until
+    the last micro-batch.
     """
-    blocks = FLOAT * count(shapes["blocks"])
     gathered = memory["weights"] - blocks + blocks * min(2, config.model.num_layers) // config.model.num_layers
     parts = {use: -(-memory[use] // world_size) for use in ("weights", "gradients", "optimizer")}
     parts["gradients"] = memory["gradients"] if config.accumulation_steps > 1 else parts["gradients"] + gathered

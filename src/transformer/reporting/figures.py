@@ -8,8 +8,6 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
-from transformer.training.files import replacing
-
 Color = str | tuple[float, float, float, float]
 
 
@@ -19,8 +17,8 @@ def save_figure(figure: Figure, *files: Path) -> None:
         engine.execute(figure)  # compute the layout once, so that all files agree
         figure.set_layout_engine("none")
     for file in files:
-        with replacing(file) as written:
-            figure.savefig(written, dpi=150, format=file.suffix[1:] or None)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(file, dpi=150)
 
 
 def colors(count: int) -> list[Color]:

@@ -1,30 +1,26 @@
 """Encodings, the bundled corpus, and reading your own files."""
 
 from .bpe import tokenizer_from_state, train_bpe
-from .corpus import (
-    cut_sections,
-    is_validation,
-    load_shakespeare,
-    plain_documents,
-    read_documents,
-    split_documents,
-    text_digest,
-)
+from .corpus import cut_sections, is_validation, load_shakespeare, split_documents, text_digest
 from .encodings import load_tokenizer
+from .local_files import LocalText, decode_text, plain_documents, read_documents, read_local_text
 from .tokenizer import END_OF_TEXT, ByteTokenizer, StreamDecoder, Tokenizer, Tokens
 
 __all__ = [
     "END_OF_TEXT",
     "ByteTokenizer",
+    "LocalText",
     "StreamDecoder",
     "Tokenizer",
     "Tokens",
     "cut_sections",
+    "decode_text",
     "is_validation",
     "load_shakespeare",
     "load_tokenizer",
     "plain_documents",
     "read_documents",
+    "read_local_text",
     "split_documents",
     "text_digest",
     "tokenizer_from_state",

@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING
 import tiktoken
 
 from .encodings import TiktokenTokenizer, load_tokenizer
+from .long_runs import SpaceRule
 from .tokenizer import END_OF_TEXT, ByteTokenizer, Tokenizer, replace_lone_surrogates
 
 if TYPE_CHECKING:
@@ -51,7 +52,12 @@ SPLIT_PATTERN = (
     r"| ?[^\s\p{L}\p{M}\p{N}]+\n*"  # punctuation, with the end of its line: ",\n"
     r"|\s*\n+|\s+(?!\S)|\s+"  # white space, except the last space, which belongs to the next word
 )
+SPACE_RULE = SpaceRule("\n", punctuation_is_not="LMN", breaks="\n", end_is_one=False)
+"""What this pattern does with white space: long_runs.py."""
 SMALLEST = 256 + 1  # every byte, and end-of-text
+LARGEST = 10**7
+COUNTED_PIECE = r"[\s\S]{1,4096}"
+"""Training counts longer pieces in parts: its time grows with the square of a piece, and no word is as long."""
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -62,12 +68,14 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """
     if vocab_size < SMALLEST:
         raise ValueError(f"vocab_size={vocab_size} is below {SMALLEST}: 256 bytes and end-of-text")
+    if vocab_size > LARGEST:  # the trainer allocates that much at once
+        raise ValueError(f"vocab_size={vocab_size} is above {LARGEST}")
     merges = vocab_size - SMALLEST
     ranks = merged_tokens(train_merges(texts, merges))
     if len(ranks) < 256 + merges:
         raise ValueError(
             f"vocab_size={vocab_size} needs {merges} merges and the text allows {len(ranks) - 256}: "
-            f"give more text, or a vocab_size of at most {len(ranks) + 1}"
+            f"give more text, or a vocab_size of at most {len(ranks) + 1} (--encoding bpe{len(ranks) + 1}, or byte)"
         )
     return build_bpe(ranks, SPLIT_PATTERN)
 
@@ -81,6 +89,7 @@ def train_merges(texts: Iterable[str], merges: int) -> tokenizers.Tokenizer:
     trained.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated"),
+            pre_tokenizers.Split(Regex(COUNTED_PIECE), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -128,7 +137,8 @@ def build_bpe(ranks: list[bytes], pattern: str) -> Tokenizer:
         mergeable_ranks=rank_of,
         special_tokens={END_OF_TEXT: vocab_size - 1},
     )
-    return TiktokenTokenizer(encoding, {"kind": "bpe", "ranks": list(ranks), "pattern": pattern})
+    saved: dict[str, object] = {"kind": "bpe", "ranks": list(ranks), "pattern": pattern}
+    return TiktokenTokenizer(encoding, saved, SPACE_RULE if pattern == SPLIT_PATTERN else None)
 
 
 def tokenizer_from_state(state: Mapping[str, object]) -> Tokenizer:

@@ -11,14 +11,16 @@ import base64
 import difflib
 import functools
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import resources
 
+import numpy as np
 import tiktoken
 
+from .cores import usable_cores
+from .long_runs import LONGEST, SpaceRule, cut_long_spaces
 from .tokenizer import (
     END_OF_TEXT,
     REPLACEMENT,
@@ -41,6 +43,11 @@ PATTERNS = {
     ),
     "p50k_base": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
 }
+SPACE_RULES = {
+    "cl100k_base": SpaceRule("\r\n", punctuation_is_not="LN", breaks="\r\n", end_is_one=True),
+    "p50k_base": SpaceRule("", punctuation_is_not="LN", breaks="", end_is_one=True),
+}
+"""What these patterns do with white space: long_runs.py."""
 SPECIAL_TOKENS = {
     "cl100k_base": {
         END_OF_TEXT: 100257,
@@ -63,6 +70,8 @@ class TiktokenTokenizer:
 
     encoding: tiktoken.Encoding
     saved: dict[str, object] = field(repr=False)
+    space: SpaceRule | None = None
+    """How the regular expression cuts white space; None: long white space is an error."""
 
     @property
     def name(self) -> str:
@@ -81,17 +90,33 @@ class TiktokenTokenizer:
         return self.encoding.eot_token
 
     def encode(self, text: str) -> list[int]:
-        return self.encoding.encode_ordinary(text)
+        if len(text) < LONGEST:
+            return self.encoding.encode_ordinary(text)
+        ids: list[int] = self.encode_array(text).tolist()
+        return ids
 
     def encode_array(self, text: str) -> Tokens:
         try:
-            return self.encoding.encode_to_numpy(text, disallowed_special=())
+            if self.space is None or len(text) < LONGEST:
+                return self._encode_part(text)
+            parts = [self._encode_part(*part) for part in cut_long_spaces(text, self.space)]
         except UnicodeEncodeError:
-            return self.encoding.encode_to_numpy(replace_lone_surrogates(text), disallowed_special=())
+            return self.encode_array(replace_lone_surrogates(text))
+        except ValueError as error:  # of the regular expression
+            raise ValueError(
+                f"{self.name} cannot encode a text of {len(text):,} characters that starts with {text[:40]!r}: "
+                f"shorten its runs of white space ({error})"
+            ) from error
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    def _encode_part(self, text: str, is_one_piece: bool = False) -> Tokens:
+        if is_one_piece:
+            return np.array(self.encoding._encode_single_piece(text), dtype=np.uint32)
+        return self.encoding.encode_to_numpy(text, disallowed_special=())
 
     def encode_batch(self, texts: Sequence[str], pool: ThreadPoolExecutor | None = None) -> list[Tokens]:
         if pool is None:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
+            with ThreadPoolExecutor(usable_cores()) as pool:
                 return self.encode_batch(texts, pool)
         # tiktoken lets other threads run while it encodes.
         slices = pool.map(self._encode_all, (texts[start : start + SLICE] for start in range(0, len(texts), SLICE)))
@@ -145,7 +170,7 @@ def _bundled(name: str) -> TiktokenTokenizer:
         mergeable_ranks=_parse_ranks(read_bundled(f"{name}.tiktoken", RANKS_SHA256[name])),
         special_tokens=SPECIAL_TOKENS[name],
     )
-    return TiktokenTokenizer(encoding, {"kind": "named", "name": name})
+    return TiktokenTokenizer(encoding, {"kind": "named", "name": name}, SPACE_RULES[name])
 
 
 def _downloaded(name: str) -> TiktokenTokenizer:

@@ -18,7 +18,7 @@ negative, so the change of the gap says more than its size.
 **The decision** rests on the last third of each curve, fitted by a line (trend.py). A change counts if it exceeds two
 standard errors (more for few points, Student's t) and 0.01 nats, 1 % of perplexity. Less is flat. Then:
 
-    validation falls                            learning
+    validation falls                            learning         if the gap is above a tenth: memorising
     validation rises, train does not            overfitting      if train rises as well: diverging
     validation flat, train falls                overfitting      if the gap does not widen by 0.05: learning
     both flat, the learning rate high           underfitting     if the gap is above a tenth: overfitting
@@ -48,7 +48,7 @@ from typing import Any, Literal, TypeVar
 
 from transformer.training.trend import WIDE, TrainPoint, Trend, ValidationPoint
 
-Kind = Literal["learning", "overfitting", "underfitting", "diverging", "finished", "uncertain"]
+Kind = Literal["learning", "memorising", "overfitting", "underfitting", "diverging", "finished", "uncertain"]
 Point = TypeVar("Point", bound=tuple[int, float, Any])
 
 ENOUGH = 5
@@ -120,6 +120,11 @@ def _decide(v: Trend | None, t: Trend | None, schedule_done: float, lr_fraction:
     validation, train = (trend.direction if trend else "unclear" for trend in (v, t))
     gap = v - t if v and t else None
     remedy = "more text, more dropout or a smaller model"
+    is_large = v is not None and gap is not None and gap.level - 2 * gap.level_error > LARGE_GAP * v.level
+    if not v and not t:
+        return "uncertain", "a verdict takes four evaluations"
+    if validation == "falls" and is_large:
+        return "memorising", "train is far below validation: more text would help more than more steps"
     if validation == "falls":
         return "learning", "go on" if schedule_done < 1 else "a longer run would learn more"
     if validation == "rises" and train == "rises":
@@ -136,7 +141,7 @@ def _decide(v: Trend | None, t: Trend | None, schedule_done: float, lr_fraction:
         return "uncertain", "the learning rate is still warming up"
     if lr_fraction < LOW_RATE:
         return "finished", "the schedule is complete; to improve further: a longer one, more text or a larger model"
-    if gap.level - 2 * gap.level_error > LARGE_GAP * v.level:
+    if is_large:
         return "overfitting", f"the text is memorised: {remedy}"
     return "underfitting", f"the learning rate is at {lr_fraction:.0%} of its peak; try another, or a larger model"
 
@@ -144,6 +149,8 @@ def _decide(v: Trend | None, t: Trend | None, schedule_done: float, lr_fraction:
 def _evidence(v: Trend | None, t: Trend | None, steps: int) -> str:
     """Returns the slopes with their standard errors, per round number of steps, and the gap."""
     round_steps = 10 ** (len(str(max(1, steps))) - 1)
+    if not v and not t:
+        return "too few points"
     lines, unit = [], f" per {round_steps:,} steps" if round_steps > 1 else " per step"
     for name, trend in (("validation", v), ("train", t)):
         if trend is None:

@@ -7,7 +7,6 @@ steps as one that was not, bit for bit on one kind of machine with one number of
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,7 @@ from transformer.training.checkpoint import CheckpointError
 from transformer.training.device import pick_device
 from transformer.training.events import Callback, EvalMetrics, Event, Progress
 from transformer.training.precision import Precision
+from transformer.training.same_text import has_changed, same_text, text_facts
 from transformer.training.state import RunState, load_weights, random_state, set_random_state
 from transformer.training_utils import Objective
 
@@ -53,12 +53,20 @@ class ResumableRun:
         self.model = self.dist.place(model, self.device, model.layers if config.shard else None)
         self.objective = Objective(self.model, data.tokenizer.eot_id if config.data.mask_documents else None)
         self.optimizers = build_optimizers(self.model, config.optimizer, DistributedMuon)
-        self.steps_per_epoch = max(1, data.tokens_per_epoch // (config.tokens_per_step * self.dist.world_size))
-        self.total_steps = min(config.epochs * self.steps_per_epoch, config.max_steps or config.epochs * 10**12)
         self.so_far = RunState()
         self.batches = open_batches(data, config, self.so_far.data, self.dist)
         self.saved_at = time.monotonic()
         self._seed_dropout()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch."""
+        return max(1, self.data.tokens_per_epoch // (self.config.tokens_per_step * self.dist.world_size))
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the run."""
+        return min(self.config.epochs * self.steps_per_epoch, self.config.max_steps or self.config.epochs * 10**12)
 
     @property
     def step(self) -> int:
@@ -110,9 +118,9 @@ class ResumableRun:
         self.saved_at = time.monotonic()
         return path
 
-    def resume(self, path: Path) -> None:
+    def resume(self, path: Path, changed_text: bool = False) -> None:
         """Continues from what save_state() wrote. Raises CheckpointError if that is unreadable or does not fit."""
-        self.load_state(sharded_checkpoint.load(path), path)
+        self.load_state(sharded_checkpoint.load(path), path, changed_text)
 
     def state(self) -> dict[str, Any]:
         """Returns everything that a resumed run needs. All processes must call it; rank 0's is complete."""
@@ -124,14 +132,21 @@ class ResumableRun:
             "world_size": self.dist.world_size,
             "job": self.dist.job,
             "loss_scale": self.precision.state(),
+            "text": text_facts(self.data),
         }
 
-    def load_state(self, contents: dict[str, Any], path: Path) -> None:
-        """Restores state(); `path` is for error messages. Raises CheckpointError if the state does not fit."""
+    def load_state(self, contents: dict[str, Any], path: Path, changed_text: bool = False) -> None:
+        """Restores state(); `path` is for error messages. Raises CheckpointError if the state does not fit.
+
+        With changed_text, a text that has changed since is read from its start.
+        """
         if "optimizers" not in contents:
             raise CheckpointError(f"{path} holds a model, but not the state of a run: see training_state_*")
+        self.data = same_text(self.data, contents, self.config.data.dataset, changed_text)
         load_weights(contents, path, self.model, self.optimizers)
         self.so_far = RunState.from_dict(contents)
+        if has_changed(self.data, contents):
+            self.so_far.start_new_text()
         if len(set(self.dist.gather(self.step))) > 1:
             raise CheckpointError(f"{path} differs between machines: copy one of them to all")
         if path.parent.resolve() != self.directory.resolve():
@@ -148,17 +163,6 @@ class ResumableRun:
         load_weights(contents, path, self.model)
         before = {name: contents.get(name) for name in ("step", "tokens", "init_from")}
         self.so_far.init_from = {"path": str(path), "dataset": contents["config"]["data"]["dataset"], **before}
-
-    def advice_after_divergence(self) -> str:
-        """Returns what to type after the run has diverged; a resumed run would keep its learning rate."""
-        optimizer = self.config.optimizer
-        muon = f" and --muon-learning-rate {optimizer.muon_learning_rate:g}" if optimizer.optimizer == "muon" else ""
-        advice = f"Start again with a lower learning rate than --learning-rate {optimizer.learning_rate:g}{muon}"
-        finite = [(loss, epoch) for epoch, loss in self.so_far.saved_epochs if math.isfinite(loss)]
-        if not finite:
-            return advice
-        best = checkpoint.epoch_path(self.directory, min(finite)[1], self.data.tokenizer.short_name)
-        return f"{advice}, from random weights or with --init-from {best}"
 
     def _seed_dropout(self) -> None:
         """Gives every process except the first, whose generator also drew the weights, dropout of its own."""

@@ -61,6 +61,11 @@ class RunState:
         self.epoch_nats, self.epoch_tokens = 0.0, 0
         return loss
 
+    def start_new_text(self) -> None:
+        """Moves to the start of a pass over a changed text; losses on the validation text before are not comparable."""
+        self.data = DataState(epoch=self.data.epoch + 1)
+        self.validation_points = []
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the state as plain values."""
         return {

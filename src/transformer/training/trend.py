@@ -28,6 +28,8 @@ from typing import Literal, Self
 
 import numpy as np
 
+from transformer.evaluation.statistics import students_t
+
 TrainPoint = tuple[int, float, int]
 """Step, nats per token over the steps since the point before, tokens in them."""
 ValidationPoint = tuple[int, float, float | None]
@@ -77,7 +79,7 @@ class Trend:
         variance = float(np.sum(w * (dy - change * dx) ** 2)) / (n - 2) if n >= FEWEST else 0.0  # of the mean
         if n >= FEWEST:
             error = math.sqrt(variance / width)
-            bound = error * (1.96 + 2.4 / (n - 3))  # Student's t for 95 %, to within 2 %
+            bound = error * students_t(0.025, n - 2)
         else:
             error = float(np.linalg.norm(w * dx * samples)) / width  # as if independent
             bound = 2 * error

@@ -96,7 +96,7 @@ class Texts:
 
     def _texts(self, path: str, text_column: str) -> Iterable[str]:
         if path != "-":
-            return read_documents(Path(path), text_column)
+            return read_documents(Path(path), text_column, self.notify)
         if self._standard_input is None:  # can be read only once
             self._standard_input = plain_documents(sys.stdin.buffer.read(), "standard input")
         return self._standard_input

@@ -53,7 +53,7 @@ def timing(data: TextData, first: Reading, second: Reading) -> Table:
     table.add_row("first batch", f"{first.first_batch:.2f}", f"{second.first_batch:.2f}")
     table.add_row(f"{len(first.units)} row groups, {tokens:,} tokens", f"{first.reading:.2f}", f"{second.reading:.2f}")
     rates = [f"{tokens / reading.reading / 1e6:,.1f}" for reading in (first, second)]
-    table.add_row("million tokens a second, in row groups", *rates)
+    table.add_row("million tokens per second, in row groups", *rates)
     table.add_row("fetched from the hub, MB", *(f"{reading.fetched_bytes / 1e6:.2f}" for reading in (first, second)))
     return table
 

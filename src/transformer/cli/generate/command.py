@@ -19,6 +19,7 @@ from transformer.cli.models import open_model
 from transformer.cli.options import flag_value, parse
 from transformer.config import SAMPLING_PRESETS
 from transformer.kernels import Kernels
+from transformer.text import decode_text
 from transformer.training.checkpoint import LoadedModel
 
 
@@ -29,7 +30,7 @@ class GenerateOptions(WritingOptions):
     prompt: UseAppendAction[tuple[str, ...]] = ()
     """The text to continue; "" starts a new text. Repeat the flag for several prompts."""
     prompt_file: Path | None = None
-    """A file with the text to continue, in UTF-8; its last line break is removed."""
+    """A file with the text to continue; its last line break is removed."""
     checkpoint: Path | None = None
     """The checkpoint to use; "best" or FOLDER/best: the one with the lowest validation loss. None: the latest."""
     json: bool = False
@@ -120,9 +121,5 @@ def report(options: GenerateOptions, loaded: LoadedModel, texts: Sequence[Writte
 
 
 def decoded(text: bytes, source: str) -> str:
-    """Returns a prompt without its last line break. Raises ValueError if it is not UTF-8."""
-    try:
-        prompt = text.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{source} is not UTF-8 text: byte {error.start} is {text[error.start]:#04x}") from error
-    return prompt.removesuffix("\n")
+    """Returns a prompt without its last line break. Raises ValueError if it is not text."""
+    return decode_text(text, source).replace("\r\n", "\n").removesuffix("\n")

@@ -36,7 +36,9 @@ class WritingOptions(Config):
     """Texts for each prompt, with the seeds seed, seed + 1, ...; each equals the text of that seed alone."""
 
     def problems(self) -> list[str]:
-        found = self.sampling.problems() + seed_problems(self.seed or 0)
+        first = self.seed or 0
+        last = first + max(1, self.num_samples) - 1  # each text is printed with its seed, which --seed must accept
+        found = self.sampling.problems() + (seed_problems(first) or seed_problems(last))
         for name in ("max_new_tokens", "max_length", "num_samples"):
             if (value := getattr(self, name)) is not None and value < 1:
                 found.append(f"{name}={value} must be at least 1")

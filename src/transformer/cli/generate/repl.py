@@ -13,7 +13,7 @@ from typing import get_args, get_type_hints
 from transformer.cli.console import one_line
 from transformer.cli.generate.options import WritingOptions, preset_named
 from transformer.cli.generate.output import Pen
-from transformer.config import SAMPLING_PRESETS, SamplingConfig, near_miss
+from transformer.config import SAMPLING_PRESETS, SamplingConfig, near_miss, seed_problems
 from transformer.config_base import from_text
 
 HELLO = """\
@@ -75,6 +75,8 @@ class Shell:
     def write(self, prompt: str) -> None:
         """Continues the prompt with the next seed."""
         seed, self.next_seed = self.next_seed, self.next_seed + self.options.num_samples
+        if seed_problems(self.next_seed + self.options.num_samples - 1):
+            self.next_seed = 0  # after the last seed comes the first
         self.last_prompt = prompt
         self.pen.write(self.options, [prompt], seed)
 

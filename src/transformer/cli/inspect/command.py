@@ -77,7 +77,7 @@ def about_rows(report: Report) -> dict[str, str]:
     encoding, found = report.encoding, report.provenance
     ids = "" if encoding.vocab_size is None else f", {encoding.vocab_size:,} ids, end of text {encoding.end_of_text}"
     epoch = "" if report.epoch is None else f"epoch {report.epoch}, "
-    each = f" ({report.tokens / report.parameters:.2g} a parameter)" if report.parameters else ""
+    each = f" ({report.tokens / report.parameters:.2g} per parameter)" if report.parameters else ""
     version = [f"{name} {found[name]}" for name in ("subset", "split", "revision") if found.get(name)]
     rows = {
         "seen": f"{epoch}step {report.step:,}, {report.tokens:,} tokens{each}",

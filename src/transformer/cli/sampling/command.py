@@ -24,7 +24,6 @@ from transformer.reporting.figures import save_figure
 from transformer.reporting.sampling_plots import draw_stages
 from transformer.reporting.sampling_stages import stages
 from transformer.training.checkpoint import LoadedModel
-from transformer.training.files import write_text
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def main(arguments: Sequence[str]) -> None:
     rows = [stages(logits, options.all_at_once(heat), text) for heat in compared]
     written = [options.out / file for file in ("stages.png", "stages.svg", "results.json")]
     save_figure(draw_stages(rows, name, f"What follows {options.prompt!r}?"), *written[:2])
-    write_text(written[2], json.dumps(contents, indent=2) + "\n")
+    written[2].write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
     for heat, columns in compared.items():
         out.print(table_of(columns, logits, name, f"temperature {heat:g}"))
         out.print(f"\n{DRAWS} samples, all with seed {options.seed}:", draws_of(columns, name), "", sep="\n")

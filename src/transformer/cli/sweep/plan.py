@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,10 +11,8 @@ from rich.table import Table
 from transformer.cli.formatting import duration
 from transformer.cli.sweep.grid import Variant
 from transformer.cli.train.forecast import step_seconds
-from transformer.cli.train.plan import with_vocabulary
-from transformer.cli.train.start import Start
-from transformer.config import ConfigError, DataConfig
-from transformer.data.open import open_dataset
+from transformer.cli.train.plan import with_text
+from transformer.config import ConfigError, DataConfig, TrainConfig
 from transformer.planning.cost import Cost, cost, problems, readable, seconds
 from transformer.planning.hardware import device_memory, free_disk
 from transformer.training.device import pick_device
@@ -27,13 +24,13 @@ def dry_run_all(variants: Sequence[Variant], out: Console) -> None:
     Raises ConfigError if the runs cannot fit.
     """
     device = pick_device(variants[0].config.device)
-    sizes: dict[tuple[DataConfig, str | None], tuple[int, int | None]] = {}  # many runs share a text
+    texts: dict[tuple[DataConfig, str | None], tuple[TrainConfig, int | None]] = {}  # many runs share a text
     plans: dict[str, Cost] = {}
     for variant in variants:
         start = variant.start
         text = (start.config.data, start.config.init_from)
-        vocab_size, tokens = sizes[text] = sizes.get(text) or text_size(start)
-        model = replace(start.config.model, vocab_size=vocab_size)
+        opened, tokens = texts[text] = texts.get(text) or with_text(start.config, start.tokenizer)
+        model = replace(start.config.model, vocab_size=opened.model.vocab_size)
         plans[variant.name] = cost(replace(start.config, model=model), tokens, device.type)
     shared = max(plan.disk["text_cache"] for plan in plans.values())
     disk = shared + sum(plan.disk_bytes - plan.disk["text_cache"] for plan in plans.values())
@@ -56,14 +53,6 @@ def dry_run_all(variants: Sequence[Variant], out: Console) -> None:
     if found:
         raise ConfigError(found)
     out.print("nothing was trained; run the same line without --dry-run to train", style="dim")
-
-
-def text_size(start: Start) -> tuple[int, int | None]:
-    """Returns the vocabulary size and the tokens of an epoch; None for text on the hub, which is not contacted."""
-    if start.config.data.is_on_hub:
-        return with_vocabulary(start.config, start.tokenizer).model.vocab_size, None
-    with contextlib.closing(open_dataset(start.config.data, start.tokenizer)) as text:
-        return text.tokenizer.vocab_size, text.tokens_per_epoch
 
 
 def cells(plans: Sequence[Cost], disk_bytes: int, run_seconds: float) -> list[str]:

@@ -10,7 +10,6 @@ from tyro.conf import UseAppendAction
 
 from transformer.cli.console import console
 from transformer.cli.options import flag_value, parse
-from transformer.cli.streams import lasting_output
 from transformer.cli.sweep.grid import variants
 from transformer.cli.sweep.plan import dry_run_all
 from transformer.cli.sweep.run import Sweep
@@ -19,8 +18,8 @@ from transformer.cli.train.resume import typed_settings, with_resume_path
 from transformer.cli.train.run import train
 from transformer.cli.train.session import reported_once
 from transformer.cli.train.start import Start, from_checkpoint
-from transformer.config import ConfigError, TrainConfig, near_miss
-from transformer.presets import PRESETS
+from transformer.config import ConfigError, TrainConfig
+from transformer.presets import preset_named
 
 FINETUNED = "checkpoints_finetuned"
 """Default folder of a run with --init-from: the preset's folder may contain the checkpoint itself."""
@@ -43,16 +42,13 @@ class TrainOptions:
     """Resume from the latest state in the checkpoint folder. `--resume PATH` resumes from that state."""
     resume_from: Path | None = None
     """Same as --resume PATH."""
+    changed_text: bool = False
+    """With --resume: continue although your text has changed since the state was saved; it is read from its start."""
     set: UseAppendAction[tuple[str, ...]] = ()
     """NAME=VALUE,VALUE: train once with each value. Repeat the flag for every combination (default: none)."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    with lasting_output("the command continues, and a run writes to its metrics.jsonl"):
-        train_or_plan(arguments)
-
-
-def train_or_plan(arguments: Sequence[str]) -> None:
     typed = typed_settings(arguments)
     with reported_once():
         options = read_options(arguments)
@@ -65,7 +61,7 @@ def train_or_plan(arguments: Sequence[str]) -> None:
         start = Start(config) if config.init_from is None else from_checkpoint(config, typed)
         dry_run(start.config, console(), start.tokenizer)
     else:
-        train(config, options.resume, options.resume_from, typed)
+        train(config, options.resume, options.resume_from, typed, options.changed_text)
 
 
 def read_options(arguments: Sequence[str]) -> TrainOptions:
@@ -73,15 +69,16 @@ def read_options(arguments: Sequence[str]) -> TrainOptions:
     arguments = with_resume_path(arguments)
     quick = "--quick" in arguments
     name = flag_value(arguments, "--preset", "quick" if quick else "default")
-    if name not in PRESETS:
-        raise ValueError(f"there is no preset {name!r}; one of {', '.join(PRESETS)}{near_miss(name, PRESETS)}")
+    preset = preset_named(name)
     if quick and name != "quick":
         raise ConfigError([f"--quick means --preset quick, which contradicts --preset {name}: give one of them"])
-    options = parse(TrainOptions, arguments, "train", TrainOptions(PRESETS[name], name))
+    options = parse(TrainOptions, arguments, "train", TrainOptions(preset, name))
     options = replace(options, preset=name)
     if "vocab_size" in typed_settings(arguments):
         raise ConfigError(["vocab_size is determined by the encoding: choose --encoding, for example bpe2048"])
     config = replace(options.config, device="mps") if options.mps else options.config
+    if options.changed_text and (options.set or not (options.resume or options.resume_from)):
+        raise ConfigError(["--changed-text is for one run that continues: give it with --resume, and without --set"])
     if options.set and options.resume_from is not None:
         raise ConfigError(["--set trains several runs: --resume continues all of them and takes no path"])
     if config.init_from is not None:

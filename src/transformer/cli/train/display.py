@@ -41,9 +41,10 @@ class TrainingDisplay:
         self.console, self.config = console, config
         self.bars = Bars(console)
         self.status: Status | None = None
-        self.lines_every = self.first_step = 0
+        self.lines_every = 0
         self.forecast: Forecast | None = None
         self.memory_bytes, self.utilisations = 0, [0.0]
+        self.verdict = ""
         self.notify = notifier(console, self._fetched)
         """Prints a message about the data, or shows the progress of fetching. May be called from any thread."""
 
@@ -102,18 +103,14 @@ class TrainingDisplay:
                     f"validation loss {event.validation_loss:.4f} (perplexity {event.validation_perplexity:.2f}); "
                     f"saved {event.checkpoint}"
                 )
-                self.console.print(f"{event.verdict}: {event.reason}")
+                if (verdict := f"{event.verdict}: {event.reason}") != self.verdict:  # the same one is not repeated
+                    self.verdict = verdict
+                    self.console.print(verdict)
             case RunEnded():
                 if event.early_stopped:
                     self.console.print(
                         f"the validation loss stopped improving: ended at step {event.step}, as --patience asks"
                     )
-                if event.step == self.first_step and not event.stopped:
-                    self.console.print(
-                        f"already finished: the run has taken all of its {event.step:,} steps; a larger --max-steps "
-                        "or --epochs continues it"
-                    )
-                    return
                 rate = event.tokens / event.seconds if event.seconds else 0.0
                 self.console.print(
                     f"trained on {event.tokens:,} tokens in {duration(event.seconds)}, {rate:,.0f} tokens/s"
@@ -133,13 +130,12 @@ class TrainingDisplay:
         )
         self.console.print(
             f"{data.dataset}: {event.total_steps:,} steps of {event.tokens_per_step:,} tokens, "
-            f"{event.steps_per_epoch:,} an epoch"
+            f"{event.steps_per_epoch:,} per epoch"
         )
         log_every = self.config.log_every
         self.lines_every = max(1, event.total_steps // 20 // log_every) * log_every
         self.bars.steps(total=event.total_steps, completed=event.step)
         self.forecast = Forecast(self.config, event)
-        self.first_step = -1 if event.evaluation_pending else event.step
 
     def _busy(self, phase: Progress) -> None:
         """Updates the bars; after a few steps prints how long the run will take."""

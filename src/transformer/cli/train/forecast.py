@@ -46,7 +46,7 @@ class Forecast:
         left = seconds(self.plan, step) * (1 - self.first_step / self.plan.steps)
         if left < LONG_SECONDS:
             return None
-        return f"about {duration(left)} at {duration(step)} a step, including {self.plan.evaluations} evaluations"
+        return f"about {duration(left)} at {duration(step)} per step, including {self.plan.evaluations} evaluations"
 
 
 def step_seconds(config: TrainConfig) -> float:

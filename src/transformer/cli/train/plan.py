@@ -12,10 +12,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from transformer.cli.download_progress import notifier
 from transformer.cli.formatting import duration
 from transformer.cli.train.forecast import step_seconds
 from transformer.cli.train.session import as_opened
 from transformer.config import ConfigError, TrainConfig
+from transformer.data.contracts import Notify, silent
 from transformer.data.open import open_dataset
 from transformer.distributed.processes import Dist
 from transformer.planning.cost import Cost, cost, problems, readable, seconds
@@ -38,11 +40,7 @@ def dry_run(config: TrainConfig, out: Console, tokenizer: Tokenizer | None = Non
     device, world_size = pick_device(config.device), int(os.environ.get("WORLD_SIZE", 1))
     if config.shard:
         Dist(world_size=world_size).check_shard()
-    if config.data.is_on_hub:
-        config, tokens = with_vocabulary(config, tokenizer), None
-    else:
-        with contextlib.closing(open_dataset(config.data, tokenizer)) as data:  # counts the local text
-            config, tokens = as_opened(config, data), data.tokens_per_epoch
+    config, tokens = with_text(config, tokenizer, notifier(out, lambda progress: None))
     plan = cost(config, tokens, device.type, world_size)
     show_rows(plan_rows(plan, device), out)
     if found := problems(plan, device_memory(device), free_disk(Path(config.checkpoint_dir))):
@@ -52,7 +50,7 @@ def dry_run(config: TrainConfig, out: Console, tokenizer: Tokenizer | None = Non
             step = step_seconds(config)
         without = "" if plan.world_size == 1 else ", without communication between processes"
         out.print(
-            f"time        about {duration(seconds(plan, step))}, {duration(step)} a step on this machine now{without}"
+            f"time        about {duration(seconds(plan, step))}, {duration(step)} per step on this machine now{without}"
         )
     out.print("nothing was trained; run the same line without --dry-run to train", style="dim")
 
@@ -72,6 +70,16 @@ def show_plan(
         raise ConfigError(found)
     for problem in found:
         out.print(f"warning: {problem}", style="yellow")
+
+
+def with_text(
+    config: TrainConfig, tokenizer: Tokenizer | None, notify: Notify = silent
+) -> tuple[TrainConfig, int | None]:
+    """Returns the config with its vocabulary size, and the tokens of an epoch; None for text on the hub, unopened."""
+    if config.data.is_on_hub:
+        return with_vocabulary(config, tokenizer), None
+    with contextlib.closing(open_dataset(config.data, tokenizer, notify)) as data:
+        return as_opened(config, data), data.tokens_per_epoch
 
 
 def with_vocabulary(config: TrainConfig, tokenizer: Tokenizer | None = None) -> TrainConfig:
@@ -102,10 +110,10 @@ def plan_rows(plan: Cost, device: torch.device) -> dict[str, tuple[str, str]]:
         ),
         "length": (
             f"{plan.steps:,} steps",
-            f"{plan.tokens / 1e6:,.1f}M tokens, {plan.tokens_per_step:,} a step; {plan.evaluations} evaluations",
+            f"{plan.tokens / 1e6:,.1f}M tokens, {plan.tokens_per_step:,} per step; {plan.evaluations} evaluations",
         ),
         "compute": (
-            f"{plan.flops_per_token / 1e6:,.1f}M FLOPs a token",
+            f"{plan.flops_per_token / 1e6:,.1f}M FLOPs per token",
             f"{head:.0%} output layer, {scores:.0%} attention scores; {plan.flops_per_token * plan.tokens:.1e} in all",
         ),
         "memory": (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Sequence, Set
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from transformer.config import ConfigError, TrainConfig
+from transformer.config import ConfigError, DataConfig, TrainConfig
 from transformer.config_base import leaves
 from transformer.distributed import sharded_checkpoint
 from transformer.trainer import Trainer
@@ -28,8 +27,8 @@ SHARE = {"batch_size", "accumulation_steps"}
 
 
 def with_resume_path(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments with `--resume PATH` and `--resume=PATH` as `--resume-from PATH`."""
-    found = [re.sub("^--resume=", "--resume-from=", argument) for argument in arguments]
+    """Returns the arguments with `--resume PATH` as `--resume-from PATH`."""
+    found = list(arguments)
     for place, argument in enumerate(found[:-1]):
         if argument == "--resume" and not found[place + 1].startswith("-"):
             found[place] = "--resume-from"
@@ -88,7 +87,7 @@ def merged(contents: dict[str, Any], given: TrainConfig, typed: Set[str], world_
     for (group, name, old), (_, _, new) in zip(leaves(stored), leaves(given), strict=True):
         if name not in typed or new == old:
             continue
-        if name in may_change:
+        if name in may_change or (name == "dataset" and may_be_same_text(contents, stored.data, given.data)):
             changes.setdefault(group, {})[name] = new
         else:
             problems.append(f"--{name.replace('_', '-')} {new}: the run has {old}")
@@ -96,6 +95,22 @@ def merged(contents: dict[str, Any], given: TrainConfig, typed: Set[str], world_
         raise ConfigError([f"a resumed run keeps its settings ({'; '.join(problems)}): leave these flags out"])
     groups = {group: replace(getattr(stored, group), **values) for group, values in changes.items() if group}
     return replace(stored, **groups, **{**changes.get("", {}), "shard": given.shard})
+
+
+def may_be_same_text(contents: dict[str, Any], stored: DataConfig, given: DataConfig) -> bool:
+    """Whether both datasets are on this machine and the text itself decides, by its digest, whether it is the same."""
+    if stored.is_on_hub or given.is_on_hub:
+        return False
+    return contents.get("text") is not None or Path(stored.dataset).resolve() == Path(given.dataset).resolve()
+
+
+def check_text_is_there(data: DataConfig) -> None:
+    """Raises ConfigError if a run to be resumed has read a file that is not there, as its path is read here."""
+    if not data.is_on_hub and data.dataset != "shakespeare" and not Path(data.dataset).exists():
+        where = "" if Path(data.dataset).is_absolute() else f" in {Path.cwd()}"
+        raise ConfigError(
+            [f"the run reads {data.dataset}, which does not exist{where}: give --dataset with its path now"]
+        )
 
 
 def batch_change(contents: dict[str, Any], trainer: Trainer) -> str | None:

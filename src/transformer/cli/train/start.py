@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from transformer.cli.train.resume import batch_change, load_state, merged
+from transformer.cli.train.resume import batch_change, check_text_is_there, load_state, merged
 from transformer.config import ConfigError, TrainConfig
 from transformer.config_base import leaves
 from transformer.distributed import sharded_checkpoint
@@ -17,6 +17,7 @@ from transformer.distributed.processes import Dist
 from transformer.text import Tokenizer, tokenizer_from_state
 from transformer.trainer import Trainer
 from transformer.training import checkpoint
+from transformer.training.same_text import has_changed
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def starting_point(
         directory = config.checkpoint_dir
         state, contents = load_state(resume_from, Path(directory), out)
         config = merged(contents, config, typed, dist.world_size)
+        check_text_is_there(config.data)
         if resume_from is None:  # the folder may have been renamed since
             config = replace(config, checkpoint_dir=directory)
         start = Start(config, state, contents, resumes=True)
@@ -71,12 +73,16 @@ def left_by_this_job(dist: Dist, restarts: int, directory: Path, out: Console) -
     return own
 
 
-def take_over(trainer: Trainer, start: Start, out: Console) -> None:
+def take_over(trainer: Trainer, start: Start, out: Console, changed_text: bool = False) -> None:
     """Loads the file into the trainer, the whole state or only the weights, and reports it."""
     assert start.path is not None
     if start.resumes:
-        trainer.load_state(start.contents, start.path)
+        trainer.load_state(start.contents, start.path, changed_text)
         out.print(f"resuming from {start.path}, step {trainer.step}, with its stored settings")
+        if trainer.data.digest is not None and start.contents.get("text") is None:
+            out.print("this state is older than the check of its text: make sure that the text is the same as before")
+        elif has_changed(trainer.data, start.contents):
+            out.print("the text has changed: it is read from its start, and epochs keep their length")
         if change := batch_change(start.contents, trainer):
             out.print(change)
         return
