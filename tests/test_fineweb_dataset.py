@@ -471,6 +471,7 @@ def test_odd_listings_in_the_metadata_are_asked_for_again(server: StandInHub, tm
         whole = one_pass(source)
     path = tmp_path / "cache_metadata.json"
     metadata = json.loads(path.read_text())
+    del metadata["checksum"]  # as earlier versions wrote it
     path.write_text(json.dumps({**metadata, "listings": dict.fromkeys(metadata["listings"], odd)}))
     messages: list[Any] = []
     with opened(config(tmp_path), messages.append) as (_, source):

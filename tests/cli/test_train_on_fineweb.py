@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -239,6 +240,32 @@ def test_a_run_whose_hub_goes_away_keeps_its_state_and_goes_on_when_it_is_back(
     assert (whole.status, whole.err) == (0, "")
     assert story(tmp_path / "checkpoints_quick") == story(tmp_path / "whole")
     assert len(story(tmp_path / "whole")) == 80 + 1
+
+
+def test_answers_that_stay_damaged_end_a_run_with_its_state_saved_and_the_row_group_named(
+    command: Command, hub: StandInHub, tmp_path: Path
+) -> None:
+    """One answer of the right length with wrong bytes cost 640 steps: no second try, and no state."""
+    folder = tmp_path / "checkpoints_quick"
+
+    def damage() -> None:
+        wait_for(lambda: steps(folder) >= 3)
+        hub.fail("corrupt", path="/cdn/", times=1e6)
+
+    hub.latency = 0.05
+    line = (*SMALL, "--max-steps", "400", "--eval-every", "1000", "--network-patience", "1")
+    with ThreadPoolExecutor(1) as pool:
+        damaging = pool.submit(damage)
+        outcome = command(*line)
+        damaging.result()
+    assert outcome.status == 2
+    named = (
+        r"error: cannot read (the footer of )?sample/10BT/\S+(, row group \d+)? from \S+ \(its bytes are damaged: .*\n"
+    )
+    assert re.fullmatch(named, outcome.err), outcome.err
+    stopped = re.search(r"stopped at step (\d+) because text is missing; --resume continues from (\S+)", outcome.out)
+    assert stopped is not None, outcome.out
+    assert checkpoint.load(tmp_path / stopped[2])["step"] == int(stopped[1]) >= 3
 
 
 def test_without_a_network_or_a_cache_a_run_does_not_begin(command: Command, hub: StandInHub, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
+from transformer.cli.console import printable
 from transformer.data.contracts import FetchProgress, Notify
 
 
@@ -14,7 +15,7 @@ def notifier(console: Console, show: Callable[[FetchProgress], object]) -> Notif
 
     def notify(message: str | FetchProgress) -> None:
         if isinstance(message, str):
-            console.print(message, style="dim")
+            console.print(printable(message), style="dim")
         else:
             show(message)
 

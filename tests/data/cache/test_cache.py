@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -152,6 +153,7 @@ def test_the_files_of_a_shard_by_hand(opened: Open, directory: Path, messages: l
     assert json.loads((directory / META).read_text()) == {
         "format": 1,
         "shards": {},  # earlier versions kept the order of use there
+        "checksum": zlib.crc32(b'{"files": ["a.parquet"]}'),
         "listings": {"files": ["a.parquet"]},
     }
     assert messages == []
@@ -751,6 +753,7 @@ METADATA: dict[str, Callable[[str], str | bytes]] = {
     "no listings": lambda good: '{"format": 1}',
     "another format": lambda good: good.replace('"format": 1', '"format": 2'),
     "listings as a list": lambda good: '{"format": 1, "shards": {}, "listings": [1]}',
+    "a digit": lambda good: good.replace('"a.parquet": 1', '"a.parquet": 3'),
     "listings as a number": lambda good: '{"format": 1, "shards": {}, "listings": 7}',
 }
 

@@ -343,14 +343,21 @@ def test_what_is_not_on_the_hub_is_said_in_a_line(server: StandInHub) -> None:
         quick().commit()
 
 
-@pytest.mark.parametrize("endpoint", ["ftp://example.org", "http://127.0.0.1:port"])
-def test_a_wrong_endpoint_is_not_tried_again(
+WRONG_ENDPOINTS = ["ftp://example.org", "http://127.0.0.1:port", "example.org", "http://", "http://me:SE/CRET@a:80"]
+
+
+@pytest.mark.parametrize("endpoint", WRONG_ENDPOINTS)
+def test_a_wrong_endpoint_is_not_tried_again_and_not_printed(
     server: StandInHub, monkeypatch: pytest.MonkeyPatch, endpoint: str
 ) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    with pytest.raises(HubError, match="check the name, HF_ENDPOINT") as caught:
-        quick().commit()
-    assert not isinstance(caught.value, Unreachable)
+    commit, file = first_file(server)
+    for ask in (quick().commit, lambda: quick().read(commit, file, 0, 10)):
+        with pytest.raises(
+            HubError, match=r"^HF_ENDPOINT is not an address such as https://huggingface\.co: "
+        ) as caught:
+            ask()
+        assert not isinstance(caught.value, Unreachable)
 
 
 def test_every_page_is_asked_for_at_the_endpoint(server: StandInHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -419,7 +426,7 @@ def test_a_listing_without_an_end_is_one_line(
     assert next(numbers) <= 21
 
 
-@pytest.mark.parametrize("password", ["SECRET", "SE/CRET", "SEC@RET"])
+@pytest.mark.parametrize("password", ["SECRET", "SE/CRET", "SEC@RET", "SEC RET"])
 def test_a_password_in_the_endpoint_is_never_printed(
     server: StandInHub, monkeypatch: pytest.MonkeyPatch, password: str
 ) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from rich.table import Table
 
+from transformer.cli.console import printable
 from transformer.config import DataConfig
 from transformer.data.cache.shard_files import PARTS, TEXT
 from transformer.data.cache.token_files import RowGroupTokens
@@ -36,7 +37,7 @@ def hub(source: HubSource) -> Table:
     table.add_column("shards", justify="right")
     shards = [sum(piece[0] == file for piece in source.text.pieces) for file in files]
     for file, count in zip(files[:20], shards, strict=False):
-        table.add_row(file.path, f"{file.size / 1e6:,.1f}", str(count))
+        table.add_row(printable(file.path), f"{file.size / 1e6:,.1f}", str(count))
     table.add_section()
     table.add_row(f"{len(files)} files", f"{sum(file.size for file in files) / 1e6:,.1f}", str(sum(shards)))
     return table

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
@@ -133,7 +134,8 @@ class ShardCache:
         with self._folder.locked():
             listings = self._listings()
             if listings.get(key) != listing:
-                data = {"format": FORMAT, "shards": {}, "listings": {**listings, key: listing}}
+                listings[key] = listing
+                data = {"format": FORMAT, "shards": {}, "checksum": _checksum(listings), "listings": listings}
                 self._write(self.metadata_path, lambda file: file.write(json.dumps(data).encode()))
 
     def recall(self, key: str, parse: Callable[[Any], T]) -> T | None:
@@ -150,8 +152,12 @@ class ShardCache:
     def _listings(self) -> dict[str, Any]:
         try:
             data = json.loads(self.metadata_path.read_text(encoding="utf-8"))
-            if data["format"] == FORMAT:
-                return {**data["listings"]}
+            listings = {**data["listings"]}
+            if data["format"] == FORMAT and data.get("checksum") in (
+                None,
+                _checksum(listings),
+            ):  # None: an earlier version
+                return listings
         except FileNotFoundError:
             return {}
         except (OSError, LookupError, TypeError, ValueError, RecursionError):
@@ -243,6 +249,10 @@ class ShardCache:
                 self._write(whole, write, shard, size)
         if whole.is_file() and parts.is_dir():
             shard_files.remove(self.directory, shard.number, PARTS)
+
+
+def _checksum(listings: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(listings, sort_keys=True).encode())
 
 
 def evictions(stock: Sequence[Stored], leased: Set[int], max_shards: int, max_bytes: int) -> list[Stored]:

@@ -145,10 +145,13 @@ class Hub:
         """Returns the commit, and the subsets that the dataset's card describes."""
 
         def ask() -> tuple[str, list[Mapping[str, Any]]]:
+            address, wanted = (
+                endpoint(),
+                ["sha", "cardData"],
+            )  # before the import, which prints parts of a wrong address
             from huggingface_hub import HfApi
 
-            wanted: Any = ["sha", "cardData"]
-            api = HfApi(endpoint=endpoint())
+            api = HfApi(endpoint=address)
             info = api.dataset_info(self.repo, revision=revision, timeout=self.timeout, expand=wanted)
             if not re.fullmatch("[0-9a-f]{40}", info.sha or ""):
                 raise ValueError("an answer without a commit")

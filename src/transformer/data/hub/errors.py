@@ -145,10 +145,14 @@ def _oid(tag: str) -> str:
 
 
 def endpoint() -> str:
-    """Returns the address of the hub: HF_ENDPOINT, or the library's default."""
+    """Returns the address of the hub: HF_ENDPOINT, or the library's default. Raises HubError for anything else."""
     from huggingface_hub import constants
 
-    return constants.ENDPOINT
+    with suppress(ValueError):
+        parts = urlsplit(constants.ENDPOINT)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:  # parts.port may be a ValueError
+            return constants.ENDPOINT
+    raise HubError("HF_ENDPOINT is not an address such as https://huggingface.co: correct it, or unset it")
 
 
 def host() -> str:
