@@ -145,14 +145,11 @@ class Hub:
         """Returns the commit, and the subsets that the dataset's card describes."""
 
         def ask() -> tuple[str, list[Mapping[str, Any]]]:
-            address, wanted = (
-                endpoint(),
-                ["sha", "cardData"],
-            )  # before the import, which prints parts of a wrong address
+            address = endpoint()  # before the import, which prints parts of a wrong address
             from huggingface_hub import HfApi
 
             api = HfApi(endpoint=address)
-            info = api.dataset_info(self.repo, revision=revision, timeout=self.timeout, expand=wanted)
+            info = api.dataset_info(self.repo, revision=revision, timeout=self.timeout, expand=["sha", "cardData"])
             if not re.fullmatch("[0-9a-f]{40}", info.sha or ""):
                 raise ValueError("an answer without a commit")
             configs = info.card_data.get("configs") if info.card_data else None
