@@ -21,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from machine import machine, typed_command
 
-from transformer.cli.evaluate.options import MeasureOptions, Texts, score
+from transformer.cli.evaluate.measure import Texts, score
+from transformer.cli.evaluate.options import MeasureOptions
 from transformer.cli.models import open_model
 from transformer.config import IGNORE
 from transformer.dataset import validation_rows

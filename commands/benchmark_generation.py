@@ -5,7 +5,7 @@
 
 Speed does not depend on the values of the weights, so a model with random weights is enough. For each length the
 command continues a short prompt greedily, in turns with and without the cache, and reports medians. It also checks that
-both texts are equal. The code is in src/transformer/cli/benchmark.py.
+both texts are equal. The code is in src/transformer/cli/benchmark/.
 """
 
 import sys

@@ -3,7 +3,7 @@
     uv run python main.py demo
 
 The settings are the preset "demo" in config.py; benchmarks/results/demo_experiments.md reports how they were chosen.
-The code is in src/transformer/cli/demo.py.
+The code is in src/transformer/cli/demo/.
 """
 
 import sys

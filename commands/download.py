@@ -6,7 +6,7 @@
 The command downloads the text that a run with the same --seed reads first, and stores its token ids for the run's
 --encoding. If it is interrupted, the same line continues where it stopped. The cache holds --cache-shards shards in
 --cache-gb: for more text, give larger values of both here and to the run. The code is in
-src/transformer/cli/download.py.
+src/transformer/cli/download/.
 """
 
 import sys

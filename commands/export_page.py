@@ -5,7 +5,7 @@
     uv run python main.py export-page --out page/model.js --measure           only the model, for index.html itself
 
 The weights are rounded to 8 bits (src/transformer/kernels/int8.py); --measure reports the effect on the validation
-loss. The code is in src/transformer/cli/export_page.py.
+loss. The code is in src/transformer/cli/export_page/.
 """
 
 import sys

@@ -4,7 +4,7 @@
     uv run python main.py plot checkpoints_demo checkpoints_quick --against seconds
     uv run python main.py plot checkpoints_demo checkpoints_quick --out curves.svg
 
-The code is in src/transformer/cli/plot.py.
+The code is in src/transformer/cli/plot/.
 """
 
 import sys

@@ -7,8 +7,25 @@ To learn how it works, read config, embeddings, attention, feedforward, block, m
 then kv_cache, perplexity, optimizer, scheduler, training_utils, dataset and trainer.
 """
 
+from typing import TYPE_CHECKING
+
 from transformer.config import ConfigError, ModelConfig, SamplingConfig, TrainConfig
-from transformer.kv_cache import KVCache
-from transformer.model import DecoderOnlyTransformer
+
+if TYPE_CHECKING:
+    from transformer.kv_cache import KVCache
+    from transformer.model import DecoderOnlyTransformer
 
 __all__ = ["ConfigError", "DecoderOnlyTransformer", "KVCache", "ModelConfig", "SamplingConfig", "TrainConfig"]
+
+
+def __getattr__(name: str) -> object:
+    """Imports the model at its first use, because PyTorch takes seconds to import and `main.py --help` needs none."""
+    if name == "DecoderOnlyTransformer":
+        from transformer.model import DecoderOnlyTransformer
+
+        return DecoderOnlyTransformer
+    if name == "KVCache":
+        from transformer.kv_cache import KVCache
+
+        return KVCache
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

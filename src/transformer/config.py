@@ -28,10 +28,11 @@ from transformer import config_checks
 from transformer.config_base import Config, ConfigError, near_miss, seed_problems
 
 __all__ = [
-    "IGNORE", "SAMPLING_PRESETS", "Config", "ConfigError", "DataConfig", "ModelConfig", "OptimizerConfig",
+    "IGNORE", "SAMPLING_PRESETS", "Config", "ConfigError", "DataConfig", "Kernels", "ModelConfig", "OptimizerConfig",
     "SamplingConfig", "TrainConfig", "near_miss", "seed_problems",
 ]  # fmt: skip
 
+Kernels = Literal["auto", "plain"]
 IGNORE = -100
 """A position with this target adds nothing to the loss (PyTorch's convention)."""
 
@@ -240,7 +241,7 @@ class TrainConfig(Config):
     """auto: CUDA if available, else MPS, else CPU."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of matrix products. auto: bfloat16 on CUDA (float16 on older GPUs), float32 elsewhere."""
-    kernels: Literal["auto", "plain"] = "auto"
+    kernels: Kernels = "auto"
     """auto: faster versions of loss, dropout, attention and linear layers. plain: run the core files as they are."""
     activation_checkpointing: bool = False
     """Recompute activations in backward instead of storing them: less memory, a third more computation."""

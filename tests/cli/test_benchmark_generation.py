@@ -73,7 +73,8 @@ def test_without_a_checkpoint_a_fresh_model_of_a_preset_is_measured(command: Com
 def test_with_neither_checkpoint_nor_preset_it_is_the_default_preset(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from transformer.cli.benchmark import BenchmarkOptions, open_or_make_model
+    from transformer.cli.benchmark.command import open_or_make_model
+    from transformer.cli.benchmark.options import BenchmarkOptions
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(PRESETS, "default", PRESETS["tiny"])  # the real one takes seconds to draw
@@ -96,7 +97,7 @@ class Forgetful(DecoderOnlyTransformer):
 def test_a_cache_that_changes_the_text_is_reported_as_an_error(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from transformer.cli import benchmark
+    from transformer.cli.benchmark import command as benchmark
 
     config = ModelConfig(vocab_size=50, d_model=16, num_heads=2, num_layers=1, d_ff=16, max_seq_len=16)
     monkeypatch.setattr(benchmark, "open_or_make_model", lambda _: (Forgetful(config), "a forgetful model"))

@@ -162,16 +162,16 @@ def test_a_limit_in_which_no_document_fits_every_encoding_is_said(
 def test_each_text_is_encoded_once_for_each_encoding(
     command: Command, tmp_path: Path, text: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from transformer.cli.evaluate import options
+    from transformer.cli.evaluate import measure
 
     opened: Counter[tuple[str, str]] = Counter()
-    real = options.held_out_documents
+    real = measure.held_out_documents
 
     def counting(config: DataConfig, tokenizer: Tokenizer, *rest: Any) -> Any:
         opened[config.dataset, tokenizer.name] += 1
         return real(config, tokenizer, *rest)
 
-    monkeypatch.setattr(options, "held_out_documents", counting)
+    monkeypatch.setattr(measure, "held_out_documents", counting)
     (tmp_path / "other.jsonl").write_bytes((tmp_path / "pages.jsonl").read_bytes())
     for epoch in (1, 2, 3):
         leave(tmp_path / "checkpoints" / f"model_epoch_{epoch}_byte.pt", uniform(), epoch=epoch)
@@ -280,7 +280,7 @@ def test_a_narrow_terminal_leaves_columns_out_before_it_breaks_numbers() -> None
     ranking = rank("text", [Measured(Path(f"run{n}/m.pt"), "byte", 1, 10, scores) for n in range(2)])
     headings = {width: [column.header for column in ranking_table(ranking, width).columns] for width in (80, 140)}
     assert {"encoding", "perplexity", "tokens seen"} <= set(headings[140])
-    assert headings[80] == ["", "checkpoint", "bits per byte", "behind first", "since epoch before"]
+    assert headings[80] == ["", "checkpoint", "bits per byte", "behind first", "perplexity", "since epoch before"]
 
 
 def test_all_can_be_compared_on_one_text(command: Command, tmp_path: Path, text: list[str]) -> None:

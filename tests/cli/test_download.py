@@ -246,7 +246,7 @@ def test_without_a_network_it_says_so_in_one_line(command: Command, hub: StandIn
     ],
 )
 def test_a_count_of_tokens_is_a_number_and_a_letter(text: str, count: int | None) -> None:
-    from transformer.cli.download import token_count
+    from transformer.cli.download.options import token_count
 
     assert token_count(text) == count
 

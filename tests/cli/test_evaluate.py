@@ -178,14 +178,15 @@ def test_a_vanished_training_text_leaves_the_texts_own_frequencies(
     ],
 )  # fmt: skip
 def test_the_verdict_follows_from_the_numbers(command: Command, loss: float, counted: bool, said: str) -> None:
-    from transformer.cli.evaluate.options import verdict
+    from transformer.cli.evaluate.measure import verdict
 
     model, unigram, uniform = (Evaluation(x * 10, 10, 40) for x in (loss, math.log(200), math.log(1000)))
     assert said in verdict(model, unigram, uniform, counted)
 
 
 def test_documents_are_encoded_once_for_each_encoding(command: Command, tiny_checkpoint: Path) -> None:
-    from transformer.cli.evaluate.options import MeasureOptions, Texts
+    from transformer.cli.evaluate.measure import Texts
+    from transformer.cli.evaluate.options import MeasureOptions
 
     texts = Texts(MeasureOptions(max_tokens=500))
     models = [checkpoint.load_model(tiny_checkpoint) for _ in range(2)]

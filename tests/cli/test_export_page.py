@@ -37,7 +37,7 @@ def test_a_name_that_ends_in_js_gets_the_model_alone(command: Command, tiny_chec
 def test_a_page_too_large_for_a_browser_is_refused_before_it_is_made(
     command: Command, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from transformer.cli import export_page
+    from transformer.cli.export_page import command as export_page
 
     monkeypatch.setattr(export_page, "LARGEST_MB", 0.001)
     told = command("export-page")
@@ -61,7 +61,7 @@ def test_a_checkpoint_that_is_not_there_is_one_line(command: Command) -> None:
 
 
 def test_a_script_that_would_end_itself_inside_a_page_is_refused(tmp_path: Path) -> None:
-    from transformer.cli import export_page
+    from transformer.cli.export_page import command as export_page
 
     (tmp_path / "page").mkdir()
     (tmp_path / "page" / "bad.js").write_text('const end = "</script>";', encoding="utf-8")

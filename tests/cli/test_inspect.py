@@ -118,7 +118,7 @@ CONFIGS = {
 @pytest.mark.parametrize("name", CONFIGS)
 def test_train_understands_the_flags_and_has_the_same_settings_then(name: str) -> None:
     from transformer.cli.config_flags import DERIVED, train_flags
-    from transformer.cli.train.command import read_options
+    from transformer.cli.train.options import read_options
 
     config = CONFIGS[name]
     flags = train_flags(config)

@@ -91,17 +91,21 @@ SPELLINGS = {
     ("--checkpoint-dir=--seed", "--cache-dir", "epochs"): {"checkpoint_dir", "cache_dir"},
     ("--no-bias", "--mask-documents"): {"bias", "mask_documents"},
     ("--no_bias", "--bias"): {"bias"},
-    ("--mps", "--quick", "--resume", "--preset", "tiny", "x"): {"device"},
 }
 
 
 @pytest.mark.parametrize("arguments", SPELLINGS)
 def test_every_spelling_of_a_flag_says_which_setting_was_typed(arguments: tuple[str, ...]) -> None:
-    from transformer.cli.train.resume import typed_settings
-    from transformer.config_base import leaves
+    from transformer.cli.options import given_values
+    from transformer.cli.train.options import TrainOptions
 
-    names = {name for _, name, _ in leaves(TrainConfig())}
-    assert typed_settings(arguments) & names == SPELLINGS[arguments]
+    assert set(given_values(TrainOptions(), arguments, "train")) == SPELLINGS[arguments]
+
+
+def test_mps_counts_as_a_typed_device() -> None:
+    from transformer.cli.train.options import read_options
+
+    assert read_options(["--mps", "--resume", "--preset", "tiny"]).typed == {"mps", "device", "resume", "preset"}
 
 
 def test_a_typed_default_counts_as_much_as_any_other_value() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import re
 import shlex
@@ -13,7 +12,6 @@ import pytest
 from torch.distributed.run import get_args_parser
 
 from transformer.cli.app import COMMANDS as COMMAND_TABLE
-from transformer.cli.options import parse
 from transformer.cli.sweep.grid import variants
 
 ROOT = Path(__file__).parents[2]
@@ -76,18 +74,9 @@ def test_a_documented_command_line_is_understood(line: str) -> None:
     if command not in COMMAND_TABLE:
         assert command == "pytest" or (ROOT / command).is_file()
         return
-    module = importlib.import_module(COMMAND_TABLE[command][0])
-    if hasattr(module, "read_options"):
-        options = module.read_options(arguments)
-        if getattr(options, "set", ()):
-            assert variants(options.config, options.set)
-        return
-    [cls] = [
-        value
-        for name, value in vars(module).items()
-        if name.endswith("Options") and dataclasses.is_dataclass(value) and value.__module__ == module.__name__
-    ]
-    options = parse(cls, arguments, command, check=vars(module).get("check"))
+    options = importlib.import_module(f"{COMMAND_TABLE[command][0]}.options").read_options(arguments)
+    if getattr(options, "set", ()):
+        assert variants(options.config, options.set)
     if hasattr(options, "check"):
         options.check()
 

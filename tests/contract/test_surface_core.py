@@ -54,13 +54,13 @@ def main(*arguments: str) -> int:
 
 
 def trains_with(*arguments: str) -> TrainConfig:
-    config: TrainConfig = importlib.import_module("transformer.cli.train.command").read_options(arguments).config
+    config: TrainConfig = importlib.import_module("transformer.cli.train.options").read_options(arguments).config
     return config
 
 
 def samples_with(*arguments: str) -> SamplingConfig:
     sampling: SamplingConfig = (
-        importlib.import_module("transformer.cli.generate.command").read_options(arguments).sampling
+        importlib.import_module("transformer.cli.generate.options").read_options(arguments).sampling
     )
     return sampling
 
@@ -200,7 +200,7 @@ def test_m6_every_target_calls_its_command(target: str, line: str) -> None:
     assert line in recipe[1]
     if line.startswith("main.py"):
         commands = importlib.import_module("main").COMMANDS
-        assert callable(importlib.import_module(commands[line.split()[1]][0]).main)
+        assert callable(importlib.import_module(f"{commands[line.split()[1]][0]}.command").main)
 
 
 def test_c11_evaluate_and_compare_run(here: Path, checkpoints: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,11 +57,12 @@ def test_the_readme_describes_the_shipped_model() -> None:
 def test_an_exported_checkpoint_is_one_file_that_opens_offline_and_gives_its_logits(
     own_checkpoint: Path, tmp_path: Path, opened: Opened
 ) -> None:
-    from transformer.cli import export_page
+    from transformer.cli.export_page.command import main
+    from transformer.cli.export_page.options import ExportOptions
 
     (tmp_path / "elsewhere").mkdir()
     made = tmp_path / "elsewhere" / "page.html"
-    export_page.main(["--checkpoint", str(own_checkpoint), "--out", str(made)])
+    main(ExportOptions(own_checkpoint, made))
     page, wrong = opened(made)
     text = "The cat's 1234 cats, déjà vu \U0001f600"
     loaded = checkpoint.load_model(own_checkpoint)

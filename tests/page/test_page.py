@@ -235,7 +235,7 @@ def test_vectors_units_and_corrections_match_pytorch(
 def test_models_with_other_settings_are_shown_without_an_error(
     settings: dict[str, Any], exported: Callable[..., dict[str, Any]], opened: Opened, tmp_path: Path
 ) -> None:
-    from transformer.cli import export_page
+    from transformer.cli.export_page import command as export_page
 
     made = tmp_path / "page.html"
     made.write_text(export_page.page(script(exported(**settings))), encoding="utf-8")

@@ -237,10 +237,12 @@ def test_the_same_seed_gives_the_same_draws_and_text(lesson: Page) -> None:
 def test_the_speed_curve_is_shown_if_it_was_measured(
     tmp_path: Path, exported: Callable[..., dict[str, Any]], opened: Callable[[Path], tuple[Page, list[str]]]
 ) -> None:
-    from transformer.cli import benchmark, export_page
+    from transformer.cli.benchmark.command import main
+    from transformer.cli.benchmark.options import read_options
+    from transformer.cli.export_page import command as export_page
 
     options = ["--preset", "tiny", "--repeats", "1", "--lengths", "12", "24", "--out", str(tmp_path), "--device", "cpu"]
-    benchmark.main(options)
+    main(read_options(options))
     measured = page_data.generation(tmp_path / "results.json")
     assert measured is not None
     assert page_data.generation(tmp_path / "none.json") is None

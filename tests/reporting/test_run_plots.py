@@ -12,7 +12,7 @@ import pytest
 from transformer import ModelConfig, TrainConfig
 from transformer.config import DataConfig
 from transformer.data.open import open_dataset
-from transformer.reporting.history import Against, moving_average, read_histories
+from transformer.reporting.history import Against, moving_median, read_histories
 from transformer.reporting.metrics_log import METRICS_FILE, MetricsLog
 from transformer.reporting.run_plots import draw, save_loss_curve
 from transformer.trainer import Trainer
@@ -179,21 +179,27 @@ def test_names_that_matplotlib_would_typeset_or_hide_are_shown(tmp_path: Path) -
     assert {"./_a$b$: train", "$c: train"} <= texts
 
 
-def test_a_long_run_is_drawn_as_logged_and_as_moving_average_with_a_note(tmp_path: Path) -> None:
+def test_a_long_run_is_drawn_as_logged_and_as_moving_median_with_a_note(tmp_path: Path) -> None:
     figure = draw(read_histories([run(tmp_path / "a", steps=80, evaluations=0)]))
-    raw, mean = figure.axes[0].lines
+    raw, smooth = figure.axes[0].lines
     assert list(raw.get_ydata()) == [2 + 3.5 / number for number in range(1, 81)]
-    assert list(mean.get_ydata()) == moving_average(list(raw.get_ydata()), 2)
-    assert mean.get_linewidth() > raw.get_linewidth()
-    assert "mean over the nearest 5%" in figure.axes[0].get_title(loc="left")
+    assert list(smooth.get_ydata()) == moving_median(list(raw.get_ydata()), 2)
+    assert smooth.get_linewidth() > raw.get_linewidth()
+    assert "median of the nearest 5%" in figure.axes[0].get_title(loc="left")
     assert len(draw(read_histories([run(tmp_path / "b", steps=10, evaluations=0)])).axes[0].lines) == 1
 
 
-def test_values_that_are_not_finite_do_not_change_the_average_around_them() -> None:
-    assert moving_average([1.0, 2.0, math.nan, 4.0, math.inf, 9.0], 1) == pytest.approx(
+def test_values_that_are_not_finite_do_not_change_the_median_around_them() -> None:
+    assert moving_median([1.0, 2.0, math.nan, 4.0, math.inf, 9.0], 1) == pytest.approx(
         [1.0, 1.5, math.nan, 4.0, math.nan, 9.0], nan_ok=True
     )
-    assert moving_average([], 3) == []
+    assert moving_median([], 3) == []
+
+
+def test_the_smooth_line_follows_a_steep_fall() -> None:
+    """A moving mean lay above all points there: the mean of a curve that bends is not on the curve."""
+    falling = [9 * 0.7**step for step in range(40)]
+    assert moving_median(falling, 3)[:-3] == falling[:-3]
 
 
 def test_skipped_steps_are_crosses_and_not_a_loss_of_zero(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""The commands: a table from name to module, and the exit status of each.
+"""The commands: a table from name to package, and the exit status of each.
 
-A command is a function `main(arguments)` that returns nothing. An error that the user can correct is a ValueError or an
-OSError: it becomes one line on standard error and exit status 2. Each command has a --help of its own.
+A command's package has two modules. `options` has read_options(arguments), which needs no PyTorch, whose import takes
+seconds: --help and a misspelt flag are answered at once. `command` has main(options), which returns nothing. An error
+that the user can correct is a ValueError or an OSError: it becomes one line on standard error and exit status 2.
 """
 
 from __future__ import annotations
@@ -11,41 +12,70 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from transformer.cli.console import is_out_of_memory, one_line, rank_prefix
+from transformer.cli.console import (
+    can_redraw,
+    flushed,
+    is_closed_pipe,
+    is_out_of_memory,
+    one_line,
+    open_missing_streams,
+    output_lost,
+    rank_prefix,
+    reported_once,
+)
 from transformer.cli.options import program
 from transformer.config import near_miss
 
-Command = Callable[[Sequence[str]], None]
 COMMANDS = {
     "demo": ("transformer.cli.demo", "train, plot, evaluate and generate offline on Shakespeare, in minutes"),
-    "train": ("transformer.cli.train.command", "train a model"),
+    "train": ("transformer.cli.train", "train a model"),
     "download": ("transformer.cli.download", "fetch text from the hub, to train later without a network"),
-    "generate": ("transformer.cli.generate.command", "write text with a trained model"),
-    "evaluate": ("transformer.cli.evaluate.command", "perplexity and bits per byte of a checkpoint"),
-    "inspect": ("transformer.cli.inspect.command", "show what a checkpoint contains, and check it"),
-    "compare": ("transformer.cli.compare.command", "rank all checkpoints"),
+    "generate": ("transformer.cli.generate", "write text with a trained model"),
+    "evaluate": ("transformer.cli.evaluate", "perplexity and bits per byte of a checkpoint"),
+    "inspect": ("transformer.cli.inspect", "show what a checkpoint contains, and check it"),
+    "compare": ("transformer.cli.compare", "rank all checkpoints"),
     "plot": ("transformer.cli.plot", "draw the curves of one or more runs, as a picture and a table"),
-    "demo-sampling": ("transformer.cli.sampling.command", "compare the sampling strategies side by side"),
-    "test-fineweb": (
-        "transformer.cli.fineweb.command",
-        "check the FineWeb-Edu path: files, cache, timing, split, a sample",
-    ),
+    "demo-sampling": ("transformer.cli.sampling", "compare the sampling strategies side by side"),
+    "test-fineweb": ("transformer.cli.fineweb", "check the FineWeb-Edu path: files, cache, timing, split, a sample"),
     "export-page": ("transformer.cli.export_page", "put a model of yours into the lesson page, as one HTML file"),
     "benchmark": ("transformer.cli.benchmark", "tokens per second with and without the key-value cache"),
 }
-"""By name: the module whose main() is the command, and one line of help."""
+"""By name: the command's package, and one line of help."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command that the first argument names; returns the exit status.
+    """Runs the command that the first argument names; returns the exit status: 0, 2 for an error, 130 for Ctrl-C.
 
-    Without arguments it shows a menu at a terminal, and the help text elsewhere.
+    Without arguments it shows a menu at a terminal, and the help text elsewhere. --help, and a run that a signal
+    stopped, raise SystemExit instead.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    open_missing_streams()
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages; PyTorch reads this at its first allocation
-    if not arguments and _is_at_terminal():
+    try:
+        status = _status(sys.argv[1:] if arguments is None else arguments)
+    except SystemExit as stop:
+        raise SystemExit(_ended(stop.code if isinstance(stop.code, int) else 0)) from None
+    return _ended(status)
+
+
+def _ended(status: int) -> int:
+    """Writes the buffered output; returns the exit status.
+
+    Under torchrun it does not return but ends the process. Python's normal exit destroys the interpreter while threads
+    of the process group may still run, and occasionally one of them aborts a run that has succeeded.
+    """
+    status = flushed(status)
+    if rank_prefix():
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Runs a command, or shows the menu or the help text."""
+    if not arguments and can_redraw(sys.stdout) and sys.stdin is not None and sys.stdin.isatty():
         from transformer.cli.menu import choose
 
         try:
@@ -61,45 +91,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\nOptions of a command: {program()} COMMAND --help")
         return 0
     if name not in COMMANDS:
-        meant = near_miss(name, COMMANDS)
-        print(f"error: there is no command {name!r}{meant} (see {program()} --help)", file=sys.stderr)
-        return 2
-    return run(importlib.import_module(COMMANDS[name][0]).main, arguments[1:])
+        raise ValueError(f"there is no command {name!r}{near_miss(name, COMMANDS)} (see {program()} --help)")
+    package, _ = COMMANDS[name]
+    with reported_once():
+        options = importlib.import_module(f"{package}.options").read_options(arguments[1:])
+    importlib.import_module(f"{package}.command").main(options)
+    return 0
 
 
-def _is_at_terminal() -> bool:
-    """Whether a user can answer: standard input and standard output are both terminals."""
-    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
-
-
-def run(command: Command, arguments: Sequence[str]) -> int:
-    """Runs a command; returns its exit status: 0, 2 for an error that the user can correct, 130 for Ctrl-C.
-
-    Under torchrun it does not return but ends the process. Python's normal exit destroys the interpreter while threads
-    of the process group may still run, and occasionally one of them aborts a run that has succeeded.
-    """
-    try:
-        status = _status(command, arguments)
-    except SystemExit as stop:
-        if not rank_prefix() or not isinstance(stop.code, int):
-            raise
-        status = stop.code
-    if rank_prefix():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    return status
-
-
-def _status(command: Command, arguments: Sequence[str]) -> int:
+def _status(arguments: Sequence[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without a character shows "?" in its place
     try:
-        command(arguments)
+        return _run(arguments)
     except (ValueError, OSError) as error:
-        if isinstance(error, BrokenPipeError):  # `... | head` closed the pipe
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+        if isinstance(error, OSError) and is_closed_pipe(error):  # `... | head` closed the pipe
+            return output_lost(error)
         print(f"error: {rank_prefix()}{one_line(str(error))}", file=sys.stderr)
         return 2
     except RuntimeError as error:
@@ -116,4 +123,3 @@ def _status(command: Command, arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
-    return 0

@@ -1,30 +1,61 @@
-"""Output of the commands: the console, and the one line in which an error is reported."""
+"""The console: everything that depends on where the output of a command goes.
+
+A stream may be a terminal, a file, a pipe whose reader has ended, a full disk, or missing. Every command prints through
+this module, so that each case is handled once.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
+import signal
 import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, TextIO
 
 from rich.console import Console
+from rich.table import Table
+
+REPORT_SECONDS = 30.0
+"""How long the other processes of a torchrun wait for local rank 0 to report an error."""
+
+
+class LineConsole(Console):
+    """rich's console; output that can no longer be written raises BrokenPipeError instead of ending the process."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # the error that rich is handling
 
 
 def console(stderr: bool = False) -> Console:
-    """Returns a console for standard output or standard error, without colours if that is not a terminal.
+    """Returns a console for standard output or standard error, without colours if lines cannot be redrawn there.
 
-    Under torchrun only the console of rank 0 prints.
+    `is_terminal` of the console means can_redraw(). Under torchrun only the console of rank 0 prints.
     """
-    is_file = not (sys.stderr if stderr else sys.stdout).isatty()  # then lines are never wrapped
+    stream = sys.stderr if stderr else sys.stdout
+    is_file = not stream.isatty()  # then lines are never wrapped
     is_quiet = rank_prefix() not in ("", "rank 0: ")
-    return Console(
+    return LineConsole(
         highlight=False,
         markup=False,  # a file name may contain brackets: notes[old].txt
         emoji=False,
+        force_terminal=can_redraw(stream),
         width=140 if is_file else None,
         soft_wrap=is_file,
         quiet=is_quiet,
         stderr=stderr,
     )
+
+
+def can_redraw(stream: TextIO | None) -> bool:
+    """Whether the stream is a terminal that can redraw a line: then progress is animated, otherwise it is lines.
+
+    Screen readers and serial consoles set TERM=dumb.
+    """
+    return stream is not None and stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
 
 
 def printable(text: str) -> str:
@@ -40,9 +71,129 @@ def printable(text: str) -> str:
     )
 
 
+def varying_parts(names: Sequence[str]) -> list[str]:
+    """Returns the names without what all of them begin and end with, up to a separator.
+
+    >>> varying_parts(["lr=0.01,layers=2", "lr=0.01,layers=4"]), varying_parts(["a/m_1_byte.pt", "a/m_10_byte.pt"])
+    (['2', '4'], ['1', '10'])
+    """
+    if len(set(names)) < 2:
+        return list(names)
+    start = len(re.sub("[^/,=_]*$", "", _common_start(names)))
+    ends = _common_start([name[start:][::-1] for name in names])[::-1]
+    end = re.search(r"[/,_]|\.pt$", ends)
+    stop = len(ends) - end.start() if end else 0
+    parts = [name[start : len(name) - stop] for name in names]
+    return parts if all(parts) else list(names)
+
+
+def _common_start(names: Sequence[str]) -> str:
+    least, most = min(names), max(names)
+    return next((least[:place] for place, letter in enumerate(least) if letter != most[place]), least)
+
+
+def fitting_table(
+    title: str, columns: Mapping[str, Sequence[str]], width: int, text: Sequence[str], optional: Sequence[str]
+) -> Table:
+    """Returns a table from the cells below each heading. The columns `text` are left-justified, the others numbers.
+
+    If it is wider than `width`, the first column in `text` shows only the varying parts of its cells, and then the
+    `optional` columns are left out, the first ones first. No number is ever broken.
+    """
+    shown = {heading: list(cells) for heading, cells in columns.items()}
+
+    def is_too_wide() -> bool:
+        return 1 + sum(3 + max(map(len, [*heading.split(), *cells])) for heading, cells in shown.items()) > width
+
+    if is_too_wide():
+        shown[text[0]] = varying_parts(shown[text[0]])
+    for heading in optional:
+        if is_too_wide():
+            shown.pop(heading, None)
+    table = Table(title=title, title_justify="left")
+    for heading in shown:
+        justify: Literal["left", "right"] = "left" if heading in text else "right"
+        unbroken = heading.split() if heading in text else [*heading.split(), *shown[heading]]
+        table.add_column(heading, justify=justify, overflow="fold", min_width=max(map(len, unbroken), default=0))
+    for row in zip(*shown.values(), strict=True):
+        table.add_row(*row)
+    return table
+
+
+@contextlib.contextmanager
+def writing_files() -> Iterator[None]:
+    """A context for writing files after the results were printed. An OSError becomes a ValueError that names --out."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"{error.filename or 'the file'} cannot be written: {error.strerror}; --out chooses another place"
+        ) from error
+
+
+def open_missing_streams() -> None:
+    """Opens the null device in place of a missing standard output or error, as after `>&-` or under pythonw."""
+    if sys.stdin is None:
+        os.open(os.devnull, os.O_RDONLY)  # no other file may get its number; sys.stdin stays None, and is reported
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+
+
+def flushed(status: int) -> int:
+    """Writes the buffered output; returns the exit status: `status`, or that of output_lost()."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return output_lost(error, status)
+    return status
+
+
+def output_lost(error: OSError, status: int = 0) -> int:
+    """Discards all further output, because standard output cannot be written any more; returns the exit status.
+
+    It is `status` if the reader of a pipe has ended, as in `... | head`, and 2 with one line otherwise: a full disk.
+    """
+    discard_output()
+    if is_closed_pipe(error):
+        return status
+    if not status:  # otherwise an error has been reported already
+        print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
+    return 2
+
+
+def is_closed_pipe(error: OSError) -> bool:
+    """Whether the error means that the reader of a pipe has ended. Windows reports an invalid argument."""
+    return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL)
+
+
+def discard_output() -> None:
+    """Sends standard output to the null device; Python would otherwise fail again when it ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
 def rank_prefix() -> str:
     """Returns "rank 3: " if torchrun started several processes, and "" for a single process."""
     return "" if os.environ.get("WORLD_SIZE", "1") == "1" else f"rank {os.environ.get('RANK', '?')}: "
+
+
+@contextlib.contextmanager
+def reported_once(kinds: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
+    """A context for code that fails in the same way on all processes, such as a misspelt flag.
+
+    Only local rank 0 of each machine reports the error. torchrun ends all processes as soon as one has ended, so the
+    others wait for that.
+    """
+    try:
+        yield
+    except kinds:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            time.sleep(REPORT_SECONDS)
+            raise SystemExit(2) from None
+        raise
 
 
 def one_line(text: str) -> str:

@@ -4,23 +4,41 @@ from __future__ import annotations
 
 from transformer.cli.sampling_settings import unused_settings
 from transformer.config import SamplingConfig
-from transformer.planning.cost import readable
 from transformer.training.events import StepMetrics
 
 
 def step_numbers(event: StepMetrics) -> str:
     """Returns the numbers of a step in one line, with the utilisation if the device's peak is known."""
-    return (
-        f"loss {event.loss:.3f}  lr {event.learning_rate:.1e}  {event.tokens_per_second:,.0f} tok/s"
-        + (f"  {readable(event.memory_bytes)}" if event.memory_bytes else "")
-        + (f"  {event.utilisation:.0%} MFU" if event.utilisation else "")
+    return f"loss {event.loss:.3f}  lr {event.learning_rate:.1e}  {event.tokens_per_second:,.0f} tok/s" + (
+        f"  {event.utilisation:.0%} MFU" if event.utilisation else ""
     )
 
 
-def printable(text: str) -> str:
+def in_one_line(text: str) -> str:
     """Returns the text in one line, without control characters."""
     line = " / ".join(filter(None, map(str.strip, text.splitlines())))
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns a number with its noun.
+
+    >>> counted(1, "evaluation"), counted(1_200, "step")
+    ('1 evaluation', '1,200 steps')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def magnitude(number: int) -> str:
+    """Returns a large number with a unit.
+
+    >>> [magnitude(number) for number in (640, 51_200, 999_999, 1_228_800, 10**9)]
+    ['640', '51.2k', '1.0M', '1.2M', '1.0B']
+    """
+    for unit, scale in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= 0.99995 * scale:
+            return f"{number / scale:.1f}{unit}"
+    return str(number)
 
 
 def duration(seconds: float) -> str:

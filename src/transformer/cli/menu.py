@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prompt_toolkit.shortcuts import choice
 
-from transformer.cli.export_page import lesson_path
+from transformer.cli.export_page.options import lesson_path
 from transformer.cli.options import command_line
 
 LESSON = ("lesson page",)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transformer.kernels import Kernels, accelerate
+from transformer.config import Kernels
+from transformer.kernels import accelerate
 from transformer.kernels.int8 import quantise
 from transformer.training import checkpoint
 from transformer.training.checkpoint import LoadedModel

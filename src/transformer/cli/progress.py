@@ -1,16 +1,42 @@
-"""Progress bars of a training run: one for its steps, and a second one during fetching or evaluation."""
+"""Progress: the bar of an evaluation, and the bars of a training run. Where no bar can be drawn there are lines."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+LINE_SECONDS = 10.0
+"""Where no bar can be drawn, seconds between two lines of progress."""
+Show = Callable[[str, int, int], object]
+"""A callback for progress: what is being done, parts done, parts in all."""
+
+
+@contextlib.contextmanager
+def progress_bar(out: Console, what: str, quiet: bool = False) -> Iterator[Show]:
+    """Shows a bar on a terminal until the context ends, and a line every LINE_SECONDS elsewhere."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("left"), TimeRemainingColumn(compact=True))
+    last = time.monotonic()
+    with Progress(*columns, console=out, transient=True, disable=quiet or not out.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+
+        def show(what: str, done: int, total: int) -> None:
+            nonlocal last
+            bar.update(task, description=what, completed=done, total=total)
+            if not (quiet or out.is_terminal) and time.monotonic() - last >= LINE_SECONDS:
+                last = time.monotonic()
+                out.print(f"{what}: {done / max(1, total):.0%} done", style="dim")
+
+        yield show
+
 
 class Bars:
-    """Progress bars on a terminal, nothing elsewhere. May be called from any thread."""
+    """Progress bars on a terminal until the run ends, nothing elsewhere. May be called from any thread."""
 
     def __init__(self, console: Console) -> None:
         self.progress = Progress(
@@ -20,6 +46,7 @@ class Bars:
             TextColumn("left"),
             TimeRemainingColumn(compact=True),
             console=console,
+            transient=True,
             disable=not console.is_terminal,
         )
         self.task = self.progress.add_task("training", total=None, numbers="")

@@ -7,21 +7,26 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
+from transformer.cli.console import fitting_table
 from transformer.reporting.history import History
 
+HEADINGS = ("steps", "tokens", "seconds", "best loss", "last loss", "bits per byte", "tokens/s")
+OPTIONAL = ("tokens/s", "seconds", "last loss", "tokens", "steps")
+"""Left out where the table does not fit, the first ones first."""
 
-def run_table(runs: Sequence[History], notes: Mapping[str, str] | None = None) -> Table:
-    """Returns a row for each run, ordered by bits per byte; runs with a note, by name, come last."""
+
+def run_table(runs: Sequence[History], width: int, notes: Mapping[str, str] | None = None) -> Table:
+    """Returns a row for each run, ordered by bits per byte; runs with a note, by name, come last.
+
+    On a narrow terminal the names are shortened to what differs, and the OPTIONAL columns are left out.
+    """
     notes = notes or {}
-    table = Table(title="runs, best first", title_justify="left")
-    table.add_column("run", overflow="fold")
-    for heading in ("steps", "tokens", "seconds", "best loss", "last loss", "bits per byte", "tokens/s"):
-        table.add_column(heading, justify="right")
+    rows = sorted(runs, key=lambda run: (run.name in notes, rank(run)))
+    columns = {"run": [run.name for run in rows]}
+    columns |= dict(zip(HEADINGS, map(list, zip(*map(numbers, rows), strict=True)), strict=True))
     if notes:
-        table.add_column("", overflow="fold")
-    for run in sorted(runs, key=lambda run: (run.name in notes, rank(run))):
-        table.add_row(run.name, *numbers(run), *([notes.get(run.name, "")] if notes else []))
-    return table
+        columns["note"] = [notes.get(run.name, "") for run in rows]
+    return fitting_table("runs, best first", columns, width, ["run", "note"], OPTIONAL)
 
 
 def rank(run: History) -> float:

@@ -13,15 +13,15 @@ tests/kernels/ that holds it equal to the plain version in value and gradient.
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from torch import nn
 
 from transformer.attention import CausalSelfAttention
+from transformer.config import Kernels
 from transformer.kernels import attention, cpu_linear, dropout, tiled_loss, top_p
 from transformer.model import DecoderOnlyTransformer
 
-Kernels = Literal["auto", "plain"]
 M = TypeVar("M", bound=DecoderOnlyTransformer)
 
 

@@ -7,10 +7,11 @@ shortest name that distinguishes its folder from those of the other runs.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
+from statistics import median
 from typing import Literal
 
 from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
@@ -85,21 +86,27 @@ def distinct_names(files: Sequence[Path]) -> list[str]:
     return names
 
 
-def moving_average(values: Sequence[float], half_window: int) -> list[float]:
-    """Returns the centred moving average over `half_window` values on each side.
+def moving_median(values: Sequence[float], half_window: int) -> list[float]:
+    """Returns the centred moving median over `half_window` values on each side.
 
-    Near the start, where a loss falls steeply, both sides are shortened to the number of values before the position.
-    Values that are not finite are left out of the averages and give nan at their own position.
+    A mean would lie above the curve where a loss falls steeply; the median of a falling curve is the curve. Near the
+    start, both sides are shortened to the number of values before the position. Values that are not finite are left out
+    and give nan at their own position.
 
-    >>> moving_average([4.0, 1.0, 4.0, 1.0, 3.0], 1)
-    [4.0, 3.0, 2.0, 2.6666666666666665, 2.0]
+    >>> moving_median([8.0, 4.0, 2.0, 1.0, 3.0], 1)
+    [8.0, 4.0, 2.0, 2.0, 2.0]
     """
-    finite = [math.isfinite(value) for value in values]
-    sums = list(accumulate((value if ok else 0.0 for value, ok in zip(values, finite, strict=True)), initial=0.0))
-    counts = list(accumulate(finite, initial=0))
-    averages = []
-    for position, ok in enumerate(finite):
+    window: list[float] = []  # sorted
+    low = high = 0
+    medians = []
+    for position, value in enumerate(values):
         reach = min(half_window, position)
-        low, high = position - reach, min(position + reach + 1, len(values))
-        averages.append((sums[high] - sums[low]) / (counts[high] - counts[low]) if ok else math.nan)
-    return averages
+        for added in values[high : position + reach + 1]:
+            if math.isfinite(added):
+                insort(window, added)
+        for removed in values[low : position - reach]:
+            if math.isfinite(removed):
+                window.pop(bisect_left(window, removed))
+        low, high = position - reach, position + reach + 1
+        medians.append(median(window) if math.isfinite(value) else math.nan)
+    return medians

@@ -41,14 +41,18 @@ def draw_ranking(axes: Axes, ranking: Ranking) -> float:
     for row in sorted(ranking.rows, key=lambda row: row.measured.tokens):
         lines.setdefault((row.measured.path.parent, row.measured.encoding), []).append(row)
     names = line_names(list(lines))
-    for (key, rows), color in zip(lines.items(), colors(len(lines)), strict=True):
-        draw_line(axes, rows, ranking.threshold, color, names[key])
+    palette = dict(zip(lines, colors(len(lines)), strict=True))
+    for key, rows in lines.items():
+        draw_line(axes, rows, ranking.threshold, palette[key], names[key])
     first = ranking.rows[0].measured
     level = first.scores.evaluation.bits_per_byte
     if len(ranking.rows) > 1:
         axes.axhline(level, linestyle=":", color="dimgray", linewidth=1)
     if ranking.best:
-        axes.plot([first.tokens], [level], "*", markersize=15, color="black", label="best", zorder=3)
+        own = palette[first.path.parent, first.encoding]
+        axes.plot(
+            [first.tokens], [level], "*", markersize=15, color=own, markeredgecolor="black", label="best", zorder=3
+        )
     seen = [row.measured.tokens for row in ranking.rows]
     if min(seen) > 0 and max(seen) > FACTORS_FROM * min(seen):
         axes.set_xscale("log")

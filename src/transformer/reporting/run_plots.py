@@ -2,7 +2,7 @@
 
 The top panel shows train and validation loss; below it, on the same horizontal axis, are learning rate, gradient norm
 and tokens per second. A train loss with many log lines is drawn twice: a thin line with the logged values, and a thick
-line with their moving average over 5% of the log lines. Values that are not finite leave a gap in the line. A cross at
+line with their moving median over 5% of the log lines. Values that are not finite leave a gap in the line. A cross at
 the bottom of the panel marks such losses and gradient norms, and skipped steps.
 """
 
@@ -20,12 +20,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from transformer.reporting.figures import Color, colors, legend_label, save_figure
-from transformer.reporting.history import Against, History, moving_average, read_histories
+from transformer.reporting.history import Against, History, moving_median, read_histories
 
 SMOOTHED_FROM = 20
-"""Minimum number of log lines for a moving average of the train loss."""
+"""Minimum number of log lines for a moving median of the train loss."""
 COMPACT_FROM = 4
-"""From this number of runs on, each run has one legend entry instead of two, and the legend is outside the panel."""
+"""From this number of runs on, each run has one legend entry instead of two, and the legend is below the panels."""
 UNITS = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0}
 PANELS = ("loss (nats per token)", "learning rate", "gradient norm", "tokens/s")
 
@@ -61,9 +61,10 @@ def draw(runs: Sequence[History], against: Against = "tokens") -> Figure:
     loss.set_title(textwrap.fill("; ".join(notes), 110), fontsize="small", loc="left", color="dimgray")
     add_perplexity_axis(loss)
     if compact:
-        columns = 1 + len(runs) // 45
-        figure.legend(loc="outside right upper", frameon=False, fontsize="small", ncols=columns)
-        figure.set_figwidth(9 + columns * (2.5 + 0.07 * max(len(run.name) for run in runs)))
+        longest = max(len(text) for text in loss.get_legend_handles_labels()[1])
+        columns = max(1, min(len(runs), int(10 / (0.6 + 0.075 * longest))))  # 0.075 inches per character
+        figure.legend(loc="outside lower center", frameon=False, fontsize="small", ncols=columns)
+        figure.set_figheight(9 + 0.2 * math.ceil(len(runs) / columns))
     else:
         loss.legend(frameon=False)
     return figure
@@ -94,7 +95,7 @@ def draw_loss(loss: Axes, run: History, x: dict[int, float], color: Color, compa
     draw_crosses(loss, [at for at, value in zip(x.values(), values, strict=True) if not math.isfinite(value)], color)
     if is_smoothed(run):
         loss.plot(list(x.values()), values, color=color, alpha=0.3, linewidth=0.7)
-        values = moving_average(values, half_window(run))
+        values = moving_median(values, half_window(run))
     draw_steps(loss, x, values, color, f"{name}: {score if compact else 'train'}", linewidth=1.6)
     if evaluations:
         style: dict[str, Any] = {"marker": "o", "markersize": 4, "linestyle": "--", "linewidth": 1}
@@ -161,7 +162,7 @@ def legend_notes(runs: Sequence[History]) -> list[str]:
     """Returns the notes that explain the line styles used in this figure."""
     notes = []
     if any(map(is_smoothed, runs)):
-        notes.append("train loss: thin as logged, thick the mean over the nearest 5% of a run's log lines")
+        notes.append("train loss: thin as logged, thick the median of the nearest 5% of a run's log lines")
     if any(run.evaluations for run in runs):
         in_legend = ", legend: its last bits per byte" if len(runs) >= COMPACT_FROM else ""
         notes.append(f"validation loss: dashed{in_legend}")
@@ -175,7 +176,7 @@ def is_smoothed(run: History) -> bool:
 
 
 def half_window(run: History) -> int:
-    """Returns the log lines averaged on each side: 2.5% of all, 5% in total."""
+    """Returns the log lines on each side of the median: 2.5% of all, 5% in total."""
     return max(1, round(len(run.steps) / 40))
 
 

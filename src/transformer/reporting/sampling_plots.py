@@ -56,7 +56,8 @@ def draw_row(row: Stages, panels: dict[str, Axes], top: Tensor) -> None:
         panel = unused.pop(kind_of(stage))
         draw_panel(panel, before, after, longest)
         kept = int((probs > 0).sum())
-        add_heading(panel, stage, f"{kept:,} token{'s' * (kept != 1)}, {entropy_bits(probs):.2f} bits")
+        unchanged = ", unchanged" * (after == before)
+        add_heading(panel, stage, f"{kept:,} token{'s' * (kept != 1)}, {entropy_bits(probs):.2f} bits{unchanged}")
         before = after
     for kind, panel in unused.items():
         panel.set_axis_off()

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transformer.cli.console import one_line
-from transformer.cli.evaluate.options import MeasureOptions, Texts, score
+from transformer.cli.evaluate.measure import Texts, score
+from transformer.cli.evaluate.options import MeasureOptions
 from transformer.cli.models import open_model
-from transformer.config import TrainConfig
+from transformer.cli.progress import Show
+from transformer.config import Kernels, TrainConfig
 from transformer.data.contracts import Notify
 from transformer.data.eval_documents import Documents
 from transformer.evaluation.ranking import Measured, Ranking, rank
 from transformer.evaluation.statistics import common_documents
 from transformer.fineweb_dataset import encoding_id
-from transformer.kernels import Kernels
 from transformer.text import Tokenizer, tokenizer_from_state
 from transformer.training import checkpoint
 from transformer.training.checkpoint import CheckpointError
 from transformer.training.device import pick_device
-
-Show = Callable[[str, int, int], object]
-"""A callback for progress: the checkpoint, tokens done, tokens in all."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +104,7 @@ class Scoring:
         """Evaluates one checkpoint; None if that fails."""
         before = self.done
         self.done += documents.num_tokens
+        self.show(str(candidate.path), before, self.total)
         try:
             loaded = open_model(candidate.path, self.device, kernels=self.kernels)
             scores = score(

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from transformer.cli.console import fitting_table
 from transformer.evaluation.ranking import ERROR_PROBABILITY, Ranking, Row
 from transformer.evaluation.statistics import Difference
 
-OTHER_COLUMNS = 120
-"""Approximate width of all columns except the path, in characters."""
-OPTIONAL = {"encoding", "perplexity", "tokens seen"}
+OPTIONAL = ("encoding", "tokens seen", "perplexity", "since epoch before")
+"""Left out where the table does not fit, the first ones first."""
 MOST_NAMED = 4
 """Maximum number of checkpoints that a sentence names."""
 
 
 def ranking_table(ranking: Ranking, width: int) -> Table:
-    """Returns the table, without the OPTIONAL columns if the paths would not fit otherwise."""
+    """Returns the table. If it does not fit, checkpoints are shortened to what differs, and columns are left out."""
     texts = "1 document" if ranking.documents == 1 else f"{ranking.documents:,} documents"
     title = f"{ranking.text}: {texts}, {ranking.text_bytes:,} bytes; fewest bits per byte first"
-    table = Table(title=title, title_justify="left")
-    longest = max(len(str(row.measured.path)) for row in ranking.rows)
     rows = [cells(row, place, ranking) for place, row in enumerate(ranking.rows, start=1)]
-    headings = [heading for heading in rows[0] if longest + OTHER_COLUMNS < width or heading not in OPTIONAL]
-    for heading in headings:
-        is_text = heading in ("checkpoint", "encoding")
-        table.add_column(heading, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
-    for row in rows:
-        table.add_row(*(row[heading] for heading in headings))
-    return table
+    columns = {heading: [row[heading] for row in rows] for heading in rows[0]}
+    return fitting_table(title, columns, width, ["checkpoint", "encoding"], OPTIONAL)
 
 
 def cells(row: Row, place: int, ranking: Ranking) -> dict[str, str]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 
 from rich.console import Console
 from rich.text import Text
 
 from transformer.cli.console import console
 from transformer.cli.download_progress import fetch_numbers, notifier
+from transformer.cli.fineweb.options import FineWebOptions
 from transformer.cli.fineweb.report import Reading, cached, hub, split, timing
-from transformer.cli.options import parse
-from transformer.config import DataConfig, TrainConfig
+from transformer.config import DataConfig
 from transformer.data.contracts import TextData
 from transformer.data.hub.ahead import Leases
 from transformer.data.open import open_dataset
@@ -25,21 +25,7 @@ from transformer.fineweb_dataset import LOADERS, HubSource
 BATCH_ROWS = 8
 
 
-@dataclass(frozen=True)
-class FineWebOptions:
-    """Fetch a little of FineWeb-Edu and show the files, the speed, the cache and the split."""
-
-    data: DataConfig = field(default_factory=lambda: DataConfig(validation_tokens=20_000))
-    units: int = 2
-    """Row groups to read."""
-    sample_tokens: int = 120
-    """Tokens of training text to decode and show."""
-    seed: int = TrainConfig.seed
-    """Determines which text is read first, as in a run."""
-
-
-def main(arguments: Sequence[str]) -> None:
-    options = parse(FineWebOptions, arguments, "test-fineweb", check=lambda options: options.data.check())
+def main(options: FineWebOptions) -> None:
     out = console()
     with opened(options.data, out) as (data, source, opening):
         out.print(hub(source))

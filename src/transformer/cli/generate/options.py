@@ -1,17 +1,23 @@
-"""Options of the generated texts, set by flags and in the interactive mode."""
+"""The options of the generate command; those of the texts can also be set in the interactive mode."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from tyro.conf import UseAppendAction
-
-from transformer.cli.formatting import describe
-from transformer.cli.sampling_settings import top_k_notice, unused_settings
-from transformer.config import SAMPLING_PRESETS, Config, ConfigError, SamplingConfig, near_miss, seed_problems
-from transformer.sampling import is_greedy
+from transformer.cli.options import REPEATED, given_values, parse
+from transformer.config import (
+    SAMPLING_PRESETS,
+    Config,
+    ConfigError,
+    Kernels,
+    SamplingConfig,
+    near_miss,
+    seed_problems,
+)
 
 NEW_TOKENS = 200
 """Default number of new tokens."""
@@ -28,7 +34,7 @@ class WritingOptions(Config):
     """Maximum number of new tokens. None: 200, or --max-length minus the prompt."""
     max_length: int | None = None
     """Maximum length of the text in tokens, prompt included; use it instead of --max-new-tokens."""
-    stop: UseAppendAction[tuple[str, ...]] = ()
+    stop: tuple[str, ...] = field(default=(), metadata=REPEATED)
     r"""Stop before this string; \n stands for a line break. Repeat the flag for several strings."""
     seed: int | None = None
     """Random seed: the same seed gives the same text. None: a new one each time, which is printed."""
@@ -73,22 +79,52 @@ class WritingOptions(Config):
             )
         return self.max_length - prompt_tokens
 
-    def sentences(self, seed: int, vocab_size: int) -> Iterator[str]:
-        """Yields a line with the settings, and a sentence for every given setting that has no effect."""
-        seeds = f"seed {seed}" if self.num_samples == 1 else f"seeds {seed} to {seed + self.num_samples - 1}"
-        if self.max_length is None:
-            length = f"at most {self.most_new_tokens:,} new tokens"
-        else:
-            length = f"at most {self.max_length:,} tokens with the prompt"
-        stop = "".join(f", up to {text!r}" for text in self.stop_texts)
-        yield f"{describe(self.sampling)}, {seeds}, {length}{stop}"
-        chosen, usual = self.sampling.to_dict(), preset_named(self.preset).to_dict()
-        for name in unused_settings(self.sampling, [name for name in chosen if chosen[name] != usual[name]]):
-            yield f"{name} {chosen[name]} has no effect with strategy {self.sampling.strategy}"
-        if sentence := top_k_notice(self.sampling, vocab_size):
-            yield sentence
-        if self.num_samples > 1 and is_greedy(self.sampling):
-            yield "greedy decoding is deterministic: all samples of a prompt are the same"
+
+@dataclass(frozen=True)
+class GenerateOptions(WritingOptions):
+    """Generate text with a trained model. Without a prompt at a terminal: interactively."""
+
+    prompt: tuple[str, ...] = field(default=(), metadata=REPEATED)
+    """The text to continue; "" starts a new text. Repeat the flag for several prompts."""
+    prompt_file: Path | None = None
+    """A file with the text to continue; its last line break is removed."""
+    checkpoint: Path | None = None
+    """The checkpoint to use; "best" or FOLDER/best: the one with the lowest validation loss. None: the latest."""
+    json: bool = False
+    """Print one JSON object: the settings, and every text with its tokens, seed, ending and speed."""
+    list_presets: bool = False
+    """Print the presets and their settings."""
+    int8: bool = False
+    """Round the weights to 8 bits: faster, with a small error that `evaluate --int8` measures."""
+    kernels: Kernels = "auto"
+    """auto: faster equivalents of core functions. plain: the code of the core files."""
+    compile: bool = False
+    """Compile the decode step with torch.compile. The first tokens are slow; the effect on later ones depends on the
+    device (docs/measurements.md)."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.prompt and self.prompt_file:
+            found.append("--prompt and --prompt-file both set the text to continue: give one of them")
+        if not self.prompt and self.prompt_file is None and sys.stdin is None:
+            found.append("there is no prompt and no standard input: give --prompt")
+        if self.json and self.is_interactive:
+            found.append("--json has no interactive mode: give --prompt, --prompt-file, or text on standard input")
+        return found
+
+    @property
+    def is_interactive(self) -> bool:
+        """Whether there is no prompt and standard input is a terminal."""
+        return not self.prompt and self.prompt_file is None and sys.stdin is not None and sys.stdin.isatty()
+
+
+def read_options(arguments: Sequence[str]) -> GenerateOptions:
+    """Reads the flags; their defaults are the settings of the preset."""
+    usual = GenerateOptions()
+    preset = given_values(usual, arguments, "generate").get("preset", usual.preset)
+    return parse(replace(usual, sampling=preset_named(preset)), arguments, "generate", GenerateOptions.check)
 
 
 def preset_named(name: str) -> SamplingConfig:

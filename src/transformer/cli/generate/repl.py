@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from typing import get_args, get_type_hints
 
 from transformer.cli.console import one_line
+from transformer.cli.generate.notices import notices
 from transformer.cli.generate.options import WritingOptions, preset_named
 from transformer.cli.generate.output import Pen
 from transformer.config import SAMPLING_PRESETS, SamplingConfig, near_miss, seed_problems
@@ -113,5 +114,5 @@ class Shell:
         self.options = replace(self.options, **settings).check()  # type: ignore[arg-type]
         if "seed" in settings:
             self.next_seed = self.options.first_seed()
-        for sentence in self.options.sentences(self.next_seed, self.pen.loaded.tokenizer.vocab_size):
+        for sentence in notices(self.options, self.next_seed, self.pen.loaded.tokenizer.vocab_size):
             self.pen.say(sentence)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from tyro.conf import Positional
 
 from transformer.cli.config_flags import changed, train_flags
 from transformer.cli.console import console
+from transformer.cli.inspect.options import InspectOptions
 from transformer.cli.inspect.tables import parts_table, settings_table
 from transformer.cli.json_output import print_json
-from transformer.cli.options import command_line, parse
+from transformer.cli.options import command_line
 from transformer.config import TrainConfig
 from transformer.distributed.sharded_checkpoint import is_sharded_state
 from transformer.planning.cost import readable
@@ -25,19 +24,7 @@ from transformer.training.checkpoint import CheckpointError
 from transformer.training.checkpoint_report import Report, inspect
 
 
-@dataclass(frozen=True)
-class InspectOptions:
-    """Show a checkpoint's config, encoding, parameters, training tokens, metrics and provenance, and check it."""
-
-    checkpoint: Positional[Path | None] = None
-    """A checkpoint, a training state (a file or a folder), or a run's folder (its latest checkpoint); "best" or
-    FOLDER/best: the lowest validation loss. None: the latest here."""
-    json: bool = False
-    """Print everything as one JSON object, with every setting."""
-
-
-def main(arguments: Sequence[str]) -> None:
-    options = parse(InspectOptions, arguments, "inspect")
+def main(options: InspectOptions) -> None:
     report = inspect(chosen(options.checkpoint))
     if options.json:
         differing = list(changed(report.config, TrainConfig()))

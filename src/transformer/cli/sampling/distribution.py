@@ -7,13 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from transformer.cli.sampling.options import PROMPT
 from transformer.generation import window_start
 from transformer.text import Tokenizer
 from transformer.training.checkpoint import LoadedModel
 
 Names = Callable[[int], str]
 """Returns the text of a token id."""
-PROMPT = "The cat left the mat, then the sofa. Now it sits on the"
 NEXT_TOKENS = {
     "mat": 0.32, "floor": 0.18, "sofa": 0.13, "bed": 0.10, "chair": 0.08, "table": 0.06,
     "roof": 0.05, "fence": 0.03, "piano": 0.02, "moon": 0.015, "throne": 0.01, "algebra": 0.005,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rich.console import Console
-from rich.table import Table
 
+from transformer.cli.console import fitting_table, varying_parts
 from transformer.cli.formatting import duration
 from transformer.cli.sweep.grid import Variant
 from transformer.cli.train.forecast import step_seconds
@@ -16,6 +16,10 @@ from transformer.config import ConfigError, DataConfig, TrainConfig
 from transformer.planning.cost import Cost, cost, problems, readable, seconds
 from transformer.planning.hardware import device_memory, free_disk
 from transformer.training.device import pick_device
+
+HEADINGS = ("parameters", "steps", "tokens", "FLOPs", "memory", "disk", "time")
+WIDE = 120
+"""Names of runs are shortened to what differs on a narrower terminal."""
 
 
 def dry_run_all(variants: Sequence[Variant], out: Console) -> None:
@@ -42,14 +46,13 @@ def dry_run_all(variants: Sequence[Variant], out: Console) -> None:
     if not found:
         with out.status("timing a few steps of each"):
             times = {name: seconds(plan, step_seconds(plan.config)) for name, plan in plans.items()}
-    table = Table(title=f"{len(plans)} runs, one after another", title_justify="left")
-    for heading in ("run", "parameters", "steps", "tokens", "FLOPs", "memory", "disk", "time"):
-        table.add_column(heading, justify="left" if heading == "run" else "right", overflow="fold")
-    for name, plan in plans.items():
-        table.add_row(name, *cells([plan], plan.disk_bytes, times[name]))
-    table.add_section()
-    table.add_row("all", *cells(list(plans.values()), disk, sum(times.values())))
-    out.print(table)
+    rows = [cells([plan], plan.disk_bytes, times[name]) for name, plan in plans.items()]
+    rows.append(cells(list(plans.values()), disk, sum(times.values())))
+    narrow = out.width < WIDE
+    columns = {"run": [*(varying_parts(list(plans)) if narrow else plans), "all"]}
+    columns |= dict(zip(HEADINGS, map(list, zip(*rows, strict=True)), strict=True))
+    title = f"{len(plans)} runs, one after another"
+    out.print(fitting_table(title, columns, out.width, ["run"], ["FLOPs", "parameters", "tokens", "disk"]))
     if found:
         raise ConfigError(found)
     out.print("nothing was trained; run the same line without --dry-run to train", style="dim")

@@ -78,7 +78,7 @@ class Sweep:
         silent = [variant.name for variant in self.started if variant.directory / METRICS_FILE not in files]
         runs = read_histories(files)
         out.print()
-        out.print(run_table([*runs, *(History(name, [], []) for name in silent)], self.notes))
+        out.print(run_table([*runs, *(History(name, [], []) for name in silent)], out.width, self.notes))
         for reason in self.reasons:
             out.print(reason)
         if any(run.steps for run in runs):

@@ -16,7 +16,7 @@ from rich.status import Status
 from rich.text import Text
 
 from transformer.cli.download_progress import fetch_numbers, notifier
-from transformer.cli.formatting import duration, printable, step_numbers
+from transformer.cli.formatting import counted, duration, in_one_line, step_numbers
 from transformer.cli.progress import Bars
 from transformer.cli.train.forecast import Forecast
 from transformer.config import TrainConfig
@@ -41,9 +41,11 @@ class TrainingDisplay:
         self.console, self.config = console, config
         self.bars = Bars(console)
         self.status: Status | None = None
-        self.lines_every = 0
+        self.lines_every = self.first_step = 0
         self.forecast: Forecast | None = None
-        self.memory_bytes, self.utilisations = 0, [0.0]
+        self.last_step: StepMetrics | None = None
+        self.peak_utilisation = 0.0
+        self.on_cpu = True
         self.verdict = ""
         self.notify = notifier(console, self._fetched)
         """Prints a message about the data, or shows the progress of fetching. May be called from any thread."""
@@ -80,11 +82,13 @@ class TrainingDisplay:
             case Progress():
                 self._busy(event)
             case StepMetrics():
-                self.memory_bytes = event.memory_bytes
-                self.utilisations.append(event.utilisation)
-                self.bars.steps(completed=event.step, numbers=step_numbers(event))
+                self.last_step = event
+                self.peak_utilisation = max(self.peak_utilisation, event.utilisation)
+                memory = "" if self.on_cpu or not event.memory_bytes else f"  {readable(event.memory_bytes)}"
+                numbers = f"{step_numbers(event)}{memory}"
+                self.bars.steps(completed=event.step, numbers=numbers)
                 if not self.console.is_terminal and event.step % self.lines_every == 0:
-                    self.console.print(f"step {event.step}: {step_numbers(event)}, gradient norm {event.grad_norm:.2f}")
+                    self.console.print(f"step {event.step}: {numbers}, gradient norm {event.grad_norm:.2f}")
             case EvalMetrics():
                 self.console.print(
                     f"step {event.step}: validation loss {event.loss:.4f}, perplexity {event.perplexity:.2f}, "
@@ -92,7 +96,7 @@ class TrainingDisplay:
                 )
             case Sample():
                 written = Text(
-                    f"step {event.step}, sample: {printable(event.prompt + event.text) or 'nothing'}",
+                    f"step {event.step}, sample: {in_one_line(event.prompt + event.text) or 'nothing'}",
                     style="dim italic",
                 )
                 self.console.print(written, no_wrap=True, overflow="ellipsis")
@@ -107,20 +111,7 @@ class TrainingDisplay:
                     self.verdict = verdict
                     self.console.print(verdict)
             case RunEnded():
-                if event.early_stopped:
-                    self.console.print(
-                        f"the validation loss stopped improving: ended at step {event.step}, as --patience asks"
-                    )
-                rate = event.tokens / event.seconds if event.seconds else 0.0
-                self.console.print(
-                    f"trained on {event.tokens:,} tokens in {duration(event.seconds)}, {rate:,.0f} tokens/s"
-                    + (f", {readable(self.memory_bytes)} of memory at the maximum" if self.memory_bytes else "")
-                    + (
-                        f", up to {max(self.utilisations):.0%} of the device's peak FLOP/s"
-                        if max(self.utilisations)
-                        else ""
-                    )
-                )
+                self._ended(event)
 
     def _started(self, event: RunStarted) -> None:
         model, data = self.config.model, self.config.data
@@ -129,21 +120,40 @@ class TrainingDisplay:
             f"{model.num_heads} heads, vocabulary {model.vocab_size:,}; on {event.device}"
         )
         self.console.print(
-            f"{data.dataset}: {event.total_steps:,} steps of {event.tokens_per_step:,} tokens, "
+            f"{data.dataset}: {counted(event.total_steps, 'step')} of {counted(event.tokens_per_step, 'token')}, "
             f"{event.steps_per_epoch:,} per epoch"
         )
+        self.on_cpu = event.device == "cpu"
         log_every = self.config.log_every
         self.lines_every = max(1, event.total_steps // 20 // log_every) * log_every
         self.bars.steps(total=event.total_steps, completed=event.step)
         self.forecast = Forecast(self.config, event)
+        self.first_step = -1 if event.evaluation_pending else event.step
+
+    def _ended(self, event: RunEnded) -> None:
+        if event.early_stopped:
+            self.console.print(f"the validation loss stopped improving: ended at step {event.step}, as --patience asks")
+        if event.step == self.first_step and not event.stopped:
+            self.console.print(
+                f"already finished: the run has taken all of its {event.step:,} steps; a larger --max-steps "
+                "or --epochs continues it"
+            )
+            return
+        rate = event.tokens / event.seconds if event.seconds else 0.0
+        memory = self.last_step.memory_bytes if self.last_step else 0
+        self.console.print(
+            f"trained on {counted(event.tokens, 'token')} in {duration(event.seconds)}, {rate:,.0f} tokens/s"
+            + (f", {readable(memory)} of memory at the maximum{', PyTorch included' * self.on_cpu}" if memory else "")
+            + (f", up to {self.peak_utilisation:.0%} of the device's peak FLOP/s" if self.peak_utilisation else "")
+        )
 
     def _busy(self, phase: Progress) -> None:
         """Updates the bars; after a few steps prints how long the run will take."""
+        if phase.activity == "training":
+            self.bars.steps(completed=phase.step + phase.done / phase.total)
+        else:
+            self.bars.steps(numbers=phase.activity)
         if phase.activity == "evaluating":
             self.bars.second_bar("evaluating", phase.done, phase.total, "rows of validation text")
-        elif phase.activity != "training":
-            self.bars.steps(numbers=phase.activity)
-        else:
-            self.bars.steps(completed=phase.step + phase.done / phase.total)
-            if self.forecast is not None and (line := self.forecast.at(phase)):
-                self.console.print(line)
+        if self.forecast is not None and (line := self.forecast.at(phase)):
+            self.console.print(line)

@@ -1,18 +1,20 @@
-"""The duration of a run, extrapolated from a few timed steps: of the run itself, or of a trial before it."""
+"""The duration of a run: from a matrix product before it starts, a trial of a few steps, or its own first steps."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
+from statistics import median
 
 import numpy as np
 import torch
 
-from transformer.cli.formatting import duration
+from transformer.cli.formatting import counted, duration
+from transformer.cli.options import command_line
 from transformer.config import TrainConfig
 from transformer.data.contracts import TextData
 from transformer.dataset import TokenDocuments
-from transformer.planning.cost import cost, seconds
+from transformer.planning.cost import Cost, cost, seconds
 from transformer.text import load_tokenizer
 from transformer.trainer import Trainer
 from transformer.training.events import Progress, RunStarted
@@ -23,30 +25,42 @@ LONG_SECONDS = 60
 """Shorter runs get no forecast."""
 TRIAL_SECONDS = 20
 """If the first step of a trial takes longer, it is the only one."""
+SLOWEST_CPU = 1e10
+"""FLOP/s; a run that is short even at this speed needs no measurement."""
+SLOW_SECONDS = 3 * 3600
+"""A run on a CPU that takes longer is announced before it starts, with shorter ones."""
 
 
 class Forecast:
-    """Follows the steps of a run and reports once how long the run will take."""
+    """Times the first steps of a run, and reports once how long the run will take."""
 
     def __init__(self, config: TrainConfig, event: RunStarted) -> None:
         processes = event.tokens_per_step // config.tokens_per_step
         device = event.device.partition(":")[0]
         self.plan = cost(config, event.steps_per_epoch * event.tokens_per_step, device, processes)
         self.first_step = event.step
-        self.started: list[float] = []
+        self.started: float | None = None
+        self.timed: list[float] = []
 
     def at(self, progress: Progress) -> str | None:
-        """Records the start of a step; returns the line to print after the last timed one."""
-        if progress.done or progress.step != self.first_step + len(self.started):
+        """Records the time of a step; returns the line to print after the last timed one.
+
+        A step ends when the next one begins, or an evaluation or a save, which are not part of its time.
+        """
+        if len(self.timed) > TIMED_STEPS or (progress.activity == "training" and progress.done):
             return None
-        self.started.append(time.perf_counter())
-        if len(self.started) != TIMED_STEPS + 2:
+        now = time.perf_counter()
+        if self.started is not None:
+            self.timed.append(now - self.started)
+        self.started = now if progress.activity == "training" else None
+        if len(self.timed) <= TIMED_STEPS:
             return None
-        step = (self.started[-1] - self.started[1]) / TIMED_STEPS  # the first step includes the device's warm-up
+        step = median(self.timed[1:])  # the first step includes the device's warm-up
         left = seconds(self.plan, step) * (1 - self.first_step / self.plan.steps)
         if left < LONG_SECONDS:
             return None
-        return f"about {duration(left)} at {duration(step)} per step, including {self.plan.evaluations} evaluations"
+        evaluations = counted(self.plan.evaluations, "evaluation")
+        return f"about {duration(left)} at {duration(step)} per step, including {evaluations}"
 
 
 def step_seconds(config: TrainConfig) -> float:
@@ -75,3 +89,26 @@ def _timed_step(trainer: Trainer) -> float:
     trainer.train_step()
     trainer.report()  # waits for the device
     return time.perf_counter() - started
+
+
+def at_least_seconds(plan: Cost) -> float:
+    """Returns the seconds that the run's matrix products alone take on this CPU, from the speed of a large one."""
+    size, rates = 1024, []
+    matrix = torch.ones(size, size)
+    for _ in range(5):
+        started = time.perf_counter()
+        matrix @ matrix
+        rates.append(2 * size**3 / (time.perf_counter() - started))
+    return plan.flops_per_token * plan.tokens / max(rates) / plan.world_size
+
+
+def slow_run(plan: Cost) -> str | None:
+    """Returns a warning, before the first step, if the run will take hours on this CPU; None otherwise."""
+    is_short = plan.flops_per_token * plan.tokens < SLOW_SECONDS * SLOWEST_CPU * plan.world_size
+    if plan.device != "cpu" or is_short or (least := at_least_seconds(plan)) < SLOW_SECONDS:
+        return None
+    train = f"{command_line()} train"
+    return (
+        f"this run takes {duration(least)} or more on this CPU; shorter: `{train} --preset demo` (minutes), or "
+        f"--max-steps N; Ctrl-C saves the state, and --resume continues"
+    )

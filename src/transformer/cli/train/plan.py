@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from transformer.cli.download_progress import notifier
-from transformer.cli.formatting import duration
-from transformer.cli.train.forecast import step_seconds
+from transformer.cli.formatting import counted, duration, magnitude
+from transformer.cli.train.forecast import slow_run, step_seconds
 from transformer.cli.train.session import as_opened
 from transformer.config import ConfigError, TrainConfig
 from transformer.data.contracts import Notify, silent
@@ -23,7 +23,7 @@ from transformer.distributed.processes import Dist
 from transformer.planning.cost import Cost, cost, problems, readable, seconds
 from transformer.planning.hardware import device_memory, device_peak, free_disk
 from transformer.text import Tokenizer, load_tokenizer
-from transformer.training.device import pick_device
+from transformer.training.device import peak_memory_bytes, pick_device
 from transformer.training.precision import Precision
 
 FAR_BEYOND = 1.25
@@ -68,7 +68,7 @@ def show_plan(
     found = problems(plan, memory, free_disk(Path(config.checkpoint_dir)))
     if memory is not None and plan.memory_bytes > FAR_BEYOND * memory:
         raise ConfigError(found)
-    for problem in found:
+    for problem in [*found, *filter(None, [slow_run(plan)])]:
         out.print(f"warning: {problem}", style="yellow")
 
 
@@ -101,6 +101,7 @@ def plan_rows(plan: Cost, device: torch.device) -> dict[str, tuple[str, str]]:
         if plan.config.shard
         else ""
     )
+    so_far = f" ({readable(peak_memory_bytes(device))} so far)" if device.type == "cpu" else ""
     each = "" if plan.world_size == 1 else f"; for each of {plan.world_size} processes"
     rows = {
         "parameters": (
@@ -109,8 +110,9 @@ def plan_rows(plan: Cost, device: torch.device) -> dict[str, tuple[str, str]]:
             f"{(parameters['embeddings'] + parameters['head']) / 1e6:.2f}M in the vocabulary",
         ),
         "length": (
-            f"{plan.steps:,} steps",
-            f"{plan.tokens / 1e6:,.1f}M tokens, {plan.tokens_per_step:,} per step; {plan.evaluations} evaluations",
+            counted(plan.steps, "step"),
+            f"{magnitude(plan.tokens)} tokens, {plan.tokens_per_step:,} per step; "
+            f"{counted(plan.evaluations, 'evaluation')}",
         ),
         "compute": (
             f"{plan.flops_per_token / 1e6:,.1f}M FLOPs per token",
@@ -120,7 +122,7 @@ def plan_rows(plan: Cost, device: torch.device) -> dict[str, tuple[str, str]]:
             f"about {readable(plan.memory_bytes)}",
             f"{readable(memory['weights'])} weights{sharded}, {readable(memory['gradients'])} gradients, "
             f"{readable(memory['optimizer'])} optimizer; {readable(memory['activations'])} activations of a "
-            f"micro-batch, {readable(memory['working'])} temporary; plus PyTorch itself{each}",
+            f"micro-batch, {readable(memory['working'])} temporary; plus PyTorch itself{so_far}{each}",
         ),
         "disk": (
             f"up to {readable(plan.disk_bytes)}",

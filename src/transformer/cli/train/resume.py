@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence, Set
+from collections.abc import Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,25 +24,6 @@ MAY_CHANGE = {
 """Settings that may change when a run is resumed. The others would make it a different run."""
 SHARE = {"batch_size", "accumulation_steps"}
 """The rows that each process contributes to a step; they may change with the number of processes."""
-
-
-def with_resume_path(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments with `--resume PATH` as `--resume-from PATH`."""
-    found = list(arguments)
-    for place, argument in enumerate(found[:-1]):
-        if argument == "--resume" and not found[place + 1].startswith("-"):
-            found[place] = "--resume-from"
-    return found
-
-
-def typed_settings(arguments: Sequence[str]) -> set[str]:
-    """Returns the names of the settings whose flags are among the arguments: "bias" for --no-bias.
-
-    A value never starts with two dashes, except after "=".
-    """
-    flags = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
-    names = {flag.removeprefix("--").replace("-", "_") for flag in flags}
-    return names | {name.removeprefix("no_") for name in names} | ({"device"} if "mps" in names else set())
 
 
 def load_state(path: Path | None, directory: Path, out: Console) -> tuple[Path, dict[str, Any]]:

@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Set
 from pathlib import Path
 
-from transformer.cli.console import console
+from transformer.cli.console import console, reported_once
 from transformer.cli.train.display import TrainingDisplay
 from transformer.cli.train.plan import show_plan, with_vocabulary
-from transformer.cli.train.session import as_opened, fit, open_together, reported_once
+from transformer.cli.train.session import as_opened, fit, open_together
 from transformer.cli.train.start import starting_point, take_over
 from transformer.config import TrainConfig
 from transformer.distributed.processes import Dist

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
 import signal
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from types import FrameType
 
+from transformer.cli.console import reported_once
 from transformer.cli.train.display import TrainingDisplay
 from transformer.config import TrainConfig
 from transformer.data.contracts import Notify, TextData
@@ -35,26 +32,6 @@ def as_opened(config: TrainConfig, data: TextData) -> TrainConfig:
         model=replace(config.model, vocab_size=data.tokenizer.vocab_size),
         data=replace(config.data, revision=revision),
     )
-
-
-REPORT_SECONDS = 30.0  # how long the other processes wait for local rank 0 to report an error
-
-
-@contextlib.contextmanager
-def reported_once(kinds: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
-    """A context for code that fails in the same way on all processes, such as a misspelt flag.
-
-    Only local rank 0 of each machine reports the error. torchrun ends all processes as soon as one has ended, so the
-    others wait for that.
-    """
-    try:
-        yield
-    except kinds:
-        if os.environ.get("LOCAL_RANK", "0") != "0":
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            time.sleep(REPORT_SECONDS)
-            raise SystemExit(2) from None
-        raise
 
 
 def open_together(config: TrainConfig, tokenizer: Tokenizer | None, notify: Notify, dist: Dist) -> TextData:

@@ -3,44 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from tyro.conf import Positional
-
-from transformer.cli.console import console
-from transformer.cli.options import parse
+from transformer.cli.console import console, writing_files
+from transformer.cli.plot.options import PlotOptions
 from transformer.cli.run_table import run_table
-from transformer.reporting.history import Against, read_histories
+from transformer.reporting.history import read_histories
 from transformer.reporting.metrics_log import METRICS_FILE
 from transformer.reporting.run_plots import save_loss_curve
 
 
-@dataclass(frozen=True)
-class PlotOptions:
-    """Draw training and validation loss, learning rate, gradient norm and tokens per second of one or more runs."""
-
-    runs: Positional[tuple[Path, ...]] = ()
-    """Runs' folders, folders of such folders, or metrics files. None: the latest run here."""
-    against: Against = "tokens"
-    """The horizontal axis: tokens, steps, or seconds of training."""
-    out: Path | None = None
-    """The picture, .png, .svg or .pdf. None: loss_curve.png and .svg in the run's folder; for several runs
-    comparison.png and .svg in their common folder, or here."""
-
-
-def main(arguments: Sequence[str]) -> None:
-    options = parse(PlotOptions, arguments, "plot")
+def main(options: PlotOptions) -> None:
     files = [file for path in options.runs for file in metrics_files(path)] or [newest_run()]
-    if options.out and not options.out.suffix:
-        raise ValueError(f"--out {options.out} has no picture format: end it in .png, .svg or .pdf")
     runs = read_histories(files)
     pictures = [options.out] if options.out else default_pictures(files)
-    save_loss_curve(files, *pictures, against=options.against)
     out = console()
     if len(runs) > 1:
-        out.print(run_table(runs))
+        out.print(run_table(runs, out.width))
         out.print("Losses are validation losses in nats per token, comparable only within one encoding and dataset.")
+    with writing_files():
+        save_loss_curve(files, *pictures, against=options.against)
     for picture in pictures:
         out.print(str(picture))
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from transformer.cli.console import console
+from transformer.cli.download.options import DownloadOptions, token_count
 from transformer.cli.download_progress import fetch_numbers, notifier
-from transformer.cli.options import parse, program
-from transformer.config import ConfigError, DataConfig, TrainConfig, seed_problems
+from transformer.cli.options import program
 from transformer.data.contracts import Place
 from transformer.data.hub.ahead import CONNECTIONS, Leases
 from transformer.data.hub.errors import HubError
@@ -21,22 +19,8 @@ from transformer.data.open import open_dataset
 from transformer.dataset import ReadOrder
 from transformer.fineweb_dataset import HubSource
 
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
-
-@dataclass(frozen=True)
-class DownloadOptions:
-    """Download text from the hub into the cache, to train later without a network."""
-
-    data: DataConfig = field(default_factory=DataConfig)
-    tokens: str = "100M"
-    """Training tokens to download, for example 500k, 100M or 1B."""
-    seed: int = TrainConfig.seed
-    """The seed of the run that will use the text: it determines which text is read first."""
-
-
-def main(arguments: Sequence[str]) -> None:
-    options = parse(DownloadOptions, arguments, "download", check=check)
+def main(options: DownloadOptions) -> None:
     config = options.data
     tokens = token_count(options.tokens) or 0
     wanted = tokens + config.shuffle_rows * config.seq_length  # a run reads one shuffle window ahead
@@ -64,26 +48,6 @@ def main(arguments: Sequence[str]) -> None:
             f"{len({stored.number for stored in cache.stock()})} shards in {cache.nbytes / 1e9:.2f} GB; train without "
             f"a network: {program()} train --seed {options.seed} with the same settings"
         )
-
-
-def check(options: DownloadOptions) -> None:
-    """Raises ConfigError for options that cannot be downloaded."""
-    problems = options.data.problems() + seed_problems(options.seed)
-    if not options.data.is_on_hub:
-        problems.append(
-            f"dataset={options.data.dataset} is not on the hub: only fineweb and hf:OWNER/NAME can be downloaded"
-        )
-    if token_count(options.tokens) is None:
-        problems.append(f"tokens={options.tokens!r} is not a number of tokens such as 500k, 100M or 1B")
-    if problems:
-        raise ConfigError(problems)
-
-
-def token_count(text: str) -> int | None:
-    """Returns the number that a text such as 1.5M stands for, or None."""
-    match = re.fullmatch(r"([\d_,]*\.?\d+)([kmb]?)", text.strip().lower())
-    count = round(float(match[1].replace("_", "").replace(",", "")) * UNITS[match[2]]) if match else 0
-    return count or None
 
 
 def fetch(source: HubSource, seed: int, wanted: int, show: Callable[[int], None]) -> int:

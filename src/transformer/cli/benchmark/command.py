@@ -6,7 +6,7 @@ import json
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,10 +17,11 @@ from rich.table import Column, Table
 from torch import Tensor
 
 from transformer import DecoderOnlyTransformer, KVCache
-from transformer.cli.console import console
+from transformer.cli.benchmark.options import BenchmarkOptions
+from transformer.cli.console import console, writing_files
 from transformer.cli.models import open_model
-from transformer.cli.options import parse, program
-from transformer.kernels import Kernels, accelerate
+from transformer.cli.options import program
+from transformer.kernels import accelerate
 from transformer.kernels.int8 import quantise
 from transformer.presets import preset_named
 from transformer.reporting.figures import save_figure
@@ -28,36 +29,7 @@ from transformer.training.checkpoint import epochs, folders
 from transformer.training.device import pick_device
 
 
-@dataclass(frozen=True)
-class BenchmarkOptions:
-    """Tokens per second with and without the key-value cache, over several lengths of text."""
-
-    checkpoint: Path | None = None
-    """The model to measure. None: the latest checkpoint, or a fresh model if there is none."""
-    preset: str | None = None
-    """Measure a fresh model with random weights: default, quick, tiny, demo, gpt2 or modern."""
-    max_seq_len: int | None = None
-    """Context of the fresh model in tokens. None: the preset's."""
-    lengths: tuple[int, ...] = ()
-    """Lengths to measure, in tokens, prompt included. None given: eight lengths from 10 to the context."""
-    prompt_tokens: int = 1
-    """Tokens in the prompt."""
-    repeats: int = 3
-    """Runs with and without the cache at each length; the median counts."""
-    max_seconds: float = 30.0
-    """Do not repeat runs of one kind at one length beyond this total time."""
-    out: Path = Path("runs/benchmark_generation")
-    """Folder for results.json, speed.png and speed.svg."""
-    int8: bool = False
-    """Round the weight matrices to 8 bits first."""
-    kernels: Kernels = "auto"
-    """auto: faster equivalents of core functions. plain: the code of the core files."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-
-
-def main(arguments: Sequence[str]) -> None:
-    options = parse(BenchmarkOptions, arguments, "benchmark")
+def main(options: BenchmarkOptions) -> None:
     model, about = open_or_make_model(options)
     lengths = pick_lengths(options, model.config.max_seq_len)
     device, threads, out = model.device, torch.get_num_threads(), console()
@@ -66,14 +38,16 @@ def main(arguments: Sequence[str]) -> None:
     with out.status("measuring"):
         rows = [measure(model, length, options) for length in lengths]
     results = {
-        "command": shlex.join([program(), "benchmark", *arguments]), "model": about, "config": model.config.to_dict(),
-        "device": where, "kernels": options.kernels, "threads": threads, "torch": torch.__version__,
-        "prompt_tokens": options.prompt_tokens, "repeats": options.repeats, "max_seconds": options.max_seconds,
-        "results": rows,
+        "command": shlex.join([program(), "benchmark", *options.arguments]), "model": about,
+        "config": model.config.to_dict(), "device": where, "kernels": options.kernels, "threads": threads,
+        "torch": torch.__version__, "prompt_tokens": options.prompt_tokens, "repeats": options.repeats,
+        "max_seconds": options.max_seconds, "results": rows,
     }  # fmt: skip
-    save_figure(plot(rows, f"{about}; {where}"), options.out / "speed.png", options.out / "speed.svg")
-    (options.out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    out.print(table(rows), f"written: {options.out}", sep="\n")
+    out.print(table(rows))
+    with writing_files():
+        save_figure(plot(rows, f"{about}; {where}"), options.out / "speed.png", options.out / "speed.svg")
+        (options.out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    out.print(f"written: {options.out}")
     if different := [row["length"] for row in rows if not row["same_text"]]:
         raise ValueError(f"THE CACHE CHANGED THE OUTPUT at length {different[0]}: a bug, or two logits that are equal")
     out.print("The texts with and without the cache are the same, token for token, at every length.")

@@ -5,17 +5,18 @@ from __future__ import annotations
 import base64
 import mimetypes
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from transformer.cli.console import console
-from transformer.cli.evaluate.options import MeasureOptions, Texts, score
+from transformer.cli.evaluate.measure import Texts, score
+from transformer.cli.evaluate.options import MeasureOptions
+from transformer.cli.export_page.options import ExportOptions, lesson_path
 from transformer.cli.models import open_model
-from transformer.cli.options import parse
 from transformer.interop.lesson_page import dequantised_model, export, exported_bytes, script
 from transformer.training.checkpoint import LoadedModel
 
@@ -24,23 +25,8 @@ LARGEST_MB = 64
 """Limit on the size of the HTML file, about 45 million parameters: a browser opens it within seconds."""
 
 
-@dataclass(frozen=True)
-class ExportOptions:
-    """Write the lesson page with a model of your own."""
-
-    checkpoint: Path | None = None
-    """The checkpoint to export; "best" or FOLDER/best: the one with the lowest validation loss. None: the latest."""
-    out: Path = Path("page.html")
-    """The file to write: the whole page, or only the model if the name ends in .js."""
-    measure: bool = False
-    """Evaluate the model before and after rounding, and show the result on the page."""
-
-
-def main(arguments: Sequence[str]) -> None:
-    options = parse(ExportOptions, arguments, "export-page")
+def main(options: ExportOptions) -> None:
     is_whole = options.out.suffix != ".js"
-    if is_whole and options.out.resolve() == lesson_path():
-        raise ValueError(f"--out {options.out} is the lesson page itself: give another name, for example page.html")
     loaded = open_model(options.checkpoint, "cpu")
     out = console()
     out.print(loaded.description, style="dim")
@@ -55,13 +41,6 @@ def main(arguments: Sequence[str]) -> None:
     options.out.write_text(written, encoding="utf-8", newline="\n")
     advice = "; open it in a browser" if is_whole else ""
     out.print(f"{options.out}: written, {len(written.encode()) / 1e6:.2f} MB{advice}")
-
-
-def lesson_path() -> Path:
-    """Returns the lesson page: transformer/lesson/ in an installed package, the repository's folder in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "lesson" / "index.html"
-    return installed if installed.is_file() else package.parents[1] / "index.html"
 
 
 def check_size(expected: int, loaded: LoadedModel) -> None:
