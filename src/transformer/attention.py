@@ -49,8 +49,9 @@ kv_cache.py keeps the keys and values between calls: update() stores those of th
 returns all; advance() counts the new tokens when every layer has stored its own.
 
 **Cost** for one text: 4 T C^2 multiply-adds for the projections, 2 T S C for scores and weighted sums. The second grows
-with the square of the context. `explicit_attention` is for reading; the model calls `fused_attention`, PyTorch's kernel
-for the same formula, which handles the keys in blocks and never stores the (T, S) weights (FlashAttention).
+with the square of the context. `explicit_attention` is for reading; the model calls `fused_attention`, PyTorch's own
+function for the same formula. Where it can, that handles the keys in blocks and stores no (T, S) weights
+(FlashAttention).
 **Is it working?** `model.attention_weights(tokens)` returns the weights: each row sums to 1, nothing is above the
 diagonal, and in a trained model some head attends to the previous token.
 
@@ -80,7 +81,9 @@ class Context(NamedTuple):
     rotary: Tensor | None = None
     """Cosines and sines for rotary positions, (2, 1, T, D) or (2, B, 1, T, D), which broadcast over the heads."""
     mask: Tensor | None = None
-    """Broadcasts to (B, H, T, S): True where a query may attend, or numbers to add to the scores. None: causal."""
+    """Broadcasts to (B, H, T, S): True where a query may attend, or numbers to add to the scores.
+
+    It replaces the causal mask, so it must itself hide later tokens. None: causal."""
 
 
 def causal_mask(queries: int, keys: int, device: torch.device | None = None) -> Tensor:

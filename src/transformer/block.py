@@ -32,14 +32,15 @@ By hand, x = [1, 3]: mean 2, variance 1, so [-1, 1]. Mean square (1 + 9) / 2 = 5
 
 **Where the norm is.** Here it comes before each part (*pre-norm*). The first transformer normalised the stream itself,
 after each sum (*post-norm*); then the gradient passes through every norm, and training needs a long warm-up. With
-pre-norm nothing interrupts the stream. It grows with depth instead, so the model ends with one more norm.
+pre-norm nothing interrupts the stream. It grows from block to block instead, as each adds to it, so the model ends
+with one more norm.
 
 **Dropout** acts once on the embeddings, then on the attention weights and on each correction before it is added; never
 on the stream between blocks.
 **Cost** per token: 12 C^2 multiply-adds in the matrices if d_ff = 4 C, and 2 S C for attention over S tokens.
 **Is it working?** At the start (default width) the stream has a standard deviation of 0.03 after the embeddings and of
-0.09 after the last block, whether there are 2 blocks or 48; model.py says why. If you remove one of the middle blocks
-of a trained model, it gets worse, not useless.
+0.09 after the last block, for 2 blocks as for 48: the more blocks there are, the smaller model.py starts their
+corrections. If you remove one of the middle blocks of a trained model, it gets worse, not useless.
 
 Papers: residuals, arXiv 1512.03385; LayerNorm, arXiv 1607.06450; RMSNorm, arXiv 1910.07467; pre-norm, arXiv 2002.04745.
 Read before: attention.py, feedforward.py. Next: model.py.

@@ -1,10 +1,10 @@
 """Every setting of the project, its default and its meaning; and first, what the model does.
 
-A *token* is a piece of text: a word or a part of one. A *tokenizer* such as cl100k_base gives each of its 100,277
-tokens a number, the token's id. The model reads the ids of a text and gives every token of the vocabulary a score, its
-*logit*, for being the next one. *Softmax*, exp(z_i) / sum_j exp(z_j), maps scores z to probabilities. To write text,
-draw a token, append it, and read again. It is a *decoder-only* transformer: each token is computed from itself and
-earlier ones. The first transformer translated, and had a second network for the source text.
+A *token* is a piece of text: a word or a part of one. A *tokenizer* such as cl100k_base gives each token a number, its
+id, from 0 to 100,276. The model reads the ids of a text and gives every token of the vocabulary a score, its *logit*,
+for being the next one. *Softmax*, exp(z_i) / sum_j exp(z_j), maps scores z to probabilities. To write text, draw a
+token, append it, and read again. It is a *decoder-only* transformer: each token is computed from itself and earlier
+ones. The first transformer translated, and had a second network for the source text.
 
 Each group of settings is a frozen dataclass. The text below a field is its help text, which the program reads from this
 file: command-line flags, `--help` and checkpoints are derived from these classes.
@@ -34,7 +34,7 @@ __all__ = [
 
 Kernels = Literal["auto", "plain"]
 IGNORE = -100
-"""A position with this target adds nothing to the loss (PyTorch's convention)."""
+"""A target (the token that should come next, see loss.py) with this value adds nothing to the loss, as in PyTorch."""
 
 
 @dataclass(frozen=True)

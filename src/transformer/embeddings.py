@@ -14,13 +14,13 @@ H = num_heads, D = C / H (head_dim), K key and value heads, S keys.
 **Positions**, four ways; `position` in the config chooses one.
 
 *learned* (GPT-2, the default): a second table with a row for each position, added to x. Simple, but there are no rows
-beyond max_seq_len.
+beyond max_seq_len. (The other kinds could be computed for any position; this model still refuses longer texts.)
 
 *sinusoidal* (Vaswani et al.): a fixed table is added. Pair i of position p holds
 
     sin(p / 10000^(2i/C)),  cos(p / 10000^(2i/C))
 
-like the hands of many clocks, the fastest with a period of 6 tokens, the slowest, for large C, of nearly 60,000. A
+like the hands of many clocks, the fastest with a period of 6 tokens, the slowest, at C = 256, with one of 58,000. A
 shift by d tokens rotates each hand by a fixed angle, so "d tokens back" is the same linear map at every position. C = 4
 (sin 1 = 0.84, cos 1 = 0.54):
 
@@ -32,10 +32,10 @@ The other two act inside attention: read them after attention.py.
 *rotary* (RoPE): nothing is added. Attention compares a query q with a key k by their dot product. Before that, the
 numbers of each are paired, number i with number i + D/2, and pair i of the token at position p is rotated by
 
-    p / theta^(2i/D)  radians
+    p / theta^(2i/D)  radians          theta: rope_theta, 10,000
 
-Call the rotation of all pairs R_p. Rotating both vectors by the same angles does not change their dot product, so for a
-query at position m and a key at position n only the difference remains:
+Call the rotation of all pairs R_p. Rotating both vectors by the same angles does not change their dot product. So for a
+query at position m and a key at position n, rotate both back by m: only the difference remains:
 
     (R_m q) . (R_n k)  =  q . (R_(n-m) k)
 

@@ -32,7 +32,7 @@ first projection (biases left out):
 
     FFN(x) = W_down (silu(W_gate x) * (W_up x))         silu(x) = x / (1 + e^-x)
 
-Three matrices with d_ff = 8/3 C have as many weights as two with 4 C; d_ff is not adapted by itself.
+Three matrices with d_ff = 8/3 C have as many weights as two with 4 C; the config does not change d_ff for you.
 
 **Cost.** 2 T C d_ff multiply-adds (3 T C d_ff with swiglu), whatever the length of the context.
 **Is it working?** With relu, count the hidden units that are 0 for every token of many batches. They no longer learn. A

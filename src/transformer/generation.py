@@ -11,7 +11,9 @@ text grows longer than the model's context.
                 text   = text + token
 
 With a cache (kv_cache.py) the model processes only the tokens that it has not seen yet: the prompt in the first pass
-(*prefill*), then one token per pass (*decode*). The cache changes the speed, and the output by rounding at most. A toy
+(*prefill*), then one token per pass (*decode*). The cache changes the speed, and the output by rounding at most.
+
+generate() accepts any object with config, training and next_logits() (LanguageModel in generation_inputs.py). A toy
 model for which the next token is the last one plus one, with greedy sampling, the default:
 
 >>> from transformer.config import ModelConfig
@@ -36,9 +38,10 @@ the window is full, then moves ahead by half of max_seq_len:
                   [2 3 4 5]                the start moves to 2; tokens 2 and 3 are processed again, with 4
                       [4 5 6 7]
 
-Moving by one token would change every position in the window at every step, so the cache would have to be filled again
-for every token. Moving by half does that once per max_seq_len / 2 tokens. The price: right after a move the model sees
-only half of its context.
+Moving by one token would renumber the window at every step; and with any kind of position, the cached keys and values
+were computed from tokens that have left the window. So the cache would have to be filled again for every token. Moving
+by half does that once per max_seq_len / 2 tokens. The price: right after a move the model sees only half of its
+context.
 
 **Cost.** One pass for the prompt, limited by computation; then one pass per token, limited by memory bandwidth: all
 weights are read to process a single token. `main.py benchmark` measures it.
@@ -89,9 +92,9 @@ def generate(
             if text.shape[1] - start > limit:  # the window is full: move it, and so change every position in it
                 start = window_start(text.shape[1], limit)
                 if cache is not None:
-                    cache.truncate(0)
-            seen = 0 if cache is None else cache.length
-            logits = model.next_logits(text[:, start + seen :], cache)  # (B, V)
+                    cache.truncate(0)  # forget all keys and values
+            seen = 0 if cache is None else cache.length  # tokens of the window whose keys and values are cached
+            logits = model.next_logits(text[:, start + seen :], cache)  # the tokens not seen yet -> (B, V)
             token = sample(logits, sampling, generator, text, filter_with)  # (B,)
             token = torch.where(finished, text[:, -1], token)  # a finished row repeats its last id
             text = torch.cat([text, token[:, None]], dim=1)  # (B, T + 1)

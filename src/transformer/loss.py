@@ -12,10 +12,10 @@ really came next: minus the logarithm of its probability, in nats (base e; one n
     p_v = exp(z_v) / sum_u exp(z_u)        loss = -ln p_y = ln(sum_u exp(z_u)) - z_y
 
 A model that gives each token 1/V has a loss of ln V: 11.5 nats for cl100k_base, 5.5 for bytes. By hand,
-logits [0, ln 3] give p = [1/4, 3/4], so the loss of the two tokens is ln 4 and ln(4/3):
+logits [0, ln 3] give p = [1/4, 3/4], so the loss is ln 4 if token 0 came, and ln(4/3) if token 1 came:
 
 >>> import torch
->>> hidden, weight = torch.ones(1, 1), torch.tensor([[1.0], [3.0]]).log()
+>>> hidden, weight = torch.ones(1, 1), torch.tensor([[1.0], [3.0]]).log()         # hidden weight^T = [0, ln 3]
 >>> [round(float(next_token_loss(hidden, weight, torch.tensor([y]))[0]), 4) for y in (0, 1)]
 [1.3863, 0.2877]
 

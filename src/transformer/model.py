@@ -27,9 +27,9 @@ and its biases and norms = 0.79M, six of them 4.74M, final norm 512 (device="met
 **Initialisation** (GPT-2's). Matrices start as normal noise with standard deviation 0.02, biases at 0, norms at 1. Each
 block adds two corrections to the residual stream, 2 num_layers in all, and their variances add up. So the two matrices
 of a block that write to the stream start smaller by sqrt(2 num_layers). The logits start small too: after the final
-norm a logit is a sum of C products with weights of standard deviation 0.02, about 0.3 at C = 256. (With tied embeddings
-the input token's own logit is larger, since the stream still contains its row.) So almost every token starts at about
-1/V, and the first loss is near ln V (loss.py).
+norm a logit is a sum of C products of numbers near 1 and weights of standard deviation 0.02, so its own standard
+deviation is 0.02 sqrt(C) = 0.3 at C = 256. (With tied embeddings the input token's own logit is larger, since the
+stream still contains its row.) So almost every token starts at about 1/V, and the first loss is near ln V (loss.py).
 
 **Cost** of a forward pass in FLOPs, where a multiply-add is two: a token takes about 2 for each parameter in a matrix
 that it is multiplied by (a tied table counts once, as output projection), plus attention's 4 S C per layer. Training
@@ -58,7 +58,7 @@ from transformer.generation import eval_mode, generate
 from transformer.generation_inputs import check_prompt, count_new_tokens
 from transformer.kv_cache import KVCache
 from transformer.loss import next_token_loss
-from transformer.sampling import filter_logits
+from transformer.sampling import Filter, filter_logits
 
 
 class DecoderOnlyTransformer(nn.Module):
@@ -91,7 +91,7 @@ class DecoderOnlyTransformer(nn.Module):
         self.register_buffer("slopes", slopes, persistent=False)
         # Attributes, so that kernels/ can put faster versions in their place.
         self.next_token_loss: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] = next_token_loss
-        self.filter_logits: Callable[[Tensor, SamplingConfig, Tensor | None], Tensor] = filter_logits
+        self.filter_logits: Filter = filter_logits  # for generate()
         self.initialise()
 
     @property
@@ -101,7 +101,7 @@ class DecoderOnlyTransformer(nn.Module):
 
     @property
     def layers(self) -> list[Block]:
-        """The blocks; this list is for the type checker."""
+        """The same as `blocks`, as a list whose type is known."""
         return cast(list[Block], list(self.blocks))
 
     def initialise(self) -> None:
@@ -153,7 +153,7 @@ class DecoderOnlyTransformer(nn.Module):
         if self.rotary is not None:
             rotary = self.rotary[:, positions].unsqueeze(-3)  # (2, 1, T, D) or (2, B, 1, T, D)
         if self.slopes is not None:
-            bias = alibi_bias(self.slopes, new, end)[None]  # (1, H, T, S): PyTorch is slow for 3 dimensions on a CPU
+            bias = alibi_bias(self.slopes, new, end)[None]  # (1, H, T, S): PyTorch's attention is slow for 3 dimensions
             mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)  # (1 or B, H, T, S)
         return Context(positions, rotary, mask)
 

@@ -65,7 +65,7 @@ def penalise_repetition(logits: Tensor, text: Tensor | None, penalty: float) -> 
         return logits
     if text is None:
         raise ValueError(f"repetition_penalty={penalty:g} needs the text so far: pass text=")
-    ids = text.expand(*logits.shape[:-1], -1)  # (..., T)
+    ids = text.expand(*logits.shape[:-1], -1)  # (..., T): one text (T,) serves every row
     seen = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, ids, True)  # (..., V)
     lowered = torch.where(logits < 0, logits * penalty, logits / penalty)  # dividing would raise a negative logit
     return torch.where(seen, lowered, logits)
@@ -145,7 +145,7 @@ def sample(
     text is as in filter_logits. Raises ValueError as that does, and for logits that are not numbers.
     """
     logits = filter_with(logits, sampling, text)
-    if is_greedy(sampling):
-        return most_likely(logits)  # argmax
+    if is_greedy(sampling):  # the filters have left one token, after the repetition penalty
+        return most_likely(logits)  # argmax, and an error for logits that are not numbers
     # As torch.multinomial(probs, 1), but a seed gives the same text in any batch and on any device: categorical.py.
     return draw(logits.softmax(-1), generator)
