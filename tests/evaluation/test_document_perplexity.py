@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +17,7 @@ from parity.test_gpt2 import ours, theirs
 from transformer import DecoderOnlyTransformer
 from transformer.evaluation.document_perplexity import score_documents, window_sizes, windows
 from transformer.evaluation.statistics import DocumentScores
+from transformer.kernels import accelerate
 from transformer.kernels.tiled_loss import TILED_FROM_VOCAB
 from transformer.text import Tokens
 
@@ -152,6 +154,7 @@ def test_a_large_vocabulary_is_scored_in_tiles_to_the_same_sums() -> None:
     model = DecoderOnlyTransformer(
         vocab_size=TILED_FROM_VOCAB + 100, d_model=16, num_heads=2, num_layers=1, d_ff=32, max_seq_len=CONTEXT
     ).double().eval()  # fmt: skip
+    accelerate(model)
     documents = texts(30, 9, vocab=2_000)
     expected = [sum(token_by_token(model, document)) for document in documents]
     assert score(model, documents, stride=1).nats.tolist() == pytest.approx(expected, rel=1e-12)
@@ -199,3 +202,21 @@ def test_the_default_stride_is_half_the_context() -> None:
 def test_impossible_sizes_are_refused(tiny_model: Models, sizes: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         score(tiny_model(), texts(5), **sizes)
+
+
+def test_the_plain_kernels_evaluate_with_the_plain_loss(tiny_model: Models) -> None:
+    """`evaluate --kernels plain` used the tiles."""
+    documents = texts(30, 7, vocab=TILED_FROM_VOCAB)
+    model = tiny_model(vocab_size=TILED_FROM_VOCAB + 17, dtype=torch.float32)
+    files: dict[str, set[str]] = {}
+    scores = {}
+    for kernels in ("plain", "auto"):
+        called = files.setdefault(kernels, set())
+        accelerate(model, kernels)
+        sys.setprofile(lambda frame, event, argument, called=called: called.add(frame.f_code.co_filename))
+        try:
+            scores[kernels] = score(model, documents).nats
+        finally:
+            sys.setprofile(None)
+    assert [any(name.endswith("tiled_loss.py") for name in files[kernels]) for kernels in files] == [False, True]
+    torch.testing.assert_close(scores["plain"], scores["auto"], rtol=1e-5, atol=1e-5)

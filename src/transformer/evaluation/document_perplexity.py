@@ -24,11 +24,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from transformer.evaluation.statistics import DocumentScores
 from transformer.generation import eval_mode
-from transformer.kernels.tiled_loss import token_nats
+from transformer.kernels import tiled_loss
 from transformer.model import DecoderOnlyTransformer
 
 TokenArray = Sequence[int] | npt.NDArray[np.uint32]
@@ -97,17 +98,25 @@ def score_documents(
     streams = [np.concatenate([[eot_id], np.asarray(tokens, np.int64)]) for tokens in documents]
     nats = torch.zeros(len(documents), dtype=torch.float64)
     device, scored = model.device, 0
+    is_accelerated = model.next_token_loss is tiled_loss.next_token_loss
+    nats_of = tiled_loss.token_nats if is_accelerated else token_nats
     with torch.no_grad(), eval_mode(model):
         for start in range(0, len(cuts), batch_size):
             inputs, counted, targets, owners = _batch(streams, cuts[start : start + batch_size], eot_id)
             hidden = model.hidden(inputs.to(device)).flatten(0, 1)[counted.to(device)]  # (N, C)
-            nats.index_add_(0, owners, token_nats(hidden, model.head.weight, targets.to(device)).cpu().double())
+            nats.index_add_(0, owners, nats_of(hidden, model.head.weight, targets.to(device)).cpu().double())
             scored += len(owners)
             if progress is not None:
                 progress(scored)
     return DocumentScores(
         nats, torch.tensor([len(tokens) for tokens in documents], dtype=torch.int64), torch.as_tensor(text_bytes).long()
     )
+
+
+def token_nats(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Returns the cross-entropy of each position, (N,) in nats, float32 or wider; arguments as in loss.py."""
+    logits = F.linear(hidden, weight)  # (N, V)
+    return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets, reduction="none")
 
 
 def _batch(

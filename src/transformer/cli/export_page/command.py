@@ -18,6 +18,7 @@ from transformer.cli.evaluate.options import MeasureOptions
 from transformer.cli.export_page.options import ExportOptions, lesson_path
 from transformer.cli.models import open_model
 from transformer.interop.lesson_page import dequantised_model, export, exported_bytes, script
+from transformer.kernels import accelerate
 from transformer.training.checkpoint import LoadedModel
 
 MODEL = "page/model.js"
@@ -69,7 +70,7 @@ def rounding(loaded: LoadedModel, exported: dict[str, Any], out: Console) -> dic
     """Evaluates the model before and after rounding, as the evaluate command does; prints and returns the result."""
     documents = Texts(MeasureOptions()).of(loaded.config.data, loaded.tokenizer)
     found = {}
-    for name, model in {"checkpoint": loaded.model, "rounded": dequantised_model(exported)}.items():
+    for name, model in {"checkpoint": loaded.model, "rounded": accelerate(dequantised_model(exported))}.items():
         result = score(replace(loaded, model=model), documents, MeasureOptions()).evaluation
         found[name] = {"loss": result.loss, "perplexity": result.perplexity, "bits_per_byte": result.bits_per_byte}
         out.print(
