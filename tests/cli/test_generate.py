@@ -237,6 +237,15 @@ SLIPS = {
         "max_length=7 leaves no tokens after a prompt of 7 tokens",
     ),
     "a length of 0": (("--prompt", "x", "--max-length", "0"), "max_length=0 must be at least 1"),
+    "a length of 10**30": (
+        ("--prompt", "x", "--max-new-tokens", str(10**30)),
+        f"max_new_tokens={10**30} must be at most 10000000",
+    ),
+    "10**11 samples": (("--prompt", "x", "--num-samples", str(10**11)), "num_samples=100000000000 must be at most"),
+    "a last seed too large": (
+        ("--prompt", "x", "--num-samples", "2", "--seed", str(2**63 - 1)),
+        f"seed={2**63} must be from 0",
+    ),
     "no samples": (("--prompt", "x", "--num-samples", "0"), "num_samples=0 must be at least 1"),
     "nowhere to stop": (("--prompt", "x", "--stop", ""), "a stop string must not be empty"),
     "no temperature": (("--prompt", "x", "--temperature", "nan"), "temperature=nan"),
@@ -346,11 +355,10 @@ WRONG = {
     "/temperature -1": "temperature=-1.0 must not be below 0",
     "/temperature nan": "temperature=nan is not a finite number",
     "/top-k 0.5": "top_k='0.5' is not a whole number",
-    "/top-p": "top_p='' is not a finite number",
     "/seed -3": "seed=-3 must be from 0",
     "/seed soon": "seed='soon' is not a whole number",
     "/length 0": "max_new_tokens=0 must be at least 1",
-    "/length": "max_new_tokens='' is not a whole number",
+    "/length 1000000000000": "max_new_tokens=1000000000000 must be at most 10000000",
     "/": "there is no command / (/help lists them; // starts a text with /)",
 }
 
@@ -372,8 +380,22 @@ def test_help_names_every_command(conversation: Conversation) -> None:
     assert {"/preset", "/temperature", "/top-k", "/top-p", "/min-p", "/seed", "/length", "/quit"} <= set(COMMANDS)
 
 
-def test_quit_ends(conversation: Conversation) -> None:
-    assert conversation.told("/quit", "The cat") == ("", "")
+@pytest.mark.parametrize("line", ["/quit", "/quit now", " /quit", "/exit", "/QUIT"])
+def test_quit_ends(conversation: Conversation, line: str) -> None:
+    assert conversation.told(line, "The cat") == ("", "")
+
+
+def test_commands_are_understood_as_a_person_means_them(conversation: Conversation) -> None:
+    """`/quit now` was a misspelt command, `/seed` no whole number, and `/max-new-tokens 50` unknown."""
+    _, err = conversation.told("/seed", "/top-p", "/max-new-tokens 50", "/Temperature 0.5", "/max-length 90")
+    lines = err.splitlines()
+    assert lines[0] == "/seed N: seed of the next text; random: a new one"
+    assert "seed 7, at most 5 new tokens" in lines[1]
+    assert lines[2] == "/top-p VALUE"
+    assert "at most 50 new tokens" in lines[4]
+    assert "temperature 0.5" in lines[5]
+    assert "at most 90 tokens with the prompt" in lines[6]
+    assert conversation.told("/num-samples 2", "The cat")[0].count("The cat") == 2
 
 
 LINES = {

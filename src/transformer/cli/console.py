@@ -13,21 +13,36 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, TextIO
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters, and characters that change the direction of a line; line breaks and tabs are not among them."""
 REPORT_SECONDS = 30.0
 """How long the other processes of a torchrun wait for local rank 0 to report an error."""
 
 
 class LineConsole(Console):
-    """rich's console; output that can no longer be written raises BrokenPipeError instead of ending the process."""
+    """rich's console; output that can no longer be written raises BrokenPipeError instead of ending the process.
+
+    Control characters in what it prints are shown as escapes; its own, for colours and bars, stay. So nothing that a
+    checkpoint, a model or the hub contains can command the terminal, whoever prints it.
+    """
 
     def on_broken_pipe(self) -> None:
         raise  # the error that rich is handling
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control is None and CONTROL.search(segment.text):
+                text = CONTROL.sub(lambda found: printable(found[0]), segment.text)
+                yield Segment(text, segment.style)
+            else:
+                yield segment
 
 
 def console(stderr: bool = False) -> Console:
@@ -191,7 +206,9 @@ def reported_once(kinds: tuple[type[Exception], ...] = (ValueError,)) -> Iterato
     except kinds:
         if os.environ.get("LOCAL_RANK", "0") != "0":
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            time.sleep(REPORT_SECONDS)
+            time.sleep(CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters, and characters that change the direction of a line; line breaks and tabs are not among them."""
+REPORT_SECONDS)
             raise SystemExit(2) from None
         raise
 

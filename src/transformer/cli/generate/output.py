@@ -5,7 +5,6 @@ A single text is printed as it is generated. Several are generated in batches, a
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from itertools import groupby
 from rich.console import Console
 from rich.text import Text
 
+from transformer.cli.console import CONTROL
 from transformer.cli.generate.options import WritingOptions
 from transformer.generation import window_start
 from transformer.inference.compiled_decode import CompiledDecoder
@@ -23,8 +23,6 @@ from transformer.training.checkpoint import LoadedModel
 
 ROWS = 32
 """Maximum number of texts in a batch."""
-# Control characters, and characters that change the direction of a line.
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,16 @@ COMMANDS = {
     "/preset": f"NAME: {', '.join(SAMPLING_PRESETS)}",
     **dict.fromkeys(SAMPLING, "VALUE"),
     "/seed": "N: seed of the next text; random: a new one",
-    "/length": "N: maximum number of new tokens",
+    "/length": "N: maximum number of new tokens; also /max-new-tokens",
+    "/max-length": "N: maximum length with the prompt, instead of /length",
+    "/num-samples": "N: texts for each prompt",
     "/stop": r"TEXT: add a stop string, with \n for a line break; without TEXT: remove all",
     "/settings": "show the settings",
     "/again": "continue the same prompt with the next seed",
     "/quit": "or Ctrl-D",
 }
+ALIASES = {"/max-new-tokens": "/length", "/exit": "/quit"}
+NEED_A_VALUE = {"/preset", "/seed", "/length", "/max-length", "/num-samples", *SAMPLING}
 VALUES = {
     "/preset": tuple(SAMPLING_PRESETS),
     "/strategy": get_args(get_type_hints(SamplingConfig)["strategy"]),
@@ -52,7 +56,7 @@ class Shell:
             line = None
             try:
                 line = self.read()
-                if line.strip() == "/quit":
+                if command_in(line.strip())[0] == "/quit":
                     return
                 self.handle(line)
             except EOFError:
@@ -65,13 +69,11 @@ class Shell:
 
     def handle(self, line: str) -> None:
         """Continues a prompt, or runs a command. Raises ValueError for a wrong command."""
-        if not line.startswith("/") or "\n" in line:
-            self.write(line)
-        elif line.startswith("//"):
-            self.write(line[1:])
-        else:
-            name, _, value = line.partition(" ")
+        name, value = command_in(line)
+        if name:
             self.command(name, value)
+        else:
+            self.write(line[1:] if line.startswith("//") else line)
 
     def write(self, prompt: str) -> None:
         """Continues the prompt with the next seed."""
@@ -84,6 +86,9 @@ class Shell:
     def command(self, name: str, value: str) -> None:
         """Runs a command."""
         word = value.strip()
+        if name in NEED_A_VALUE and not word:
+            self.pen.say(f"{name} {COMMANDS[name]}")
+            name = "/settings"
         match name:
             case "/help":
                 self.pen.say("\n".join(f"{command:<21}{meaning}" for command, meaning in COMMANDS.items()))
@@ -94,6 +99,10 @@ class Shell:
                 self.change(seed=secrets.randbits(32) if word == "random" else from_text(int, word))
             case "/length":
                 self.change(max_new_tokens=from_text(int, word), max_length=None)
+            case "/max-length":
+                self.change(max_length=from_text(int, word), max_new_tokens=None)
+            case "/num-samples":
+                self.change(num_samples=from_text(int, word))
             case "/stop":
                 self.change(stop=(*self.options.stop, value) if value else ())
             case "/settings":
@@ -116,3 +125,15 @@ class Shell:
             self.next_seed = self.options.first_seed()
         for sentence in notices(self.options, self.next_seed, self.pen.loaded.tokenizer.vocab_size):
             self.pen.say(sentence)
+
+
+def command_in(line: str) -> tuple[str, str]:
+    """Returns the name of the command in a line, and the text after it; two empty texts if the line is a prompt.
+
+    >>> command_in("/Temperature 0.7"), command_in("//etc"), command_in("/quit now")
+    (('/temperature', '0.7'), ('', ''), ('/quit', 'now'))
+    """
+    if not line.startswith("/") or line.startswith("//") or "\n" in line:
+        return "", ""
+    name, _, value = line.partition(" ")
+    return ALIASES.get(name.lower(), name.lower()), value
