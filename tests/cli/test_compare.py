@@ -243,7 +243,7 @@ def test_broken_files_are_listed_and_the_rest_is_ranked(command: Command, tmp_pa
     for part in (
         "model_epoch_2_byte.pt is damaged",
         "model_epoch_3_byte.pt is a file of PyTorch's, but not a checkpoint of this project",
-        "model_epoch_4_byte.pt: its loss is not finite",
+        "model_epoch_4_byte.pt is not valid: weights that hold nan or infinite numbers",
         "has another checksum",
         "model_epoch_6_byte.pt: gone.txt does not exist",
     ):

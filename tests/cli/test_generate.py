@@ -49,14 +49,23 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
 
 
 @pytest.mark.parametrize("preset", ["greedy", "balanced"])
-def test_weights_that_are_nan_are_an_error_and_not_a_text(command: Command, preset: str) -> None:
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [
+        (torch.nan, "nan.pt is not valid: weights that hold nan or infinite numbers: embeddings.token.weight"),
+        (3e38, "row 0 has no probabilities to draw from: its logits are not finite numbers"),  # they overflow
+    ],
+)
+def test_weights_without_a_finite_logit_are_an_error_and_not_a_text(
+    command: Command, preset: str, weight: float, said: str
+) -> None:
     """Greedy generation once wrote the first token for ever, with status 0."""
     contents = torch.load(checkpoint.latest(Path()), weights_only=True)
-    contents["model"] = {name: torch.full_like(tensor, torch.nan) for name, tensor in contents["model"].items()}
+    contents["model"] = {name: torch.full_like(tensor, weight) for name, tensor in contents["model"].items()}
     torch.save(contents, "nan.pt")
     outcome = command("generate", "--checkpoint", "nan.pt", "--preset", preset, "--prompt", "x", *SHORT)
     assert outcome.status == 2
-    assert "row 0 has no probabilities to draw from: its logits are not finite numbers" in outcome.err
+    assert said in outcome.err
     assert "Traceback" not in outcome.err
 
 

@@ -206,9 +206,7 @@ def reported_once(kinds: tuple[type[Exception], ...] = (ValueError,)) -> Iterato
     except kinds:
         if os.environ.get("LOCAL_RANK", "0") != "0":
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            time.sleep(CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Control characters, and characters that change the direction of a line; line breaks and tabs are not among them."""
-REPORT_SECONDS)
+            time.sleep(REPORT_SECONDS)
             raise SystemExit(2) from None
         raise
 

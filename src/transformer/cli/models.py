@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from transformer.cli.console import console, printable
 from transformer.config import Kernels
 from transformer.kernels import accelerate
 from transformer.kernels.int8 import quantise
@@ -11,15 +12,36 @@ from transformer.training import checkpoint
 from transformer.training.checkpoint import LoadedModel
 from transformer.training.device import pick_device
 
+MOST_NAMED = 4
+"""Runs that a message names; the others are counted."""
+
 
 def open_model(path: Path | None, device: str = "auto", int8: bool = False, kernels: Kernels = "auto") -> LoadedModel:
-    """Loads a checkpoint. None: the latest in this folder; "best" or FOLDER/best: the lowest validation loss.
+    """Loads the checkpoint that find_checkpoint() returns.
 
     int8: the weight matrices are rounded to 8 bits. kernels: see accelerate(). Raises CheckpointError, a ValueError.
     """
-    found = checkpoint.named(path) if path else checkpoint.latest(Path())
-    loaded = checkpoint.load_model(found, pick_device(device))
+    loaded = checkpoint.load_model(find_checkpoint(path), pick_device(device))
     accelerate(loaded.model, kernels)
     if int8:
         quantise(loaded.model)
     return loaded
+
+
+def find_checkpoint(path: Path | None) -> Path:
+    """Returns the selected checkpoint. If it was chosen among several runs, prints the others on standard error.
+
+    None: the latest in this folder. "best": the lowest validation loss of all runs here; FOLDER/best: of those in
+    FOLDER. Raises CheckpointError if there is none.
+    """
+    found = checkpoint.latest(Path()) if path is None else checkpoint.named(path)
+    if path is None or found != path:
+        runs = checkpoint.runs_at(Path() if path is None else path.parent)
+        others = [str(run) for run in reversed(runs) if run != found.parent]
+        if others:
+            which = "latest" if path is None else "best"
+            more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+            advice = "; --checkpoint best is the one with the lowest validation loss" if path is None else ""
+            line = f"the {which} of {len(runs)} runs; the others: {', '.join(others[:MOST_NAMED])}{more}{advice}"
+            console(stderr=True).print(printable(line), style="dim")
+    return found

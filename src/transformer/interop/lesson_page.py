@@ -20,6 +20,7 @@ from transformer.kernels.int8 import Int8Linear
 from transformer.model import DecoderOnlyTransformer
 from transformer.text import ByteTokenizer, Tokenizer
 from transformer.text.encodings import TiktokenTokenizer
+from transformer.training.checkpoint_contents import meta_model
 
 FORMAT = 1
 
@@ -54,7 +55,7 @@ def dequantised_model(exported: Mapping[str, Any]) -> DecoderOnlyTransformer:
 
 def exported_bytes(config: ModelConfig, tokenizer: Tokenizer) -> int:
     """Estimates the size of the exported model in bytes, to about 1%, from its shapes alone."""
-    model = DecoderOnlyTransformer(config, device="meta")
+    model = meta_model(config)
     packed = len(json.dumps(export_tokenizer(tokenizer)))
     for weight in _weights(model).values():
         packed += (weight.numel() + 4 * len(weight) if weight.ndim == 2 else 4 * weight.numel()) * 4 // 3

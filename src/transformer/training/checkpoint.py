@@ -28,10 +28,10 @@ from transformer.config import TrainConfig
 from transformer.kernels.int8 import Int8Linear
 from transformer.model import DecoderOnlyTransformer
 from transformer.text import Tokenizer, tokenizer_from_state
+from transformer.training.checkpoint_contents import brief, check_weights, is_checkpoint, is_finite, wrong_kind
 
 FORMAT = 2
 """1 had sinusoidal positions that were not scaled; otherwise it is the same."""
-_REQUIRED = {"config": dict, "tokenizer": dict, "model": dict, "step": int, "tokens": int}
 _EPOCH_FILE = re.compile(r"model_epoch_(\d+)_(.+)\.pt")
 
 
@@ -163,16 +163,17 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
                 raise ValueError(f"{damaged} has another checksum")
         contents = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # a damaged file can raise nearly anything
-        message = " ".join(str(error).split())[:120]
-        raise CheckpointError(f"{path} is damaged or not a checkpoint: {type(error).__name__}: {message}") from error
-    if not isinstance(contents, dict) or not all(
-        isinstance(contents.get(name), kind) for name, kind in _REQUIRED.items()
-    ):
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        raise CheckpointError(f"{path} is damaged or not a checkpoint: {reason}") from error
+    if not is_checkpoint(contents):
         raise CheckpointError(f"{path} is a file of PyTorch's, but not a checkpoint of this project")
-    if contents.get("format") not in (1, FORMAT):
-        raise CheckpointError(f"{path} has format {contents.get('format')}, this version reads format {FORMAT}")
-    if contents["format"] == 1 and contents["config"].get("model", {}).get("position") == "sinusoidal":
+    found = contents.get("format")
+    if type(found) is not int or found not in (1, FORMAT):
+        raise CheckpointError(f"{path} has format {brief(found)}, this version reads format {FORMAT}")
+    if found == 1 and contents["config"]["model"].get("position") == "sinusoidal":
         raise CheckpointError(f"{path} is too old: its sinusoidal positions were not scaled; train the model again")
+    if problem := wrong_kind(contents):
+        raise CheckpointError(f"{path} does not fit this version: {problem}")
     return contents
 
 
@@ -185,7 +186,8 @@ def entries(path: Path) -> int:
 def peek(path: Path) -> dict[str, Any]:
     """Returns a checkpoint's contents, unchecked and with its tensors still on disk. Raises CheckpointError."""
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        is_unicode = not any("\ud800" <= letter <= "\udfff" for letter in str(path))  # PyTorch maps no other name
+        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=is_unicode)
     except Exception as error:
         raise CheckpointError(f"{path} is damaged or not a checkpoint") from error
     return contents if isinstance(contents, dict) else {}
@@ -195,15 +197,31 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedMo
     """Returns the model of a checkpoint, in eval mode on `device`, with its tokenizer and config."""
     path = Path(path)
     contents = load(path, device)
+    config, tokenizer = checked(contents, path)
+    with torch.random.fork_rng(devices=[]):  # the random initial weights are replaced at once
+        model = DecoderOnlyTransformer(config.model)
+    model.load_state_dict(contents["model"])
+    return LoadedModel(path, config, model.to(device).eval(), tokenizer, contents)
+
+
+def checked(contents: Mapping[str, Any], path: Path) -> tuple[TrainConfig, Tokenizer]:
+    """Returns settings and encoding of a loaded checkpoint. Raises CheckpointError if its weights do not fit them.
+
+    The tensors of a sharded state are not in its file: they are not checked here.
+    """
     try:
         config = TrainConfig.from_dict(contents["config"])
         tokenizer = tokenizer_from_state(contents["tokenizer"])
-        with torch.random.fork_rng(devices=[]):  # the random initial weights are replaced at once
-            model = DecoderOnlyTransformer(config.model)
-        model.load_state_dict(contents["model"])
     except (ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{path} does not fit this version: {str(error).splitlines()[0]}") from error
-    return LoadedModel(path, config, model.to(device).eval(), tokenizer, contents)
+        raise CheckpointError(f"{path} does not fit this version: {brief(error)}") from error
+    try:
+        if tokenizer.vocab_size != config.model.vocab_size:
+            raise ValueError(f"the encoding has {tokenizer.vocab_size:,} ids, the model {config.model.vocab_size:,}")
+        if path.is_file():
+            check_weights(config.model, contents["model"], path.stat().st_size)
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid: {error}") from error
+    return config, tokenizer
 
 
 def set_aside(directory: Path) -> Path | None:
@@ -251,18 +269,24 @@ def latest(root: Path) -> Path:
     In the current folder only runs in folders checkpoints* count. Within a run, the highest epoch of the encoding that
     was written last is the newest. Raises CheckpointError if there is none.
     """
-    return _last_run(root)[-1]
+    found = epochs(runs_at(root)[-1])
+    newest = max(found, key=lambda path: path.stat().st_mtime)
+    encoding = _EPOCH_FILE.fullmatch(newest.name)
+    assert encoding is not None
+    return [path for path in found if path.name.endswith(f"_{encoding[2]}.pt")][-1]
 
 
 def best(root: Path) -> Path:
-    """Returns the checkpoint with the lowest validation loss among those that latest() chooses from.
+    """Returns the checkpoint with the lowest validation loss of all runs_at() `root`.
 
-    The loss is read from the file itself. Raises CheckpointError if no file has one.
+    The loss is read from the files themselves: in bits per byte, which encodings with different tokens share, if all
+    have it, else in nats per token. Raises CheckpointError if no file has a loss.
     """
-    found = [(loss, path) for path in _last_run(root) if (loss := _validation_loss(path)) is not None]
-    if not found:
+    scores = {path: score for run in runs_at(root) for path in epochs(run) if (score := _validation_score(path))}
+    if not scores:
         raise CheckpointError(f"no checkpoint in {root} has a validation loss: name one, or omit it for the latest")
-    return min(found, key=lambda pair: pair[0])[1]
+    shared = min(map(len, scores.values()))
+    return min(scores, key=lambda path: scores[path][shared - 1])
 
 
 def named(path: Path) -> Path:
@@ -284,26 +308,31 @@ def remove_epochs(directory: Path, encoding: str, saved: Sequence[tuple[int, flo
                 epoch_path(directory, pair[0], encoding).unlink(missing_ok=True)
 
 
-def _last_run(root: Path) -> list[Path]:
-    """Returns the epoch checkpoints, in order, of the run and the encoding that were written last."""
-    found_in = folders(root) if root == Path() else folders(root) or runs(root)
-    directory = root if epochs(root) else next(reversed(found_in), None)
-    if directory is None:
+def runs_at(root: Path) -> list[Path]:
+    """Returns the folder itself if it holds epoch checkpoints, else the runs in it; the newest last.
+
+    In the current folder only runs in folders checkpoints* count. Raises CheckpointError if there is none.
+    """
+    inside = [root] if epochs(root) else folders(root) or (runs(root) if root != Path() else [])
+    if not inside:
         raise CheckpointError("no checkpoint found: train one first, with `make demo` or `uv run python main.py train`")
-    found = epochs(directory)
-    newest = max(found, key=lambda path: path.stat().st_mtime)
-    encoding = _EPOCH_FILE.fullmatch(newest.name)
-    assert encoding is not None
-    return [path for path in found if path.name.endswith(f"_{encoding[2]}.pt")]
+    return inside
 
 
-def _validation_loss(path: Path) -> float | None:
-    """Returns the validation loss stored in a checkpoint, without reading its weights; None if there is none."""
+def _validation_score(path: Path) -> tuple[float, ...]:
+    """Returns the validation loss stored in a checkpoint, in nats per token and, if it is there, in bits per byte.
+
+    The weights are not read. Empty if there is no loss.
+    """
     try:
-        loss = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["metrics"]["validation_loss"]
-    except Exception:  # a damaged file can raise nearly anything
-        return None
-    return loss if isinstance(loss, float) and math.isfinite(loss) else None
+        metrics = peek(path).get("metrics")
+    except CheckpointError:
+        return ()
+    metrics = metrics if isinstance(metrics, dict) else {}
+    loss, bits = (metrics.get(name) for name in ("validation_loss", "bits_per_byte"))
+    if not is_finite(loss):
+        return ()
+    return (loss, bits) if is_finite(bits) else (loss,)
 
 
 def _suggestion(path: Path) -> str:

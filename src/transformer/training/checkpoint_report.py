@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from transformer.config import TrainConfig
@@ -24,6 +23,7 @@ from transformer.perplexity import calculate_perplexity_from_loss
 from transformer.text import Tokenizer, tokenizer_from_state
 from transformer.training import checkpoint
 from transformer.training.checkpoint import CheckpointError
+from transformer.training.checkpoint_contents import brief, is_usable, meta_model, weight_problems
 from transformer.training.state import must_fit
 
 PARTS = {
@@ -41,8 +41,6 @@ CARRIED = {
     "bpe": "whole, every entry",
 }
 """How a checkpoint stores its tokenizer, by kind."""
-MOST_NAMED = 3
-"""Weights named in a problem; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +118,9 @@ def inspect(path: Path) -> Report:
     contents = sharded_checkpoint.load(path)
     try:
         config = TrainConfig.from_dict(contents["config"])
+        model = meta_model(config.model)
     except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} does not fit this version: {str(error).splitlines()[0]}") from error
-    model = DecoderOnlyTransformer(config.model, device="meta")
+        raise CheckpointError(f"{path} does not fit this version: {brief(error)}") from error
     kind = "state to resume from" if "optimizers" in contents else "epoch checkpoint"
     if "folder" in contents:
         kind += ", sharded"
@@ -130,10 +128,10 @@ def inspect(path: Path) -> Report:
             contents = sharded_checkpoint.complete(contents, model)
     tokenizer, problems = _encoding(contents, config)
     weights = contents["model"]
-    problems += _weight_problems(weights, model) + _state_problems(contents, model, config)
+    problems += weight_problems(weights, model) + _state_problems(contents, model, config)
     return Report(
         path, kind, *_size(path), contents["format"], problems, config, tokenizer,
-        parts=_parts({name: value for name, value in weights.items() if isinstance(value, Tensor)}),
+        parts=_parts({name: value for name, value in weights.items() if is_usable(value)}),
         optimizer_bytes=sum(t.nbytes for t in _tensors(contents.get("optimizers", []))),
         step=contents["step"], epoch=contents.get("epoch"), tokens=contents["tokens"],
         metrics=_metrics(contents), provenance=_provenance(contents, config),
@@ -142,39 +140,15 @@ def inspect(path: Path) -> Report:
 
 def _encoding(contents: Mapping[str, Any], config: TrainConfig) -> tuple[Encoding, list[str]]:
     state = contents["tokenizer"]
-    carried = CARRIED.get(state.get("kind"), "in a way unknown to this version")
+    carried = CARRIED.get(str(state.get("kind")), "in a way unknown to this version")
     try:
         tokenizer: Tokenizer = tokenizer_from_state(state)
     except (ValueError, OSError) as error:
-        return Encoding(str(state.get("name", "unknown")), None, None, carried), [f"the encoding: {error}"]
+        return Encoding(brief(state.get("name", "unknown")), None, None, carried), [f"the encoding: {brief(error)}"]
     problems = []
     if tokenizer.vocab_size != config.model.vocab_size:
         problems.append(f"the encoding has {tokenizer.vocab_size:,} ids, the model {config.model.vocab_size:,}")
     return Encoding(tokenizer.name, tokenizer.vocab_size, tokenizer.eot_id, carried), problems
-
-
-def _weight_problems(weights: Mapping[str, Any], model: DecoderOnlyTransformer) -> list[str]:
-    """Returns why the weights do not fit the model, or are unusable."""
-    wanted = model.state_dict()
-    shapes = [
-        f"{name} {tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__}, not {tuple(like.shape)}"
-        for name, like in wanted.items()
-        if name in weights and getattr(value := weights[name], "shape", None) != like.shape
-    ]
-    tensors = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
-    broken = [name for name, value in tensors.items() if not value.isfinite().all()]
-    found = {
-        "are missing": [name for name in wanted if name not in weights],
-        "are not the model's": [name for name in weights if name not in wanted],
-        "have another shape": shapes,
-        "hold nan or infinite numbers": broken,
-    }
-    problems = [_listed(f"weights that {what}", names) for what, names in found.items() if names]
-    token, head = tensors.get("embeddings.token.weight"), tensors.get("head.weight")
-    is_whole = token is not None and head is not None and token.shape == head.shape
-    if model.config.tie_embeddings and is_whole and not torch.equal(token.nan_to_num(), head.nan_to_num()):  # type: ignore[union-attr]
-        problems.append("head.weight is not the token table that it is tied to")
-    return problems
 
 
 def _state_problems(contents: Mapping[str, Any], model: DecoderOnlyTransformer, config: TrainConfig) -> list[str]:
@@ -185,8 +159,8 @@ def _state_problems(contents: Mapping[str, Any], model: DecoderOnlyTransformer, 
     try:
         for optimizer, state in zip(optimizers, contents["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return [f"the optimizers' state does not fit: {str(error).splitlines()[0]}"]
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        return [f"the optimizers' state does not fit: {brief(error)}"]
     values = [
         (weight, value)
         for optimizer in optimizers
@@ -198,14 +172,11 @@ def _state_problems(contents: Mapping[str, Any], model: DecoderOnlyTransformer, 
     if wrong := sum(weight.shape != value.shape for weight, value in values):
         problems.append(f"{wrong} tensors of the optimizer state have another shape than their weights")
     tensors = list(_tensors(contents["optimizers"]))
+    if other_kind := sum(not is_usable(tensor) for tensor in tensors):
+        return [*problems, f"{other_kind} of {len(tensors)} tensors of the optimizer state are not dense numbers"]
     if broken := sum(not tensor.isfinite().all() for tensor in tensors):
         problems.append(f"{broken} of {len(tensors)} tensors of the optimizer state hold nan or infinite numbers")
     return problems
-
-
-def _listed(what: str, names: list[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return f"{what}: {', '.join(names[:MOST_NAMED])}{more}"
 
 
 def _parts(weights: Mapping[str, Tensor]) -> list[Part]:

@@ -31,7 +31,7 @@ from transformer.training.device import pick_device
 from transformer.training.events import Callback, EvalMetrics, Event, Progress
 from transformer.training.precision import Precision
 from transformer.training.same_text import has_changed, same_text, text_facts
-from transformer.training.state import RunState, load_weights, random_state, set_random_state
+from transformer.training.state import RunState, load_weights, must_fit, random_state, set_random_state
 from transformer.training_utils import Objective
 
 
@@ -144,18 +144,20 @@ class ResumableRun:
             raise CheckpointError(f"{path} holds a model, but not the state of a run: see training_state_*")
         self.data = same_text(self.data, contents, self.config.data.dataset, changed_text)
         load_weights(contents, path, self.model, self.optimizers)
-        self.so_far = RunState.from_dict(contents)
+        with must_fit(path):
+            self.so_far = RunState.from_dict(contents)
         if has_changed(self.data, contents):
             self.so_far.start_new_text()
         if len(set(self.dist.gather(self.step))) > 1:
             raise CheckpointError(f"{path} differs between machines: copy one of them to all")
         if path.parent.resolve() != self.directory.resolve():
             self.so_far.saved_epochs = []  # in another folder these names may belong to another run
-        self.precision.restore(contents.get("loss_scale", []))
-        if self.dist.rank < len(contents["random"]):
-            set_random_state(contents["random"][self.dist.rank], self.device)
-        else:  # fewer processes saved this state
-            self._seed_dropout()
+        with must_fit(path):
+            self.precision.restore(contents.get("loss_scale", []))
+            if self.dist.rank < len(contents["random"]):
+                set_random_state(contents["random"][self.dist.rank], self.device)
+            else:  # fewer processes saved this state
+                self._seed_dropout()
         self.batches = open_batches(self.data, self.config, self.so_far.data, self.dist)
 
     def initialise_from(self, contents: dict[str, Any], path: Path) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformer.data.contracts import DataState
 from transformer.distributed.sharded_checkpoint import complete
 from transformer.training.checkpoint import CheckpointError
+from transformer.training.checkpoint_contents import brief
 from transformer.training.metric_sums import MetricSums, StepTotals
 from transformer.training.trend import TrainPoint, ValidationPoint
 
@@ -114,12 +115,13 @@ def load_weights(
 
 @contextlib.contextmanager
 def must_fit(path: Path) -> Iterator[None]:
-    """Turns errors about names or shapes of loaded tensors into a CheckpointError of one line."""
+    """Turns errors about names, shapes or kinds of loaded values into a CheckpointError of one line."""
     try:
         yield
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{path} does not fit this configuration: {first_line}") from error
+    except CheckpointError:
+        raise
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} does not fit this configuration: {brief(error)}") from error
 
 
 def random_state(device: torch.device) -> dict[str, Tensor | None]:

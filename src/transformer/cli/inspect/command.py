@@ -15,6 +15,7 @@ from transformer.cli.console import console
 from transformer.cli.inspect.options import InspectOptions
 from transformer.cli.inspect.tables import parts_table, settings_table
 from transformer.cli.json_output import print_json
+from transformer.cli.models import find_checkpoint
 from transformer.cli.options import command_line
 from transformer.config import TrainConfig
 from transformer.distributed.sharded_checkpoint import is_sharded_state
@@ -37,9 +38,7 @@ def main(options: InspectOptions) -> None:
 
 def chosen(path: Path | None) -> Path:
     """Returns the selected checkpoint. Raises CheckpointError if there is none."""
-    if path is None:
-        return checkpoint.latest(Path())
-    path = checkpoint.named(path)
+    path = find_checkpoint(path)
     return checkpoint.latest(path) if path.is_dir() and not is_sharded_state(path) else path
 
 
@@ -95,5 +94,5 @@ def score_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
     if "lowest_at_step" in metrics and "validation" in rows:
         rows["validation"] += f"; lowest {metrics['lowest_validation_loss']:.4f} at step {metrics['lowest_at_step']:,}"
     if "verdict" in metrics:
-        rows["verdict"] = f"{metrics['verdict']}: {metrics['reason']}"
+        rows["verdict"] = f"{metrics['verdict']}: {metrics.get('reason', '')}"
     return rows

@@ -48,6 +48,7 @@ def starting_point(
     if resume or resume_from is not None:
         directory = config.checkpoint_dir
         state, contents = load_state(resume_from, Path(directory), out)
+        checkpoint.checked(contents, state)
         config = merged(contents, config, typed, dist.world_size)
         check_text_is_there(config.data)
         if resume_from is None:  # the folder may have been renamed since
@@ -101,8 +102,8 @@ def from_checkpoint(config: TrainConfig, typed: Set[str]) -> Start:
     """
     path = checkpoint.named(Path(config.init_from or ""))
     contents = sharded_checkpoint.load(path)
-    stored = TrainConfig.from_dict(contents["config"])
-    encoding = tokenizer_from_state(contents["tokenizer"]).name
+    stored, tokenizer = checkpoint.checked(contents, path)
+    encoding = tokenizer.name
     is_learned = stored.model.position == "learned"
     free = {"dropout"} if is_learned else {"dropout", "max_seq_len"}
     changes, problems = {}, []
