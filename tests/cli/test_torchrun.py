@@ -1,4 +1,7 @@
-"""`torchrun main.py train` as a user types it: what it computes, what it prints, how it ends."""
+"""`torchrun main.py train` as a user types it: what it computes, what it prints, how it ends.
+
+A quick test has processes forked by ranks.py, and a slow one, otherwise the same, those of torchrun.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import ranks
 from transformer.cli.train import session
 from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.training import checkpoint
@@ -67,14 +72,22 @@ def alone(command: Command, tmp_path: Path) -> Path:
     return tmp_path / "alone"
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("run", "processes"),
+    [
+        (partial(ranks.run, ROOT / "tests" / "cli" / "together.py"), 2),
+        pytest.param(run_together, 2, marks=pytest.mark.slow),
+        pytest.param(run_together, 4, marks=pytest.mark.slow),
+    ],
+    ids=["2 forks", "torchrun", "torchrun, 4"],
+)
 def test_several_processes_learn_what_one_learns_and_one_of_them_speaks(
-    alone: Path, tmp_path: Path, processes: int
+    alone: Path, tmp_path: Path, run: Callable[..., subprocess.CompletedProcess[str]], processes: int
 ) -> None:
     share = ("--batch-size", str(8 // processes))
     (tmp_path / "together").mkdir()
     (tmp_path / "together" / "training_state_byte.pt").touch()  # an earlier run's
-    done = run_together(tmp_path, processes, *RUN, *LOOKS, *share, "--checkpoint-dir", "together")
+    done = run(tmp_path, processes, *RUN, *LOOKS, *share, "--checkpoint-dir", "together")
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     assert_same_run(alone, tmp_path / "together")

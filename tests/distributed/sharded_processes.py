@@ -1,4 +1,4 @@
-"""What test_fsdp.py lets processes do that share one model; each writes what it saw to FOLDER/seen_RANK.pt."""
+"""What test_fsdp.py lets processes do that share one model; each writes what it saw to seen_RANK.pt."""
 
 from __future__ import annotations
 
@@ -191,7 +191,8 @@ def going_on(folder: Path, dist: Dist) -> dict[str, Any]:
     }
 
 
-def main(folder: Path) -> None:
+def main() -> None:
+    folder = Path.cwd()
     torch.set_num_threads(1)
     with Dist.from_environment() as dist:
         seen: dict[str, Any] = {kind: learning(folder, dist, kind) for kind in SHAPES}

@@ -30,7 +30,7 @@ Seen = list[dict[str, Any]]
 
 def run_together(folder: Path, processes: int) -> Seen:
     """Runs sharded_processes.py with the given number of processes; returns the results of each."""
-    return ranks.run(HERE / "sharded_processes.py", folder, processes)
+    return ranks.seen(HERE / "sharded_processes.py", folder, processes)
 
 
 def alone(folder: Path, kind: str, **settings: Any) -> tuple[Trainer, list[Event]]:

@@ -27,7 +27,7 @@ def run_together(folder: Path, processes: int) -> Seen:
     for _ in range(3):
         alone.train_step()
     alone.save_state()
-    return ranks.run(HERE / "two_processes.py", folder, processes)
+    return ranks.seen(HERE / "two_processes.py", folder, processes)
 
 
 @pytest.fixture(scope="module")

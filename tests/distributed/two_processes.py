@@ -1,4 +1,4 @@
-"""What test_processes.py lets each of two processes do; every process writes what it saw to FOLDER/seen_RANK.pt."""
+"""What test_processes.py lets each of two processes do; every process writes what it saw to seen_RANK.pt."""
 
 from __future__ import annotations
 
@@ -123,7 +123,8 @@ def from_one(folder: Path, dist: Dist) -> dict[str, Any]:
     return {"weights": weights(trainer), "draws": draws}
 
 
-def main(folder: Path) -> None:
+def main() -> None:
+    folder = Path.cwd()
     torch.set_num_threads(1)
     with Dist.from_environment() as dist:
         seen = {"communication": communication(dist)}

@@ -15,7 +15,7 @@ def save_figure(figure: Figure, *files: Path) -> None:
     """Writes a figure to each file; the file's suffix selects the format."""
     if engine := figure.get_layout_engine():
         engine.execute(figure)  # compute the layout once, so that all files agree
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=150)
