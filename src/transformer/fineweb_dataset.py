@@ -112,15 +112,8 @@ class HubSource:
         try:
             while True:
                 # 1. Keep `wanted` row groups loading.
-                while len(waiting) < wanted:
-                    try:
-                        place = next(order)
-                    except HubError:  # the next shard's row groups could not be counted
-                        if waiting:  # use the loaded row groups first; then the order tries the same shard again
-                            break
-                        self.text.shard(order.next_shard, patient=True)  # nothing is loaded: retry until patience ends
-                        continue
-                    waiting.append((place, pool.submit(self._training_tokens, place, leases)))
+                while len(waiting) < wanted and (upcoming := self.next_place(order, patient=not waiting)):
+                    waiting.append((upcoming, pool.submit(self._training_tokens, upcoming, leases)))
                 # 2. Take the oldest, and let the other stages know how far the reader is.
                 place, future = waiting.popleft()
                 ahead.reader = place
@@ -140,6 +133,20 @@ class HubSource:
             self._stops.pop()()
         self._encoders.shutdown()
         self.text.close()
+
+    def next_place(self, order: ReadOrder, patient: bool) -> Place | None:
+        """Returns the next place of an order that reads this source.
+
+        If the row groups of the next shard cannot be counted, the network is retried if `patient`; else the result is
+        None, and the next call tries the same shard again.
+        """
+        try:
+            return next(order)
+        except HubError:
+            if not patient:
+                return None
+        self.text.shard(order.next_shard, patient=True)
+        return next(order)
 
     def load(self, place: Place, leases: Leases) -> RowGroupTokens:
         """Returns all documents of a row group: ids from the cache, or new ones, which are then stored."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -59,8 +60,10 @@ def _open_hub_dataset(config: DataConfig, tokenizer: Tokenizer | None, notify: N
             sample = sample_texts(text, config.validation_fraction) if config.encoding.startswith("bpe") else []
             tokenizer = make_tokenizer(config.encoding, sample)
         source = HubSource(text, tokenizer, config.validation_fraction, config.num_workers)
-        documents = validation.tokens(tokenizer, config.validation_tokens)
-        data = text_data(config, tokenizer, source, config.tokens_per_epoch, documents)
+        end = np.uint32(tokenizer.eot_id)
+        with contextlib.closing(validation.texts()) as texts:
+            documents = (np.append(tokenizer.encode_array(document), end) for document in texts)
+            data = text_data(config, tokenizer, source, config.tokens_per_epoch, documents)
         return replace(data, revision=text.commit)
     except BaseException:
         text.close()

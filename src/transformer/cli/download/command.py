@@ -14,7 +14,6 @@ from transformer.cli.download_progress import fetch_numbers, notifier
 from transformer.cli.options import program
 from transformer.data.contracts import Place
 from transformer.data.hub.ahead import CONNECTIONS, Leases
-from transformer.data.hub.errors import HubError
 from transformer.data.open import open_dataset
 from transformer.dataset import ReadOrder
 from transformer.fineweb_dataset import HubSource
@@ -63,16 +62,10 @@ def fetch(source: HubSource, seed: int, wanted: int, show: Callable[[int], None]
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         while found < wanted and not one_pass_done:
             places: list[Place] = []
-            while len(places) < CONNECTIONS and not one_pass_done:
-                try:
-                    place = next(order)
-                except HubError:  # the next shard's row groups could not be counted
-                    if places:  # load these first; then the order tries the same shard again
-                        break
-                    source.text.shard(order.next_shard, patient=True)
-                    continue
-                one_pass_done = place.epoch > 0
-                places += [] if one_pass_done else [place]
+            while len(places) < CONNECTIONS and (place := source.next_place(order, patient=not places)):
+                if one_pass_done := place.epoch > 0:
+                    break
+                places.append(place)
             for place, row_group in zip(
                 places, pool.map(lambda place: source.load(place, leases), places), strict=True
             ):

@@ -191,15 +191,16 @@ class ShardCache:
         try:
             status = path.stat()
             found = read(path)
-        except ValueError as error:
+        except Exception as error:  # of many types, if a file is damaged
+            if isinstance(error, OSError) and error.errno:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                    self.notify(f"{path} cannot be read ({error.strerror}): continuing without it")
+                return None
             with self._folder.locked(), contextlib.suppress(OSError):
                 if os.path.samestat(path.stat(), status):  # else another process has replaced the file already
                     path.unlink()
-                    self.notify(f"{path} is damaged ({error}): removed, to be stored again")
-            return None
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                self.notify(f"{path} cannot be read ({error.strerror or error}): continuing without it")
+                    reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+                    self.notify(f"{path} is damaged ({reason}): removed, to be stored again")
             return None
         if shard is not None:
             shard_files.touch(self.directory, shard.number)

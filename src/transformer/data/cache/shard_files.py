@@ -161,9 +161,9 @@ def write(file: BinaryIO, identity: Mapping[str, Any], columns: Iterable[Any]) -
 def read(path: Path, identity: Mapping[str, Any], row_groups: Iterable[int] | None = None) -> list[Any]:
     """Returns the documents of these row groups (None: of all), a ChunkedArray each.
 
-    Raises ValueError if the file is damaged or has another identity, OSError if it cannot be opened or read.
+    Raises ValueError for another identity or a wrong checksum, and pyarrow's errors of many types for other damage.
     """
-    with _damage_is_value_error(), pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         header = json.loads((file.metadata.metadata or {}).get(KEY, b"{}"))
         wanted = {"format": FORMAT, **identity}
         if {name: header.get(name) for name in wanted} != wanted:
@@ -186,14 +186,3 @@ def _checksum(column: Any) -> int:
             ends = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
             crc = zlib.crc32(memoryview(data)[ends[0] : ends[-1]], crc)
     return crc
-
-
-@contextlib.contextmanager
-def _damage_is_value_error() -> Iterator[None]:
-    """Turns the many errors of a damaged file into a ValueError in one line. Errors of the system stay OSError."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno:
-            raise
-        raise ValueError((str(error) or type(error).__name__).splitlines()[0][:120]) from error

@@ -114,6 +114,15 @@ class HubText:
         file, _, pieces = self.pieces[shard.number]
         self.cache.lease(shard, file.size // pieces)
 
+    @contextlib.contextmanager
+    def leased(self, shard: Shard) -> Iterator[None]:
+        """Holds a lease."""
+        self.lease(shard)
+        try:
+            yield
+        finally:
+            self.cache.release(shard)
+
     @property
     def bytes_fetched(self) -> int:
         """Bytes of files received from the hub."""

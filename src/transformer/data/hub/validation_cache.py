@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 
-import numpy as np
 import pyarrow as pa
 
-from transformer.data.contracts import Place
-from transformer.data.hub.ahead import Leases
 from transformer.data.hub.text import HubText
-from transformer.text import Tokenizer, Tokens, is_validation
+from transformer.text import is_validation
 
 
 class ValidationText:
@@ -29,16 +26,6 @@ class ValidationText:
         identity = hashlib.sha256(repr((text.hub.repo, listing, text.column, fraction)).encode()).hexdigest()
         self.identity = {"validation": identity}
         self.name = f"validation_{identity[:12]}.parquet"
-
-    def tokens(self, tokenizer: Tokenizer, wanted: int) -> Iterator[Tokens]:
-        """Yields documents, each with an end-of-text, until they have `wanted` tokens."""
-        end = np.uint32(tokenizer.eot_id)
-        count = 0
-        with contextlib.closing(self.texts()) as texts:
-            while count < wanted and (text := next(texts, None)) is not None:
-                tokens = np.append(tokenizer.encode_array(text), end)
-                count += len(tokens)
-                yield tokens
 
     def texts(self) -> Generator[str]:
         """Yields the documents: those in the file, then the hub's. Closing it stores the new ones in the file."""
@@ -59,14 +46,12 @@ class ValidationText:
 
 def first_row_groups(text: HubText, skip: int = 0) -> Generator[list[str]]:
     """Yields the documents of each row group, in the order of the files, without the first `skip` row groups."""
-    with contextlib.closing(Leases(text)) as leases:
-        for number in range(len(text)):
-            row_groups = text.shard(number, patient=True).row_groups
-            for row_group in range(min(skip, row_groups), row_groups):
-                place = Place(0, number, row_group, number, row_group)
-                shard = leases.enter(place)
-                leases.release_before(place)
-                with text.lock(shard, row_group):
-                    documents = text.documents(shard, row_group)
-                yield [document for document in documents if document]
-            skip = max(0, skip - row_groups)
+    for number in range(len(text)):
+        shard = text.shard(number, patient=True)
+        if skip < shard.row_groups:
+            with text.leased(shard):
+                for row_group in range(skip, shard.row_groups):
+                    with text.lock(shard, row_group):
+                        documents = text.documents(shard, row_group)
+                    yield [document for document in documents if document]
+        skip = max(0, skip - shard.row_groups)
