@@ -155,7 +155,8 @@ def test_what_was_downloaded_is_in_the_documented_files(
 def test_a_terminal_shows_how_far_it_is(
     command: Command, hub: StandInHub, flags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # as rich is told that the output is a terminal
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
     hub.latency = 0.05
     outcome = command("download", "--tokens", "100k", *flags)
     assert (outcome.status, outcome.err) == (0, "")

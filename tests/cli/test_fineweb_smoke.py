@@ -97,7 +97,8 @@ def test_a_first_look_fetches_a_little_and_the_next_ones_nothing(command: Comman
 def test_a_terminal_shows_what_is_waited_for(
     command: Command, hub: StandInHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # as rich is told that the output is a terminal
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
     hub.latency = 0.1
     outcome = command("test-fineweb", *FLAGS)
     assert (outcome.status, outcome.err) == (0, "")

@@ -26,6 +26,9 @@ BATCH_ROWS = 8
 
 
 def main(options: FineWebOptions) -> None:
+    dataset = options.data.dataset
+    if not options.data.is_on_hub:
+        raise ValueError(f"{dataset} is not on the hub: this command checks only fineweb and hf:OWNER/NAME")
     out = console()
     with opened(options.data, out) as (data, source, opening):
         out.print(hub(source))
@@ -48,10 +51,7 @@ def opened(config: DataConfig, out: Console) -> Iterator[tuple[TextData, HubSour
         notify = notifier(out, lambda message: status.update(Text(f"fetching {fetch_numbers(message)}")))
         started = time.perf_counter()
         with contextlib.closing(open_dataset(config, notify=notify)) as data:
-            if not isinstance(data.train, HubSource):
-                raise ValueError(
-                    f"{config.dataset} is not on the hub: this command checks only fineweb and hf:OWNER/NAME"
-                )
+            assert isinstance(data.train, HubSource)
             data.train.fetches_ahead = False
             yield data, data.train, time.perf_counter() - started
 
