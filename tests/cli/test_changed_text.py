@@ -148,3 +148,14 @@ def test_the_flag_needs_one_run_to_resume(command: Command, here: Path, flags: t
     assert outcome.err == (
         "error: --changed-text is for one run that continues: give it with --resume, and without --set\n"
     )
+
+
+def test_evaluate_and_compare_say_that_the_held_out_text_may_have_been_trained_on(command: Command, here: Path) -> None:
+    """A document that moved from training to the held-out text gave a better score than it should."""
+    (model,) = checkpoint.epochs(here / "whole")
+    assert "has changed" not in command("evaluate", "--checkpoint", str(model)).out
+    (here / "notes.txt").write_text(story(60), encoding="utf-8")
+    said = f"notes.txt has changed since {model} was saved: the model may have been trained on this text\n"
+    assert said in command("evaluate", "--checkpoint", str(model)).out
+    assert said in command("compare", str(model)).out
+    assert "has changed" not in command("evaluate", "--checkpoint", str(model), "--text-file", "notes.txt").out

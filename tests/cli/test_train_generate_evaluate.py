@@ -554,6 +554,14 @@ def test_a_slip_is_one_clear_line_and_writes_nothing(command: Command, tmp_path:
     assert snapshot(tmp_path) == before
 
 
+def test_a_short_run_gets_one_plain_sentence_for_all_its_epochs(command: Command, tmp_path: Path) -> None:
+    """Each epoch apologised for curves with too few points in a sentence of its own."""
+    (tmp_path / "notes.txt").write_text(story(8), encoding="utf-8")
+    outcome = command(*TINY, "--dataset", "notes.txt", "--epochs", "3", "--max-steps", "3", "--batch-size", "99")
+    assert outcome.out.count("epoch 3: ") == 1, outcome.err
+    assert outcome.out.count("uncertain: too few points: a verdict takes four evaluations\n") == 1
+
+
 def test_several_problems_are_reported_at_once(command: Command, tmp_path: Path) -> None:
     said = error_line(command(*TINY, "--epochs", "0", "--learning-rate", "-1", "--dropout", "2", "--d-model", "33"))
     for part in ("epochs=0", "learning_rate=-1.0", "dropout=2.0", "d_model=33 is not divisible by num_heads=2"):

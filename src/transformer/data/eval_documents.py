@@ -42,6 +42,8 @@ class Documents:
     """How often each token occurs in the documents, (V,)."""
     known: Counts | None = None
     """How often each token occurs in the training text, (V,); None if that text is not on this machine."""
+    digest: str | None = None
+    """Of the whole text, if it is a dataset on this machine (text/local_files.py)."""
 
     @property
     def num_tokens(self) -> int:
@@ -60,8 +62,10 @@ def held_out_documents(
     if config.is_on_hub:
         with contextlib.closing(_hub_texts(config, notify)) as texts:
             return encode_documents(texts, tokenizer, name, limit)
-    train, held_out = split_documents(local_text(config).documents, config.validation_fraction)
-    return replace(encode_documents(held_out, tokenizer, name, limit), known=_counted(train, tokenizer))
+    text = local_text(config)
+    train, held_out = split_documents(text.documents, config.validation_fraction)
+    documents = encode_documents(held_out, tokenizer, name, limit)
+    return replace(documents, known=_counted(train, tokenizer), digest=text.digest)
 
 
 def training_counts(config: DataConfig, tokenizer: Tokenizer) -> Counts | None:

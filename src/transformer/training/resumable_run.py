@@ -132,7 +132,6 @@ class ResumableRun:
             "world_size": self.dist.world_size,
             "job": self.dist.job,
             "loss_scale": self.precision.state(),
-            "text": text_facts(self.data),
         }
 
     def load_state(self, contents: dict[str, Any], path: Path, changed_text: bool = False) -> None:
@@ -146,7 +145,7 @@ class ResumableRun:
         load_weights(contents, path, self.model, self.optimizers)
         with must_fit(path):
             self.so_far = RunState.from_dict(contents)
-        if has_changed(self.data, contents):
+        if has_changed(self.data.digest, contents):
             self.so_far.start_new_text()
         if len(set(self.dist.gather(self.step))) > 1:
             raise CheckpointError(f"{path} differs between machines: copy one of them to all")
@@ -174,4 +173,4 @@ class ResumableRun:
     def _contents(self) -> dict[str, Any]:
         contents = checkpoint.model_contents(self.model, self.config, self.data.tokenizer)
         counts = {"step": self.step, "epoch": self.epoch, "tokens": self.tokens}
-        return {**contents, **counts, "init_from": self.so_far.init_from}
+        return {**contents, **counts, "init_from": self.so_far.init_from, "text": text_facts(self.data)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transformer.cli.console import one_line
-from transformer.cli.evaluate.measure import Texts, score
+from transformer.cli.evaluate.measure import Texts, score, text_notice
 from transformer.cli.evaluate.options import MeasureOptions
 from transformer.cli.models import open_model
 from transformer.cli.progress import Show
@@ -107,6 +107,8 @@ class Scoring:
         self.show(str(candidate.path), before, self.total)
         try:
             loaded = open_model(candidate.path, self.device, kernels=self.kernels)
+            if notice := text_notice(loaded, documents, self.options):
+                self.notify(notice)
             scores = score(
                 loaded, documents, self.options, lambda done: self.show(str(candidate.path), before + done, self.total)
             )

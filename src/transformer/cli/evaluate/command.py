@@ -11,7 +11,7 @@ from rich.text import Text
 
 from transformer.cli.console import console
 from transformer.cli.download_progress import fetch_numbers, notifier
-from transformer.cli.evaluate.measure import Texts, baselines, score, verdict, windows
+from transformer.cli.evaluate.measure import Texts, baselines, score, text_notice, verdict, windows
 from transformer.cli.evaluate.options import EvaluateOptions
 from transformer.cli.json_output import print_json
 from transformer.cli.models import open_model
@@ -30,6 +30,8 @@ def main(options: EvaluateOptions) -> None:
     with out.status(Text("reading the text")) as status:
         notify = notifier(out, lambda message: status.update(Text(f"fetching {fetch_numbers(message)}")))
         documents = Texts(options.measure, notify).of(loaded.config.data, loaded.tokenizer)
+    if notice := text_notice(loaded, documents, options.measure):
+        out.print(notice)
     started = time.perf_counter()
     with progress_bar(out, "evaluating") as progress:
         total = documents.num_tokens

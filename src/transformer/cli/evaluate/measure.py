@@ -19,6 +19,7 @@ from transformer.evaluation.statistics import DocumentScores
 from transformer.perplexity import Evaluation, unigram_nats
 from transformer.text import Tokenizer, plain_documents, read_documents
 from transformer.training.checkpoint import LoadedModel
+from transformer.training.same_text import has_changed
 
 
 class Texts:
@@ -73,6 +74,16 @@ def score(
         loaded.model, documents.tokens, documents.text_bytes, loaded.tokenizer.eot_id,
         context=context, stride=stride, batch_size=options.batch_size, progress=progress,
     )  # fmt: skip
+
+
+def text_notice(loaded: LoadedModel, documents: Documents, options: MeasureOptions) -> str | None:
+    """Returns a line if the held-out documents are those of the run's dataset, which has changed since."""
+    trained_on = loaded.config.data
+    if options.data(trained_on).dataset != trained_on.dataset or not has_changed(documents.digest, loaded.contents):
+        return None
+    return (
+        f"{trained_on.dataset} has changed since {loaded.path} was saved: the model may have been trained on this text"
+    )
 
 
 def baselines(loaded: LoadedModel, documents: Documents, score: Evaluation) -> tuple[Evaluation, Evaluation]:

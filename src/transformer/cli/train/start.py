@@ -82,7 +82,7 @@ def take_over(trainer: Trainer, start: Start, out: Console, changed_text: bool =
         out.print(f"resuming from {start.path}, step {trainer.step}, with its stored settings")
         if trainer.data.digest is not None and start.contents.get("text") is None:
             out.print("this state is older than the check of its text: make sure that the text is the same as before")
-        elif has_changed(trainer.data, start.contents):
+        elif has_changed(trainer.data.digest, start.contents):
             out.print("the text has changed: it is read from its start, and epochs keep their length")
         if change := batch_change(start.contents, trainer):
             out.print(change)
