@@ -21,7 +21,7 @@ import pytest
 import torch
 
 import ranks
-from transformer.cli.train import session
+from transformer.cli import console
 from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.training import checkpoint
 from transformer.training.events import EvalMetrics, RunEnded, StepMetrics
@@ -182,7 +182,7 @@ def test_local_rank_0_reports_a_misspelt_flag_and_the_others_wait_in_silence(
     command: Command, monkeypatch: pytest.MonkeyPatch, local_rank: str
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", local_rank)
-    monkeypatch.setattr(session, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(console, "REPORT_SECONDS", 0.0)
     try:
         status, _, err = command(*RUN, "--batch-sise", "4")
     except SystemExit as stop:
