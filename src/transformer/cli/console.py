@@ -112,24 +112,29 @@ def fitting_table(
 ) -> Table:
     """Returns a table from the cells below each heading. The columns `text` are left-justified, the others numbers.
 
-    If it is wider than `width`, the first column in `text` shows only the varying parts of its cells, and then the
-    `optional` columns are left out, the first ones first. No number is ever broken.
+    If it is wider than `width`, headings are wrapped, the first column in `text` shows only the varying parts of its
+    cells, and then the `optional` columns are left out: empty ones first, then in their order. Of what is left, only a
+    name that is still too long is broken.
     """
     shown = {heading: list(cells) for heading, cells in columns.items()}
 
-    def is_too_wide() -> bool:
-        return 1 + sum(3 + max(map(len, [*heading.split(), *cells])) for heading, cells in shown.items()) > width
+    def widths() -> dict[str, int]:
+        return {heading: max(map(len, [*heading.split(), *cells]), default=0) for heading, cells in shown.items()}
 
+    def is_too_wide() -> bool:
+        return 1 + sum(3 + needed for needed in widths().values()) > width
+
+    is_narrow = 1 + sum(3 + max(len(heading), widths()[heading]) for heading in shown) > width
     if is_too_wide():
         shown[text[0]] = varying_parts(shown[text[0]])
-    for heading in optional:
+    for heading in sorted(optional, key=lambda heading: any(shown.get(heading, ()))):
         if is_too_wide():
             shown.pop(heading, None)
     table = Table(title=title, title_justify="left")
-    for heading in shown:
+    for heading, needed in widths().items():
         justify: Literal["left", "right"] = "left" if heading in text else "right"
-        unbroken = heading.split() if heading in text else [*heading.split(), *shown[heading]]
-        table.add_column(heading, justify=justify, overflow="fold", min_width=max(map(len, unbroken), default=0))
+        is_fixed = is_narrow and not (heading == text[0] and is_too_wide())
+        table.add_column(heading, justify=justify, overflow="fold", width=needed if is_fixed else None)
     for row in zip(*shown.values(), strict=True):
         table.add_row(*row)
     return table

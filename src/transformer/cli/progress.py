@@ -13,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 LINE_SECONDS = 10.0
 """Where no bar can be drawn, seconds between two lines of progress."""
+MAX_NAME = 40
+"""Characters of a bar's description: the last ones of a longer path."""
 Show = Callable[[str, int, int], object]
 """A callback for progress: what is being done, parts done, parts in all."""
 
@@ -27,7 +29,7 @@ def progress_bar(out: Console, what: str, quiet: bool = False) -> Iterator[Show]
 
         def show(what: str, done: int, total: int) -> None:
             nonlocal last
-            bar.update(task, description=what, completed=done, total=total)
+            bar.update(task, description=what[-MAX_NAME:], completed=done, total=total)
             if not (quiet or out.is_terminal) and time.monotonic() - last >= LINE_SECONDS:
                 last = time.monotonic()
                 out.print(f"{what}: {done / max(1, total):.0%} done", style="dim")
