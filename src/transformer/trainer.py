@@ -116,10 +116,10 @@ class Trainer(ResumableRun):
         self.sync_control_flags()
         while self.step < self.total_steps and not self.stopping and not self.early_stopped:
             self.train_step()
+            self.so_far.evaluation_pending = self.should_evaluate
             if self.should_evaluate or self.step % self.config.log_every == 0:
                 self.emit(self.report())
             if self.should_evaluate:
-                self.so_far.evaluation_pending = True
                 self.save_state()  # first, so that a crash in the evaluation loses nothing
                 self.validate()
             elif self.should_save:
@@ -151,20 +151,20 @@ class Trainer(ResumableRun):
             for optimizer in self.optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)  # frees the gradients; the next backward() makes new ones
-        self.so_far.step += 1
+        self.so_far.metric_sums.add(nats, counted, grad_norm, bad, token_count)
         self.so_far.tokens += token_count
         self.so_far.data = position
-        self.so_far.metric_sums.add(nats, counted, grad_norm, bad, token_count)
+        self.so_far.step += 1  # last: now the state is whole again
 
     def report(self) -> StepMetrics:
         """Returns the metrics of the steps since the last report. Raises TrainingError after too many skipped ones."""
         totals = self.so_far.metric_sums.take()  # waits for the device
         self.so_far.add_report(totals)
         if totals.skipped_in_a_row >= MAX_SKIPPED_STEPS:
-            path = self.save_state()
+            self.save_state()
             raise TrainingError(
                 f"{totals.skipped_in_a_row} steps in a row, up to step {self.step}, had no finite gradient and changed "
-                f"nothing: start again with a lower learning rate, or resume from {path}"
+                f"nothing. {self.advice_after_divergence()}"
             )
         return step_metrics(self, totals)
 

@@ -23,6 +23,7 @@ from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.trainer import Trainer
 from transformer.training import checkpoint
 from transformer.training.events import StepMetrics
+from transformer.training.run_folder import LOCK
 
 resource = pytest.importorskip("resource", reason="Windows has no limit on the size of files")
 Command = Callable[..., Any]
@@ -111,7 +112,7 @@ def assert_stopped_for_want_of_room(outcome: Any, folder: Path, at: range, why: 
     assert said is not None, outcome.err
     assert int(said[1]) in at
     assert checkpoint.load(folder / STATE)["step"] == 10
-    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == [LOCK]
     assert checkpoint.epochs(folder) == []
     read_metrics(folder / METRICS_FILE)
 
@@ -222,7 +223,7 @@ def test_a_file_that_is_no_state_is_one_line_that_names_it_and_nothing_in_it_run
     assert outcome.err.count("\n") == 1
     assert str(Path("run", STATE)) in outcome.err
     assert not (tmp_path / "proof").exists()
-    assert [entry.name for entry in (tmp_path / "run").iterdir()] == [STATE]
+    assert {entry.name for entry in (tmp_path / "run").iterdir()} == {STATE, LOCK}
 
 
 # The clock

@@ -127,11 +127,12 @@ def test_an_own_folder_is_chosen_and_a_named_one_is_set_aside_with_the_checkpoin
     before = (here / ORIGIN).read_bytes()
     init = ("--init-from", str(ORIGIN), "--max-steps", "1")
     assert command(*SECOND, *init).status == 0
-    assert not list(here.glob("*_earlier_*"))
+    assert not list(here.rglob("earlier_*"))
     outcome = command(*SECOND, *init, "--checkpoint-dir", "checkpoints_tiny")
     assert outcome.status == 0, outcome.err
-    assert "checkpoints_tiny held an earlier run, now moved to checkpoints_tiny_earlier_1" in outcome.out
-    assert (here / "checkpoints_tiny_earlier_1" / ORIGIN.name).read_bytes() == before
+    aside = ORIGIN.parent / "earlier_1"
+    assert f"checkpoints_tiny held an earlier run, now moved to {aside}" in outcome.out
+    assert (here / aside / ORIGIN.name).read_bytes() == before
     assert checkpoint.load(here / ORIGIN)["init_from"]["step"] == 8
 
 
@@ -225,8 +226,9 @@ def test_a_job_restarted_before_it_had_saved_a_state_begins_anew(
     outcome = command(*SECOND)
     assert outcome.status == 0, outcome.err
     assert "restart 1: it had saved no state yet" in outcome.out
-    assert "checkpoints_tiny held an earlier run, now moved to checkpoints_tiny_earlier_1" in outcome.out
-    assert (here / "checkpoints_tiny_earlier_1" / ORIGIN.name).exists()
+    aside = ORIGIN.parent / "earlier_1"
+    assert f"checkpoints_tiny held an earlier run, now moved to {aside}" in outcome.out
+    assert (here / aside / ORIGIN.name).exists()
 
 
 def test_a_restarted_job_that_was_resumed_does_not_take_its_first_steps_again(

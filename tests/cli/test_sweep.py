@@ -44,18 +44,18 @@ def test_every_combination_is_a_run_with_a_folder_of_its_own() -> None:
 
     found = variants(TrainConfig(), ["learning-rate=1e-3,3e-3", "bias=true,False"])
     assert [variant.name for variant in found] == [
-        f"learning_rate={rate},bias={bias}" for rate in (0.001, 0.003) for bias in (True, False)
+        f"learning_rate_{rate}_bias_{bias}" for rate in (0.001, 0.003) for bias in (True, False)
     ]
     for variant in found:
         config = variant.config
-        assert f"learning_rate={config.optimizer.learning_rate},bias={config.model.bias}" == variant.name
+        assert f"learning_rate_{config.optimizer.learning_rate}_bias_{config.model.bias}" == variant.name
         assert Path(config.checkpoint_dir) == Path("checkpoints") / variant.name
 
 
 def test_the_runs_are_ranked_in_a_table_and_drawn_in_one_picture(command: Command, tmp_path: Path) -> None:
     outcome = command(*SHORT, "--set", "learning-rate=1e-5,3e-3")
     assert (outcome.status, outcome.err) == (0, "")
-    names = ["learning_rate=1e-05", "learning_rate=0.003"]
+    names = ["learning_rate_1e-05", "learning_rate_0.003"]
     told = [line for line in outcome.out.splitlines() if line.startswith("run ")]
     assert told == [f"run {number} of 2: {name}" for number, name in enumerate(names, 1)]
     assert [settings_of(HERE / name).optimizer.learning_rate for name in names] == [1e-5, 3e-3]
@@ -70,19 +70,19 @@ def test_a_run_that_diverges_is_noted_and_the_others_go_on(command: Command, tmp
     outcome = command(*TINY, *flags, "--set", "learning_rate=1e30,1e-3")
     assert (outcome.status, outcome.err) == (0, "")
     table = rows(outcome.out)
-    assert [(row[0], row[-1]) for row in table] == [("learning_rate=0.001", ""), ("learning_rate=1e+30", "failed")]
-    said = "learning_rate=1e+30 failed: 14 steps in a row, up to step 15, had no finite gradient"
+    assert [(row[0], row[-1]) for row in table] == [("learning_rate_0.001", ""), ("learning_rate_1e+30", "failed")]
+    said = "learning_rate_1e+30 failed: 14 steps in a row, up to step 15, had no finite gradient"
     assert outcome.out.count(said) == 2  # when it happened, and below the table
     outcome = command(*SHORT, "--set", "encoding=bpe90000")
     assert outcome.status == 2
-    assert outcome.err.startswith("error: every run failed; encoding=bpe90000 failed: ")
+    assert outcome.err.startswith("error: every run failed; encoding_bpe90000 failed: ")
 
 
 def test_a_text_that_one_run_cannot_use_is_noted_too(command: Command, tmp_path: Path) -> None:
     outcome = command(*SHORT, "--set", "encoding=bpe90000,byte")
     assert (outcome.status, outcome.err) == (0, "")
-    assert [(row[0], row[-1]) for row in rows(outcome.out)] == [("encoding=byte", ""), ("encoding=bpe90000", "failed")]
-    assert not (HERE / "encoding=bpe90000").exists()
+    assert [(row[0], row[-1]) for row in rows(outcome.out)] == [("encoding_byte", ""), ("encoding_bpe90000", "failed")]
+    assert not (HERE / "encoding_bpe90000").exists()
 
 
 SLIPS = {
@@ -137,13 +137,23 @@ def test_values_that_are_the_same_are_one_run_and_any_folder_can_be_made() -> No
 
     found = variants(TrainConfig(), ["learning_rate=1e-3,0.001", "num_kv_heads=none,2"])
     assert [variant.name for variant in found] == [
-        "learning_rate=0.001,num_kv_heads=None",
-        "learning_rate=0.001,num_kv_heads=2",
+        "learning_rate_0.001_num_kv_heads_None",
+        "learning_rate_0.001_num_kv_heads_2",
     ]
     found = variants(TrainConfig(), ["dataset=hf:a/b,notes/A.txt,notes/a.txt"])
-    assert [variant.name for variant in found] == ["dataset=hf-a-b", "dataset=notes-A.txt", "dataset=notes-a.txt_2"]
+    assert [variant.name for variant in found] == ["dataset_hf-a-b", "dataset_notes-A.txt", "dataset_notes-a.txt_2"]
     assert [variant.config.data.dataset for variant in found] == ["hf:a/b", "notes/A.txt", "notes/a.txt"]
-    assert found[0].config.checkpoint_dir == str(Path("checkpoints") / "dataset=hf-a-b")
+    assert found[0].config.checkpoint_dir == str(Path("checkpoints") / "dataset_hf-a-b")
+
+
+def test_a_sweep_of_an_earlier_version_keeps_its_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were called seed=1,num_layers=2: a name that shells treat specially."""
+    from transformer.cli.sweep.grid import variants
+
+    monkeypatch.chdir(tmp_path)
+    Path("checkpoints/seed=1,num_layers=2").mkdir(parents=True)
+    found = variants(TrainConfig(), ["seed=1,3", "num_layers=2"])
+    assert [variant.name for variant in found] == ["seed=1,num_layers=2", "seed_3_num_layers_2"]
 
 
 def test_a_dry_run_of_a_sweep_adds_up(command: Command, tmp_path: Path) -> None:
@@ -160,15 +170,15 @@ def test_a_dry_run_of_a_sweep_adds_up(command: Command, tmp_path: Path) -> None:
 def test_resuming_a_sweep_skips_what_is_finished_and_does_the_rest(command: Command, tmp_path: Path) -> None:
     first = command(*SHORT, "--set", "seed=1")
     assert first.status == 0, first.err
-    before = (HERE / "seed=1" / METRICS_FILE).read_bytes()
+    before = (HERE / "seed_1" / METRICS_FILE).read_bytes()
     outcome = command(*SHORT, "--set", "seed=1,2", "--resume")
     assert (outcome.status, outcome.err) == (0, "")
     assert outcome.out.count("is finished and is skipped") == 1
-    assert (HERE / "seed=1" / METRICS_FILE).read_bytes() == before
-    assert sorted(row[0] for row in rows(outcome.out)) == ["seed=1", "seed=2"]
+    assert (HERE / "seed_1" / METRICS_FILE).read_bytes() == before
+    assert sorted(row[0] for row in rows(outcome.out)) == ["seed_1", "seed_2"]
     outcome = command(*SHORT, "--max-steps", "6", "--set", "seed=1", "--resume")  # longer than it was
     assert "resuming from" in outcome.out
-    assert rows(outcome.out)[0][:2] == ["seed=1", "6"]
+    assert rows(outcome.out)[0][:2] == ["seed_1", "6"]
     outcome = command(*SHORT, "--set", "seed=1,2", "--d-model", "64", "--resume")
     assert outcome.status == 2
     assert outcome.err.count("--d-model 64: the run has 32") == 2  # said of both, before either
@@ -184,7 +194,7 @@ def test_a_run_that_ended_by_epochs_is_finished_although_max_steps_allows_more(c
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send to a process")
 def test_ctrl_c_stops_the_whole_sweep_with_its_table_and_resume_goes_on(command: Command, tmp_path: Path) -> None:
     sweep = (*TINY, "--epochs", "50", "--eval-every", "100", "--log-every", "1", "--set", "max_steps=300,3")
-    metrics = HERE / "max_steps=300" / METRICS_FILE
+    metrics = HERE / "max_steps_300" / METRICS_FILE
 
     def stop_the_first() -> None:
         while not (metrics.exists() and '"step", ' in metrics.read_text(encoding="utf-8")):
@@ -200,11 +210,11 @@ def test_ctrl_c_stops_the_whole_sweep_with_its_table_and_resume_goes_on(command:
     events = read_metrics(metrics)
     assert isinstance(events[-1], RunEnded)
     assert events[-1].stopped
-    assert not (HERE / "max_steps=3").exists()
+    assert not (HERE / "max_steps_3").exists()
     assert (HERE / "comparison.png").exists()
     outcome = command(*sweep, "--resume")
     assert (outcome.status, outcome.err) == (0, "")
-    assert {row[0]: row[1] for row in rows(outcome.out)} == {f"max_steps={n}": str(n) for n in (300, 3)}
+    assert {row[0]: row[1] for row in rows(outcome.out)} == {f"max_steps_{n}": str(n) for n in (300, 3)}
     starts = [event.step for event in read_metrics(metrics) if isinstance(event, RunStarted)]
     assert starts == [0, events[-1].step]
 
@@ -220,4 +230,4 @@ def test_a_sweep_may_begin_with_a_trained_model(command: Command, tmp_path: Path
     assert "--d-model 64: it has 32" in outcome.err
     outcome = command(*begin, "--max-steps", "2", "--set", "learning_rate=1e-3")
     assert (outcome.status, outcome.err) == (0, "")
-    assert (Path("checkpoints_finetuned") / "learning_rate=0.001" / METRICS_FILE).exists()
+    assert (Path("checkpoints_finetuned") / "learning_rate_0.001" / METRICS_FILE).exists()

@@ -259,6 +259,8 @@ def test_a_finished_run_resumed_is_no_error(command: Command, trained: Path) -> 
     before = snapshot(trained)["checkpoints_tiny/model_epoch_1_byte.pt"]
     outcome = command("train", "--resume", "--preset", "tiny")
     assert outcome.status == 0, outcome.err
+    assert "already finished: the run has taken all of its 20 steps" in outcome.out
+    assert "trained on" not in outcome.out
     assert snapshot(trained)["checkpoints_tiny/model_epoch_1_byte.pt"] == before
 
 
@@ -444,7 +446,7 @@ def test_plot_of_several_runs_is_a_picture_beside_them_and_a_table(command: Comm
     assert outcome.out.splitlines()[-2:] == [str(Path("sweep/comparison.png")), str(Path("sweep/comparison.svg"))]
     assert "steps" in (trained / "sweep" / "comparison.svg").read_text(encoding="utf-8")
     outcome = command("plot", "sweep/first", "checkpoints_tiny")  # in two folders
-    assert outcome.out.splitlines()[-2:] == ["comparison.png", "comparison.svg"]
+    assert outcome.out.splitlines()[-2:] == [str(Path("runs/comparison.png")), str(Path("runs/comparison.svg"))]
 
 
 # Slips

@@ -6,7 +6,6 @@ Runs are forked from a process that is this file, called as a script (forks.py),
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fnmatch
 import itertools
 import json
@@ -22,12 +21,11 @@ from random import Random
 from typing import Any
 
 import pytest
-import torch
 
 from forks import ROOT, Forks, command, serve, wait_for
+from same_runs import assert_same_files
 from stand_in_hub import FINEWEB, StandInHub, fineweb_files
 from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
-from transformer.training import checkpoint
 from transformer.training.events import EpochMetrics, RunStarted, StepMetrics
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")]
@@ -52,9 +50,6 @@ DELICATE = [
 ]
 """Moments that a poll would hardly ever meet: Python is about to call this, with files of these names."""
 
-
-MACHINE = {"seconds", "tokens_per_second", "memory_bytes", "utilisation"}
-"""What the machine decides, and not the run."""
 PHASES = {
     "starting", "stepping", "saving a state", "between the two renames", "looking", "after a look", "saving an epoch",
     "after an epoch",
@@ -153,29 +148,6 @@ class Run:
         return "after an epoch" if isinstance(last, EpochMetrics) else "after a look"
 
 
-def equal(one: object, other: object) -> bool:
-    """Bit for bit, in nested dicts and lists of tensors and values."""
-    if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and torch.equal(one, other)
-    if isinstance(one, dict):
-        return isinstance(other, dict) and one.keys() == other.keys() and all(equal(one[k], other[k]) for k in one)
-    if isinstance(one, list | tuple):
-        return isinstance(other, list | tuple) and len(one) == len(other) and all(map(equal, one, other))
-    return one == other
-
-
-def story(run: Run) -> list[dict[str, Any]]:
-    """All that the metrics say, but for MACHINE and the starts, of which each life has one."""
-    events = [event for event in read_metrics(run.run / METRICS_FILE) if not isinstance(event, RunStarted)]
-    return [
-        {
-            "kind": type(event).__name__,
-            **{name: value for name, value in dataclasses.asdict(event).items() if name not in MACHINE},
-        }
-        for event in events
-    ]
-
-
 def written(forks: Forks, run: Run) -> str:
     """What `generate` shows for a fixed seed."""
     job = run.job("generate", "--prompt=ab", "--seed=1", "--max-new-tokens=40")
@@ -185,17 +157,9 @@ def written(forks: Forks, run: Run) -> str:
 
 def assert_same_run(one: Run, other: Run) -> None:
     """All that both have left is the same, but for dates and durations."""
+    assert_same_files(one.run, other.run)
     names = {path.name for path in one.run.iterdir()}
-    assert names == {path.name for path in other.run.iterdir()}
     assert {f"model_epoch_{number}_byte.pt" for number in range(1, 13)} | {STATE} <= names
-    for name in sorted(names):
-        if name.endswith(".pt") and "previous" not in name:
-            ours, theirs = (checkpoint.load(run.run / name) for run in (one, other))
-            for contents in (ours, theirs):
-                contents["metric_sums"] = contents.get("metric_sums", [])[:-2]  # less the seconds
-            assert ours.keys() == theirs.keys()
-            assert [key for key in ours if not equal(ours[key], theirs[key])] == [], name
-    assert story(one) == story(other)
     for run in (one, other):
         shards = {path.name.partition(".")[0] for path in run.folder.rglob("shard_*") if path.suffix == ".parquet"}
         assert 0 < len(shards) <= SETTINGS["cache-shards"]

@@ -242,7 +242,7 @@ def test_m7_the_demo_trains_plots_evaluates_and_generates(
     positions = [out.index(part) for part in parts]
     assert positions == sorted(positions)
     left = {path.name for path in (here / "checkpoints_demo").iterdir()}
-    states = {"training_state_bpe300.pt", "training_state_bpe300_previous.pt"}
+    states = {"training_state_bpe300.pt", "training_state_bpe300_previous.pt", ".run.lock"}
     expected = {"loss_curve.png", "loss_curve.svg", "metrics.jsonl", "model_epoch_1_bpe300.pt", "tensorboard"}
     assert left == expected | states
     assert (here / "checkpoints_demo" / "loss_curve.png").read_bytes().startswith(b"\x89PNG")

@@ -130,14 +130,3 @@ def test_the_file_of_a_killed_process_is_removed_by_the_next_save_and_that_of_a_
     os.utime(killed, (0, 0))  # on Windows the age decides
     checkpoint.save(path, {"step": 1})
     assert set(tmp_path.iterdir()) == {path, live, other}
-
-
-def test_the_folder_in_which_a_command_runs_is_not_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`train --checkpoint-dir .` run twice once failed with "PosixPath('.') has an empty name"."""
-    monkeypatch.chdir(tmp_path)
-    assert checkpoint.set_aside(Path()) is None
-    (tmp_path / "model_epoch_1_byte.pt").write_bytes(b"")
-    for folder in (Path(), tmp_path, tmp_path.parent / tmp_path.name):
-        with pytest.raises(CheckpointError, match="cannot be renamed, since this command runs in it: give another"):
-            checkpoint.set_aside(folder)
-    assert (tmp_path / "model_epoch_1_byte.pt").exists()

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from transformer.distributed.processes import Dist, is_sharded
 from transformer.training import checkpoint
 from transformer.training.checkpoint import CheckpointError
+from transformer.training.files import flush_folder
 
 REST, MANIFEST = "rest.pt", "manifest.json"
 TENSORS = ("model", "optimizers")
@@ -184,7 +185,7 @@ def _finish(temporary: Path, folder: Path, rest: Mapping[str, Any], checksums: C
         json.dump(manifest, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
-    checkpoint.flush_folder(temporary)
+    flush_folder(temporary)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -193,7 +194,7 @@ def _finish(temporary: Path, folder: Path, rest: Mapping[str, Any], checksums: C
             previous.rename(old)  # a folder cannot replace another
         folder.rename(previous)
     temporary.rename(folder)
-    checkpoint.flush_folder(folder.parent)
+    flush_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -8,6 +8,8 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
+from transformer.training.files import replacing
+
 Color = str | tuple[float, float, float, float]
 
 
@@ -17,8 +19,8 @@ def save_figure(figure: Figure, *files: Path) -> None:
         engine.execute(figure)  # compute the layout once, so that all files agree
         figure.set_layout_engine(None)
     for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file, dpi=150)
+        with replacing(file) as written:
+            figure.savefig(written, dpi=150, format=file.suffix[1:] or None)
 
 
 def colors(count: int) -> list[Color]:

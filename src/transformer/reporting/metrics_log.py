@@ -22,6 +22,7 @@ from transformer.training.events import (
     Sample,
     StepMetrics,
 )
+from transformer.training.files import write_text
 
 METRICS_FILE = "metrics.jsonl"
 KINDS: dict[str, type[Event]] = {
@@ -50,13 +51,7 @@ class MetricsLog:
         if isinstance(event, Progress):
             return
         if isinstance(event, RunStarted):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            kept = self.path.with_name(f".{METRICS_FILE}.tmp")
-            try:
-                kept.write_text("".join(self._lines_until(event)), encoding="utf-8")
-                kept.replace(self.path)  # atomic: a crash before this line leaves the old file unchanged
-            finally:
-                kept.unlink(missing_ok=True)
+            write_text(self.path, "".join(self._lines_until(event)))
         with self.path.open("a", encoding="utf-8") as file:
             file.write(to_line(event))
 

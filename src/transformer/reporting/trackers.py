@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from transformer.training.events import EpochMetrics, EvalMetrics, Event, RunEnded, RunStarted, Sample, StepMetrics
+from transformer.training.files import write_text
 
 PROJECT = "transformer"
 """The project name in Weights & Biases and trackio."""
@@ -201,8 +202,7 @@ PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb>=0.19", "trackio": "tr
 def remembered_id(path: Path, *, is_new: bool) -> str:
     """Returns the id of this run at a service: a new id for a new run, else the one stored at `path`."""
     if is_new or not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(secrets.token_hex(4), encoding="utf-8")
+        write_text(path, secrets.token_hex(4))
     return path.read_text(encoding="utf-8")
 
 

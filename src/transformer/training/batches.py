@@ -12,7 +12,7 @@ from transformer.config import TrainConfig
 from transformer.data.contracts import DataState, TextData
 from transformer.dataset import PackedBatches
 from transformer.distributed.processes import Dist
-from transformer.training.errors import OtherProcessError
+from transformer.training.errors import OtherProcessError, TextError
 from transformer.training_utils import count_targets
 
 Batches = Iterator[tuple[Tensor, Tensor, DataState]]
@@ -59,6 +59,8 @@ def next_step(batches: Batches, accumulation_steps: int, dist: Dist) -> StepBatc
     micro_batches = [(tokens, targets) for tokens, targets, _ in drawn]
     counts = torch.tensor([count_targets(micro_batches), failure is not None])
     token_count, failures = dist.sum(counts).tolist()
+    if isinstance(failure, ValueError | OSError):
+        raise TextError(str(failure)) from failure
     if failure is not None:
         raise failure
     if failures:

@@ -2,20 +2,16 @@
 
 `model_epoch_N_ENCODING.pt` holds the weights, the whole config, the tokenizer (a trained vocabulary included) and the
 model's score. `training_state_ENCODING.pt` also holds the optimizer state, the random state and the position in the
-text; it is a folder if the model is sharded (distributed/sharded_checkpoint.py). A file is written under a temporary
-name and then renamed, so that a crash leaves the old one intact. Files are read with weights_only=True, so that no file
-can run code.
+text; it is a folder if the model is sharded (distributed/sharded_checkpoint.py). A crash while a file is written leaves
+the old one intact (files.py). Files are read with weights_only=True, so that no file can run code.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
-import os
 import platform
 import re
-import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +25,7 @@ from transformer.kernels.int8 import Int8Linear
 from transformer.model import DecoderOnlyTransformer
 from transformer.text import Tokenizer, tokenizer_from_state
 from transformer.training.checkpoint_contents import brief, check_weights, is_checkpoint, is_finite, wrong_kind
+from transformer.training.files import replacing
 
 FORMAT = 2
 """1 had sinusoidal positions that were not scaled; otherwise it is the same."""
@@ -97,37 +94,8 @@ def save(path: Path, contents: Mapping[str, Any], keep_previous: bool = False) -
 
     With `keep_previous` the old file is kept, at previous_path(path).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
-        if not _is_being_written(left):  # its process was killed while it saved
-            left.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            _write(contents, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep_previous and path.exists():
-            path.replace(previous_path(path))
-        temporary.replace(path)
-        flush_folder(path.parent)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-def _is_being_written(temporary: Path) -> bool:
-    """Whether the process in the name of a temporary file still runs; on Windows, whether the file is recent."""
-    if os.name == "nt":  # where os.kill ends processes
-        return time.time() - temporary.stat().st_mtime < 3600
-    try:
-        os.kill(int(temporary.name.split(".")[-2]), 0)  # signal 0 only asks whether the process exists
-    except (ProcessLookupError, ValueError, OverflowError):
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
+    with replacing(path, previous_path(path) if keep_previous else None) as file:
+        _write(contents, file)
 
 
 def _write(contents: Mapping[str, Any], file: BinaryIO) -> None:
@@ -138,16 +106,6 @@ def _write(contents: Mapping[str, Any], file: BinaryIO) -> None:
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
-
-
-def flush_folder(folder: Path) -> None:
-    """Makes renamed files in a folder survive a power cut, if the system supports that."""
-    with contextlib.suppress(OSError, AttributeError):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -222,24 +180,6 @@ def checked(contents: Mapping[str, Any], path: Path) -> tuple[TrainConfig, Token
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid: {error}") from error
     return config, tokenizer
-
-
-def set_aside(directory: Path) -> Path | None:
-    """Renames a folder that holds an earlier run, so that a new run can use its name; returns the new path.
-
-    Raises CheckpointError for a folder that cannot be renamed because the command runs in it.
-    """
-    if not epochs(directory) and not states(directory):
-        return None
-    resolved = directory.resolve()  # "." has no name of its own
-    if Path.cwd().is_relative_to(resolved):
-        raise CheckpointError(
-            f"{resolved} holds an earlier run and cannot be renamed, since this command runs in it: give another "
-            "--checkpoint-dir, or --resume to continue that run"
-        )
-    names = (directory.with_name(f"{directory.name}_earlier_{number}") for number in itertools.count(1))
-    aside = next(path for path in names if not path.exists())
-    return directory.rename(aside)
 
 
 def epochs(directory: Path) -> list[Path]:

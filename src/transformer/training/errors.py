@@ -7,5 +7,9 @@ class TrainingError(ValueError):
     """The run cannot continue with these settings; the message says what to change."""
 
 
+class TextError(ValueError):
+    """The text failed on this process of several; all processes are between the same two steps."""
+
+
 class OtherProcessError(ValueError):
     """Another process of the run failed and reports why; all processes are between the same two steps."""

@@ -7,6 +7,7 @@ steps as one that was not, bit for bit on one kind of machine with one number of
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -164,6 +165,17 @@ class ResumableRun:
         load_weights(contents, path, self.model)
         before = {name: contents.get(name) for name in ("step", "tokens", "init_from")}
         self.so_far.init_from = {"path": str(path), "dataset": contents["config"]["data"]["dataset"], **before}
+
+    def advice_after_divergence(self) -> str:
+        """Returns what to type after the run has diverged; a resumed run would keep its learning rate."""
+        optimizer = self.config.optimizer
+        muon = f" and --muon-learning-rate {optimizer.muon_learning_rate:g}" if optimizer.optimizer == "muon" else ""
+        advice = f"Start again with a lower learning rate than --learning-rate {optimizer.learning_rate:g}{muon}"
+        finite = [(loss, epoch) for epoch, loss in self.so_far.saved_epochs if math.isfinite(loss)]
+        if not finite:
+            return advice
+        best = checkpoint.epoch_path(self.directory, min(finite)[1], self.data.tokenizer.short_name)
+        return f"{advice}, from random weights or with --init-from {best}"
 
     def _seed_dropout(self) -> None:
         """Gives every process except the first, whose generator also drew the weights, dropout of its own."""

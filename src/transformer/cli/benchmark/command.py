@@ -27,6 +27,7 @@ from transformer.presets import preset_named
 from transformer.reporting.figures import save_figure
 from transformer.training.checkpoint import epochs, folders
 from transformer.training.device import pick_device
+from transformer.training.files import write_text
 
 
 def main(options: BenchmarkOptions) -> None:
@@ -46,7 +47,7 @@ def main(options: BenchmarkOptions) -> None:
     out.print(table(rows))
     with writing_files():
         save_figure(plot(rows, f"{about}; {where}"), options.out / "speed.png", options.out / "speed.svg")
-        (options.out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_text(options.out / "results.json", json.dumps(results, indent=2) + "\n")
     out.print(f"written: {options.out}")
     if different := [row["length"] for row in rows if not row["same_text"]]:
         raise ValueError(f"THE CACHE CHANGED THE OUTPUT at length {different[0]}: a bug, or two logits that are equal")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import replace
 
@@ -11,20 +12,28 @@ from transformer.cli.evaluate.command import main as evaluate
 from transformer.cli.evaluate.options import EvaluateOptions
 from transformer.cli.generate.command import main as generate
 from transformer.cli.generate.options import GenerateOptions
-from transformer.cli.options import command_line
+from transformer.cli.options import command_line, given_values
+from transformer.cli.streams import lasting_output
 from transformer.cli.train.run import train
 from transformer.presets import PRESETS
 from transformer.training.checkpoint import epoch_path
 
 
 def main(options: DemoOptions) -> None:
+    with lasting_output("the demo continues"):
+        demo(options)
+
+
+def demo(options: DemoOptions) -> None:
     started = time.perf_counter()
     config = replace(PRESETS["demo"], seed=options.seed)
     if options.max_steps is not None:
         config = replace(config, max_steps=options.max_steps)
     out = console()
     out.print("1. Train on the bundled plays of Shakespeare", style="bold")
-    trainer = train(config.check())
+    again = shlex.join(["demo", *(word for word in options.arguments if word != "--resume"), "--resume"])
+    typed = given_values(DemoOptions(), options.arguments, "demo").keys()
+    trainer = train(config.check(), options.resume, typed=typed, again=f"{command_line()} {again}")
     path = epoch_path(trainer.directory, trainer.epoch, trainer.data.tokenizer.short_name)
     out.print("\n2. Evaluate on held-out scenes", style="bold")
     out.print(

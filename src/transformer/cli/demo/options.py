@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from transformer.cli.options import parse
+from transformer.cli.options import HIDDEN, parse
 from transformer.config import ConfigError, seed_problems
 
 TEXTS = 3
@@ -22,10 +22,14 @@ class DemoOptions:
     """Seed of the training and of the generated text."""
     max_steps: int | None = None
     """Stop training after this many steps. None: the length of the preset."""
+    resume: bool = False
+    """Continue the training of a demo that was stopped."""
+    arguments: tuple[str, ...] = field(default=(), metadata=HIDDEN)
+    """The command line."""
 
 
 def read_options(arguments: Sequence[str]) -> DemoOptions:
-    return parse(DemoOptions(), arguments, "demo", check)
+    return replace(parse(DemoOptions(), arguments, "demo", check), arguments=tuple(arguments))
 
 
 def check(options: DemoOptions) -> None:

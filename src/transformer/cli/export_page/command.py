@@ -20,6 +20,7 @@ from transformer.cli.models import open_model
 from transformer.interop.lesson_page import dequantised_model, export, exported_bytes, script
 from transformer.kernels import accelerate
 from transformer.training.checkpoint import LoadedModel
+from transformer.training.files import write_text
 
 MODEL = "page/model.js"
 LARGEST_MB = 64
@@ -39,7 +40,7 @@ def main(options: ExportOptions) -> None:
         exported["about"] |= rounding(loaded, exported, out)
     model = script(exported)
     written = page(model) if is_whole else model
-    options.out.write_text(written, encoding="utf-8", newline="\n")
+    write_text(options.out, written)
     advice = "; open it in a browser" if is_whole else ""
     out.print(f"{options.out}: written, {len(written.encode()) / 1e6:.2f} MB{advice}")
 

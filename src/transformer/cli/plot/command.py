@@ -53,7 +53,7 @@ def default_pictures(files: Sequence[Path]) -> list[Path]:
         shared = {folder.parent for folder in folders} if len(folders) > 1 else folders
         beside, here = min(shared), Path.cwd()
         if len(shared) > 1 or beside == here:
-            where = Path("comparison")
+            where = Path("runs/comparison")
         else:
             where = (beside.relative_to(here) if beside.is_relative_to(here) else beside) / "comparison"
     return [where.with_suffix(".png"), where.with_suffix(".svg")]

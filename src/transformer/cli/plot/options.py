@@ -20,7 +20,7 @@ class PlotOptions:
     """The horizontal axis: tokens, steps, or seconds of training."""
     out: Path | None = None
     """The picture, .png, .svg or .pdf. None: loss_curve.png and .svg in the run's folder; for several runs
-    comparison.png and .svg in their common folder, or here."""
+    comparison.png and .svg in their common folder, or in runs/ here."""
 
 
 def read_options(arguments: Sequence[str]) -> PlotOptions:

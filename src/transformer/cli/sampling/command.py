@@ -22,6 +22,7 @@ from transformer.reporting.figures import save_figure
 from transformer.reporting.sampling_plots import draw_stages
 from transformer.reporting.sampling_stages import stages
 from transformer.training.checkpoint import LoadedModel
+from transformer.training.files import write_text
 
 
 def main(options: SamplingComparisonOptions) -> None:
@@ -54,7 +55,7 @@ def main(options: SamplingComparisonOptions) -> None:
     out.print("A temperature below 1 favours likely tokens, above 1 it flattens the distribution; 0 is greedy.")
     with writing_files():
         save_figure(draw_stages(rows, name, f"What follows {options.prompt!r}?"), *written[:2])
-        written[2].write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+        write_text(written[2], json.dumps(contents, indent=2) + "\n")
     out.print(f"written: {', '.join(map(str, written))}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from transformer.cli.console import rank_prefix
+from transformer.cli.options import PATHS
 from transformer.cli.train.start import Start, from_checkpoint
 from transformer.config import ConfigError, TrainConfig, near_miss
 from transformer.config_base import from_text, leaves
@@ -27,7 +29,7 @@ class Variant:
     """A run of a sweep."""
 
     name: str
-    """The values of this run, also the name of its folder: learning_rate=0.001,num_layers=2."""
+    """The values of this run, also the name of its folder: learning_rate_0.001_num_layers_2."""
     config: TrainConfig
     typed: frozenset[str]
     """The names of the settings that were given, by --set or by a flag."""
@@ -53,13 +55,13 @@ def variants(base: TrainConfig, given: Sequence[str], typed: Set[str] = frozense
     if rank_prefix():
         raise ValueError("--set trains one run after another in one process: start without torchrun, or without --set")
     groups = {name: group_and_type(base, group, name) for group, name, _ in leaves(base)}
-    choices = choices_of(given, groups)
+    choices, parent = choices_of(given, groups), Path(base.checkpoint_dir)
     found: list[Variant] = []
     problems: list[str] = []
     for values in itertools.product(*choices.values()):
         chosen = dict(zip(choices, values, strict=True))
-        name = free_name(chosen, {variant.name.casefold() for variant in found})
-        config = replace(with_settings(base, chosen, groups), checkpoint_dir=str(Path(base.checkpoint_dir) / name))
+        name = free_name(parent, chosen, {variant.name.casefold() for variant in found})
+        config = replace(with_settings(base, chosen, groups), checkpoint_dir=str(parent / name))
         found.append(Variant(name, config, frozenset({*typed, *choices})))
         try:
             _ = found[-1].start
@@ -86,9 +88,10 @@ def choices_of(given: Sequence[str], groups: Groups) -> dict[str, list[Any]]:
         elif name in choices:
             problems.append(f"--set {name} is given twice: name all its values in one, {name}=A,B")
         else:
-            choices[name] = list(
-                dict.fromkeys(from_text(groups[name][1], value.strip()) for value in values.split(","))
-            )
+            words = [word.strip() for word in values.split(",")]
+            if name in PATHS:
+                words = [os.path.expanduser(word) for word in words]  # noqa: PTH111
+            choices[name] = list(dict.fromkeys(from_text(groups[name][1], word) for word in words))
     if problems:
         raise ConfigError(problems)
     return choices
@@ -110,9 +113,15 @@ def with_settings(config: TrainConfig, chosen: dict[str, Any], groups: Groups) -
     return config
 
 
-def free_name(chosen: dict[str, Any], taken: set[str]) -> str:
-    """Returns a folder name that every operating system allows and that is not taken; case does not count."""
-    name = ",".join(f"{name}={str(value)[-60:]}" for name, value in chosen.items())
-    name = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "-", name).rstrip(". ")
+def free_name(parent: Path, chosen: dict[str, Any], taken: Set[str]) -> str:
+    """Returns a folder name that needs no quotes in any shell and that is not taken; case does not count.
+
+    If a sweep of an earlier version left a folder with its kind of name, learning_rate=0.001,num_layers=2, that one.
+    """
+    values = {name: str(value)[-60:] for name, value in chosen.items()}
+    earlier = ",".join(f"{name}={value}" for name, value in values.items())
+    earlier = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "-", earlier).rstrip(". ")
+    name = re.sub(r"[^\w.+-]", "-", "_".join(f"{name}_{value}" for name, value in values.items())).rstrip(".")
+    name = earlier if (parent / earlier).is_dir() else name
     names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
     return next(name for name in names if name.casefold() not in taken)

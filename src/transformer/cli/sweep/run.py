@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rich.console import Console
 
@@ -12,14 +13,15 @@ from transformer.cli.console import is_out_of_memory, one_line
 from transformer.cli.run_table import run_table
 from transformer.cli.sweep.grid import Variant
 from transformer.cli.train.resume import load_state, merged
-from transformer.cli.train.run import train
+from transformer.cli.train.run import draw, train
 from transformer.config import ConfigError
 from transformer.data.hub.errors import HubError
+from transformer.distributed.processes import Dist
 from transformer.reporting.history import History, read_histories
 from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
-from transformer.reporting.run_plots import save_loss_curve
 from transformer.training.checkpoint import CheckpointError, states
 from transformer.training.events import RunEnded, RunStarted
+from transformer.training.run_folder import RunLock
 
 
 @dataclass
@@ -31,26 +33,34 @@ class Sweep:
     notes: dict[str, str] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
 
+    @property
+    def folder(self) -> Path:
+        """The folder that holds the folders of all runs."""
+        return self.variants[0].directory.parent
+
     def train(self, resume: bool, out: Console) -> None:
         """Trains one run after another; with `resume` only the unfinished ones. If a run fails, the others continue.
 
         Raises ConfigError before the first run, if settings contradict the stored ones of a run to be resumed;
         SystemExit after a signal; ValueError if every run failed.
         """
-        if resume:
-            check_stored(self.variants)
-        try:
-            for variant in self.variants:
-                self.started.append(variant)
-                out.print(f"\nrun {len(self.started)} of {len(self.variants)}: {variant.name}", style="bold")
-                with self.noted(variant, out):
-                    if resume and is_finished(variant):
-                        out.print("is finished and is skipped")
-                    else:
-                        has_state = bool(states(variant.directory))
-                        train(variant.config, resume and has_state, None, variant.typed)
-        finally:
-            self.show(out)
+        with RunLock(Dist(), out.print) as lock:  # each run locks its own folder as well
+            if resume:
+                lock.take(self.folder, create=False)
+                check_stored(self.variants)
+            lock.take(self.folder)
+            try:
+                for variant in self.variants:
+                    self.started.append(variant)
+                    out.print(f"\nrun {len(self.started)} of {len(self.variants)}: {variant.name}", style="bold")
+                    with self.noted(variant, out):
+                        if resume and is_finished(variant):
+                            out.print("is finished and is skipped")
+                        else:
+                            has_state = bool(states(variant.directory))
+                            train(variant.config, resume and has_state, None, variant.typed)
+            finally:
+                self.show(out)
         if len(self.notes) == len(self.variants):
             raise ValueError(f"every run failed; {self.reasons[0]}")
 
@@ -81,10 +91,7 @@ class Sweep:
         out.print(run_table([*runs, *(History(name, [], []) for name in silent)], out.width, self.notes))
         for reason in self.reasons:
             out.print(reason)
-        if any(run.steps for run in runs):
-            beside = self.variants[0].directory.parent
-            picture = save_loss_curve(files, beside / "comparison.png", beside / "comparison.svg")
-            out.print(f"all in one picture: {picture}")
+        draw("all in one picture", files, self.folder / "comparison", out)
 
 
 def check_stored(variants: Sequence[Variant]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from transformer.cli.console import console, reported_once
+from transformer.cli.streams import lasting_output
 from transformer.cli.sweep.grid import variants
 from transformer.cli.sweep.plan import dry_run_all
 from transformer.cli.sweep.run import Sweep
@@ -13,6 +14,11 @@ from transformer.cli.train.start import Start, from_checkpoint
 
 
 def main(options: TrainOptions) -> None:
+    with lasting_output("the command continues, and a run writes to its metrics.jsonl"):
+        train_or_plan(options)
+
+
+def train_or_plan(options: TrainOptions) -> None:
     config, typed = options.config, options.typed
     with reported_once():
         grid = variants(config, options.set, typed) if options.set else []

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 
-from transformer.cli.console import console, reported_once
+import torch
+from rich.console import Console
+
+from transformer.cli.console import console, one_line, reported_once
 from transformer.cli.train.display import TrainingDisplay
 from transformer.cli.train.plan import show_plan, with_vocabulary
-from transformer.cli.train.session import as_opened, fit, open_together
+from transformer.cli.train.session import as_opened, fit, open_together, resume_line
 from transformer.cli.train.start import starting_point, take_over
 from transformer.config import TrainConfig
 from transformer.distributed.processes import Dist
@@ -17,9 +20,9 @@ from transformer.reporting.metrics_log import METRICS_FILE, MetricsLog, read_met
 from transformer.reporting.run_plots import save_loss_curve
 from transformer.reporting.trackers import Tracking, check_installed
 from transformer.trainer import Trainer
-from transformer.training import checkpoint
 from transformer.training.device import pick_device
 from transformer.training.events import StepMetrics
+from transformer.training.run_folder import RunLock, set_aside
 from transformer.training.same_text import same_text
 
 
@@ -29,15 +32,18 @@ def train(
     resume_from: Path | None = None,
     typed: Set[str] = frozenset(),
     changed_text: bool = False,
+    again: str | None = None,
 ) -> Trainer:
     """Trains according to the config, with display, metrics file and loss curve; returns the trainer.
 
     A resumed run keeps its stored settings, except those in `typed`, which come from the config. `changed_text`: its
-    text may have changed.
+    text may have changed. `again`: the command that continues a stopped run, if it is not `train`.
     """
     with Dist.from_environment() as dist:
         trainer, stopped_by = train_as(dist, config, resume, resume_from, typed, changed_text)
     if stopped_by is not None:
+        again = again or resume_line(trainer.directory)
+        console().print(f"stopped at step {trainer.step}; --resume continues from exactly there: {again}")
         raise SystemExit(128 + stopped_by)  # as shells count it: 130 for Ctrl-C, 143 for SIGTERM
     return trainer
 
@@ -47,39 +53,61 @@ def train_as(
 ) -> tuple[Trainer, int | None]:
     """Trains in one of the processes; returns the trainer, and the signal that stopped it. Only rank 0 prints."""
     out = console()
-    with reported_once():
-        if config.shard:
-            dist.check_shard()
-        start = starting_point(dist, config, resume, resume_from, typed, out)
-        config, directory = start.config, Path(start.config.checkpoint_dir)
-        device = pick_device(config.device)  # a missing device is reported before any text is read
-        check_installed(config.trackers if dist.is_main else ())
-    dist.own(device)
-    if config.data.is_on_hub:
-        with reported_once():  # before the download
-            show_plan(with_vocabulary(config, start.tokenizer), None, device, dist, out)
-    display = TrainingDisplay(out, config)
-    with display.opening(f"reading {config.data.dataset}"):
-        data = open_together(config, start.tokenizer, display.notify, dist)
-    with contextlib.closing(data):
-        if start.resumes:
-            with reported_once():  # before the plan, which depends on the length of an epoch
-                data = same_text(data, start.contents, config.data.dataset, changed_text)
-        config = display.config = as_opened(config, data)
-        if not config.data.is_on_hub:
+    with RunLock(dist, out.print) as lock:
+        with reported_once():
+            if resume_from is None:  # else the state knows its folder
+                lock.take(Path(config.checkpoint_dir), create=False)  # at once: reading the text may take long
+            start = starting_point(dist, config, resume, resume_from, typed, out)
+            config, directory = start.config, Path(start.config.checkpoint_dir)
+            device = check_machine(dist, config)
+        dist.own(device)
+        if config.data.is_on_hub:
+            with reported_once():  # before the download
+                show_plan(with_vocabulary(config, start.tokenizer), None, device, dist, out)
+        display = TrainingDisplay(out, config)
+        with display.opening(f"reading {config.data.dataset}"):
+            data = open_together(config, start.tokenizer, display.notify, dist)
+        with contextlib.closing(data):
             with reported_once():
-                show_plan(config, data.tokens_per_epoch, device, dist, out)
-        dist.wait()  # every process has opened the text: an earlier run may be moved now
-        if not start.resumes and dist.is_main and (aside := checkpoint.set_aside(directory)):
-            out.print(f"{directory} held an earlier run, now moved to {aside}", style="dim")
-        tracking = Tracking(config.trackers, directory, config.to_dict(), out.print)
-        trainer = Trainer(config, data, [MetricsLog(directory), display, tracking] if dist.is_main else [], dist)
-        if start.path is not None:
-            take_over(trainer, start, out, changed_text)
-        stopped_by = fit(trainer, display)
-    if dist.is_main and any(isinstance(event, StepMetrics) for event in read_metrics(directory / METRICS_FILE)):
-        pictures = (directory / "loss_curve.png", directory / "loss_curve.svg")
-        out.print(f"loss curve: {save_loss_curve([directory / METRICS_FILE], *pictures)}")
-    if stopped_by is not None:
-        out.print(f"stopped at step {trainer.step}; --resume continues from exactly there")
+                if start.resumes:  # before the plan, which depends on the length of an epoch
+                    data = same_text(data, start.contents, config.data.dataset, changed_text)
+                config = display.config = as_opened(config, data)
+                if not config.data.is_on_hub:
+                    show_plan(config, data.tokens_per_epoch, device, dist, out)
+                lock.take(directory)
+                if not start.resumes:
+                    make_room(directory, dist, out)
+            tracking = Tracking(config.trackers, directory, config.to_dict(), out.print)
+            trainer = Trainer(config, data, [MetricsLog(directory), display, tracking] if dist.is_main else [], dist)
+            if start.path is not None:
+                take_over(trainer, start, out, changed_text)
+            stopped_by = fit(trainer, display)
+        if dist.is_main:
+            draw("loss curve", [directory / METRICS_FILE], directory / "loss_curve", out)
     return trainer, stopped_by
+
+
+def check_machine(dist: Dist, config: TrainConfig) -> torch.device:
+    """Returns the device. Raises ValueError if a device, a tracker or the other processes of --shard are missing."""
+    if config.shard:
+        dist.check_shard()
+    device = pick_device(config.device)
+    check_installed(config.trackers if dist.is_main else ())
+    return device
+
+
+def make_room(directory: Path, dist: Dist, out: Console) -> None:
+    """Moves the files of an earlier run away, once every process has opened the text."""
+    dist.wait()
+    if dist.is_main and (aside := set_aside(directory)):
+        out.print(f"{directory} held an earlier run, now moved to {aside}", style="dim")
+
+
+def draw(what: str, metrics: Sequence[Path], picture: Path, out: Console) -> None:
+    """Draws the runs that have steps, as .png and .svg. A picture that fails costs one line, never a run."""
+    files = [picture.with_suffix(suffix) for suffix in (".png", ".svg")]
+    try:
+        if any(isinstance(event, StepMetrics) for file in metrics for event in read_metrics(file)):
+            out.print(f"{what}: {save_loss_curve(metrics, *files)}")
+    except Exception as error:  # a full disk, a name that matplotlib cannot write, or a bug in it
+        out.print(f"{files[0]} was not drawn ({type(error).__name__}: {one_line(str(error))})", style="yellow")

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import errno
+import shlex
 import signal
 from dataclasses import replace
-from types import FrameType
+from pathlib import Path
 
-from transformer.cli.console import reported_once
+from transformer.cli.console import rank_prefix, reported_once
+from transformer.cli.options import command_line
+from transformer.cli.signals import handled
 from transformer.cli.train.display import TrainingDisplay
 from transformer.config import TrainConfig
 from transformer.data.contracts import Notify, TextData
-from transformer.data.hub.errors import HubError
 from transformer.data.open import open_dataset
 from transformer.distributed.processes import Dist
 from transformer.text import Tokenizer, tokenizer_from_state
 from transformer.trainer import Trainer
 from transformer.training import checkpoint
 from transformer.training.checkpoint import CheckpointError
-from transformer.training.errors import OtherProcessError, TrainingError
-
-NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
-"""The error numbers of a full disk, a file that is too large, and an exhausted quota."""
+from transformer.training.errors import TrainingError
+from transformer.training.events import Event
+from transformer.training.files import NO_ROOM
+from transformer.training.save_on_error import SaveOnError
 
 
 def as_opened(config: TrainConfig, data: TextData) -> TrainConfig:
@@ -51,31 +52,31 @@ def open_together(config: TrainConfig, tokenizer: Tokenizer | None, notify: Noti
 
 
 def fit(trainer: Trainer, display: TrainingDisplay) -> int | None:
-    """Trains until the end, or until a signal: returns the signal, or None.
+    """Trains until the end, or until a signal that asks the process to end: returns the signal, or None.
 
-    Ctrl-C and SIGTERM stop the run after the current step; a second one stops it at once. With several processes, a
-    signal to one stops all, and a second one is ignored: torchrun passes every signal to every process, and kills those
-    that need longer than its --shutdown-timeout.
+    The run stops after the current step. Ctrl-C a second time stops it at once; other signals may come twice, as when a
+    terminal is closed. With several processes a signal to one stops all, and the second is ignored: torchrun passes
+    every signal to every process, and kills those that need longer than its --shutdown-timeout.
     """
     received: list[int] = []
     is_alone = trainer.dist.world_size == 1
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        if received and is_alone:
+    def handle(number: int) -> None:
+        if number == signal.SIGINT and received and is_alone:
             raise KeyboardInterrupt
         received.append(number)
-        if is_alone:  # with several, the cause may be that another process failed
-            display.console.print("stopping after this step and saving the state; press Ctrl-C again to stop at once")
         trainer.stop()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    def announce(event: Event) -> None:  # not in the handler, which may have interrupted another line
+        if received and is_alone:  # with several processes, the cause may be that another one failed
+            trainer.callbacks = [callback for callback in trainer.callbacks if callback is not announce]
+            display.console.print("stopping after this step and saving the state; press Ctrl-C again to stop at once")
+
+    trainer.callbacks = [*trainer.callbacks, announce]
     try:
-        with display, reported_once((TrainingError, CheckpointError)):
+        saved = SaveOnError(trainer, display.console.print)
+        with handled(handle), reported_once((TrainingError, CheckpointError)), display, saved:
             trainer.fit()
-    except (HubError, OtherProcessError):  # between two steps, so the state is whole
-        path = trainer.save_state()
-        display.console.print(f"stopped at step {trainer.step} because text is missing; --resume continues from {path}")
-        raise
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
@@ -88,7 +89,11 @@ def fit(trainer: Trainer, display: TrainingDisplay) -> int | None:
             where = f"the last saved state in {trainer.directory}"
             display.console.print(f"stopped at step {trainer.step}; --resume continues from {where}")
         raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     return received[0] if received else signal.SIGTERM if trainer.stopping else None
+
+
+def resume_line(directory: Path) -> str:
+    """Returns the command that continues a run, or a few words under torchrun, whose own flags are unknown."""
+    if rank_prefix():
+        return "the same line with --resume"
+    return f"{command_line()} train --resume --checkpoint-dir {shlex.quote(str(directory))}"

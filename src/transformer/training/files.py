@@ -1,0 +1,84 @@
+"""Writing a file that a user keeps: at every moment its path holds the whole old file or the whole new one.
+
+The new file is written under a temporary name, flushed to the disk and renamed. A full disk, an error or a kill leaves
+the old file as it was. Checkpoints, metrics, pictures, pages and results are all written here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+"""The error numbers of a full disk, a file that is too large, and an exhausted quota."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
+    """Yields a file that takes the place of `path` at the end of the block, if the block raises nothing.
+
+    With `previous`, the old file is kept at that path. A link is followed, and a device or a pipe is written directly.
+    Raises OSError.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+        return
+    path = Path(os.path.realpath(path))
+    if path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, "the file is write-protected", str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        if not _is_being_written(left):  # its process was killed
+            left.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            path.replace(previous)
+        temporary.replace(path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError) and error.filename is None:  # a failed write does not name its file
+            error.filename = str(path)
+        raise
+    flush_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text in UTF-8, as replacing() does."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def flush_folder(folder: Path) -> None:
+    """Makes renamed files in a folder survive a power cut, if the system supports that."""
+    with contextlib.suppress(OSError, AttributeError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _is_being_written(temporary: Path) -> bool:
+    """Whether the process in the name of a temporary file still runs; on Windows, whether the file is recent."""
+    if os.name == "nt":  # where os.kill ends processes
+        return time.time() - temporary.stat().st_mtime < 3600
+    try:
+        os.kill(int(temporary.name.split(".")[-2]), 0)  # signal 0 only asks whether the process exists
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
