@@ -182,3 +182,9 @@ def test_one_process_resumes_the_run_of_two(seen: Seen, folder: Path) -> None:
     assert math.isfinite(trainer.evaluate().loss)
     trainer.fit()
     assert trainer.step == 10
+
+
+def test_processes_with_different_texts_are_refused(seen: Seen) -> None:
+    """Each machine read its own file of the name, and nobody noticed that they trained on different texts."""
+    error = " differs between the machines: give all of them the same text"
+    assert [one["different_texts"]["error"] for one in seen] == [None, error]

@@ -12,7 +12,9 @@ import torch
 
 import ranks
 from test_trainer import Recorder, numbers, tiny_run, tiny_text, weights
-from transformer.config import TrainConfig
+from transformer.cli.train.session import open_together
+from transformer.config import DataConfig, TrainConfig
+from transformer.data.contracts import silent
 from transformer.distributed.processes import Dist
 from transformer.trainer import Trainer
 from transformer.training.errors import OtherProcessError
@@ -123,12 +125,24 @@ def from_one(folder: Path, dist: Dist) -> dict[str, Any]:
     return {"weights": weights(trainer), "draws": draws}
 
 
+def different_texts(folder: Path, dist: Dist) -> dict[str, Any]:
+    """Opens a file whose text differs between the processes, as it may between machines."""
+    path = folder / f"text_{dist.rank}.txt"
+    path.write_text(f"A line of the text of process {dist.rank}.\n" * 40, encoding="utf-8")
+    config = TrainConfig(data=DataConfig(str(path), "byte", 8))
+    try:
+        open_together(config, None, silent, dist).close()
+    except ValueError as caught:
+        return {"error": str(caught).removeprefix(str(path))}
+    return {"error": None}
+
+
 def main() -> None:
     folder = Path.cwd()
     torch.set_num_threads(1)
     with Dist.from_environment() as dist:
         seen = {"communication": communication(dist)}
-        for job in (uneven_targets, dropout, bad_gradient, failing_text, from_one):
+        for job in (uneven_targets, dropout, bad_gradient, failing_text, from_one, different_texts):
             seen[job.__name__] = job(folder, dist)
         torch.save(seen, folder / f"seen_{dist.rank}.pt")
 

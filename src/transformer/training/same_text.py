@@ -36,3 +36,12 @@ def same_text(data: TextData, contents: Mapping[str, Any], dataset: str, changed
         )
     kept = contents.get("text")
     return replace(data, tokens_per_epoch=kept["tokens_per_epoch"]) if isinstance(kept, dict) else data
+
+
+def message_about_text(data: TextData, contents: Mapping[str, Any], dataset: str) -> str | None:
+    """Returns a line for a resumed run whose text has changed, or whose state is too old to tell; else None."""
+    if has_changed(data.digest, contents):
+        return "the text has changed: it is read from its start, and epochs keep their length"
+    if data.digest is None or dataset == "shakespeare" or contents.get("text") is not None:
+        return None
+    return "this state is older than the check of its text: make sure that the text is the same as before"

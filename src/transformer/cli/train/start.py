@@ -17,7 +17,7 @@ from transformer.distributed.processes import Dist
 from transformer.text import Tokenizer, tokenizer_from_state
 from transformer.trainer import Trainer
 from transformer.training import checkpoint
-from transformer.training.same_text import has_changed
+from transformer.training.same_text import message_about_text
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,8 @@ def take_over(trainer: Trainer, start: Start, out: Console, changed_text: bool =
     if start.resumes:
         trainer.load_state(start.contents, start.path, changed_text)
         out.print(f"resuming from {start.path}, step {trainer.step}, with its stored settings")
-        if trainer.data.digest is not None and start.contents.get("text") is None:
-            out.print("this state is older than the check of its text: make sure that the text is the same as before")
-        elif has_changed(trainer.data.digest, start.contents):
-            out.print("the text has changed: it is read from its start, and epochs keep their length")
+        if message := message_about_text(trainer.data, start.contents, trainer.config.data.dataset):
+            out.print(message)
         if change := batch_change(start.contents, trainer):
             out.print(change)
         return
