@@ -264,7 +264,7 @@ def test_a_number_that_becomes_a_size_has_an_upper_bound() -> None:
     assert problems_of(huge) == [
         "d_model=1000000000 must be at most 1000000",
         "cache_gb=1e+300 must be at most 1000000000",
-        f"epochs={10**22} must be at most 1000000",
+        f"epochs={10**22} must be at most 1000000000",
         f"batch_size={10**12} must be at most 1000000",
     ]
     with pytest.raises(ConfigError, match="log_every=10000000000000000 must be at most 1000000000000000"):

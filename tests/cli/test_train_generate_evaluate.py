@@ -484,7 +484,7 @@ SLIPS: dict[str, tuple[tuple[str, ...], str]] = {
     "a vocabulary too large": ((*TINY, "--dataset", "good.txt", "--encoding", "bpe90000"), "--encoding bpe"),
     "a vocabulary of another order": ((*TINY, "--encoding", "bpe99999999999"), "must be at most bpe10000000"),
     "a batch of another order": ((*TINY, "--batch-size", str(10**12)), "must be at most 1000000"),
-    "epochs of another order": ((*TINY, "--epochs", str(10**22), "--dry-run"), "must be at most 1000000"),
+    "epochs of another order": ((*TINY, "--epochs", str(10**22), "--dry-run"), "must be at most 1000000000"),
     "texts of another order": (("generate", "--prompt", "x", "--num-samples", str(10**11)), "at most 1000000"),
     "a text of another order": (("generate", "--prompt", "x", "--max-new-tokens", str(10**30)), "at most 10000000"),
     "samples of another order": (("demo-sampling", "--with-model", "--max-new-tokens", str(10**12)), "at most"),
