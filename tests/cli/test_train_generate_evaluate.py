@@ -104,6 +104,7 @@ def test_train_says_what_it_does_and_leaves_what_it_says(finished_run: tuple[Pat
     assert "trained on 1,280 tokens" in out
     left = sorted(path.name for path in (folder / "checkpoints_tiny").iterdir())
     assert left == [
+        ".run.lock",
         "loss_curve.png",
         "loss_curve.svg",
         "metrics.jsonl",
