@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from transformer.cli.console import console
 from transformer.cli.download.options import DownloadOptions, token_count
 from transformer.cli.download_progress import fetch_numbers, notifier
+from transformer.cli.formatting import counted
 from transformer.cli.options import program
 from transformer.data.contracts import Place
 from transformer.data.hub.ahead import CONNECTIONS, Leases
@@ -40,12 +41,13 @@ def main(options: DownloadOptions) -> None:
             source, options.seed, wanted, lambda n: progress.update(task, completed=n, tokens=f"{n:,} tokens")
         )
         cache = source.text.cache
+        shards = counted(len({stored.number for stored in cache.stock()}), "shard")
         if found < tokens:
             out.print(f"{config.dataset} has {found:,} tokens of training text, not {tokens:,}: that is all there is")
         out.print(
             f"{found:,} tokens of training text ({data.tokenizer.name}) are in {cache.directory}, which holds "
-            f"{len({stored.number for stored in cache.stock()})} shards in {cache.nbytes / 1e9:.2f} GB; train without "
-            f"a network: {program()} train --seed {options.seed} with the same settings"
+            f"{shards} in {cache.nbytes / 1e9:.2f} GB; train without a network: "
+            f"{program()} train --seed {options.seed} with the same settings"
         )
 
 
