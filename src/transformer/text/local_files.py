@@ -30,6 +30,8 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
 """Byte-order marks, and the encodings that they announce."""
+OF_RUNS = {"metrics.jsonl"}
+"""Files that a run writes, which are no text of anyone: its folder may lie in that of its dataset."""
 NAMED_KINDS = 4
 """Kinds of skipped files that are named, the most frequent first."""
 
@@ -87,7 +89,7 @@ def text_files(path: Path) -> tuple[list[Path], str]:
         raise ValueError(f"{path} does not exist: give a file or folder of {', '.join(READERS)}")
     if path.is_dir():
         found = _files_in(path)
-        usable = {file: file.is_file() and kind_of(file) is not None for file in found}
+        usable = {file: file.is_file() and kind_of(file) is not None and file.name not in OF_RUNS for file in found}
         files = [file for file in found if usable[file]]
         if not files:
             raise ValueError(f"folder {path} has no usable file: put {', '.join(READERS)} files into it")
@@ -142,6 +144,8 @@ def _skipped(files: Iterable[Path]) -> str:
 def _kind_skipped(file: Path) -> str:
     if not file.is_file():
         return "broken link, pipe or device"
+    if file.name in OF_RUNS:
+        return file.name
     return "".join(file.suffixes[-2 if file.suffix.lower() in UNPACKERS else -1 :]) or "without a suffix"
 
 
