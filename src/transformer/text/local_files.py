@@ -95,7 +95,7 @@ def text_files(path: Path) -> tuple[list[Path], str]:
             raise ValueError(f"folder {path} has no usable file: put {', '.join(READERS)} files into it")
         return files, _skipped(file for file in found if not usable[file])
     if not path.is_file():
-        raise ValueError(f"{path} is neither a file nor a folder, and a run reads its text again: save it in a file")
+        raise ValueError(f"{path} is neither a file nor a folder: save its text in a file")
     if kind_of(path) is None:
         raise ValueError(f"{path} is not {', '.join(READERS)}: rename it if it is plain text, else convert it")
     return [path], ""
