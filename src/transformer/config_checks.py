@@ -74,6 +74,8 @@ def train_problems(settings: Any) -> list[str]:
         if getattr(settings, name) < 0:
             found.append(f"{name}={getattr(settings, name)} must not be below 0")
     found += positive(settings, "save_every_minutes") + seed_problems(settings.seed)
+    if not settings.checkpoint_dir.strip():
+        found.append("checkpoint_dir is empty: name a folder for the run's files, or . for the current one")
     if settings.shard and settings.compile:
         found.append("compile and shard cannot be combined: choose one of them")
     if settings.data.seq_length > settings.model.max_seq_len:

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from transformer.cli.console import (
     can_redraw,
@@ -93,6 +94,10 @@ def _run(arguments: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise ValueError(f"there is no command {name!r}{near_miss(name, COMMANDS)} (see {program()} --help)")
     package, _ = COMMANDS[name]
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise ValueError("the current folder has been deleted: change to one that exists") from None
     with reported_once():
         options = importlib.import_module(f"{package}.options").read_options(arguments[1:])
     importlib.import_module(f"{package}.command").main(options)

@@ -195,8 +195,12 @@ def discard_output() -> None:
 
 
 def rank_prefix() -> str:
-    """Returns "rank 3: " if torchrun started several processes, and "" for a single process."""
-    return "" if os.environ.get("WORLD_SIZE", "1") == "1" else f"rank {os.environ.get('RANK', '?')}: "
+    """Returns "rank 3: " if torchrun started several processes, and "" for a single process.
+
+    Clusters set WORLD_SIZE, and some RANK, for every program of a job; LOCAL_RANK comes from torchrun.
+    """
+    is_alone = "LOCAL_RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1"
+    return "" if is_alone else f"rank {os.environ.get('RANK', '?')}: "
 
 
 @contextlib.contextmanager
@@ -209,7 +213,7 @@ def reported_once(kinds: tuple[type[Exception], ...] = (ValueError,)) -> Iterato
     try:
         yield
     except kinds:
-        if os.environ.get("LOCAL_RANK", "0") != "0":
+        if rank_prefix() and os.environ["LOCAL_RANK"] != "0":
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(REPORT_SECONDS)
             raise SystemExit(2) from None

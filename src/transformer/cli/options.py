@@ -31,6 +31,8 @@ MAX_HELP_WIDTH = 110
 HELP = {"-h", "--help"}
 PATHS = {"checkpoint_dir", "cache_dir", "dataset", "init_from"}
 """Settings that are texts and may be paths: like paths, they may begin with ~, which shells leave in `--out=~/page`."""
+DASHES = "\N{HYPHEN}\N{NON-BREAKING HYPHEN}\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}"
+"""Characters that text processors and web pages put in place of hyphens."""
 POSITIONAL, REPEATED, HIDDEN = ({"kind": kind} for kind in ("positional", "repeated", "hidden"))
 """Metadata of fields: words without a flag; a flag that is given once for each value; no flag at all."""
 
@@ -86,7 +88,8 @@ def _given(parser: _Parser, settings: Sequence[_Setting], arguments: Sequence[st
         close = difflib.get_close_matches(flag, [setting.flag for setting in settings], n=1)
         parser.error(f"there is no option {flag}{f'; did you mean {close[0]}?' if close else ''}")
     if unknown:
-        parser.error(f"unexpected word {unknown[0]!r}")
+        pasted = "; options begin with two ASCII hyphens, --" if unknown[0][0] in DASHES else ""
+        parser.error(f"unexpected word {unknown[0]!r}{pasted}")
     return vars(known)
 
 

@@ -44,11 +44,12 @@ class Dist:
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Dist:
         """Joins the processes started by torchrun; without torchrun, a process is alone.
 
-        Raises ValueError if the environment announces several processes but lacks this one's rank.
+        Raises ValueError if the environment announces several processes but lacks this one's rank, or has no number.
         """
-        world_size = int(environment.get("WORLD_SIZE", 1))
-        job, restarts = environment.get("TORCHELASTIC_RUN_ID"), int(environment.get("TORCHELASTIC_RESTART_COUNT", 0))
-        if world_size == 1:
+        world_size = whole_number(environment, "WORLD_SIZE", 1)
+        restarts = whole_number(environment, "TORCHELASTIC_RESTART_COUNT", 0)
+        job = environment.get("TORCHELASTIC_RUN_ID")
+        if world_size <= 1:
             return cls(job=job, restarts=restarts)
         wanted = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
         if missing := [name for name in wanted if name not in environment]:
@@ -56,14 +57,15 @@ class Dist:
                 f"WORLD_SIZE={world_size} is set, but {', '.join(missing)} not: start the processes with torchrun, or "
                 "unset WORLD_SIZE to train with one"
             )
+        rank, local_rank, _ = (whole_number(environment, name, 0) for name in ("RANK", "LOCAL_RANK", "MASTER_PORT"))
         has_nccl = torch.cuda.is_available() and torch.distributed.is_nccl_available()
-        backend, rank = "cpu:gloo,cuda:nccl" if has_nccl else "gloo", int(environment["RANK"])
+        backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"
         store = _clean_store(environment, restarts) if restarts else None
         if store is None:
             torch.distributed.init_process_group(backend)
         else:
             torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size)
-        return cls(rank, world_size, int(environment["LOCAL_RANK"]), job, restarts)
+        return cls(rank, world_size, local_rank, job, restarts)
 
     def __enter__(self) -> Self:
         return self
@@ -185,6 +187,14 @@ class Dist:
     def wait(self) -> None:
         """Returns when all processes have arrived here."""
         self.sum(torch.zeros(1))
+
+
+def whole_number(environment: Mapping[str, str], name: str, default: int) -> int:
+    """Returns the number in an environment variable. Raises ValueError, in one line, if it is none."""
+    text = environment.get(name, str(default))
+    if not text.strip().isdecimal():
+        raise ValueError(f"{name}={text!r} is not a whole number: start with torchrun, or unset it to train alone")
+    return int(text)
 
 
 def sync_last(objective: nn.Module, micro_batches: Sequence[T]) -> Iterator[T]:

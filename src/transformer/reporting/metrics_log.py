@@ -56,11 +56,18 @@ class MetricsLog:
             file.write(to_line(event))
 
     def _lines_until(self, start: RunStarted) -> list[str]:
-        """Returns the lines to keep: those up to the step of `start`, without an incomplete last line."""
+        """Returns the lines to keep: those up to the step of `start`, without lines that a crash or power cut damaged."""
         if start.step == 0 or not self.path.exists():
             return []
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-        return [line for line in lines if line.endswith("\n") and not _is_after(line, start)]
+        return [line for line in lines if line.endswith("\n") and _is_json(line) and not _is_after(line, start)]
+
+
+def _is_json(line: str) -> bool:
+    with contextlib.suppress(ValueError):
+        json.loads(line)
+        return True
+    return False
 
 
 def _is_after(line: str, start: RunStarted) -> bool:

@@ -261,7 +261,9 @@ def _read_parquet(stream: io.BufferedReader, file: str, text_column: str) -> Ite
                     "name the one with the text"
                 )
             kind = schema.field(text_column).type
-            if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+            kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind  # a pandas category
+            text_kinds = (pyarrow.types.is_string, pyarrow.types.is_large_string, pyarrow.types.is_string_view)
+            if not any(is_text(kind) for is_text in text_kinds):
                 raise ValueError(f"{file}: column {text_column!r} is {kind}, wanted string")
             for batch in table.iter_batches(batch_size=1024, columns=[text_column]):
                 for value in batch.column(0):

@@ -120,7 +120,9 @@ class Pen:
             )
 
     def _report_texts(self, texts: list[Written], seconds: float) -> None:
-        longest = max(text.prompt_tokens + text.tokens for text in texts)
+        longest = (
+            max(text.prompt_tokens + text.tokens for text in texts) - 1
+        )  # the model never processes the last token
         if longest > self.context and not self.context_reported:
             self.context_reported = True
             self.say(

@@ -19,7 +19,7 @@ from transformer.cli.train.session import as_opened
 from transformer.config import ConfigError, TrainConfig
 from transformer.data.contracts import Notify, silent
 from transformer.data.open import open_dataset
-from transformer.distributed.processes import Dist
+from transformer.distributed.processes import Dist, whole_number
 from transformer.planning.cost import Cost, cost, problems, readable, seconds
 from transformer.planning.hardware import device_memory, device_peak, free_disk
 from transformer.text import Tokenizer, load_tokenizer
@@ -37,7 +37,7 @@ def dry_run(config: TrainConfig, out: Console, tokenizer: Tokenizer | None = Non
     """
     if os.environ.get("RANK", "0") != "0":
         return
-    device, world_size = pick_device(config.device), int(os.environ.get("WORLD_SIZE", 1))
+    device, world_size = pick_device(config.device), max(1, whole_number(os.environ, "WORLD_SIZE", 1))
     if config.shard:
         Dist(world_size=world_size).check_shard()
     config, tokens = with_text(config, tokenizer, notifier(out, lambda progress: None))

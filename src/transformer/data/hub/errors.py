@@ -17,6 +17,9 @@ from urllib.parse import urlsplit
 
 PERMANENT = {"InvalidURL", "LocalProtocolError", "TooManyRedirects", "UnsupportedProtocol"}
 """Errors of the HTTP client for which a retry is useless."""
+OF_THIS_MACHINE = (FileNotFoundError, ImportError, UnicodeEncodeError)
+"""Settings of this machine that no retry repairs: SSL_CERT_FILE without a file, a proxy whose protocol needs another
+package, a token with a letter that a header cannot carry."""
 
 
 class HubError(ValueError):
@@ -81,6 +84,9 @@ def explained(what: str, repo: str) -> Iterator[None]:
         if isinstance(error, errors.HFValidationError) or kind in PERMANENT:
             message = f"cannot read {what} from {host()}: {line}; check the name, HF_ENDPOINT and HF_TOKEN"
             raise HubError(message) from error
+        if isinstance(error, OF_THIS_MACHINE):
+            variables = "HF_TOKEN, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE"
+            raise HubError(f"cannot read {what} from {host()}: {line}; check {variables}") from error
         client_closed = isinstance(error, RuntimeError) and "closed" in line  # by the library, in another thread
         if client_closed or isinstance(error, errors.HfHubHTTPError.__bases__):
             raise Fault(f"the connection failed ({line})") from error

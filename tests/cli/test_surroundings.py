@@ -1,0 +1,113 @@
+"""Commands in surroundings that other people reported: leftover variables, a deleted folder, pasted dashes, odd proxies.
+
+The numbers name the public report whose kind is tried here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from transformer.data.hub.errors import HubError, explained
+from transformer.distributed.processes import Dist
+from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
+
+Command = Callable[..., Any]
+RUN = ("train", "--preset", "tiny", "--device", "cpu", "--num-layers", "1", "--batch-size", "2", "--trackers")
+RUN += ("--validation-tokens", "300", "--sample-tokens", "0", "--checkpoint-dir", "run")
+TEXT = "To be, or not to be, that is the question.\n" * 60
+
+
+@pytest.mark.parametrize("leftover", [{"WORLD_SIZE": "4"}, {"WORLD_SIZE": "4", "RANK": "1"}, {"LOCAL_RANK": "1"}])
+def test_variables_of_a_cluster_do_not_silence_a_command(
+    command: Command, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, leftover: dict[str, str]
+) -> None:
+    # pytorch#14446, mmaction#181: a job's containers have WORLD_SIZE, and here inspect printed nothing, with status 0.
+    for name, value in leftover.items():
+        monkeypatch.setenv(name, value)
+    assert "parameters" in command("inspect", str(tiny_checkpoint)).out
+    assert command("inspect", "--flag").err.startswith("error: there is no option --flag")
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT"])
+def test_a_variable_that_is_no_number_is_named(name: str) -> None:
+    whole = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    with pytest.raises(ValueError, match=f"{name}='x' is not a whole number: start with torchrun"):
+        Dist.from_environment({**whole, name: "x"})
+
+
+def test_a_deleted_current_folder_is_reported_in_one_line(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    os.rmdir(tmp_path / "gone")
+    found = command(*RUN, "--max-steps", "2")
+    assert (found.status, found.err) == (
+        2, "error: the current folder has been deleted: change to one that exists\n",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dash", "–—−")
+def test_a_pasted_dash_is_explained(command: Command, dash: str) -> None:
+    # molSimplify#516, clamp#33: text processors turn -- into one long dash.
+    assert "options begin with two ASCII hyphens" in command(*RUN, f"{dash}seed", "3").err
+
+
+def test_an_empty_checkpoint_folder_is_refused(command: Command, tmp_path: Path) -> None:
+    # An unset variable, as in --checkpoint-dir "$OUT", had the run's files written into the current folder.
+    found = command(*RUN, "--checkpoint-dir", "", "--max-steps", "2")
+    assert (found.status, list(tmp_path.iterdir())) == (2, [])
+    assert "checkpoint_dir is empty" in found.err
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (ImportError("Using SOCKS proxy, but the 'socksio' package is not installed"), "ALL_PROXY"),
+        (FileNotFoundError(2, "No such file or directory"), "SSL_CERT_FILE"),
+        (UnicodeEncodeError("ascii", "é", 0, 1, "ordinal not in range"), "HF_TOKEN"),
+    ],
+)
+def test_settings_that_no_retry_repairs_end_at_once(error: Exception, advice: str) -> None:
+    # httpx#3604, aider#3710: a wrong SSL_CERT_FILE was retried for five minutes, a SOCKS proxy was a traceback.
+    with pytest.raises(HubError, match=f"check .*{advice}"), explained("dataset a/b", "a/b"):
+        raise error
+
+
+def test_a_text_of_exactly_the_context_is_not_called_longer(command: Command, tiny_checkpoint: Path) -> None:
+    # executorch#2688, deepsparse#1447: the last token is written, and never read by the model.
+    def told(length: int) -> str:
+        prompt = ("--prompt", "x" * length, "--seed", "1", "--max-new-tokens", "1")
+        return str(command("generate", "--checkpoint", str(tiny_checkpoint), *prompt).err)
+
+    context = 24
+    assert "longer than" not in told(context) and "does not see" in told(context + 1)
+
+
+def test_columns_of_categories_and_of_string_views_are_text(command: Command, tmp_path: Path) -> None:
+    # pandas writes a category as a dictionary of strings: the same texts in another layout.
+    lines = pa.array([f"{number}: {TEXT[:300]}" for number in range(30)])
+    for name, column in (("category", lines.dictionary_encode()), ("view", lines.cast(pa.string_view()))):
+        pq.write_table(pa.table({"text": column}), tmp_path / f"{name}.parquet")
+        assert command(*RUN, "--dataset", f"{name}.parquet", "--max-steps", "2").status == 0
+
+
+def test_a_line_of_metrics_that_a_power_cut_damaged_is_dropped_when_the_run_continues(
+    command: Command, tmp_path: Path
+) -> None:
+    # Some file systems leave zeros in place of the last lines. The continued run ended well, with status 2, and no
+    # command could draw it any more.
+    (tmp_path / "notes.txt").write_text(TEXT)
+    assert command(*RUN, "--dataset", "notes.txt", "--max-steps", "4", "--log-every", "1").status == 0
+    metrics = tmp_path / "run" / METRICS_FILE
+    lines = metrics.read_text().splitlines(keepends=True)
+    metrics.write_text("".join([*lines[:2], "\0" * 100 + "\n", lines[2][:30] + "\n", *lines[2:]]))
+    assert command(*RUN[:-1], "run", "--resume", "--max-steps", "6").status == 0
+    assert [event.step for event in read_metrics(metrics)][-1] == 6
