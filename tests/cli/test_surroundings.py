@@ -1,11 +1,10 @@
-"""Commands in surroundings that other people reported: leftover variables, a deleted folder, pasted dashes, odd proxies.
+"""Commands in surroundings that people reported: leftover variables, a deleted folder, pasted dashes, odd proxies.
 
 The numbers name the public report whose kind is tried here.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ def test_a_deleted_current_folder_is_reported_in_one_line(
 ) -> None:
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
-    os.rmdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
     found = command(*RUN, "--max-steps", "2")
     assert (found.status, found.err) == (
         2, "error: the current folder has been deleted: change to one that exists\n",
@@ -88,7 +87,8 @@ def test_a_text_of_exactly_the_context_is_not_called_longer(command: Command, ti
         return str(command("generate", "--checkpoint", str(tiny_checkpoint), *prompt).err)
 
     context = 24
-    assert "longer than" not in told(context) and "does not see" in told(context + 1)
+    assert "longer than" not in told(context)
+    assert "does not see" in told(context + 1)
 
 
 def test_columns_of_categories_and_of_string_views_are_text(command: Command, tmp_path: Path) -> None:
