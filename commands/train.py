@@ -52,16 +52,16 @@ length and encoding come from the checkpoint; the optimizer state and all other 
 --learning-rate than in the first run. The default folder is checkpoints_finetuned. The first line of output is the
 checkpoint's validation loss on the new text before training.
 
-**Stopping and resuming.** Ctrl-C, SIGTERM from a batch system, or SIGHUP from a closed terminal ends the run after the
-current step and saves the state; Ctrl-C a second time stops at once. nohup makes SIGHUP harmless. An error saves the
-state too. It is also saved at every evaluation, and every --save-every-minutes or --save-every-steps. --resume
-continues from the last saved state. On one machine with the same number of threads, a resumed run ends with the same
-weights, bit for bit, as an uninterrupted run. This includes runs that were killed, and runs that stopped because the
-disk was full. If the latest state is damaged, the command reports it, renames the file to *.damaged and resumes from
-the previous state. A resumed run keeps its stored settings. Flags may change the length of the run, how often it
-evaluates and where it runs, but not what it learns. With --resume, a preset only selects the checkpoint folder; with
---resume PATH it has no effect: the run continues in its own folder, or in --checkpoint-dir. If your text has changed,
---resume refuses it; --changed-text continues the run and reads the changed text from its start.
+**Stopping and resuming.** Ctrl-C, SIGTERM or SIGUSR1 from a batch system, or SIGHUP from a closed terminal ends the run
+after the current step and saves the state; Ctrl-C a second time stops at once. nohup makes SIGHUP harmless. An error
+saves the state too. It is also saved at every evaluation, and every --save-every-minutes or --save-every-steps.
+--resume continues from the last saved state. On one machine with the same number of threads, a resumed run ends with
+the same weights, bit for bit, as an uninterrupted run. This includes runs that were killed, and runs that stopped
+because the disk was full. If the latest state is damaged, the command reports it, renames the file to *.damaged and
+resumes from the previous state. A resumed run keeps its stored settings. Flags may change the length of the run, how
+often it evaluates and where it runs, but not what it learns. With --resume, a preset only selects the checkpoint
+folder; with --resume PATH it has no effect: the run continues in its own folder, or in --checkpoint-dir. If your text
+has changed, --resume refuses it; --changed-text continues the run and reads the changed text from its start.
 
 **Several GPUs or machines.** torchrun --nproc-per-node 4 main.py train ...; docs/several-machines.md explains when this
 is faster. With --max-restarts 3, torchrun restarts a job that loses a process, and the job resumes from its last saved

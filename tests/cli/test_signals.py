@@ -39,15 +39,15 @@ def test_a_signal_that_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_windows_has_other_signals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGBREAK for a closed console, and no SIGHUP: here SIGUSR1 takes its place."""
+    """SIGBREAK for a closed console, and no SIGHUP: here SIGALRM takes its place."""
     received: list[int] = []
-    monkeypatch.delattr(signal, "SIGHUP")
-    monkeypatch.delattr(signal, "SIGXCPU")
-    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
+    for name in ("SIGHUP", "SIGXCPU", "SIGUSR1", "SIGUSR2"):
+        monkeypatch.delattr(signal, name)
+    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGALRM, raising=False)
     with handled(received.append):
-        os.kill(os.getpid(), signal.SIGUSR1)
-    assert received == [signal.SIGUSR1]
-    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+        os.kill(os.getpid(), signal.SIGALRM)
+    assert received == [signal.SIGALRM]
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
 
 
 def test_a_closed_terminal_takes_no_output_and_costs_nothing(capfd: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from transformer.cli.sweep.grid import free_name
 from transformer.data.hub.errors import HubError, explained
 from transformer.distributed.processes import Dist
 from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
@@ -111,3 +112,23 @@ def test_a_line_of_metrics_that_a_power_cut_damaged_is_dropped_when_the_run_cont
     metrics.write_text("".join([*lines[:2], "\0" * 100 + "\n", lines[2][:30] + "\n", *lines[2:]]))
     assert command(*RUN[:-1], "run", "--resume", "--max-steps", "6").status == 0
     assert [event.step for event in read_metrics(metrics)][-1] == 6
+
+
+def test_a_longer_run_says_where_its_learning_rate_continues(command: Command, tmp_path: Path) -> None:
+    # open_clip#413, yolov3#626: with more epochs the learning rate jumps on the new schedule; nothing was said.
+    (tmp_path / "notes.txt").write_text(TEXT)
+    assert command(*RUN, "--dataset", "notes.txt", "--max-steps", "10").status == 0
+    told = command(*RUN[:-1], "run", "--resume", "--max-steps", "20").out
+    assert "the schedule now ends at step 20, not 10: the learning rate continues at" in told
+    assert "of its peak, where it was at 10%" in told
+    assert "schedule" not in command(*RUN[:-1], "run", "--resume").out
+
+
+def test_a_sweep_over_long_texts_has_folders_that_a_file_system_allows(tmp_path: Path) -> None:
+    # ray#1463, artemis#113: 120 letters of three bytes each ended the sweep at its first file, Errno 36.
+    taken: set[str] = set()
+    for seed in (1, 2):
+        taken.add(free_name(tmp_path, {"sample_prompt": "训" * 60, "subset": "练" * 60, "seed": seed}, taken))
+    assert len(taken) == 2
+    for name in taken:
+        (tmp_path / name / "earlier_1").mkdir(parents=True)

@@ -7,9 +7,9 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU", "SIGBREAK")
-"""Ctrl-C; `kill` and batch systems; a closed terminal or a lost connection; a used-up time limit; Windows: a closed
-console and Ctrl-Break. A system has some of them."""
+ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1", "SIGUSR2", "SIGBREAK")
+"""Ctrl-C; `kill` and batch systems; a closed terminal or a lost connection; a used-up time limit; Slurm's warning
+before one (--signal=USR1@60); Windows: a closed console and Ctrl-Break. A system has some of them."""
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ class MetricsLog:
             file.write(to_line(event))
 
     def _lines_until(self, start: RunStarted) -> list[str]:
-        """Returns the lines to keep: those up to the step of `start`, without those that a crash or power cut damaged."""
+        """Returns the lines to keep: those up to the step of `start` that no crash or power cut damaged."""
         if start.step == 0 or not self.path.exists():
             return []
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)

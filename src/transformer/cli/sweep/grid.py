@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import re
@@ -122,6 +123,14 @@ def free_name(parent: Path, chosen: dict[str, Any], taken: Set[str]) -> str:
     earlier = ",".join(f"{name}={value}" for name, value in values.items())
     earlier = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "-", earlier).rstrip(". ")
     name = re.sub(r"[^\w.+-]", "-", "_".join(f"{name}_{value}" for name, value in values.items())).rstrip(".")
-    name = earlier if (parent / earlier).is_dir() else name
+    name = shortened(name) if shortened(earlier) != earlier or not (parent / earlier).is_dir() else earlier
     names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
     return next(name for name in names if name.casefold() not in taken)
+
+
+def shortened(name: str) -> str:
+    """Returns a name that every file system allows, 255 bytes with what is appended; a digest replaces a long end."""
+    if len(name.encode()) <= 200:
+        return name
+    digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+    return f"{name.encode()[:180].decode(errors='ignore')}_{digest}"

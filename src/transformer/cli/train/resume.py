@@ -13,6 +13,7 @@ from rich.console import Console
 from transformer.config import ConfigError, DataConfig, TrainConfig
 from transformer.config_base import leaves
 from transformer.distributed import sharded_checkpoint
+from transformer.scheduler import lr_scale
 from transformer.trainer import Trainer
 from transformer.training.checkpoint import CheckpointError
 
@@ -105,3 +106,15 @@ def batch_change(contents: dict[str, Any], trainer: Trainer) -> str | None:
         f"with another number of processes, {processes} for {contents.get('world_size', 1)}, a step takes {rows} rows, "
         f"not {before}: --batch-size and --accumulation-steps may be changed to compensate"
     )
+
+
+def schedule_change(contents: dict[str, Any], trainer: Trainer) -> str | None:
+    """Returns a line if the run has another length than before, which moves the learning rate on its schedule."""
+    stored, config = TrainConfig.from_dict(contents["config"]), trainer.config
+    epochs = stored.epochs * trainer.steps_per_epoch
+    before, now = min(epochs, stored.max_steps or epochs), trainer.total_steps
+    old, new = (lr_scale(trainer.step, total, config.optimizer) for total in (before, now))
+    if (stored.epochs, stored.max_steps) == (config.epochs, config.max_steps) or old == new:
+        return None
+    rates = f"the learning rate continues at {new:.0%} of its peak, where it was at {old:.0%}"
+    return f"the schedule now ends at step {now:,}, not {before:,}: {rates}"

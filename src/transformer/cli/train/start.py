@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from transformer.cli.train.resume import batch_change, check_text_is_there, load_state, merged
+from transformer.cli.train.resume import batch_change, check_text_is_there, load_state, merged, schedule_change
 from transformer.config import ConfigError, TrainConfig
 from transformer.config_base import leaves
 from transformer.distributed import sharded_checkpoint
@@ -80,10 +80,13 @@ def take_over(trainer: Trainer, start: Start, out: Console, changed_text: bool =
     if start.resumes:
         trainer.load_state(start.contents, start.path, changed_text)
         out.print(f"resuming from {start.path}, step {trainer.step}, with its stored settings")
-        if message := message_about_text(trainer.data, start.contents, trainer.config.data.dataset):
-            out.print(message)
-        if change := batch_change(start.contents, trainer):
-            out.print(change)
+        for message in (
+            message_about_text(trainer.data, start.contents, trainer.config.data.dataset),
+            batch_change(start.contents, trainer),
+            schedule_change(start.contents, trainer),
+        ):
+            if message:
+                out.print(message)
         return
     trainer.initialise_from(start.contents, start.path)
     out.print(
