@@ -127,7 +127,8 @@ def test_a_path_to_resume_from_and_torchrun_are_refused(
     assert "--set trains several runs: --resume continues all of them and takes no path" in outcome.err
     from transformer.cli.sweep.grid import variants
 
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in (("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match="start without torchrun"):
         variants(TrainConfig(), ["seed=1,2"])
 
