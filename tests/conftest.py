@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from transformer import DecoderOnlyTransformer, ModelConfig
 torch.set_num_threads(1)  # the tensors are tiny: a second thread only costs its start
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 MOST_PROCESSES = 8  # each imports PyTorch
+if sys.dont_write_bytecode:  # then every process that is started would compile PyTorch's source again, for seconds
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
 
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
