@@ -256,7 +256,7 @@ def test_documents_without_a_token_are_an_error_not_an_endless_search() -> None:
         def stream(self, seed: int, start: DataState) -> Generator[tuple[Place, np.ndarray]]:
             return ((place, np.empty(0, np.uint32)) for place in ReadOrder(self, seed, start))
 
-    with pytest.raises(ValueError, match="no token"):
+    with pytest.raises(ValueError, match="no training document with text"):
         next(iter(PackedBatches(Empty([[], []], END), 3, 2, seed=1)))
 
 
