@@ -132,3 +132,13 @@ def test_a_sweep_over_long_texts_has_folders_that_a_file_system_allows(tmp_path:
     assert len(taken) == 2
     for name in taken:
         (tmp_path / name / "earlier_1").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("folder", ["run", "."])
+def test_a_run_inside_the_folder_of_its_text_can_be_continued(command: Command, tmp_path: Path, folder: str) -> None:
+    # The run's own metrics.jsonl was read as text, and --resume was refused.
+    (tmp_path / "notes.txt").write_text(TEXT)
+    line = (*RUN, "--checkpoint-dir", folder, "--max-steps")
+    assert command(*line, "2", "--dataset", ".").status == 0
+    found = command(*line, "3", "--resume")
+    assert (found.status, found.err) == (0, "")

@@ -2,8 +2,8 @@
 
 `.jsonl` and `.parquet` files have one document per row. `.txt` and `.md` files are cut into documents at blank lines.
 All but parquet may be compressed (`notes.txt.gz`). A folder is read with its subfolders, linked ones included, each of
-them once, in the order of the paths; names that start with a dot are ignored. Text is UTF-8, or UTF-16 or UTF-32 with a
-byte-order mark. Every file that is not read is counted and named.
+them once, in the order of the paths; names that start with a dot and the folders of training runs are ignored. Text is
+UTF-8, or UTF-16 or UTF-32 with a byte-order mark. Every other file that is not read is counted and named.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ MARKS = (
 """Byte-order marks, and the encodings that they announce."""
 OF_RUNS = {"metrics.jsonl"}
 """Files that a run writes, which are no text of anyone: its folder may lie in that of its dataset."""
+RUN_FILES = (".run.lock", "training_state_*", "model_epoch_*.pt")
+"""Files of a training run. A run may be inside the folder of its own text, which must stay the same when it resumes."""
 NAMED_KINDS = 4
 """Kinds of skipped files that are named, the most frequent first."""
 
@@ -124,8 +126,11 @@ def _files_in(folder: Path) -> list[Path]:
         seen.add(resolved)
         try:
             entries = sorted(entry for entry in here.iterdir() if not entry.name.startswith("."))
+            is_run = any(True for name in RUN_FILES for _ in here.glob(name))
         except OSError as error:
             raise ValueError(f"folder {here} cannot be read: {error.strerror or error}") from error
+        if is_run:
+            entries = [] if here != folder else [entry for entry in entries if entry.name != "metrics.jsonl"]
         for entry in entries:
             kept = (links if entry.is_symlink() else subfolders) if entry.is_dir() else found
             kept.append(entry)
