@@ -142,3 +142,19 @@ def test_a_run_inside_the_folder_of_its_text_can_be_continued(command: Command, 
     assert command(*line, "2", "--dataset", ".").status == 0
     found = command(*line, "3", "--resume")
     assert (found.status, found.err) == (0, "")
+
+
+@pytest.mark.parametrize(("folder", "reason"), [("x" * 300, "name too long"), ("notes.txt/run", "is a file")])
+def test_an_impossible_folder_is_reported_before_the_text_is_read(
+    command: Command, tmp_path: Path, folder: str, reason: str
+) -> None:
+    # open_lm#154: such a run was refused only after its text had been read, or its first epoch trained.
+    (tmp_path / "notes.txt").write_text("too short to train on")
+    found = command(*RUN, "--dataset", "notes.txt", "--checkpoint-dir", folder)
+    assert (found.status, reason in found.err, "give another --checkpoint-dir" in found.err) == (2, True, True)
+
+
+def test_a_folder_in_place_of_a_checkpoint_is_explained(command: Command, tiny_checkpoint: Path) -> None:
+    # litgpt and transformers take folders; here "there is no checkpoint checkpoints" denied what the user could see.
+    found = command("generate", "--checkpoint", str(tiny_checkpoint.parent), "--prompt", "a")
+    assert "it is a folder: give" in found.err

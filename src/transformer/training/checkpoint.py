@@ -276,5 +276,7 @@ def _validation_score(path: Path) -> tuple[float, ...]:
 
 
 def _suggestion(path: Path) -> str:
+    if path.is_dir():
+        return f"; it is a folder: give {path / 'best'}, or a file in it"
     others = epochs(path.parent) if path.parent.is_dir() else []
     return f"; in that folder: {', '.join(other.name for other in others[-5:])}" if others else ""

@@ -56,8 +56,10 @@ class RunLock:
         Raises RunFolderError on all of them if the folder is in use or cannot be made.
         """
         problem = None
-        if self.dist.is_main and not self.is_taken and (create or directory.is_dir()):
-            problem = self._lock(directory)
+        if self.dist.is_main and not self.is_taken:
+            problem = unusable(directory)  # before the text is read, which may take long
+            if problem is None and (create or directory.is_dir()):
+                problem = self._lock(directory)
         (problem,) = self.dist.from_main((problem,))
         if problem is not None:
             raise RunFolderError(problem)
@@ -68,7 +70,8 @@ class RunLock:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            return f"the folder {directory} cannot be made: {error.strerror or error}"
+            reason = error.strerror or error
+            return f"the folder {directory} cannot be made: {reason}; give another --checkpoint-dir"
         lock = FileLock(folder / LOCK, thread_local=False)
         try:
             lock.acquire(timeout=0)
@@ -87,6 +90,21 @@ class RunLock:
                 (folder / HOLDER).write_text(json.dumps(about), encoding="utf-8")
         self.is_taken = True
         return None
+
+
+def unusable(directory: Path) -> str | None:
+    """Returns why a run cannot write into a folder, which need not exist yet, or None. Makes nothing."""
+    try:
+        nearest = Path(os.path.realpath(directory))
+        while not nearest.exists():
+            nearest = nearest.parent
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL
+        reason = getattr(error, "strerror", None) or str(error)
+    else:
+        if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+            return None
+        reason = f"{nearest} is write-protected" if nearest.is_dir() else f"{nearest} is a file"
+    return f"the folder {str(directory)[:100]} cannot be made: {reason}; give another --checkpoint-dir"
 
 
 def _release(lock: BaseFileLock, folder: Path) -> None:
