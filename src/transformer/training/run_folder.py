@@ -70,8 +70,7 @@ class RunLock:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            reason = error.strerror or error
-            return f"the folder {directory} cannot be made: {reason}; give another --checkpoint-dir"
+            return f"the folder {directory} cannot be made: {error.strerror or error}; give another --checkpoint-dir"
         lock = FileLock(folder / LOCK, thread_local=False)
         try:
             lock.acquire(timeout=0)
