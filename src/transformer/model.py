@@ -1,4 +1,4 @@
-r"""The model: a decoder-only transformer, put together.
+r"""The model: a decoder-only transformer, assembled from its parts.
 
 **The problem.** Given the tokens so far, give every token of the vocabulary a probability of being the next one.
 

@@ -29,6 +29,16 @@ INSTEAD = {
     r"\bnarrow(er)? numbers\b": "reduced precision",
     r"\bimport law\b|\bthe house\b": "import rules",
     r"\bfor want of\b": "because there is no",
+    r"\bfaster twins?\b|\b(the|each|its) twins?\b": "faster version, equivalent",
+    r"\bput together\b": "assembled",
+    r"\bheld (against|equal)\b|\bholds it equal\b": "compared with",
+    r"\bended rows\b": "finished sequences",
+    r"\brooms\b": "layers, packages",
+    r"\bshall\b": "will, must",
+    r"\banew\b": "again, from the start",
+    r"\bsurprise at\b": "surprisal",
+    r"\b(tokens?|FLOPs|bytes?|nats?|bits?|numbers?|rows|steps|documents) an? "
+    r"(token|step|second|epoch|row|parameter|process|layer|document|minute|hour|byte|position)\b": "per",
 }
 """Pattern -> the term to use."""
 ALLOWED = {

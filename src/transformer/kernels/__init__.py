@@ -1,10 +1,10 @@
-"""Faster twins of what the core shows: the same arguments, the same numbers to rounding, more code.
+"""Faster versions of core functions and modules: the same arguments, the same numbers to rounding, more code.
 
 The core is written to be read. accelerate() swaps in, on a model that is already built, the versions that are written
-to be fast. `kernels="plain"` keeps the core files as they are, to compare or to debug. Each twin has a property test in
-tests/kernels/ that holds it equal to the plain version in value and gradient.
+to be fast. `kernels="plain"` keeps the core files as they are, to compare or to debug. A property test in
+tests/kernels/ compares each with the plain version in value and gradient.
 
-    core                              twin                       what is faster
+    core                              faster version             what is faster
     nn.Linear                         cpu_linear.Linear          one token at a time, on a CPU
     nn.Dropout, attention's dropout   dropout, attention         training on a CPU
     loss.next_token_loss              tiled_loss                 large vocabularies; memory
@@ -26,10 +26,10 @@ M = TypeVar("M", bound=DecoderOnlyTransformer)
 
 
 def accelerate(model: M, kernels: Kernels = "auto") -> M:
-    """Swaps faster twins into the model, in place, and returns it; "plain" changes nothing, a second call neither.
+    """Swaps faster versions into the model, in place, and returns it; "plain" changes nothing, a second call neither.
 
-    Parameters stay the same objects: tied weights stay tied, and a state dict keeps its names. Each twin runs the plain
-    code itself wherever it would not be faster: other devices, more rows, small vocabularies.
+    Parameters stay the same objects: tied weights stay tied, and a state dict keeps its names. Each version runs the
+    plain code itself wherever it would not be faster: other devices, more rows, small vocabularies.
     """
     if kernels == "plain":
         return model

@@ -1,4 +1,4 @@
-"""The events of a run's start and of its steps, put together from the run."""
+"""The events of a run's start and of its steps, assembled from the run."""
 
 from __future__ import annotations
 

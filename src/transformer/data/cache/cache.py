@@ -162,7 +162,7 @@ class ShardCache:
             return {}
         except (OSError, LookupError, TypeError, ValueError, RecursionError):
             pass
-        self.notify(f"{self.metadata_path} is damaged: started anew, the shards are kept")
+        self.notify(f"{self.metadata_path} is damaged and is written again; the shards are kept")
         with contextlib.suppress(OSError):
             self.metadata_path.unlink()
         return {}
