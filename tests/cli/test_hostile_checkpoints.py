@@ -56,11 +56,19 @@ SAID: dict[str, tuple[Change, str]] = {
     ),
     "a vocabulary of 400 million": (
         lambda c: c["config"]["model"].update(vocab_size=400_000_000),
-        "the encoding has 257 ids, the model 400,000,000",
+        "vocab_size=400000000 must be at most 10000000",
+    ),
+    "a vocabulary of 9 million": (
+        lambda c: c["config"]["model"].update(vocab_size=9_000_000),
+        "the encoding has 257 ids, the model 9,000,000",
     ),
     "a layer of 50 GB": (
         lambda c: c["config"]["model"].update(d_ff=400_000_000),
-        "blocks.0.feedforward.up.weight (32, 16), not (400000000, 16)",
+        "d_ff=400000000 must be at most 10000000",
+    ),
+    "a layer of 1 GB": (
+        lambda c: c["config"]["model"].update(d_ff=9_000_000),
+        "blocks.0.feedforward.up.weight (32, 16), not (9000000, 16)",
     ),
 }  # fmt: skip
 
