@@ -159,14 +159,3 @@ def test_evaluate_and_compare_say_that_the_held_out_text_may_have_been_trained_o
     assert said in command("evaluate", "--checkpoint", str(model)).out
     assert said in command("compare", str(model)).out
     assert "has changed" not in command("evaluate", "--checkpoint", str(model), "--text-file", "notes.txt").out
-
-
-def test_a_run_inside_the_folder_of_its_dataset_does_not_read_its_own_files(command: Command, here: Path) -> None:
-    """The second start read metrics.jsonl as text, and found no field 'text'."""
-    (here / "notes").mkdir()
-    (here / "notes.txt").rename(here / "notes" / "a.txt")
-    run = str(Path("notes") / "run")
-    assert command(*TINY, run, "--dataset", "notes", "--max-steps", "1").status == 0
-    outcome = command("train", "--resume", "--checkpoint-dir", run, "--max-steps", "2")
-    assert outcome.status == 0, outcome.err
-    assert "metrics.jsonl" in outcome.out.splitlines()[0]

@@ -202,6 +202,17 @@ def test_what_is_not_read_is_counted_by_kind(tmp_path: Path) -> None:
     assert read_local_text(tmp_path).description.startswith("1 file, 1 document, 4 bytes of text; 7 files skipped (")
 
 
+def test_files_of_training_runs_are_not_text_and_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "metrics.jsonl").write_text("{}")  # of a run in this folder itself
+    (tmp_path / "run" / "wandb").mkdir(parents=True)
+    for name in ("training_state_byte.pt", "metrics.jsonl", "wandb/requirements.txt"):
+        (tmp_path / "run" / name).write_text("{}")
+    text = read_local_text(tmp_path)
+    assert text.documents == ["text"]
+    assert text.description.endswith("2 files skipped (1 metrics.jsonl, 1 folder of a run)")
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
 def test_a_named_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.txt")

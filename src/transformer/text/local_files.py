@@ -2,8 +2,8 @@
 
 `.jsonl` and `.parquet` files have one document per row. `.txt` and `.md` files are cut into documents at blank lines.
 All but parquet may be compressed (`notes.txt.gz`). A folder is read with its subfolders, linked ones included, each of
-them once, in the order of the paths; names that start with a dot and the folders of training runs are ignored. Text is
-UTF-8, or UTF-16 or UTF-32 with a byte-order mark. Every other file that is not read is counted and named.
+them once, in the order of the paths; names that start with a dot are ignored. Text is UTF-8, or UTF-16 or UTF-32 with a
+byte-order mark. Every file that is not read, and every folder of a training run, is counted and named.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
 """Byte-order marks, and the encodings that they announce."""
-OF_RUNS = {"metrics.jsonl"}
-"""Files that a run writes, which are no text of anyone: its folder may lie in that of its dataset."""
+METRICS = "metrics.jsonl"
+"""A file of a training run that is no text, and in the folder of a text if its run is there too."""
 RUN_FILES = (".run.lock", "training_state_*", "model_epoch_*.pt")
-"""Files of a training run. A run may be inside the folder of its own text, which must stay the same when it resumes."""
+"""Files of a training run: a subfolder with one is not text. A run may be inside the folder of its own text."""
 NAMED_KINDS = 4
 """Kinds of skipped files that are named, the most frequent first."""
 
@@ -91,7 +91,7 @@ def text_files(path: Path) -> tuple[list[Path], str]:
         raise ValueError(f"{path} does not exist: give a file or folder of {', '.join(READERS)}")
     if path.is_dir():
         found = _files_in(path)
-        usable = {file: file.is_file() and kind_of(file) is not None and file.name not in OF_RUNS for file in found}
+        usable = {file: file.is_file() and kind_of(file) is not None and file.name != METRICS for file in found}
         files = [file for file in found if usable[file]]
         if not files:
             raise ValueError(f"folder {path} has no usable file: put {', '.join(READERS)} files into it")
@@ -117,7 +117,7 @@ def kind_of(file: Path) -> str | None:
 
 
 def _files_in(folder: Path) -> list[Path]:
-    """Returns the files of a folder and its subfolders by path. Each folder counts once, linked ones last."""
+    """Returns the files of a folder and its subfolders by path, and the folders of runs. Linked folders come last."""
     found, seen, subfolders, links = list[Path](), set[Path](), [folder], list[Path]()
     while subfolders or links:
         here = (subfolders or links).pop(0)
@@ -126,11 +126,11 @@ def _files_in(folder: Path) -> list[Path]:
         seen.add(resolved)
         try:
             entries = sorted(entry for entry in here.iterdir() if not entry.name.startswith("."))
-            is_run = any(True for name in RUN_FILES for _ in here.glob(name))
         except OSError as error:
             raise ValueError(f"folder {here} cannot be read: {error.strerror or error}") from error
-        if is_run:
-            entries = [] if here != folder else [entry for entry in entries if entry.name != "metrics.jsonl"]
+        if here != folder and any(any(here.glob(name)) for name in RUN_FILES):
+            found.append(here)
+            continue
         for entry in entries:
             kept = (links if entry.is_symlink() else subfolders) if entry.is_dir() else found
             kept.append(entry)
@@ -147,10 +147,12 @@ def _skipped(files: Iterable[Path]) -> str:
 
 
 def _kind_skipped(file: Path) -> str:
+    if file.is_dir():
+        return "folder of a run"
     if not file.is_file():
         return "broken link, pipe or device"
-    if file.name in OF_RUNS:
-        return file.name
+    if file.name == METRICS:
+        return METRICS
     return "".join(file.suffixes[-2 if file.suffix.lower() in UNPACKERS else -1 :]) or "without a suffix"
 
 
