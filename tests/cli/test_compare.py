@@ -283,6 +283,32 @@ def test_a_narrow_terminal_leaves_columns_out_before_it_breaks_numbers() -> None
     assert headings[80] == ["", "checkpoint", "bits per byte", "behind first", "perplexity", "tokens seen"]
 
 
+def test_a_run_without_a_checkpoint_is_left_out_with_a_note(command: Command, tmp_path: Path, text: list[str]) -> None:
+    leave(tmp_path / "checkpoints" / "model_epoch_1_byte.pt", uniform())
+    (tmp_path / "checkpoints_new").mkdir()
+    (tmp_path / "checkpoints_new" / "metrics.jsonl").touch()
+    assert compared(command)["left_out"] == ["no checkpoint found in checkpoints_new: the first one follows an epoch"]
+    (note,) = compared(command, "checkpoints", "checkpoints_new")["left_out"]
+    assert note.startswith("no checkpoint found in checkpoints_new: ")
+    assert "there is no checkpoint or folder typo" in command("compare", "checkpoints", "typo").err
+
+
+def test_the_star_of_the_best_has_the_colour_of_its_line() -> None:
+    """A black star hid the winner's colour."""
+    from transformer.reporting.ranking_plot import draw
+
+    sizes = torch.full((50,), 100)
+    nats = torch.linspace(1, 2, 50)
+    measured = [
+        Measured(Path(f"r{n}/m.pt"), "byte", 1, 10, DocumentScores(nats.double() * n, sizes, sizes)) for n in (1, 3)
+    ]
+    ranking = rank("text", measured)
+    assert ranking.best is not None
+    axes = draw([ranking]).axes[0]
+    (star,) = (line for line in axes.lines if line.get_marker() == "*")
+    assert star.get_color() == axes.containers[0].lines[0].get_color()
+
+
 def test_all_can_be_compared_on_one_text(command: Command, tmp_path: Path, text: list[str]) -> None:
     (tmp_path / "other.jsonl").write_bytes((tmp_path / "pages.jsonl").read_bytes())
     (tmp_path / "notes.md").write_text("Red hens run up.", encoding="utf-8")

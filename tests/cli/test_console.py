@@ -218,3 +218,15 @@ def test_a_run_of_days_is_announced_before_its_first_step_with_a_shorter_one() -
     assert said is not None
     assert re.match(r"this run takes \d+ (d|h) .* or more on this CPU; .*train --preset demo", said)
     assert slow_run(cost(PRESETS["demo"])) is None
+
+
+# Folders that cannot be written
+
+
+def test_a_table_is_printed_before_its_picture_cannot_be_written(command: Command, tmp_path: Path) -> None:
+    """In a read-only folder the raw error came first, and the table never."""
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
+    outcome = command("demo-sampling", "--out", "file/x")
+    assert outcome.status == 2
+    assert "temperature 0.7" in outcome.out
+    assert re.fullmatch(r"error: nothing can be written to .*; --out chooses another place\n", outcome.err)

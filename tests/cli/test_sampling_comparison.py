@@ -56,7 +56,7 @@ def test_each_way_keeps_what_it_should(command: Command) -> None:
     assert row(outcome.out, "kept") == ["1", "12", "8", "7", "6", "3", "12"]
     assert row(outcome.out, "bits")[0] == "0.00"
     assert row(outcome.out, "effective")[0] == "1.0"
-    assert row(outcome.out, "mat")[0::2] == ["100.0%", "32.0%", "33.7%", "34.8%", "36.8%", "39.5%", "26.8%"]
+    assert row(outcome.out, "mat")[0::2] == ["100.0%", "32.0%", "33.7%", "34.8%", "36.8%", "50.8%", "26.8%"]
 
 
 def columns(temperature: float, seed: int = 1) -> list[Any]:
@@ -151,3 +151,16 @@ def test_a_mistake_is_one_line_and_status_2(command: Command, flags: list[str], 
     assert outcome.out == ""
     assert outcome.err.count("\n") == 1
     assert message in outcome.err
+
+
+def test_every_filter_of_the_picture_removes_tokens_at_every_temperature() -> None:
+    """The panel of min_p was equal to the panel of top_p."""
+    from transformer.cli.sampling.distribution import fixed_distribution
+    from transformer.cli.sampling.options import SamplingComparisonOptions
+    from transformer.reporting.sampling_stages import stages
+
+    options = SamplingComparisonOptions()
+    logits, text, _ = fixed_distribution()
+    for temperature in options.temperatures:
+        kept = [int((probs > 0).sum()) for _, probs in stages(logits, options.all_at_once(temperature), text)][-4:]
+        assert len(set(kept)) == 4, (temperature, kept)

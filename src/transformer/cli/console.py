@@ -146,9 +146,8 @@ def writing_files() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ValueError(
-            f"{error.filename or 'the file'} cannot be written: {error.strerror}; --out chooses another place"
-        ) from error
+        where = os.path.dirname(str(error.filename or "")) or "this folder"  # noqa: PTH120
+        raise ValueError(f"nothing can be written to {where}: {error.strerror}; --out chooses another place") from error
 
 
 def open_missing_streams() -> None:
