@@ -179,8 +179,10 @@ def test_several_processes_begin_with_a_checkpoint_as_one_does(command: Command,
 def test_local_rank_0_reports_a_misspelt_flag_and_the_others_wait_in_silence(
     command: Command, monkeypatch: pytest.MonkeyPatch, local_rank: str
 ) -> None:
-    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    for name, value in {"WORLD_SIZE": "2", "RANK": local_rank, "LOCAL_RANK": local_rank}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(console, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(os, "_exit", lambda status: None)  # how one of several processes ends
     try:
         status, _, err = command(*RUN, "--batch-sise", "4")
     except SystemExit as stop:
