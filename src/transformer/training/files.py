@@ -73,10 +73,17 @@ def flush_folder(folder: Path) -> None:
 
 def _is_being_written(temporary: Path) -> bool:
     """Whether the process in the name of a temporary file still runs; on Windows, whether the file is recent."""
-    if os.name == "nt":  # where os.kill ends processes
+    if os.name == "nt":
         return time.time() - temporary.stat().st_mtime < 3600
+    return is_running(temporary.name.split(".")[-2])
+
+
+def is_running(pid: str | int) -> bool:
+    """Whether there is a process with this id; on Windows always True."""
+    if os.name == "nt":  # where os.kill ends processes
+        return True
     try:
-        os.kill(int(temporary.name.split(".")[-2]), 0)  # signal 0 only asks whether the process exists
+        os.kill(int(pid), 0)  # signal 0 only asks whether the process exists
     except (ProcessLookupError, ValueError, OverflowError):
         return False
     except PermissionError:  # another user's

@@ -21,6 +21,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from transformer.distributed.processes import Dist
 from transformer.training.checkpoint import epochs, states
+from transformer.training.files import is_running
 
 LOCK, HOLDER = ".run.lock", ".run.holder"
 OWN_FILES = re.compile(
@@ -114,11 +115,13 @@ def _release(lock: BaseFileLock, folder: Path) -> None:
 
 def _holder(folder: Path) -> str:
     """Returns a description of the process that holds the lock of a folder."""
-    try:
-        about = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
-        return f"process {int(about['pid'])} on {about['host']}, started {about['started']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+    for _ in range(10):  # it may have taken the lock just now, after another process that died
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            about = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
+            if about["host"] != socket.gethostname() or is_running(int(about["pid"])):
+                return f"process {int(about['pid'])} on {about['host']}, started {about['started']}"
+        time.sleep(0.1)
+    return "another process"
 
 
 def set_aside(directory: Path) -> Path | None:
