@@ -27,7 +27,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -193,6 +193,7 @@ class StandInHub:
         self.bytes_per_second = math.inf  # of each connection
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
+        self.change: Callable[[Any], Any] | None = None  # what an answer in JSON becomes
         self.lock = threading.RLock()
         self._commits: dict[str, list[Commit]] = {}
         self._blobs: dict[str, Contents] = {}  # by sha256
@@ -511,6 +512,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._json({"error": str(refusal)}, refusal.status, {"X-Error-Message": str(refusal), **codes})
 
     def _json(self, answer: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        answer = answer if self.hub.change is None else self.hub.change(answer)
         body = Contents(json.dumps(answer).encode())
         self._send(status, {"Content-Type": "application/json; charset=utf-8", **(headers or {})}, body, 0, body.size)
 

@@ -45,6 +45,10 @@ def is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
+def is_numbers(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(map(is_number, value))
+
+
 def is_curve(value: object) -> bool:
     """Whether the value is a list of points of two numbers or more."""
 
@@ -74,9 +78,20 @@ def is_origin(value: object) -> bool:
     return value is None or (isinstance(value, dict) and all(check(value.get(name)) for name, check in ORIGIN.items()))
 
 
+def is_text_facts(value: object) -> bool:
+    return value is None or (
+        isinstance(value, dict) and all(check(value.get(name)) for name, check in TEXT_FACTS.items())
+    )
+
+
 METRICS: dict[str, Check] = {"verdict": is_text, "reason": is_text}
 """The metrics that are no numbers."""
 ORIGIN: dict[str, Check] = {"path": is_text, "dataset": is_text, "step": is_count, "tokens": is_count}
+TEXT_FACTS: dict[str, Check] = {
+    "digest": lambda value: value is not None,
+    "description": is_text,
+    "tokens_per_epoch": is_count,
+}
 REQUIRED: dict[str, Check] = {
     "config": is_config,
     "tokenizer": lambda value: is_dict_of(value, lambda item: True),
@@ -94,6 +109,11 @@ OPTIONAL: dict[str, tuple[Check, str]] = {
     "init_from": (is_origin, "a checkpoint's path, dataset, step and tokens"),
     "train_points": (is_curve, "a list of points"),
     "validation_points": (is_curve, "a list of points"),
+    "saved_epochs": (is_curve, "a list of points"),
+    "epoch_loss": (is_numbers, "a list of numbers"),
+    "metric_sums": (is_numbers, "a list of numbers"),
+    "loss_scale": (is_numbers, "a list of numbers"),
+    "text": (is_text_facts, "a text's digest, description and tokens per epoch"),
     "optimizers": (lambda value: isinstance(value, list), "a list of optimizer states"),
 }
 """The same for values that may be missing, each with a description of the right kind."""

@@ -15,6 +15,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+LARGEST_FILE = 2**50
+"""Bytes; a larger size is an odd answer, which would be divided into shards without end."""
 PERMANENT = {"InvalidURL", "LocalProtocolError", "TooManyRedirects", "UnsupportedProtocol"}
 """Errors of the HTTP client for which a retry is useless."""
 OF_THIS_MACHINE = (FileNotFoundError, ImportError, UnicodeEncodeError)
@@ -61,7 +63,8 @@ class HubFile:
     """Identity of the contents: the LFS sha256 if there is one, else the git blob id."""
 
     def __post_init__(self) -> None:
-        if [type(value) for value in (self.path, self.size, self.oid)] != [str, int, str] or self.size < 0:
+        kinds = [type(value) for value in (self.path, self.size, self.oid)]
+        if kinds != [str, int, str] or not 0 <= self.size < LARGEST_FILE:
             raise ValueError(f"not a file with its size and identity: {self}")
 
 
