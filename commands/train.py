@@ -45,7 +45,7 @@ training_state_ENCODING.pt and the state before it (for --resume); metrics.jsonl
 .svg; tensorboard/ (for `tensorboard --logdir .`; --trackers wandb or trackio logs there). A checkpoint contains its
 config and its encoding, so the other commands need no flags for them. One run uses the folder at a time; the files of
 an earlier run move to earlier_N/ in it. `main.py plot RUN RUN` draws several runs in one plot. --keep-last 3 keeps the
-last three epochs and the one with the lowest validation loss, which `generate --checkpoint best` selects.
+last three epochs and the one with the lowest validation loss, which `generate --checkpoint FOLDER/best` selects.
 
 **Fine-tuning.** --init-from CHECKPOINT starts a new run from a trained model, on other text. Weights, model shape, row
 length and encoding come from the checkpoint; the optimizer state and all other settings are new. Use a lower

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -165,3 +166,14 @@ def test_runs_with_other_encodings_are_compared_in_bits_per_byte(command: Comman
     score(Path("checkpoints_a/model_epoch_1_byte.pt"), 1.5, bits_per_byte=2.2)
     long_tokens = score(Path("checkpoints_b/model_epoch_1_bpe300.pt"), 4.0, bits_per_byte=1.9)
     assert checkpoint.best(Path()) == long_tokens
+
+
+def test_advice_on_memory_names_flags_that_the_command_has(capsys: pytest.CaptureFixture[str]) -> None:
+    """`generate --max-new-tokens 10**12` was told of --batch-size and --d-model."""
+    from transformer.cli.app import LESS_MEMORY, main
+
+    for name, advice in LESS_MEMORY.items():
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        shown = capsys.readouterr().out
+        assert [flag for flag in re.findall(r"--[a-z0-9-]+", advice) if flag not in shown] == [], name

@@ -142,6 +142,6 @@ def test_odd_contents_are_refused_in_one_line_or_shown_as_text(run: Path, stored
                 part = chance.choice(sorted(contents, key=str))
                 contents = {**contents, part: altered(contents[part], chance, odd)}
         torch.save(contents, name)
-        through_commands(name, chance, heavy=0.08)
+        through_commands(name, chance, heavy=0.04)
 
     run_cases(run, 1_300, case, plainly(stored))

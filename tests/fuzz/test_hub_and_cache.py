@@ -100,7 +100,7 @@ def test_an_odd_answer_of_the_hub_is_one_line(hub: StandInHub, right: list[Any],
         shutil.rmtree("cache", ignore_errors=True)
         check_reading(right)
 
-    run_cases(tmp_path, 300, case, plain)
+    run_cases(tmp_path, 200, case, plain)
 
 
 def test_damaged_contents_on_the_hub_are_one_line(hub: StandInHub, right: list[Any], tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_damaged_contents_on_the_hub_are_one_line(hub: StandInHub, right: list[A
         finally:
             hub.replace(FINEWEB, path, whole[path])
 
-    run_cases(tmp_path, 300, case, lambda: check_reading(right))
+    run_cases(tmp_path, 200, case, lambda: check_reading(right))
 
 
 def test_a_damaged_cache_is_noticed_and_the_text_stays_right(hub: StandInHub, right: list[Any], tmp_path: Path) -> None:
@@ -142,4 +142,4 @@ def test_a_damaged_cache_is_noticed_and_the_text_stays_right(hub: StandInHub, ri
         finally:
             hub.start_serving()
 
-    run_cases(tmp_path, 300, case, lambda: check_reading(right))
+    run_cases(tmp_path, 200, case, lambda: check_reading(right))

@@ -109,4 +109,4 @@ def test_a_flag_is_understood_or_refused_in_one_line(folder: Path) -> None:
         for name, (start, _) in FLAGS.items():
             call(name, *start)
 
-    run_cases(folder, 700, case, plain)
+    run_cases(folder, 1_000, case, plain)

@@ -179,6 +179,8 @@ def test_a_damaged_bpe_state_is_an_error() -> None:
             tokenizer_from_state({"kind": "bpe", "ranks": ranks, "pattern": "."})
     with pytest.raises(ValueError, match="saved BPE encoding is damaged: Parsing error"):
         tokenizer_from_state({"kind": "bpe", "ranks": every_byte, "pattern": "("})
+    with pytest.raises(ValueError, match="splits text by a pattern that is not this project's"):
+        tokenizer_from_state({"kind": "bpe", "ranks": every_byte, "pattern": ""})  # tiktoken panicked
 
 
 def test_an_encoding_can_be_sent_to_another_process(tokenizer: Tokenizer) -> None:

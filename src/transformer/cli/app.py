@@ -46,6 +46,16 @@ COMMANDS = {
 """By name: the command's package, and one line of help."""
 
 
+LESS_MEMORY = {
+    "train": "a smaller --batch-size, --d-model or encoding needs less",
+    "generate": "smaller --num-samples or --max-new-tokens, or --int8, need less",
+    "evaluate": "a smaller --batch-size or --context, or --int8, needs less",
+    "compare": "a smaller --batch-size or --context needs less",
+    "benchmark": "smaller --lengths, another --preset or --int8 need less",
+}
+"""What to do if the memory is exhausted, by command: the flags are its own."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command that the first argument names; returns the exit status: 0, 2 for an error, 130 for Ctrl-C.
 
@@ -122,7 +132,7 @@ def _status(arguments: Sequence[str]) -> int:
             return 1
         if not is_out_of_memory(error):
             raise
-        advice = "a smaller --batch-size, --d-model or encoding needs less"
+        advice = LESS_MEMORY.get(arguments[0], "a smaller model needs less")
         print(f"error: {rank_prefix()}out of memory: {advice}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

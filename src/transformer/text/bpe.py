@@ -151,7 +151,10 @@ def tokenizer_from_state(state: Mapping[str, object]) -> Tokenizer:
         case {"kind": "bpe", "ranks": list(ranks), "pattern": str(pattern)}:
             if all(isinstance(token, bytes) for token in ranks):
                 try:
-                    return build_bpe(ranks, pattern)
+                    tokenizer = build_bpe(ranks, pattern)
+                    if pattern != SPLIT_PATTERN:  # some make tiktoken panic, others take exponential time
+                        raise ValueError("it splits text by a pattern that is not this project's")
+                    return tokenizer
                 except ValueError as error:
                     raise ValueError(f"saved BPE encoding is damaged: {error}") from error
     wanted = "a dict with kind 'byte', 'named' (and name) or 'bpe' (and ranks, pattern)"

@@ -58,7 +58,8 @@ class EvaluateOptions:
     """Evaluate a checkpoint on held-out text, or on a text of your own: perplexity and bits per byte."""
 
     checkpoint: Path | None = None
-    """The checkpoint to evaluate; "best" or FOLDER/best: the one with the lowest validation loss. None: the latest."""
+    """The checkpoint to evaluate. "best": the lowest validation loss of all runs here; FOLDER/best: of those in FOLDER.
+    None: the latest."""
     measure: MeasureOptions = field(default_factory=MeasureOptions)
     int8: bool = False
     """Evaluate the model with weights rounded to 8 bits, as in `generate --int8`."""

@@ -89,7 +89,8 @@ class GenerateOptions(WritingOptions):
     prompt_file: Path | None = None
     """A file with the text to continue; its last line break is removed."""
     checkpoint: Path | None = None
-    """The checkpoint to use; "best" or FOLDER/best: the one with the lowest validation loss. None: the latest."""
+    """The checkpoint to use. "best": the lowest validation loss of all runs here; FOLDER/best: of those in FOLDER.
+    None: the latest."""
     json: bool = False
     """Print one JSON object: the settings, and every text with its tokens, seed, ending and speed."""
     list_presets: bool = False
