@@ -158,3 +158,12 @@ def test_a_folder_in_place_of_a_checkpoint_is_explained(command: Command, tiny_c
     # litgpt and transformers take folders; here "there is no checkpoint checkpoints" denied what the user could see.
     found = command("generate", "--checkpoint", str(tiny_checkpoint.parent), "--prompt", "a")
     assert "it is a folder: give" in found.err
+
+
+def test_an_empty_word_and_the_marker_of_the_end_are_no_values(command: Command) -> None:
+    outcome = command("export-page", "")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "unexpected word ''" in outcome.err
+    outcome = command("export-page", "--checkpoint=--")  # some versions of argparse remove this value
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "Traceback" not in outcome.err

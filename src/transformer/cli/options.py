@@ -88,8 +88,11 @@ def _given(parser: _Parser, settings: Sequence[_Setting], arguments: Sequence[st
         close = difflib.get_close_matches(flag, [setting.flag for setting in settings], n=1)
         parser.error(f"there is no option {flag}{f'; did you mean {close[0]}?' if close else ''}")
     if unknown:
-        pasted = "; options begin with two ASCII hyphens, --" if unknown[0][0] in DASHES else ""
+        pasted = "; options begin with two ASCII hyphens, --" if unknown[0].startswith(tuple(DASHES)) else ""
         parser.error(f"unexpected word {unknown[0]!r}{pasted}")
+    for setting in settings:
+        if getattr(known, setting.field.name, None) == [] and get_origin(setting.hint) is not tuple:
+            parser.error(f"{setting.flag}=-- gives no value: -- marks the end of the options")
     return vars(known)
 
 
