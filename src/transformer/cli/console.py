@@ -173,7 +173,7 @@ def output_lost(error: OSError, status: int = 0) -> int:
 
     It is `status` if the reader of a pipe has ended, as in `... | head`, and 2 with one line otherwise: a full disk.
     """
-    discard_output()
+    discard_output(sys.stdout)
     if is_closed_pipe(error):
         return status
     if not status:  # otherwise an error has been reported already
@@ -186,10 +186,10 @@ def is_closed_pipe(error: OSError) -> bool:
     return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL)
 
 
-def discard_output() -> None:
-    """Sends standard output to the null device; Python would otherwise fail again when it ends."""
+def discard_output(stream: TextIO) -> None:
+    """Sends standard output or error to the null device; Python would otherwise fail again when it ends."""
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
+    os.dup2(null, stream.fileno())
     os.close(null)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO, cast
+
+from transformer.cli.console import discard_output
 
 
 class LastingStream:
@@ -33,7 +34,7 @@ class LastingStream:
         except OSError as error:
             self._is_lost = True
             with contextlib.suppress(OSError, ValueError):  # what is still in the buffer, and Python's flush at exit
-                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+                discard_output(self._stream)
                 self._stream.flush()
             self._lost(error)
 
