@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import transformer.trainer
-from same_runs import assert_same_run
+from same_runs import assert_same_run, undisturbed
 from transformer.distributed.processes import Dist
 from transformer.presets import PRESETS
 from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
@@ -38,13 +38,7 @@ STATE = "training_state_byte.pt"
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 30 steps to which nothing happens."""
-    from main import main
-
-    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(tmp_path_factory.mktemp("finished")):
-        patch.setenv("THP_MEM_ALLOC_ENABLE", "1")
-        patch.setattr(sys, "path", list(sys.path))
-        assert main([*RUN, "--checkpoint-dir", "whole"]) == 0
-        return Path("whole").absolute()
+    return undisturbed(RUN, tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture

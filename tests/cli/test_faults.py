@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from same_runs import assert_same_run
+from same_runs import assert_same_run, undisturbed
 from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.trainer import Trainer
 from transformer.training import checkpoint
@@ -41,13 +41,7 @@ def assert_same(one: Path, other: Path) -> None:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 30 steps to which nothing happens."""
-    from main import main
-
-    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(tmp_path_factory.mktemp("finished")):
-        patch.setenv("THP_MEM_ALLOC_ENABLE", "1")  # main.py sets it; set here, it is taken back
-        patch.setattr(sys, "path", list(sys.path))
-        assert main([*RUN, "--checkpoint-dir", "whole"]) == 0
-        return Path("whole").absolute()
+    return undisturbed(RUN, tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture

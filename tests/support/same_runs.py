@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
@@ -14,6 +18,17 @@ from transformer.training.events import EvalMetrics, RunStarted, StepMetrics
 
 MACHINE = {"seconds", "tokens_per_second", "memory_bytes", "utilisation"}
 """What the machine decides, and not the run."""
+
+
+def undisturbed(arguments: Sequence[str], folder: Path) -> Path:
+    """Trains in this process, in `folder`; returns the run's own folder, to compare other runs with."""
+    from main import main
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
+        patch.setenv("THP_MEM_ALLOC_ENABLE", "1")  # main.py sets it; set here, it is taken back
+        patch.setattr(sys, "path", list(sys.path))
+        assert main([*arguments, "--checkpoint-dir", "whole"]) == 0
+        return Path("whole").absolute()
 
 
 def assert_same_run(one: Path, other: Path) -> None:
