@@ -24,7 +24,7 @@ SETTINGS = {"config", "config_base", "config_checks", "presets"}
 TRAINING = {"training", "distributed", "trainer"}
 DATA = {"data", "dataset", "fineweb_dataset", "text"}
 LIBRARY = CORE | SETTINGS | TRAINING | DATA | {
-    "kernels", "inference", "evaluation", "reporting", "planning", "interop",
+    "processor", "kernels", "inference", "evaluation", "reporting", "planning", "interop",
 }  # fmt: skip
 
 # A part is a module or a package directly under src/transformer. RULES: part -> the parts it may import.
@@ -33,6 +33,7 @@ RULES: dict[str, set[str]] = {
     "config_checks": {"config_base"},
     "config": {"config_base", "config_checks"},
     "presets": {"config"},
+    "processor": set(),
     **{part: MODEL - {part, "model", "generation", "perplexity"} for part in MODEL - {"config"}},
     "generation": {"config", "sampling", "generation_inputs"},
     "generation_inputs": {"config", "kv_cache"},
@@ -42,18 +43,18 @@ RULES: dict[str, set[str]] = {
     "scheduler": {"config"},
     "optimizer": {"config"},
     "training_utils": MODEL | {"data"},
-    "kernels": CORE | SETTINGS,
-    "inference": CORE | SETTINGS | {"kernels", "text"},
+    "kernels": CORE | SETTINGS | {"processor"},
+    "inference": CORE | SETTINGS | {"processor", "kernels", "text"},
     "text": set(),
     "data": SETTINGS | {"text", "dataset", "fineweb_dataset"},
     "dataset": SETTINGS | {"data", "text"},
     "fineweb_dataset": SETTINGS | {"data", "dataset", "text"},
     "distributed": CORE | SETTINGS | {"kernels", "training"},
-    "training": CORE | SETTINGS | DATA | {"kernels", "inference", "distributed", "evaluation", "planning"},
+    "training": CORE | SETTINGS | DATA | {"processor", "kernels", "inference", "distributed", "evaluation", "planning"},
     "trainer": LIBRARY - {"trainer", "interop"},
     "evaluation": CORE | SETTINGS | DATA | {"kernels", "inference", "training"},
     "reporting": CORE | SETTINGS | {"training", "evaluation"},
-    "planning": CORE | SETTINGS | {"kernels"},
+    "planning": CORE | SETTINGS | {"processor", "kernels"},
     "interop": LIBRARY - {"trainer"},
     "cli": LIBRARY | {"__init__"},
     "__init__": MODEL,
