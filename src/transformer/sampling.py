@@ -113,6 +113,11 @@ def is_greedy(sampling: SamplingConfig) -> bool:
     return sampling.strategy == "greedy" or sampling.temperature == 0
 
 
+def greedy(logits: Tensor, sampling: SamplingConfig, text: Tensor | None = None) -> Tensor:
+    """Returns the most likely token of each row, (...,) int64; of all filters only the repetition penalty matters."""
+    return most_likely(penalise_repetition(at_least_float32(logits), text, sampling.repetition_penalty))
+
+
 def filter_logits(logits: Tensor, sampling: SamplingConfig, text: Tensor | None = None) -> Tensor:
     """Applies all filters to logits (..., V), in float32 or wider. text (..., T) int64 is for repetition_penalty only.
 
@@ -144,8 +149,8 @@ def sample(
 
     text is as in filter_logits. Raises ValueError as that does, and for logits that are not numbers.
     """
+    if is_greedy(sampling):
+        return greedy(logits, sampling, text)
     logits = filter_with(logits, sampling, text)
-    if is_greedy(sampling):  # the filters have left one token, after the repetition penalty
-        return most_likely(logits)  # argmax, and an error for logits that are not numbers
     # As torch.multinomial(probs, 1), but a seed gives the same text in any batch and on any device: categorical.py.
     return draw(logits.softmax(-1), generator)

@@ -16,6 +16,7 @@ from transformer.attention import CausalSelfAttention, causal_mask, fused_attent
 from transformer.kernels import accelerate, cpu_linear, dropout, tiled_loss
 from transformer.kernels.activation_checkpointing import CheckpointedBlock, checkpoint_activations
 from transformer.kernels.attention import attend
+from transformer.kernels.decode_step import FastDecoder
 from transformer.kernels.int8 import Int8Linear, quantise
 from transformer.loss import next_token_loss
 
@@ -68,9 +69,10 @@ def test_plain_changes_nothing(tiny_model: Models) -> None:
 def test_the_twins_are_swapped_in_with_the_same_parameters_and_twice_is_as_once(tiny_model: Models) -> None:
     model = tiny_model(dropout=0.1)
     names, parameters = list(model.state_dict()), list(model.parameters())
-    assert accelerate(model) is model
+    assert accelerate(model, "amd-avx2") is model
     once = modules_of(model)
-    assert modules_of(accelerate(model)) == once
+    assert modules_of(accelerate(model, "amd-avx2")) == once
+    assert FastDecoder in once
     assert cpu_linear.Linear in once
     assert dropout.Dropout in once
     assert not {nn.Linear, nn.Dropout} & set(once)

@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from transformer.categorical import inverse_cdf, most_likely, uniform_numbers
+from transformer.categorical import inverse_cdf, uniform_numbers
 from transformer.config import SamplingConfig
 from transformer.generation import eval_mode, window_start
 from transformer.generation_inputs import check_arguments
@@ -38,7 +38,7 @@ from transformer.inference.compiled_decode import CompiledDecoder
 from transformer.inference.padding import next_logits
 from transformer.kv_cache import KVCache
 from transformer.model import DecoderOnlyTransformer
-from transformer.sampling import Filter, filter_logits, is_greedy
+from transformer.sampling import Filter, filter_logits, greedy, is_greedy
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 """One generator for all rows, in order; one for each row; or None, torch's global CPU generator."""
@@ -56,9 +56,9 @@ def sample_rows(
 
     Raises ValueError if the sequence has another length.
     """
-    logits = filter_with(logits, sampling, text)
     if is_greedy(sampling):
-        return most_likely(logits)
+        return greedy(logits, sampling, text)
+    logits = filter_with(logits, sampling, text)
     if not isinstance(generator, Sequence):
         uniform = uniform_numbers(len(logits), generator)  # (B,)
     elif len(generator) == len(logits):

@@ -5,7 +5,8 @@ to be fast. `kernels="plain"` keeps the core files as they are, to compare or to
 tests/kernels/ compares each with the plain version in value and gradient.
 
     core                              faster version             what is faster
-    nn.Linear                         cpu_linear.Linear          one token at a time, on a CPU
+    nn.Linear                         cpu_linear.Linear          few rows, on a CPU for which processor.py says so
+    model.next_logits                 decode_step.FastDecoder    one token at a time, on a CPU
     nn.Dropout, attention's dropout   dropout, attention         training on a CPU
     loss.next_token_loss              tiled_loss                 large vocabularies; memory
     sampling.keep_top_p               top_p                      large vocabularies
@@ -20,7 +21,9 @@ from torch import nn
 from transformer.attention import CausalSelfAttention
 from transformer.config import Kernels
 from transformer.kernels import attention, cpu_linear, dropout, tiled_loss, top_p
+from transformer.kernels.decode_step import FastDecoder
 from transformer.model import DecoderOnlyTransformer
+from transformer.processor import choices
 
 M = TypeVar("M", bound=DecoderOnlyTransformer)
 
@@ -28,18 +31,24 @@ M = TypeVar("M", bound=DecoderOnlyTransformer)
 def accelerate(model: M, kernels: Kernels = "auto") -> M:
     """Swaps faster versions into the model, in place, and returns it; "plain" changes nothing, a second call neither.
 
+    "auto" takes the routines that the table of processor.py has for this processor, another name those of that row.
     Parameters stay the same objects: tied weights stay tied, and a state dict keeps its names. Each version runs the
     plain code itself wherever it would not be faster: other devices, more rows, small vocabularies.
     """
     if kernels == "plain":
         return model
+    chosen = choices(kernels)
     for module in model.modules():
-        if type(module) is nn.Linear:
+        if type(module) is nn.Linear and chosen.one_row == "blocks":
             module.__class__ = cpu_linear.Linear
         elif type(module) is nn.Dropout:
             module.__class__ = dropout.Dropout
         elif isinstance(module, CausalSelfAttention):
             module.attend = attention.attend
+    if type(model) is DecoderOnlyTransformer:
+        model.__class__ = FastDecoder  # type: ignore[assignment]
+    if isinstance(model, FastDecoder):
+        model.choices = chosen
     model.next_token_loss = tiled_loss.next_token_loss
     model.filter_logits = top_p.filter_logits
     return model
