@@ -27,6 +27,7 @@ from transformer.cli.console import (
     reported_once,
 )
 from transformer.cli.options import program
+from transformer.cli.waiting import choose_waiting
 from transformer.config import near_miss
 
 COMMANDS = {
@@ -44,6 +45,9 @@ COMMANDS = {
     "benchmark": ("transformer.cli.benchmark", "tokens per second with and without the key-value cache"),
 }
 """By name: the command's package, and one line of help."""
+
+WITHOUT_PRODUCTS = {"download", "inspect", "plot", "test-fineweb"}
+"""Commands that compute no products, so that no threads of PyTorch wait for each other (waiting.py)."""
 
 
 LESS_MEMORY = {
@@ -110,6 +114,8 @@ def _run(arguments: Sequence[str]) -> int:
         raise ValueError("the current folder has been deleted: change to one that exists") from None
     with reported_once():
         options = importlib.import_module(f"{package}.options").read_options(arguments[1:])
+    if name not in WITHOUT_PRODUCTS and "torch" not in sys.modules:
+        choose_waiting(os.environ)
     importlib.import_module(f"{package}.command").main(options)
     return 0
 
