@@ -151,13 +151,14 @@ def plain_loop(folder: Path, repeat: int) -> dict[str, float]:
 def tiktoken_alone(folder: Path, repeat: int) -> dict[str, float]:
     """Only encodes: the batch function of tiktoken on all cores."""
     from transformer.text import load_shakespeare, load_tokenizer
+    from transformer.text.cores import usable_cores
 
     encoding = load_tokenizer("cl100k_base").encoding  # type: ignore[attr-defined]
     texts = load_shakespeare()
     started = time.perf_counter()
     tokens = 0
     for _ in range(repeat):
-        encoded = encoding.encode_ordinary_batch(texts, num_threads=os.cpu_count() or 1)
+        encoded = encoding.encode_ordinary_batch(texts, num_threads=usable_cores())
         tokens += sum(map(len, encoded))
     return figures(tokens, time.perf_counter() - started, 0.0, 0.0)
 

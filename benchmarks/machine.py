@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import resource
 import shlex
@@ -13,15 +12,17 @@ from typing import Any
 
 
 def machine(*packages: str) -> dict[str, Any]:
-    """Returns processor, cores, threads, and the versions of Python, torch and the given packages."""
+    """Returns processor, usable cores, threads, and the versions of Python, torch and the given packages."""
     import torch
+
+    from transformer.text.cores import usable_cores
 
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return {
         "processor": (names or [platform.processor()])[0],
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "python": platform.python_version(),
