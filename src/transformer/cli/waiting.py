@@ -45,18 +45,20 @@ def choose_waiting(environment: MutableMapping[str, str]) -> None:
 
 
 def waiting(environment: Mapping[str, str]) -> dict[str, str]:
-    """Returns the variables to add to an environment, for what runs on this machine now; none if the user has chosen.
-
-    A single thread waits for no other one.
-    """
-    if sys.platform != "linux" or POLICY in environment or SPIN_COUNT in environment or rank_prefix():
-        return {}
-    if environment.get("OMP_NUM_THREADS") == "1":
+    """Returns the variables to add to an environment while other programs run, or not; none if the user has chosen."""
+    if POLICY in environment or SPIN_COUNT in environment or not threads_spin(environment):
         return {}
     if others_use_the_cores():
         return {POLICY: "passive"}
     count = choices().spin_count
     return {} if count is None else {SPIN_COUNT: str(count)}
+
+
+def threads_spin(environment: Mapping[str, str]) -> bool:
+    """Whether this process has threads that spin while they wait for each other, as far as the environment says."""
+    is_alone = environment.get("OMP_NUM_THREADS") == "1"
+    is_passive = environment.get(POLICY, "").lower() == "passive"
+    return sys.platform == "linux" and not (is_alone or is_passive or rank_prefix())
 
 
 def others_use_the_cores() -> bool:

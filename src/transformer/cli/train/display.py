@@ -7,6 +7,7 @@ not a terminal, only the lines are printed, with a line for about every twentiet
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
@@ -19,6 +20,8 @@ from transformer.cli.download_progress import fetch_numbers, notifier
 from transformer.cli.formatting import counted, duration, in_one_line, step_numbers
 from transformer.cli.progress import Bars
 from transformer.cli.train.forecast import Forecast
+from transformer.cli.train.slow_steps import SlowSteps
+from transformer.cli.waiting import threads_spin
 from transformer.config import TrainConfig
 from transformer.data.contracts import FetchProgress
 from transformer.planning.cost import readable
@@ -43,6 +46,7 @@ class TrainingDisplay:
         self.status: Status | None = None
         self.lines_every = self.first_step = 0
         self.forecast: Forecast | None = None
+        self.slow_steps: SlowSteps | None = None
         self.last_step: StepMetrics | None = None
         self.peak_utilisation = 0.0
         self.on_cpu = True
@@ -128,6 +132,7 @@ class TrainingDisplay:
         self.lines_every = max(1, event.total_steps // 20 // log_every) * log_every
         self.bars.steps(total=event.total_steps, completed=event.step)
         self.forecast = Forecast(self.config, event)
+        self.slow_steps = SlowSteps() if self.on_cpu and threads_spin(os.environ) else None
         self.first_step = -1 if event.evaluation_pending else event.step
 
     def _ended(self, event: RunEnded) -> None:
@@ -148,12 +153,13 @@ class TrainingDisplay:
         )
 
     def _busy(self, phase: Progress) -> None:
-        """Updates the bars; after a few steps prints how long the run will take."""
+        """Updates the bars; after a few steps prints how long the run will take, and once why steps became slow."""
         if phase.activity == "training":
             self.bars.steps(completed=phase.step + phase.done / phase.total)
         else:
             self.bars.steps(numbers=phase.activity)
         if phase.activity == "evaluating":
             self.bars.second_bar("evaluating", phase.done, phase.total, "rows of validation text")
-        if self.forecast is not None and (line := self.forecast.at(phase)):
-            self.console.print(line)
+        for watch in (self.forecast, self.slow_steps):
+            if watch is not None and (line := watch.at(phase)):
+                self.console.print(line)
