@@ -33,7 +33,7 @@ UV_BIN = $(eval UV_BIN := $(FIND_UV))$(UV_BIN)
 MAIN = $(UV_BIN) run python main.py
 
 .PHONY: help install test test-cov test-slow check format train train-quick download generate generate-prompt \
-	evaluate compare demo-sampling benchmark demo plot gpu-check mascot screenshots clean hooks constraints uv FORCE
+	evaluate compare demo-sampling benchmark demo plot bench-kernels gpu-check mascot screenshots clean hooks constraints uv FORCE
 
 help: ## list the targets
 	@echo 'usage: make TARGET [ARGS="..."]'
@@ -93,6 +93,9 @@ check: $(READY) ## check format, lint and types without changing files
 format: $(READY) ## format the code and fix lint errors
 	$(UV_BIN) run ruff format
 	$(UV_BIN) run ruff check --fix
+
+bench-kernels: $(READY) ## is each routine the fastest on this processor? minutes, on an idle machine
+	$(UV_BIN) run python benchmarks/kernels.py $(ARGS)
 
 gpu-check: $(READY) ## on a GPU: correctness, tokens per second and utilisation, as a file
 	$(UV_BIN) run python benchmarks/gpu_check.py $(ARGS)
