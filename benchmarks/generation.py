@@ -12,8 +12,9 @@ weights. Each contender calls the function of its own library, with its cache: `
 
 A round runs each contender once, in a new process; the order rotates by one from round to round. Results are medians
 over the rounds; ratios are computed within a round. Tokens per second are new tokens divided by the time of the whole
-call, prompt included, after an untimed short text. Ours uses huge pages (THP_MEM_ALLOC_ENABLE=1), as in main.py; the
-peers run without and with them. Peak memory is the largest resident size of the process after its longest single text.
+call, prompt included, after an untimed short text. Peak memory is the largest resident size of the process after its
+longest single text. Ours has the environment that main.py sets for itself: THP_MEM_ALLOC_ENABLE=1, and on some
+processors GOMP_SPINCOUNT (cli/waiting.py). The peers run without it, with it ("tuned"), and with it in bfloat16.
 
 Each new token requires reading each weight matrix once, one row of each embedding table, and all keys and values so
 far. Every round measures the memory bandwidth in several ways on the same 256 MiB. The best result gives the number of
@@ -30,11 +31,10 @@ from pathlib import Path
 from typing import Any
 
 from generation_summary import OURS, Runs, report, summary
-from machine import typed_command
-from training_end_to_end import environment, litgpt_python, watch
+from machine import result_file, typed_command
+from training_end_to_end import TUNED, environment, litgpt_python, watch
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULT = ROOT / "benchmarks" / "results" / "generation.json"
 FAMILIES = ("ours", "transformers", "litgpt")
 PROMPT_TOKENS = 8
 SAMPLED = ("balanced", "creative")
@@ -53,12 +53,12 @@ def main() -> None:
     parser.add_argument(
         "--litgpt", type=Path, metavar="PYTHON", help="a Python interpreter with litgpt and the same torch"
     )
-    parser.add_argument("--out", type=Path, help="result file (default benchmarks/results/generation.json)")
+    parser.add_argument("--out", type=Path, help="result file (default results/generation_KIND.json)")
     options = parser.parse_args()
     if options.rounds is None:
         options.rounds = 1 if options.quick else 5
     options.new_tokens = sorted(set(options.new_tokens or ([5, 10, 20] if options.quick else [100, 500, 900])))
-    options.out = options.out or (None if options.quick else RESULT)
+    options.out = options.out or (None if options.quick else result_file("generation"))
     if min(options.rounds, options.batch, *options.new_tokens) < 1:
         parser.error("--rounds, --batch and --new-tokens must be at least 1")
     if (longest := options.new_tokens[-1]) + PROMPT_TOKENS > (context := QUICK_CONTEXT if options.quick else CONTEXT):
@@ -108,14 +108,14 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
 def all_contenders(prepared: dict[str, Any]) -> list[dict[str, Any]]:
     """Returns name and settings of each contender. generation_contenders.py defines our variants."""
     ours = [
-        {"name": f"ours, {variant}", "peer": "ours", "variant": variant, "use_cache": True, "huge_pages": True}
+        {"name": f"ours, {variant}", "peer": "ours", "variant": variant, "use_cache": True, "is_tuned": True}
         for variant in prepared["variants"]
     ]
     no_cache = {**ours[0], "name": "ours, no cache", "use_cache": False}
     peers = [
-        {"name": peer + ", huge pages" * huge_pages, "peer": peer, "use_cache": True, "huge_pages": huge_pages}
+        {"name": peer + end, "peer": peer, "precision": precision, "use_cache": True, "is_tuned": bool(end)}
         for peer in FAMILIES[1:]
-        for huge_pages in (False, True)
+        for precision, end in (("float32", ""), ("float32", TUNED), ("bfloat16", f", bfloat16{TUNED}"))
     ]
     return [*ours, no_cache, *peers]
 
@@ -141,7 +141,7 @@ def part(name: str, settings: dict[str, Any], options: argparse.Namespace, folde
     is_litgpt = settings.get("peer") == "litgpt"
     python = litgpt_python(options.litgpt, settings["torch"]) if is_litgpt else [sys.executable]
     command = [*python, str(ROOT / "benchmarks" / "generation_contenders.py"), name, json.dumps(settings)]
-    shown, _ = watch(command, environment(options.threads, settings.get("huge_pages", True)), folder)
+    shown, _ = watch(command, environment(options.threads, settings.get("is_tuned", True)), folder)
     return json.loads(shown.splitlines()[-1])
 
 

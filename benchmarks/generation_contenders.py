@@ -165,6 +165,8 @@ def gpt2(settings: dict[str, Any]) -> Contender:
         # GPT-2's Conv1D stores its matrices as (inputs, outputs).
         fill(parameter, name, is_transposed=parameter.ndim == 2 and name.startswith("blocks"))
 
+    model = model.to(getattr(torch, settings["precision"]))
+
     def contender(text: Text, prompts: Tensor) -> Callable[[], Tensor]:
         sampling = SAMPLING_PRESETS[text["sampling"]]
         flags: dict[str, Any] = {"do_sample": sampling.strategy != "greedy"}
@@ -185,7 +187,7 @@ def litgpt(settings: dict[str, Any]) -> Contender:
     from litgpt.generate.base import batched_generate_fn, generate
     from peers import litgpt
 
-    model: Any = litgpt(settings["shape"])[0].eval()
+    model: Any = litgpt(settings["shape"])[0].eval().to(getattr(torch, settings["precision"]))
 
     def contender(text: Text, prompts: Tensor) -> Callable[[], Tensor]:
         longest = prompts.shape[1] + text["new_tokens"]

@@ -6,7 +6,10 @@ import statistics
 from typing import Any
 
 OURS, INT8, NO_CACHE = "ours, float32", "ours, int8", "ours, no cache"
-WANTED = {"over peers": 2.5, "int8 over peers": 3.5, "share of bandwidth": 0.5, "over no cache": 8.0}
+WANTED = {
+    "over float32 peers": 2.5, "over any peer": 1.0, "int8 over any peer": 2.5, "share of bandwidth": 0.7,
+    "over no cache": 8.0,
+}  # fmt: skip
 """Goals for the longest single text: ratios of tokens per second, and the share of the memory bandwidth."""
 Rows = list[dict[str, Any]]
 """The measurements of a contender, one entry per round."""
@@ -54,8 +57,11 @@ def bytes_per_step(key: str, name: str, prepared: dict[str, Any], prompt_tokens:
     Each matrix is read once for the whole batch; each text has its own keys and values.
     """
     new_tokens, batch = int(key.split(",")[0]), int(key.partition("batch ")[2] or 1)
-    number_bytes = prepared["variants"].get(name.removeprefix("ours, "), 4)
+    peer_bytes = 2 if "bfloat16" in name else 4
+    number_bytes = prepared["variants"].get(name.removeprefix("ours, "), peer_bytes)
     keys_and_values = prepared["cache_bytes_a_token"] * (prompt_tokens + (new_tokens - 1) / 2)
+    if not name.startswith("ours"):
+        keys_and_values *= peer_bytes / 4
     return prepared["weights_read"] * number_bytes + batch * keys_and_values, batch
 
 
@@ -97,9 +103,12 @@ def goals(rows: dict[str, Rows], found: dict[str, Any]) -> dict[str, dict[str, f
         values["share of bandwidth"] = found[OURS]["share"]
         if NO_CACHE in rows:
             values["over no cache"] = ratio(rows[OURS], rows[NO_CACHE])
-    for goal, name in (("over peers", OURS), ("int8 over peers", INT8)):
-        if name in rows and peers:
-            values[goal] = min(ratio(rows[name], rows[peer]) for peer in peers)
+    single = [name for name in peers if "bfloat16" not in name]
+    for goal, name, others in (
+        ("over float32 peers", OURS, single), ("over any peer", OURS, peers), ("int8 over any peer", INT8, peers),
+    ):  # fmt: skip
+        if name in rows and others:
+            values[goal] = min(ratio(rows[name], rows[peer]) for peer in others)
     return {goal: {"wanted": wanted, "found": values[goal]} for goal, wanted in WANTED.items() if goal in values}
 
 

@@ -38,11 +38,10 @@ from typing import Any
 
 import torch
 from kernel_candidates import Case, Parts, all_cases
-from machine import machine, typed_command
+from machine import machine, result_file, typed_command
 
 from transformer.processor import TABLE, choices, processor
 
-RESULTS = Path(__file__).resolve().parent / "results"
 LIMIT = 1.10
 """Most time of a choice, relative to its best candidate."""
 SETTINGS = ("THP_MEM_ALLOC_ENABLE", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
@@ -78,7 +77,7 @@ def main() -> int:
             print(line(results["cases"][-1]), flush=True)
         del case  # and its weights
     results["decisions"] = decisions(results["cases"])
-    out = options.out or (None if options.quick else RESULTS / f"kernels_{kind.replace('-', '_')}.json")
+    out = options.out or (None if options.quick else result_file("kernels", kind))
     if out:
         out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return report(results, options.quick)

@@ -31,6 +31,14 @@ def machine(*packages: str) -> dict[str, Any]:
     }
 
 
+def result_file(name: str, kind: str = "") -> Path:
+    """Returns the result file of this kind of processor (processor.py): results/NAME_amd_avx512_bf16.json."""
+    from transformer.processor import processor
+
+    kind = kind or processor().kind
+    return Path(__file__).resolve().parent / "results" / f"{name}_{kind.replace('-', '_')}.json"
+
+
 def typed_command() -> str:
     """Returns the command line of this process. Absolute paths are shortened to the file name."""
     words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]

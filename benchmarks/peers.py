@@ -3,8 +3,9 @@
     python benchmarks/peers.py '{"peer": "litgpt", "rows": "rows.npy", ...}'
 
 training_end_to_end.py runs it, possibly with the Python of another environment, so nothing of this project is imported.
-The settings contain the file of rows, in the order in which our run reads them, the shape, the optimizer, and the
-learning rate of each step. Prints JSON: seconds and mean loss of each step.
+The settings contain the file of rows, in the order in which our run reads them, the shape, the optimizer, the precision
+(bfloat16: autocast around the model and its loss, as in our run), and the learning rate of each step. Prints JSON:
+seconds and mean loss of each step.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def train(settings: dict[str, Any]) -> dict[str, list[float]]:
             group["lr"] = rate
         for _ in range(accumulation):
             batch = next(batches)
-            loss = loss_of(batch[:, :-1].contiguous(), batch[:, 1:].contiguous())
+            with torch.autocast("cpu", torch.bfloat16, enabled=settings["precision"] == "bfloat16"):
+                loss = loss_of(batch[:, :-1].contiguous(), batch[:, 1:].contiguous())
             (loss / accumulation).backward()
             total += loss.detach() / accumulation
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings["optimizer"]["grad_clip"])

@@ -2,11 +2,14 @@
 
     uv run python benchmarks/training.py                        all presets, five rounds; half an hour on two cores
     uv run python benchmarks/training.py --presets quick --rounds 1
+    uv run python benchmarks/training.py --precision bfloat16   all contenders under the same autocast
 
 Each contender runs in its own process, one after another, for several rounds, with the same data, shape, dropout and
 fused AdamW: one micro-batch of warm-up, the timed micro-batches, and an optimizer step. Tokens per second are those of
 a whole step: accumulation_steps micro-batches and one update. Peak memory is the largest resident size of the process,
-as reported by the operating system. "huge pages" is PyTorch's THP_MEM_ALLOC_ENABLE, read when it starts.
+as reported by the operating system. "huge pages" is PyTorch's THP_MEM_ALLOC_ENABLE, read when it starts. Ratios are to
+the faster of GPT-2 without and with huge pages. The result file is that of the kind of processor, with an entry for
+each preset and precision; entries that are not measured again stay.
 """
 
 from __future__ import annotations
@@ -22,9 +25,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from machine import machine, peak_bytes, typed_command
+from machine import machine, peak_bytes, result_file, typed_command
 
-RESULTS = Path(__file__).parent / "results" / "training.json"
 CONTENDERS = {
     "ours": {"THP_MEM_ALLOC_ENABLE": "0"},
     "ours, huge pages": {"THP_MEM_ALLOC_ENABLE": "1"},
@@ -39,34 +41,39 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", default=["default", "quick", "demo"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--micro-batches", type=int, default=4, help="timed micro-batches in each process")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--out", type=Path, help="result file (default results/training_KIND.json)")
     parser.add_argument("--worker", nargs=2, metavar=("CONTENDER", "PRESET"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        print(json.dumps(measure(*options.worker, options.micro_batches)))
+        print(json.dumps(measure(*options.worker, options.precision, options.micro_batches)))
         return
-    results: dict[str, Any] = {"command": typed_command()}
-    results |= {"machine": machine("transformers"), "presets": {}}
+    out = options.out or result_file("training")
+    entries = json.loads(out.read_text())["entries"] if out.exists() else {}
     for preset in options.presets:
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
         for number in range(options.rounds):
-            for name, environment in CONTENDERS.items():
-                runs[name].append(run_worker(name, preset, options.micro_batches, environment))
+            for name in CONTENDERS:
+                runs[name].append(run_worker(name, preset, options))
                 print(f"{preset}, round {number + 1}, {name}: {runs[name][-1]}", flush=True)
-        results["presets"][preset] = summary(runs)
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        print(table(preset, results["presets"][preset]), flush=True)
+        contenders = summary(runs)
+        title = f"{preset}, {options.precision}"
+        entries[title] = {"command": typed_command(), "machine": machine("transformers"), "contenders": contenders}
+        out.write_text(json.dumps({"entries": entries}, indent=2) + "\n", encoding="utf-8")
+        print(table(title, contenders), flush=True)
 
 
-def run_worker(name: str, preset: str, micro_batches: int, environment: dict[str, str]) -> dict[str, float]:
+def run_worker(name: str, preset: str, options: argparse.Namespace) -> dict[str, float]:
     """Measures one contender in a new process."""
-    command = [sys.executable, __file__, "--worker", name, preset, "--micro-batches", str(micro_batches)]
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
+    command = [sys.executable, __file__, "--worker", name, preset]
+    command += ["--precision", options.precision, "--micro-batches", str(options.micro_batches)]
+    environment = {**os.environ, **CONTENDERS[name]}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return figures
 
 
-def measure(name: str, preset: str, micro_batches: int) -> dict[str, float]:
+def measure(name: str, preset: str, precision: str, micro_batches: int) -> dict[str, float]:
     """Times forward and backward of a micro-batch, and the optimizer step: seconds, tokens/s, bytes."""
     import torch
 
@@ -81,7 +88,9 @@ def measure(name: str, preset: str, micro_batches: int) -> dict[str, float]:
     seconds: list[float] = []
     for batch in batches:
         started = time.perf_counter()
-        loss(batch).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            mean = loss(batch)
+        mean.backward()
         seconds.append(time.perf_counter() - started)
     optimizer.step()  # the first makes its state
     started = time.perf_counter()
@@ -130,8 +139,9 @@ def build(name: str, preset: str) -> tuple[Any, Callable[[Any], Any]]:
 
 
 def summary(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
-    """Returns runs and medians of each contender, and its median ratio to transformers' GPT-2."""
-    peer = runs["transformers GPT-2"]
+    """Returns runs and medians of each contender, and its median ratio to the faster GPT-2."""
+    peers = [rounds for name, rounds in runs.items() if name.startswith("transformers")]
+    peer = max(peers, key=lambda rounds: statistics.median(run["tokens_per_s"] for run in rounds))
     out: dict[str, Any] = {}
     for name, rounds in runs.items():
         ratios = [mine["tokens_per_s"] / its["tokens_per_s"] for mine, its in zip(rounds, peer, strict=True)]
@@ -146,9 +156,9 @@ def summary(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     return out
 
 
-def table(preset: str, contenders: dict[str, Any]) -> str:
+def table(title: str, contenders: dict[str, Any]) -> str:
     """Returns the medians as a Markdown table."""
-    lines = [f"| {preset} | tokens/s | against GPT-2 | peak MiB | against GPT-2 |", "| --- | --- | --- | --- | --- |"]
+    lines = [f"| {title} | tokens/s | against GPT-2 | peak MiB | against GPT-2 |", "| --- | --- | --- | --- | --- |"]
     for name, row in contenders.items():
         speed, memory = f"{row['speed_ratio']:.2f} x", f"{row['memory_ratio']:.2f} x"
         lines.append(f"| {name} | {row['tokens_per_s']:,.0f} | {speed} | {row['peak_mib']:,} | {memory} |")

@@ -1,19 +1,23 @@
 """Whole training runs, `main.py train`, transformers' GPT-2 and litgpt: tokens per second, peak memory, overhead.
 
-    python benchmarks/training_end_to_end.py             default and quick, three rounds; about 12 minutes on two cores
+    python benchmarks/training_end_to_end.py                          default and quick, float32, three rounds
+    python benchmarks/training_end_to_end.py --precision bfloat16     the same under autocast, ours and the peers
     python benchmarks/training_end_to_end.py --presets quick --rounds 1 --contenders "main.py train" litgpt
 
 Each contender is its own process, one after another, for several rounds. Ours is the command that a user types, with
 its data path, display, metrics file, validation, checkpoint and plot. A peer is a plain loop (peers.py) that reads the
-same rows as our run, already tokenized. All have the same sizes, micro-batches of 8 rows of 128 tokens, fused AdamW,
-gradient clipping, a cosine schedule, tied embeddings, float32 and dropout 0.1; litgpt has rotary positions and no
-dropout, because it supports nothing else. Only main.py sets THP_MEM_ALLOC_ENABLE=1; --peer-huge-pages sets it for the
-peers too.
+same rows as our run, already tokenized. All have the same sizes, micro-batches of 8 rows of 128 tokens, threads, fused
+AdamW, gradient clipping, a cosine schedule, tied embeddings, dropout 0.1, and the same precision: float32, or autocast
+to bfloat16. litgpt has rotary positions and no dropout, because it supports nothing else.
+
+main.py sets THP_MEM_ALLOC_ENABLE=1, and on some processors GOMP_SPINCOUNT (cli/waiting.py). Each peer runs without
+these variables, as it comes, and with them ("tuned"). The verdict is against the best of all.
 
 A step has 2 micro-batches instead of 16, to save time, so work done once per step weighs eight times as much as in the
 presets, for all contenders. Tokens per second are those of all steps but the first, without validation and start-up;
 `process_s` is the time of the whole process. Peak memory is the largest resident size of the whole process, as reported
-by the operating system. "Best peer" is the peer with the most tokens per second.
+by the operating system. "Best peer" is the peer with the most tokens per second. The result file is that of the kind of
+processor, with an entry for each preset and precision; entries that are not measured again stay.
 
 The overhead of the trainer is measured in one more run of the same command, in which forward, backward and the
 optimizer step are timed. It is the remaining share of the time between the end of the first and of the last step.
@@ -35,31 +39,36 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import typed_command
+from machine import result_file, typed_command
+
+from transformer.cli.waiting import waiting
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULT = ROOT / "benchmarks" / "results" / "training_end_to_end.json"
 OURS = "main.py train"
-PEERS = ("transformers GPT-2", "litgpt", "litgpt, compiled")
-WANTED_SPEED = {"default": 1.8, "quick": 2.0}
+TUNED = ", tuned"
+"""Ends the name of a peer that runs with the variables that main.py sets."""
+PEERS = tuple(peer + end for peer in ("transformers GPT-2", "litgpt", "litgpt, compiled") for end in ("", TUNED))
+WANTED_SPEED = {"float32": {"default": 1.7, "quick": 2.0}, "bfloat16": {"default": 2.2, "quick": 2.5}}
 """Goal: ratio to the tokens per second of the best peer, with at most half of its memory."""
 WANTED_OVERHEAD = 0.03
+PRESETS = ("default", "quick")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--presets", nargs="+", choices=list(WANTED_SPEED), default=list(WANTED_SPEED))
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS)
+    parser.add_argument("--precision", choices=list(WANTED_SPEED), default="float32")
     parser.add_argument("--contenders", nargs="+", choices=(OURS, *PEERS), default=[OURS, *PEERS])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5, help="optimizer steps; the first is not timed")
     parser.add_argument("--accumulation-steps", type=int, default=2)
     parser.add_argument("--threads", type=int, help="threads of each contender (default: PyTorch's default)")
-    parser.add_argument("--peer-huge-pages", action="store_true")
     parser.add_argument(
         "--litgpt", type=Path, metavar="PYTHON", help="a Python interpreter with litgpt and the same torch"
     )
-    parser.add_argument("--out", type=Path, default=RESULT, help="result file (default: the one in benchmarks/results)")
+    parser.add_argument("--out", type=Path, help="result file (default results/training_end_to_end_KIND.json)")
     options = parser.parse_args()
+    options.out = options.out or result_file("training_end_to_end")
     if options.steps < 2:
         parser.error(f"--steps {options.steps}: at least 2, because the first is not timed")
     with tempfile.TemporaryDirectory() as folder:
@@ -70,33 +79,35 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     """Runs all contenders in turn; writes the results so far to the result file after each run."""
     micro_batches = options.steps * options.accumulation_steps
     prepared = helper("prepare", str(folder), str(micro_batches), str(options.steps))
-    results: dict[str, Any] = {"command": typed_command()}
-    results |= {"machine": prepared["machine"], "peer_huge_pages": options.peer_huge_pages, "presets": {}}
+    entries = json.loads(options.out.read_text())["entries"] if options.out.exists() else {}
+    fixed = {"command": typed_command(), "machine": prepared["machine"], "goal": WANTED_SPEED[options.precision]}
     for preset in options.presets:
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in options.contenders}
+        entry = entries[f"{preset}, {options.precision}"] = {**fixed, "goal": fixed["goal"][preset], "runs": runs}
         for number in range(options.rounds):
             for name in options.contenders:
                 run = run_ours if name == OURS else run_peer
                 runs[name].append(run(name, preset, options, folder, prepared))
                 row = {key: value for key, value in runs[name][-1].items() if key != "losses"}
                 print(f"{preset}, round {number + 1}, {name}: {row}", flush=True)
-                write(options.out, results, preset, {"runs": runs})
-        overhead = helper("overhead", *train_flags(preset, options, folder), threads=options.threads)
-        write(options.out, results, preset, {**summary(preset, runs), "overhead": overhead})
-        print(table(preset, results["presets"][preset]), flush=True)
+                write(options.out, entries)
+        entry["overhead"] = helper("overhead", *train_flags(preset, options, folder), threads=options.threads)
+        entry |= summary(runs, entry["goal"])
+        write(options.out, entries)
+        print(table(f"{preset}, {options.precision}", entry), flush=True)
 
 
-def write(out: Path, results: dict[str, Any], preset: str, found: dict[str, Any]) -> None:
-    """Writes the result file with the results of the preset so far."""
-    results["presets"][preset] = found
+def write(out: Path, entries: dict[str, Any]) -> None:
+    """Writes the result file with the results so far."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    out.write_text(json.dumps({"entries": entries}, indent=2) + "\n", encoding="utf-8")
 
 
 def train_flags(preset: str, options: argparse.Namespace, folder: Path) -> list[str]:
     """Returns the flags of our run: the bundled plays, few steps, a short evaluation at the end."""
     flags = {
         "preset": preset, "dataset": "shakespeare", "encoding": "cl100k_base", "device": "cpu",
+        "precision": options.precision,
         "max-steps": options.steps, "accumulation-steps": options.accumulation_steps, "log-every": 1,
         "validation-tokens": 1024, "checkpoint-dir": folder / "run",
     }  # fmt: skip
@@ -123,10 +134,10 @@ def run_peer(
     python = [sys.executable]
     if name.startswith("litgpt"):
         python = litgpt_python(options.litgpt, prepared["machine"]["torch"])
-    settings = {**prepared["presets"][preset], "peer": name, "rows": str(folder / "rows.npy")}
-    settings["accumulation_steps"] = options.accumulation_steps
+    settings = {**prepared["presets"][preset], "peer": name.removesuffix(TUNED), "rows": str(folder / "rows.npy")}
+    settings |= {"accumulation_steps": options.accumulation_steps, "precision": options.precision}
     command = [*python, str(ROOT / "benchmarks" / "peers.py"), json.dumps(settings)]
-    shown, spent = watch(command, environment(options.threads, options.peer_huge_pages), folder)
+    shown, spent = watch(command, environment(options.threads, name.endswith(TUNED)), folder)
     figures = json.loads(shown.splitlines()[-1])
     tokens = settings["batch_size"] * settings["seq_length"] * options.accumulation_steps
     speed = tokens * (options.steps - 1) / sum(figures["step_s"][1:])
@@ -139,11 +150,11 @@ def litgpt_python(chosen: Path | None, torch: str) -> list[str]:
     return [str(chosen)] if chosen else [*fetched, "python"]
 
 
-def environment(threads: int | None, huge_pages: bool = False) -> dict[str, str]:
-    """Returns the environment variables of a contender's process."""
-    chosen = {"THP_MEM_ALLOC_ENABLE": "1"} if huge_pages else {}
+def environment(threads: int | None, is_tuned: bool = False) -> dict[str, str]:
+    """Returns the environment variables of a contender's process, possibly with those that main.py sets for itself."""
     kept = {key: value for key, value in os.environ.items() if key != "THP_MEM_ALLOC_ENABLE"}
-    return {**kept, **chosen, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
+    kept |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    return {**kept, **waiting(kept), "THP_MEM_ALLOC_ENABLE": "1"} if is_tuned else kept
 
 
 def watch(command: list[str], environment: dict[str, str], folder: Path) -> tuple[str, dict[str, float]]:
@@ -166,19 +177,21 @@ def watch(command: list[str], environment: dict[str, str], folder: Path) -> tupl
 def helper(*arguments: str, threads: int | None = None) -> dict[str, Any]:
     """Runs a part of end_to_end_helper.py in a new process; returns its result."""
     command = [sys.executable, str(ROOT / "benchmarks" / "end_to_end_helper.py"), *arguments]
-    done = subprocess.run(command, env=environment(threads), stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        command, env=environment(threads, is_tuned=True), stdout=subprocess.PIPE, text=True, check=True
+    )
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
-def summary(preset: str, runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def summary(runs: dict[str, list[dict[str, Any]]], wanted_speed: float) -> dict[str, Any]:
     """Returns the medians of each contender, and our median ratios to each peer and to the best one."""
     medians = {
         name: {key: statistics.median(run[key] for run in rounds) for key in ("tokens_per_s", "peak_mib", "process_s")}
         for name, rounds in runs.items()
     }
     peers = [name for name in runs if name != OURS]
-    found: dict[str, Any] = {"medians": medians, "runs": runs}
+    found: dict[str, Any] = {"medians": medians}
     if OURS not in runs or not peers:
         return found
 
@@ -196,14 +209,14 @@ def summary(preset: str, runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any
         "best_peer": best,
         "speed_over_best": speeds[best],
         "memory_over_best": memory[best],
-        "speed_is_as_wanted": speeds[best] >= WANTED_SPEED[preset],
+        "speed_is_as_wanted": speeds[best] >= wanted_speed,
         "memory_is_as_wanted": memory[best] <= 0.5,
     }
 
 
-def table(preset: str, result: dict[str, Any]) -> str:
+def table(title: str, result: dict[str, Any]) -> str:
     """Returns the medians as a Markdown table, and the goals."""
-    lines = [f"| {preset} | tokens/s | ours over it | peak MiB | ours over it | whole process, s |"]
+    lines = [f"| {title} | tokens/s | ours over it | peak MiB | ours over it | whole process, s |"]
     lines += ["| --- | --- | --- | --- | --- | --- |"]
     for name, row in result["medians"].items():
         speed, memory = (result.get(key, {}).get(name) for key in ("speed_over", "memory_over"))
@@ -212,7 +225,7 @@ def table(preset: str, result: dict[str, Any]) -> str:
         lines.append(f"| {name} | {' | '.join(figures)} | {row['process_s']:.0f} |")
     if "best_peer" in result:
         lines.append(
-            f"goal: {WANTED_SPEED[preset]} x the best peer's speed (measured {result['speed_over_best']:.2f}), "
+            f"goal: {result['goal']} x the best peer's speed (measured {result['speed_over_best']:.2f}), "
             f"at most 0.5 x its memory (measured {result['memory_over_best']:.2f})"
         )
     share = result["overhead"]["overhead"]
