@@ -161,7 +161,7 @@ def filtered_head(hidden: Tensor, weight: Tensor, targets: Tensor, threshold: fl
     skipped, tiles_seen = [0, 0], 0
     for start in range(0, len(hidden), group):
         x, y = hidden[start : start + group], targets[start : start + group]  # (n, C), (n,)
-        tiles = loss._cut(buffer, len(x), vocab, keep=True)
+        tiles = [part.view(len(x), -1) for part in buffer[: len(x) * vocab].split(len(x) * loss.TILE)]  # (n, tile)
         total, mix, masses = x.new_zeros(len(x), 1), torch.zeros_like(x), []
         for tile, rows in zip(tiles, weight.split(loss.TILE), strict=True):
             torch.mm(x, rows.T, out=tile)

@@ -16,6 +16,7 @@ softmax and for the expected row:
     for each tile of rows w:   e = exp(x w^T)        s += sum(e)        expected += e w
                                loss = ln s - x . w_y        d x = expected / s - w_y
 
+Each core of a CPU takes its own tiles (core_threads.py), and the cores' sums are added at the end of a pass.
 The exponentials are not divided by s yet, which is known only after the last tile. They need not be: s belongs to the
 position, so x can be divided by it instead, C numbers rather than V. The second pass over the tiles is
 
@@ -33,7 +34,8 @@ the range needs it, and finding the maximum takes a pass of its own. Here the fi
 a group leaves the range 1e-25 to 1e25, the group is computed again with the shift.
 
 **Cost.** 6 N V C FLOPs for N positions, as the plain loss. Extra memory: one buffer and the gradient of the weight.
-Gradients are computed in the forward pass, while the tiles are in the cache; backward() only scales them. Below
+Gradients are computed in the forward pass, while the tiles are in the cache; backward() only scales them. On a CPU each
+core has its own share of the tiles, so that the cores meet twice for each group of positions (core_threads.py). Below
 TILED_FROM_VOCAB entries the whole table fits the cache, and the plain loss runs.
 
 **PyTorch's own** F.linear_cross_entropy does the same in chunks of positions. Forward and backward on two cores of an
@@ -61,6 +63,9 @@ Papers: the running sum over tiles, arXiv 1805.02867; losses in tiles, arXiv 241
 
 from __future__ import annotations
 
+import functools
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -68,16 +73,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transformer.config import IGNORE
+from transformer.kernels.core_threads import on_each_core
 from transformer.loss import next_token_loss as plain_loss
 
 TILED_FROM_VOCAB = 2_048
 """Smallest vocabulary that is cut into tiles."""
 TILE = 768
-"""Vocabulary entries in a tile on a CPU: with the positions of a group, about the size of a core's L2 cache."""
+"""Vocabulary entries in a tile on a CPU in float32, twice as many in bfloat16: with a group's positions, about the size
+of a core's L2 cache."""
 WIDE_TILE = 16_384
 """Entries in a tile on a GPU, where few large products are faster than many small ones; not measured yet."""
 BUFFER_NUMBERS = 9 << 22
-"""Most exponentials stored at once: 144 MiB in float32."""
+"""Most exponentials stored at once in float32, twice as many in bfloat16: 144 MiB."""
 
 
 def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,12 +109,12 @@ def token_nats(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         logits = F.linear(hidden, weight)  # (N, V)
         return F.cross_entropy(logits.float() if logits.dtype.itemsize < 4 else logits, targets, reduction="none")
     hidden = hidden.to(_product_dtype(hidden))
-    group = _group(len(hidden), vocab)
-    buffer = hidden.new_empty(group * min(vocab, _tile(hidden)))
+    group = _group(hidden, vocab)
+    tiles = _Tiles(hidden, weight, group, keep=False)
     parts = [hidden.new_empty(0, dtype=torch.promote_types(hidden.dtype, torch.float32))]
     with torch.autocast(hidden.device.type, enabled=False):
         for x, y in zip(hidden.split(group), targets.split(group), strict=True):
-            log_sum = _first_pass(x, weight, _cut(buffer, len(x), vocab, keep=False), wants_expected=False)[0]  # (n, 1)
+            log_sum = _first_pass(x, tiles, wants_expected=False)[0]  # (n, 1)
             target_rows = weight.index_select(0, y).to(x.dtype)  # (n, C)
             parts.append(log_sum[:, 0] - (x * target_rows).sum(1, dtype=log_sum.dtype))
     return torch.cat(parts)
@@ -184,9 +191,8 @@ def _product_dtype(hidden: Tensor) -> torch.dtype:
 
 def tiled_head(hidden: Tensor, weight: Tensor, targets: Tensor, wants_gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the summed nats () and the gradients of hidden (N, C) and weight (V, C), empty if not wanted."""
-    vocab = weight.shape[0]
-    group = _group(len(hidden), vocab)
-    buffer = hidden.new_empty(group * (vocab if wants_gradient else min(vocab, _tile(hidden))))
+    group = _group(hidden, len(weight))
+    tiles = _Tiles(hidden, weight, group, keep=wants_gradient)
     nats = torch.zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
     d_hidden = torch.empty_like(hidden) if wants_gradient else hidden.new_empty(0)
     d_weight = torch.empty_like(weight) if wants_gradient else weight.new_empty(0)
@@ -194,68 +200,99 @@ def tiled_head(hidden: Tensor, weight: Tensor, targets: Tensor, wants_gradient: 
         x, y = hidden[start : start + group], targets[start : start + group]  # (n, C), (n,)
         ignored = (y == IGNORE)[:, None]  # (n, 1)
         x, y = x.masked_fill(ignored, 0), y.masked_fill(ignored[:, 0], 0)  # adds nothing to the weight's gradient
-        tiles = _cut(buffer, len(x), vocab, keep=wants_gradient)
         target_rows = weight.index_select(0, y).to(x.dtype)  # (n, C); a target outside the vocabulary raises here
-        log_sum, inverse_sum, expected = _first_pass(x, weight, tiles, wants_gradient)  # (n, 1), (n, 1), (n, C)
+        log_sum, inverse_sum, expected = _first_pass(x, tiles, wants_gradient)  # (n, 1), (n, 1), (n, C)
         target_logit = (x * target_rows).sum(1, keepdim=True, dtype=nats.dtype)  # (n, 1)
         nats += (log_sum - target_logit).masked_fill(ignored, 0).sum()
         if wants_gradient:
             d_hidden[start : start + group] = (expected * inverse_sum - target_rows).masked_fill(ignored, 0)
             scaled = (x * inverse_sum).to(x.dtype)  # (n, C): x / s
-            for tile, d_rows in zip(tiles, d_weight.split(_tile(d_weight)), strict=True):
-                _add_product(d_rows, tile.T, scaled, fresh=start == 0)
+            _second_pass(scaled, tiles, d_weight, fresh=start == 0)
             d_weight.index_add_(0, y, x.to(weight.dtype), alpha=-1)
     if wants_gradient and len(hidden) == 0:
         d_weight.zero_()
     return nats, d_hidden, d_weight
 
 
-def _group(positions: int, vocab: int) -> int:
+def _group(hidden: Tensor, vocab: int) -> int:
     """Returns the positions in a group: groups of equal size, whose exponentials fit the buffer."""
-    groups = -(-positions // max(1, BUFFER_NUMBERS // vocab))
-    return max(1, -(-positions // max(1, groups)))
+    groups = -(-len(hidden) // max(1, _per_four_bytes(BUFFER_NUMBERS, hidden) // vocab))
+    return max(1, -(-len(hidden) // max(1, groups)))
 
 
-def _tile(tensor: Tensor) -> int:
-    """Returns the entries in a tile on the device of the tensor."""
-    return TILE if tensor.device.type == "cpu" else WIDE_TILE
+def _per_four_bytes(numbers: int, tensor: Tensor) -> int:
+    """Returns as many numbers of this tensor's type as fit the bytes of float32 numbers; not fewer for float64."""
+    return numbers * 4 // min(4, tensor.dtype.itemsize)
 
 
-def _cut(buffer: Tensor, rows: int, vocab: int, keep: bool) -> list[Tensor]:
-    """Returns a (rows, tile) view of the buffer for each tile; the same memory for all unless they must be kept."""
-    width = _tile(buffer)
-    starts = range(0, vocab, width)
-    sizes = [min(width, vocab - start) for start in starts]
-    offsets = [start * rows * keep for start in starts]
-    return [buffer[offset : offset + rows * size].view(rows, size) for offset, size in zip(offsets, sizes, strict=True)]
+class _Tiles:
+    """The vocabulary in tiles, shared out among the cores, and the memory for their exponentials."""
+
+    def __init__(self, hidden: Tensor, weight: Tensor, group: int, keep: bool) -> None:
+        """Memory for `group` positions: for the whole vocabulary, or for one tile of each core unless they are kept."""
+        is_cpu = hidden.device.type == "cpu"
+        self.weight, self.keep, vocab = weight, keep, len(weight)
+        self.width = min(vocab, _per_four_bytes(TILE, hidden) if is_cpu else WIDE_TILE)
+        starts = range(0, vocab, self.width)
+        self.cores = min(torch.get_num_threads(), len(starts)) if is_cpu else 1
+        cuts = [len(starts) * core // self.cores for core in range(self.cores + 1)]
+        self.shares = [starts[first:last] for first, last in itertools.pairwise(cuts)]
+        self.buffer = hidden.new_empty(group * (vocab if keep else self.cores * self.width))
+
+    def of(self, core: int, positions: int) -> Iterator[tuple[slice, Tensor]]:
+        """Yields each tile of this core: its slice of the vocabulary, and memory (positions, tile)."""
+        for start in self.shares[core]:
+            size = min(self.width, len(self.weight) - start)
+            offset = positions * (start if self.keep else core * self.width)
+            yield slice(start, start + size), self.buffer[offset : offset + positions * size].view(positions, size)
 
 
-def _first_pass(x: Tensor, weight: Tensor, tiles: list[Tensor], wants_expected: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _first_pass(x: Tensor, tiles: _Tiles, wants_expected: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The first pass: fills the tiles with exponentials; returns ln s, 1 / s (n, 1) and the sum of e w (n, C)."""
     shift = None
-    total, expected = _exponentials(x, weight, tiles, wants_expected, shift)
+    total, expected = _exponentials(x, tiles, wants_expected, shift)
     if not bool(((total > 1e-25) & (total < 1e25)).all()):  # inf, nan and 0 included
-        shift = torch.stack([(x @ rows.to(x.dtype).T).amax(1) for rows in weight.split(_tile(weight))]).amax(0)[:, None]
-        total, expected = _exponentials(x, weight, tiles, wants_expected, shift)
+        shift = torch.stack(on_each_core(lambda core: _largest(x, tiles, core), tiles.cores)).amax(0)  # (n, 1)
+        total, expected = _exponentials(x, tiles, wants_expected, shift)
     log_sum = total.log() if shift is None else total.log() + shift
     return log_sum, total.reciprocal(), expected
 
 
-def _exponentials(
-    x: Tensor, weight: Tensor, tiles: list[Tensor], wants_expected: bool, shift: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _exponentials(x: Tensor, tiles: _Tiles, wants_expected: bool, shift: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Fills the tiles with e; returns the sum of e (n, 1) and, if wanted, the sum of e w (n, C)."""
     wide = torch.promote_types(x.dtype, torch.float32)
-    total = torch.zeros(len(x), 1, dtype=wide, device=x.device)
-    expected = torch.zeros(x.shape, dtype=wide, device=x.device)
-    for tile, rows in zip(tiles, weight.split(_tile(weight)), strict=True):
-        rows = rows.to(x.dtype)  # (tile, C)
-        torch.mm(x, rows.T, out=tile)  # (n, tile) logits
-        if shift is not None:
-            tile -= shift
-        total += tile.exp_().sum(1, keepdim=True, dtype=wide)
-        if wants_expected:
-            _add_product(expected, tile, rows)
-    return total, expected
+
+    def share(core: int) -> tuple[Tensor, Tensor]:
+        total = torch.zeros(len(x), 1, dtype=wide, device=x.device)
+        expected = torch.zeros(x.shape if wants_expected else (0,), dtype=wide, device=x.device)
+        for rows, tile in tiles.of(core, len(x)):
+            weight = tiles.weight[rows].to(x.dtype)  # (tile, C)
+            torch.mm(x, weight.T, out=tile)  # (n, tile) logits
+            if shift is not None:
+                tile -= shift
+            total += tile.exp_().sum(1, keepdim=True, dtype=wide)
+            if wants_expected:
+                _add_product(expected, tile, weight)
+        return total, expected
+
+    totals, expecteds = zip(*on_each_core(share, tiles.cores), strict=True)
+    return functools.reduce(torch.add, totals), functools.reduce(torch.add, expecteds)
+
+
+def _largest(x: Tensor, tiles: _Tiles, core: int) -> Tensor:
+    """Returns the largest logit of each position in this core's tiles, (n, 1)."""
+    parts = [(x @ tiles.weight[rows].to(x.dtype).T).amax(1) for rows, _ in tiles.of(core, len(x))]
+    return torch.stack(parts).amax(0)[:, None]
+
+
+def _second_pass(scaled: Tensor, tiles: _Tiles, d_weight: Tensor, fresh: bool) -> None:
+    """The second pass: adds e^T (x / s) to the gradient of the weight (V, C), which is empty memory if it is fresh."""
+
+    def share(core: int) -> None:
+        for rows, tile in tiles.of(core, len(scaled)):
+            _add_product(d_weight[rows], tile.T, scaled, fresh)
+
+    on_each_core(share, tiles.cores)
 
 
 def _add_product(out: Tensor, a: Tensor, b: Tensor, fresh: bool = False) -> None:

@@ -152,7 +152,7 @@ def _loss_bytes(config: TrainConfig, device: str) -> int:
     tokens = config.batch_size * config.data.seq_length
     if V < TILED_FROM_VOCAB:
         return tokens * V * (3 * FLOAT + inner * (inner < FLOAT))  # log-probabilities and two gradients
-    group = math.ceil(tokens / math.ceil(tokens / max(1, BUFFER_NUMBERS // V)))
+    group = math.ceil(tokens / math.ceil(tokens / max(1, BUFFER_NUMBERS * FLOAT // inner // V)))
     return FLOAT * V * C + inner * group * V + (FLOAT + inner) * tokens * C + 4 * FLOAT * group * C
 
 
