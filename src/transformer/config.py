@@ -29,9 +29,11 @@ from transformer.config_base import Config, ConfigError, near_miss, seed_problem
 
 __all__ = [
     "IGNORE", "SAMPLING_PRESETS", "Config", "ConfigError", "DataConfig", "Kernels", "ModelConfig", "OptimizerConfig",
-    "SamplingConfig", "TrainConfig", "near_miss", "seed_problems",
+    "SamplingConfig", "TrainConfig", "Weights", "near_miss", "seed_problems",
 ]  # fmt: skip
 
+Weights = Literal["float32", "float16", "int8"]
+"""The number formats of weight matrices, for generation and evaluation."""
 Kernels = Literal["auto", "plain"]
 IGNORE = -100
 """A target (the token that should come next, see loss.py) with this value adds nothing to the loss, as in PyTorch."""

@@ -77,6 +77,7 @@ def test_int8_measures_the_rounded_weights(command: Command, tiny_checkpoint: Pa
     plain, rounded = measured(command, *FEW), measured(command, *FEW, "--int8")
     assert rounded["loss"] != plain["loss"]
     assert rounded["loss"] == pytest.approx(plain["loss"], rel=0.01)
+    assert measured(command, *FEW, "--weights", "float16")["loss"] == pytest.approx(plain["loss"], rel=1e-3)
 
 
 def test_plain_kernels_measure_the_same(command: Command, tiny_checkpoint: Path) -> None:

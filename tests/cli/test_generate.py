@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import torch
 
-from transformer.config import SAMPLING_PRESETS, SamplingConfig
+from transformer.config import SAMPLING_PRESETS, SamplingConfig, Weights
 from transformer.inference.text_stream import TextStream, generate_text
-from transformer.kernels.int8 import quantise
+from transformer.kernels import accelerate, round_weights
 from transformer.training import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,15 +69,26 @@ def test_weights_without_a_finite_logit_are_an_error_and_not_a_text(
     assert "Traceback" not in outcome.err
 
 
-def test_int8_writes_what_the_quantised_model_writes_and_says_so(command: Command) -> None:
-    outcome = command("generate", "--prompt", "The cat", "--int8", "--json", *SHORT)
+@pytest.mark.parametrize(
+    ("flags", "weights"), [(["--int8"], "int8"), (["--weights", "int8"], "int8"), (["--weights", "float16"], "float16")]
+)
+def test_rounded_weights_write_what_the_rounded_model_writes_and_say_so(
+    command: Command, flags: list[str], weights: Weights
+) -> None:
+    outcome = command("generate", "--prompt", "The cat", *flags, "--json", *SHORT)
     assert outcome.status == 0, outcome.err
-    assert "parameters in int8" in outcome.err
+    assert f"parameters in {weights}" in outcome.err
     loaded = checkpoint.load_model(checkpoint.latest(Path()))
-    quantise(loaded.model)
+    round_weights(accelerate(loaded.model), weights)
     text = generate_text(loaded.model, loaded.tokenizer, "The cat", SAMPLING_PRESETS["balanced"], 12, seed=7)
     written = json.loads(outcome.out)
-    assert (written["int8"], written["texts"][0]["text"]) == (True, text)
+    assert (written["int8"], written["weights"], written["texts"][0]["text"]) == (weights == "int8", weights, text)
+
+
+def test_two_formats_of_weights_are_refused(command: Command) -> None:
+    outcome = command("generate", "--prompt", "x", "--int8", "--weights", "float16", *SHORT)
+    assert outcome.status == 2
+    assert "--int8 and --weights float16 name two formats" in outcome.err
 
 
 @pytest.mark.slow
@@ -176,6 +187,7 @@ def test_json_is_one_object_that_says_what_was_used(command: Command) -> None:
         "checkpoint": str(Path("checkpoints/model_epoch_3_byte.pt")),
         "encoding": "byte",
         "int8": False,
+        "weights": "float32",
         "sampling": {**SAMPLING_PRESETS["balanced"].to_dict(), "min_p": 0.05},
         "max_new_tokens": 12,
         "max_length": None,

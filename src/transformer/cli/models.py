@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from transformer.cli.console import console, printable
-from transformer.config import Kernels
-from transformer.kernels import accelerate
-from transformer.kernels.int8 import quantise
+from transformer.config import Kernels, Weights
+from transformer.kernels import accelerate, round_weights
 from transformer.training import checkpoint
 from transformer.training.checkpoint import LoadedModel
 from transformer.training.device import pick_device
@@ -16,16 +15,25 @@ MOST_NAMED = 4
 """Runs that a message names; the others are counted."""
 
 
-def open_model(path: Path | None, device: str = "auto", int8: bool = False, kernels: Kernels = "auto") -> LoadedModel:
+def open_model(
+    path: Path | None, device: str = "auto", weights: Weights = "float32", kernels: Kernels = "auto"
+) -> LoadedModel:
     """Loads the checkpoint that find_checkpoint() returns.
 
-    int8: the weight matrices are rounded to 8 bits. kernels: see accelerate(). Raises CheckpointError, a ValueError.
+    weights: the format to which the weight matrices are rounded. kernels: see accelerate(). Raises
+    CheckpointError, a ValueError.
     """
     loaded = checkpoint.load_model(find_checkpoint(path), pick_device(device))
     accelerate(loaded.model, kernels)
-    if int8:
-        quantise(loaded.model)
+    round_weights(loaded.model, weights)
     return loaded
+
+
+def weight_format(weights: Weights, int8: bool) -> Weights:
+    """Returns the format that --weights and --int8 name. Raises ValueError if they name two."""
+    if int8 and weights not in ("float32", "int8"):
+        raise ValueError(f"--int8 and --weights {weights} name two formats: give one of them")
+    return "int8" if int8 else weights
 
 
 def find_checkpoint(path: Path | None) -> Path:

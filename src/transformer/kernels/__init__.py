@@ -19,9 +19,11 @@ from typing import TypeVar
 from torch import nn
 
 from transformer.attention import CausalSelfAttention
-from transformer.config import Kernels
+from transformer.config import Kernels, Weights
 from transformer.kernels import attention, cpu_linear, dropout, tiled_loss, top_p
 from transformer.kernels.decode_step import FastDecoder
+from transformer.kernels.float16 import Float16Linear
+from transformer.kernels.int8 import quantise
 from transformer.model import DecoderOnlyTransformer
 from transformer.processor import choices
 
@@ -52,3 +54,11 @@ def accelerate(model: M, kernels: Kernels = "auto") -> M:
     model.next_token_loss = tiled_loss.next_token_loss
     model.filter_logits = top_p.filter_logits
     return model
+
+
+def round_weights(model: nn.Module, weights: Weights) -> None:
+    """Rounds the weight matrices of the model to the format, in place, for generation and evaluation: int8.py."""
+    if weights == "int8":
+        quantise(model)
+    elif weights == "float16":
+        quantise(model, Float16Linear)

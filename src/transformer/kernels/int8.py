@@ -35,6 +35,7 @@ Paper: arXiv 2208.07339.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -97,10 +98,13 @@ def _has_kernel(device: str) -> bool:
     return True
 
 
-def quantise(model: nn.Module) -> None:
-    """Replaces every linear layer of the model by its int8 form, in place: for generation and evaluation."""
+def quantise(model: nn.Module, layer: Callable[[Tensor, Tensor | None], nn.Module] = Int8Linear) -> None:
+    """Replaces every linear layer of the model by its int8 form, in place: for generation and evaluation.
+
+    `layer` makes another form from weight (out, in) and bias, such as float16.Float16Linear.
+    """
     for name, child in model.named_children():
         if isinstance(child, nn.Linear):
-            setattr(model, name, Int8Linear(child.weight, child.bias))
+            setattr(model, name, layer(child.weight, child.bias))
         else:
-            quantise(child)
+            quantise(child, layer)

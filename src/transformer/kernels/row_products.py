@@ -32,10 +32,10 @@ MOST_PACKED_BYTES = 1 << 30
 def row_product(linear: nn.Module, rows: int, choices: Choices) -> Product:
     """Returns the product of `rows` rows with this layer; its weight is shared with the layer unless it is packed.
 
-    packs_from of the choices must be 0 if nothing may be copied. A layer of another type is called as it is.
+    packs_from of the choices must be 0 if nothing may be copied. A layer of another type gives its forward method.
     """
     if not isinstance(linear, nn.Linear) or type(linear) not in (nn.Linear, cpu_linear.Linear):
-        return linear
+        return linear.forward
     weight, bias = linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
     if weight.dtype == torch.float32 and rows > 0:
         if 0 < choices.packs_from <= rows and has_packed_product():

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import torch
 
 from transformer.config import TrainConfig
+from transformer.kernels.float16 import Float16Linear
 from transformer.kernels.int8 import Int8Linear
 from transformer.model import DecoderOnlyTransformer
 from transformer.text import Tokenizer, tokenizer_from_state
@@ -50,10 +51,12 @@ class LoadedModel:
     def description(self) -> str:
         """One line: file, encoding, size, and how long it was trained."""
         weights = {tensor.data_ptr(): tensor.numel() for tensor in self.contents["model"].values()}  # tied ones once
-        int8 = " in int8" if any(isinstance(part, Int8Linear) for part in self.model.modules()) else ""
+        rounded = {" in int8": Int8Linear, " in float16": Float16Linear}
+        parts = {type(part) for part in self.model.modules()}
+        weights_in = next((name for name, kind in rounded.items() if kind in parts), "")
         origin = f"; initialised from {before['path']}" if (before := self.contents.get("init_from")) else ""
         return (
-            f"{self.path} ({self.tokenizer.name}, {sum(weights.values()):,} parameters{int8}, "
+            f"{self.path} ({self.tokenizer.name}, {sum(weights.values()):,} parameters{weights_in}, "
             f"step {self.contents['step']}, {self.contents['tokens']:,} tokens seen{origin})"
         )
 

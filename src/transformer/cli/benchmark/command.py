@@ -19,10 +19,9 @@ from torch import Tensor
 from transformer import DecoderOnlyTransformer, KVCache
 from transformer.cli.benchmark.options import BenchmarkOptions
 from transformer.cli.console import console, writing_files
-from transformer.cli.models import open_model
+from transformer.cli.models import open_model, weight_format
 from transformer.cli.options import program
-from transformer.kernels import accelerate
-from transformer.kernels.int8 import quantise
+from transformer.kernels import accelerate, round_weights
 from transformer.presets import preset_named
 from transformer.reporting.figures import save_figure
 from transformer.training.checkpoint import epochs, folders
@@ -117,11 +116,12 @@ def plot(rows: Sequence[dict[str, Any]], title: str) -> Figure:
 
 def open_or_make_model(options: BenchmarkOptions) -> tuple[DecoderOnlyTransformer, str]:
     """Returns the model to measure, in eval mode, and one line that describes it."""
+    weights = weight_format(options.weights, options.int8)
     is_fresh = options.preset is not None or options.max_seq_len is not None
     if options.checkpoint and is_fresh:
         raise ValueError("--preset and --max-seq-len make a fresh model: leave them out to measure a --checkpoint")
     if not is_fresh and (options.checkpoint or epochs(Path()) or folders(Path())):
-        loaded = open_model(options.checkpoint, options.device, options.int8, options.kernels)
+        loaded = open_model(options.checkpoint, options.device, weights, options.kernels)
         return loaded.model, loaded.description
     name = options.preset or "default"
     config = preset_named(name).model
@@ -131,9 +131,8 @@ def open_or_make_model(options: BenchmarkOptions) -> tuple[DecoderOnlyTransforme
     model = DecoderOnlyTransformer(config)
     millions = sum(model.parameter_counts().values()) / 1e6
     accelerate(model.to(pick_device(options.device)).eval(), options.kernels)
-    if options.int8:
-        quantise(model)
-    kind = " in int8" * options.int8
+    round_weights(model, weights)
+    kind = "" if weights == "float32" else f" in {weights}"
     return model, f"fresh model with random weights (preset {name}, {millions:.1f}M parameters{kind})"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformer.cli.options import HIDDEN, parse
-from transformer.config import Kernels
+from transformer.config import Kernels, Weights
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,10 @@ class BenchmarkOptions:
     """Do not repeat runs of one kind at one length beyond this total time."""
     out: Path = Path("runs/benchmark_generation")
     """Folder for results.json, speed.png and speed.svg."""
+    weights: Weights = "float32"
+    """Round the weight matrices to this format first."""
     int8: bool = False
-    """Round the weight matrices to 8 bits first."""
+    """Same as --weights int8."""
     kernels: Kernels = "auto"
     """auto: faster equivalents of core functions. plain: the code of the core files."""
     device: str = "auto"

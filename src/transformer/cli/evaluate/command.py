@@ -14,7 +14,7 @@ from transformer.cli.download_progress import fetch_numbers, notifier
 from transformer.cli.evaluate.measure import Texts, baselines, score, text_notice, verdict, windows
 from transformer.cli.evaluate.options import EvaluateOptions
 from transformer.cli.json_output import print_json
-from transformer.cli.models import open_model
+from transformer.cli.models import open_model, weight_format
 from transformer.cli.progress import progress_bar
 from transformer.data.eval_documents import Documents
 from transformer.evaluation.statistics import DocumentScores
@@ -23,7 +23,9 @@ from transformer.training.checkpoint import LoadedModel
 
 
 def main(options: EvaluateOptions) -> None:
-    loaded = open_model(options.checkpoint, options.device, options.int8, options.kernels)
+    loaded = open_model(
+        options.checkpoint, options.device, weight_format(options.weights, options.int8), options.kernels
+    )
     sizes = windows(options.measure, loaded)
     out = console(stderr=options.json)
     out.print(loaded.description, style="dim")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from transformer.cli.options import parse
-from transformer.config import DataConfig, Kernels
+from transformer.config import DataConfig, Kernels, Weights
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,10 @@ class EvaluateOptions:
     """The checkpoint to evaluate. "best": the lowest validation loss of all runs here; FOLDER/best: of those in FOLDER.
     None: the latest."""
     measure: MeasureOptions = field(default_factory=MeasureOptions)
+    weights: Weights = "float32"
+    """Evaluate the model with its weight matrices rounded to this format, as in `generate --weights`."""
     int8: bool = False
-    """Evaluate the model with weights rounded to 8 bits, as in `generate --int8`."""
+    """Same as --weights int8."""
     kernels: Kernels = "auto"
     """auto: faster equivalents of core functions. plain: the code of the core files."""
     json: bool = False

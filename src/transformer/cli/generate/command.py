@@ -13,7 +13,7 @@ from transformer.cli.generate.options import GenerateOptions
 from transformer.cli.generate.output import Pen, Written
 from transformer.cli.generate.repl import COMMANDS, VALUES, Shell
 from transformer.cli.json_output import print_json
-from transformer.cli.models import open_model
+from transformer.cli.models import open_model, weight_format
 from transformer.config import SAMPLING_PRESETS
 from transformer.text import decode_text
 from transformer.training.checkpoint import LoadedModel
@@ -25,7 +25,8 @@ def main(options: GenerateOptions) -> None:
             print(f"{name:<14} {describe(preset)}")
         return
     prompts = given_prompts(options)
-    loaded, seed = open_model(options.checkpoint, options.device, options.int8, options.kernels), options.first_seed()
+    weights = weight_format(options.weights, options.int8)
+    loaded, seed = open_model(options.checkpoint, options.device, weights, options.kernels), options.first_seed()
     pen = Pen(loaded, console(stderr=True), options.compile)
     pen.say(loaded.description)
     for sentence in notices(options, seed, loaded.tokenizer.vocab_size):
@@ -57,9 +58,10 @@ def given_prompts(options: GenerateOptions) -> list[str] | None:
 
 def report(options: GenerateOptions, loaded: LoadedModel, texts: Sequence[Written]) -> dict[str, object]:
     """Returns the settings and the texts as plain values for JSON."""
+    weights = weight_format(options.weights, options.int8)
     used = {
-        "checkpoint": str(loaded.path), "encoding": loaded.tokenizer.name, "int8": options.int8,
-        "sampling": options.sampling.to_dict(),
+        "checkpoint": str(loaded.path), "encoding": loaded.tokenizer.name, "int8": weights == "int8",
+        "weights": weights, "sampling": options.sampling.to_dict(),
     }  # fmt: skip
     limits = {
         "max_new_tokens": None if options.max_length else options.most_new_tokens,

@@ -15,6 +15,7 @@ from transformer.config import (
     ConfigError,
     Kernels,
     SamplingConfig,
+    Weights,
     near_miss,
     seed_problems,
 )
@@ -95,8 +96,11 @@ class GenerateOptions(WritingOptions):
     """Print one JSON object: the settings, and every text with its tokens, seed, ending and speed."""
     list_presets: bool = False
     """Print the presets and their settings."""
+    weights: Weights = "float32"
+    """Format of the weight matrices. float16 and int8 are faster on a CPU, with a small error that `evaluate --weights`
+    measures."""
     int8: bool = False
-    """Round the weights to 8 bits: faster, with a small error that `evaluate --int8` measures."""
+    """Same as --weights int8."""
     kernels: Kernels = "auto"
     """auto: faster equivalents of core functions. plain: the code of the core files."""
     compile: bool = False
