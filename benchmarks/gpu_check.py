@@ -1,257 +1,157 @@
-"""Checks for a GPU: fast versions give the same results as plain ones; then tokens per second.
+"""Checks for a GPU: fast versions give the same results as plain ones; then tokens per second. Within 15 minutes.
 
-    make gpu-check                                        correctness, then the presets default and gpt2
-    python benchmarks/gpu_check.py --device cpu --small   the same checks with tiny shapes
+    make gpu-check                                        correctness, then the presets gpt2 and default
+    python benchmarks/gpu_check.py --minutes 5            the same, as far as it gets in five minutes
+    python benchmarks/gpu_check.py --device cpu --quick   all parts with tiny shapes: only checks that they run
 
-The checks compare fused with explicit attention, the tiled loss with PyTorch's cross-entropy, reduced precision with
-float32, activation checkpointing with plain training, a compiled step with an eager one, a resumed run with an
-uninterrupted one, and several ways to generate with each other. The timings are whole training steps of the Trainer on
-random tokens, and greedy generation, eager and compiled. Utilisation is tokens per second times FLOPs per token
-(planning/cost.py) divided by the peak of the device (planning/hardware.py). The exit status is 1 if a check fails; the
-result file is written in any case.
+Correctness (gpu_correctness.py): fused against explicit attention, the tiled loss against PyTorch's cross-entropy,
+bfloat16 and float16 against float32, activation checkpointing against plain training, a resumed run against an
+uninterrupted one, a model sharded over one process against a whole one, a compiled step against an eager one, and the
+ways to generate against each other, among them int8 and the compiled decode step, which on a GPU is a CUDA graph.
+
+Speed: whole training steps of the Trainer on random tokens, and greedy generation, eager and compiled. The clock stops
+when the numbers of a step have arrived from the device, so the work behind them is done. Utilisation (MFU) is tokens
+per second times FLOPs per token (planning/cost.py) divided by the peak of the device (planning/hardware.py). A step
+has at most MOST_MICRO_BATCHES, fewer than the presets have, to save time. "gpt2, 32 rows" has the step of gpt2, in
+micro-batches of 32 rows instead of 4, which a large GPU needs to be busy.
+
+No part begins that is expected to end after --minutes; the result file names what was left out. It is written after
+each part, so an interrupted run leaves what it found. The exit status is 1 if a check fails.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
+import re
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gpu_correctness
 import torch
-import torch.nn.functional as F
+from gpu_correctness import SMALL, random_text, run_of
 from gpu_generation import generation, generation_speed
-from machine import machine
-from torch import Tensor
+from machine import machine, typed_command
 
-from transformer.attention import explicit_attention, fused_attention
-from transformer.config import DataConfig, ModelConfig, TrainConfig
-from transformer.data.contracts import TextData
-from transformer.dataset import TokenDocuments
-from transformer.kernels.tiled_loss import tiled_loss
-from transformer.loss import next_token_loss as plain_loss
+from transformer.config import TrainConfig
 from transformer.planning.cost import flops
 from transformer.planning.hardware import device_peak, utilisation
 from transformer.presets import PRESETS
-from transformer.text import load_tokenizer
 from transformer.trainer import Trainer
 from transformer.training.device import peak_memory_bytes, pick_device
-from transformer.training.events import Event, StepMetrics
 
-RESULT = Path(__file__).parent / "results" / "gpu_check.json"
+RESULTS = Path(__file__).resolve().parent / "results"
 TIMED_STEPS, WARM_STEPS = 5, 2
+MOST_MICRO_BATCHES = 32
+EAGER_S, COMPILED_S = 20, 90
+"""Expected seconds of a part, of which compiling takes most; they decide only whether a part still begins."""
 
-SMALL = ModelConfig(vocab_size=9_000, d_model=64, num_heads=4, num_layers=2, d_ff=128, max_seq_len=64, dropout=0.0)
+
+@dataclass(frozen=True)
+class Part:
+    """A check or a timing."""
+
+    section: str
+    name: str
+    run: Callable[[], Any]
+    is_compiled: bool = False
 
 
 def main() -> int:
+    started = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--small", action="store_true", help="use tiny shapes, do not compile, write no result file")
+    parser.add_argument("--minutes", type=float, default=12, help="begin no part that would end later (default 12)")
+    parser.add_argument(
+        "--quick", "--small", action="store_true", help="tiny shapes; do not compile; a file only with --out"
+    )
+    parser.add_argument("--out", type=Path, help="result file (default results/gpu_check_DEVICE.json)")
     options = parser.parse_args()
     device = pick_device(options.device)
     torch.manual_seed(0)
-    checks: dict[str, Callable[[torch.device], str]] = {
-        "attention": attention,
-        "loss": loss,
-        "reduced precision": reduced_precision,
-        "activation checkpointing": activation_checkpointing,
-        "resume": resumed,
-        **({} if options.small else {"compile": compiled}),
-        "generation": lambda device: generation(SMALL, device, compiled=not options.small),
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    slug = re.sub(r"\W+", "_", name.lower())
+    out = options.out or (None if options.quick else RESULTS / f"gpu_check_{slug}.json")
+    found: dict[str, Any] = {
+        "command": typed_command(),
+        "machine": machine() | {"device": name, "cuda": torch.version.cuda},
     }
-    correctness = {name: outcome_of(name, lambda check=check: check(device)) for name, check in checks.items()}
-    presets = {"small": run_of(SMALL)} if options.small else {name: PRESETS[name] for name in ("default", "gpt2")}
-    speeds = {
-        f"{name}, {'compiled' if is_compiled else 'eager'}": outcome_of(
-            name, lambda c=config, x=is_compiled: speed(c, device, x)
-        )
-        for name, config in presets.items()
-        for is_compiled in ((False,) if options.small else (False, True))
-    }
-    shape = SMALL if options.small else replace(PRESETS["default"].model, max_seq_len=1024, dropout=0.0)
-    for kind in ("eager",) if options.small else ("eager", "compiled", "bfloat16 compiled", "int8", "int8 compiled"):
-        speeds[f"generation, {kind}"] = outcome_of(
-            f"generation, {kind}", lambda k=kind: generation_speed(shape, device, k, 16 if options.small else 500)
-        )
-    found = {"machine": machine() | name_of(device), "correctness": correctness, "speed": speeds}
-    if not options.small:
-        RESULT.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-        print(RESULT)
-    return int(any("failed" in str(outcome) for outcome in (*correctness.values(), *speeds.values())))
+    found |= {"correctness": {}, "speed": {}, "left_out": []}
+    for part in parts_of(device, options.quick):
+        expected = COMPILED_S if part.is_compiled else EAGER_S
+        if time.monotonic() - started + expected > options.minutes * 60:
+            found["left_out"].append(f"{part.section}: {part.name}")
+        else:
+            found[part.section][part.name] = outcome_of(part.name, part.run)
+            release(device, part.is_compiled)
+        found["minutes"] = round((time.monotonic() - started) / 60, 1)
+        if out:
+            out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if found["left_out"]:
+        print(f"left out, because {options.minutes:g} minutes are over: {'; '.join(found['left_out'])}")
+    print(out or "no result file")
+    return int(any("failed" in str(outcome) for outcome in (*found["correctness"].values(), *found["speed"].values())))
+
+
+def parts_of(device: torch.device, quick: bool) -> list[Part]:
+    """Returns all parts, the most important ones first."""
+    checks = {
+        "attention": gpu_correctness.attention, "loss": gpu_correctness.loss,
+        "reduced precision": gpu_correctness.reduced_precision,
+        "activation checkpointing": gpu_correctness.activation_checkpointing, "resume": gpu_correctness.resumed,
+        "shard": gpu_correctness.sharded,
+    }  # fmt: skip
+    parts = [Part("correctness", name, partial(check, device)) for name, check in checks.items()]
+    parts.append(Part("correctness", "generation", partial(generation, SMALL, device, compiled=not quick), not quick))
+    if quick:
+        parts.append(Part("speed", "small, eager", partial(speed, run_of(SMALL), device, False)))
+        return [*parts, Part("speed", "generation, eager", partial(generation_speed, SMALL, device, "eager", 16))]
+    parts.append(Part("correctness", "compile", partial(gpu_correctness.compiled, device), True))
+    gpt2 = PRESETS["gpt2"]
+    presets = {"gpt2": gpt2, "gpt2, 32 rows": replace(gpt2, batch_size=32), "default": PRESETS["default"]}
+    for name, config in presets.items():
+        parts.append(Part("speed", f"{name}, eager", partial(speed, config, device, False)))
+        parts.append(Part("speed", f"{name}, compiled", partial(speed, config, device, True), True))
+    shape = replace(PRESETS["default"].model, max_seq_len=1024, dropout=0.0)
+    for kind in ("eager", "compiled", "bfloat16 compiled", "int8", "int8 compiled"):
+        run = partial(generation_speed, shape, device, kind, 500)
+        parts.append(Part("speed", f"generation, {kind}", run, "compiled" in kind))
+    return parts
 
 
 def outcome_of(name: str, check: Callable[[], Any]) -> Any:
     """Returns the result of the check, or its error as text; prints it immediately."""
     try:
         outcome = check()
+    except torch.OutOfMemoryError:
+        outcome = "not possible: this device has too little memory"
     except Exception as error:
         outcome = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
     print(f"{name:<26}{outcome}", flush=True)
     return outcome
 
 
-def name_of(device: torch.device) -> dict[str, Any]:
-    if device.type != "cuda":
-        return {"device": str(device)}
-    return {"device": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
-
-
-def run_of(model: ModelConfig, **settings: Any) -> TrainConfig:
-    """Returns a run of a few steps of two micro-batches of 4 rows, with the dropout of the model."""
-    data = DataConfig(seq_length=model.max_seq_len, shuffle_rows=64)
-    defaults = {"batch_size": 4, "accumulation_steps": 2, "max_steps": 8, "log_every": 1, "eval_every": 100}
-    return TrainConfig(model, data, **{**defaults, "sample_tokens": 0, **settings})
-
-
-def random_text(config: TrainConfig) -> TextData:
-    """Returns random tokens from the first thousand ids, enough for all steps."""
-    generator = torch.Generator().manual_seed(1)
-    tokens = torch.randint(min(1_000, config.model.vocab_size), (20 * config.tokens_per_step + 1,), generator=generator)
-    rows = tokens[: 4 * config.data.seq_length].view(4, -1)
-    source = TokenDocuments([tokens.numpy()], end_of_text=0)
-    return TextData(load_tokenizer("byte"), source, len(tokens), (rows, rows), rows.numel())
-
-
-def trained(config: TrainConfig, device: torch.device, folder: Path | None = None) -> tuple[Trainer, list[float]]:
-    """Returns the trainer after its run, and the loss of each step. Without a folder, nothing is saved."""
-    losses: list[float] = []
-
-    def note(event: Event) -> None:
-        if isinstance(event, StepMetrics):
-            losses.append(event.loss)
-
-    config = replace(config, device=device.type, checkpoint_dir=str(folder or "unused"))
-    trainer = Trainer(config, random_text(config), [note])
-    if folder is not None:
-        trainer.fit()
-    else:
-        for _ in range(config.max_steps or 8):
-            trainer.train_step()
-            losses.append(trainer.report().loss)
-    return trainer, losses
-
-
-def furthest(left: Tensor, right: Tensor) -> float:
-    """Returns the largest absolute difference, relative to the largest value."""
-    left, right = left.detach().float(), right.detach().float()
-    return float((left - right).abs().max() / right.abs().max())
-
-
-def within(name: str, difference: float, bound: float) -> str:
-    if not difference <= bound:
-        raise AssertionError(f"{name} differ by {difference:.1e}, more than {bound:.0e}")
-    return f"{name} differ by {difference:.1e}"
-
-
-def attention(device: torch.device) -> str:
-    """Compares fused with explicit attention: output and gradients, causal and masked, with and without groups."""
-    worst = {torch.float32: 0.0, torch.bfloat16: 0.0}
-    for dtype in worst:
-        for kv_heads in (4, 2):
-            for masked in (False, True):
-                shapes = [(2, 4, 48, 32), (2, kv_heads, 48, 32), (2, kv_heads, 48, 32)]
-                qkv = [torch.randn(shape, device=device) for shape in shapes]
-                allowed = torch.ones(48, 48, dtype=torch.bool, device=device).tril()
-                mask = allowed & (torch.rand(48, 48, device=device) < 0.7) | torch.eye(48, device=device).bool()
-                reference = [value.double().requires_grad_() for value in qkv]
-                ours = [value.to(dtype).detach().requires_grad_() for value in qkv]
-                expected, _ = explicit_attention(*reference, mask if masked else None)
-                out = fused_attention(*ours, mask if masked else None)
-                expected.sin().sum().backward()
-                out.sin().sum().backward()
-                pairs = [(out, expected), *((a.grad, b.grad) for a, b in zip(ours, reference, strict=True))]
-                worst[dtype] = max(worst[dtype], *(furthest(a, b) for a, b in pairs))
-    single = within("float32 kernels", worst[torch.float32], 1e-4)
-    return f"{single}, {within('bfloat16 kernels', worst[torch.bfloat16], 4e-2)}"
-
-
-def loss(device: torch.device) -> str:
-    """Compares the tiled loss with PyTorch's cross-entropy, in value and gradients, in float32 and under autocast."""
-    size = (512, 64)
-    found = []
-    for dtype, bound in ((torch.float32, 1e-4), (torch.bfloat16, 2e-2)):
-        hidden, weight = torch.randn(size, device=device), torch.randn(20_000, 64, device=device) * 0.1
-        targets = torch.randint(20_000, (512,), device=device)
-        both = []
-        for function in (plain_loss, tiled_loss):
-            h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                nats, _ = function(h, w, targets)
-            nats.backward()
-            both.append((nats.detach(), h.grad, w.grad))
-        reference = F.cross_entropy(hidden.double() @ weight.double().T, targets, reduction="sum")
-        name = str(dtype).removeprefix("torch.")
-        worst = max(furthest(a, b) for a, b in zip(both[1], both[0], strict=True))
-        found.append(within(f"{name} values and gradients", max(worst, furthest(both[1][0], reference)), bound))
-    return ", ".join(found)
-
-
-def reduced_precision(device: torch.device) -> str:
-    """Compares a run in bfloat16, and one in float16 with gradient scaling, with one in float32."""
-    _, single = trained(run_of(SMALL, precision="float32"), device)
-    found = []
-    for precision in ("bfloat16", "float16"):
-        _, reduced = trained(run_of(SMALL, precision=precision), device)
-        worst = max(abs(a - b) / b for a, b in zip(reduced, single, strict=True))
-        found.append(within(f"losses in {precision}", worst, 0.02))
-    return ", ".join(found)
-
-
-def activation_checkpointing(device: torch.device) -> str:
-    """Compares losses with and without checkpointing, with dropout, whose masks must be repeated."""
-    model = replace(SMALL, dropout=0.1)
-    _, plain = trained(run_of(model, precision="float32"), device)
-    _, checkpointed = trained(run_of(model, precision="float32", activation_checkpointing=True), device)
-    return within("losses", max(abs(a - b) / b for a, b in zip(checkpointed, plain, strict=True)), 1e-4)
-
-
-def resumed(device: torch.device) -> str:
-    """Compares a run that was saved half-way and resumed with an uninterrupted one, with dropout."""
-    config = run_of(replace(SMALL, dropout=0.1))
-    with tempfile.TemporaryDirectory() as folder:
-        whole, losses = trained(config, device, Path(folder) / "whole")
-        stopped = Trainer(replace(config, device=device.type, checkpoint_dir=folder + "/half"), random_text(config))
-        for _ in range(4):
-            stopped.train_step()
-            stopped.report()
-        state = stopped.save_state()  # before another trainer uses the random generators
-        again = Trainer(stopped.config, random_text(config))
-        again.resume(state)
-        later = []
-        while again.step < whole.step:
-            again.train_step()
-            later.append(again.report().loss)
-    pairs = zip(again.model.state_dict().values(), whole.model.state_dict().values(), strict=True)
-    same = all(torch.equal(a, b) for a, b in pairs)
-    worst = max(abs(a - b) / b for a, b in zip(later, losses[4:], strict=True))
-    return f"weights {'bit for bit' if same else 'to rounding'}, {within('losses', worst, 1e-3)}"
-
-
-def compiled(device: torch.device) -> str:
-    """Compares a compiled run with an eager one, with and without the tiled loss."""
-    found = []
-    for vocab_size in (300, 9_000):
-        model = replace(SMALL, vocab_size=vocab_size)
-        _, eager = trained(run_of(model, precision="float32"), device)
-        started = time.perf_counter()
-        _, fast = trained(run_of(model, precision="float32", compile=True), device)
-        worst = max(abs(a - b) / b for a, b in zip(fast, eager, strict=True))
-        found.append(
-            f"{within(f'losses over {vocab_size} entries', worst, 1e-3)} ({time.perf_counter() - started:.0f} s)"
-        )
-    return ", ".join(found)
+def release(device: torch.device, was_compiled: bool) -> None:
+    """Frees the memory of a part, and what torch.compile has kept for it."""
+    if was_compiled:
+        torch.compiler.reset()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def speed(config: TrainConfig, device: torch.device, is_compiled: bool) -> dict[str, Any]:
     """Times whole training steps; reports the median without the warm-up steps."""
-    config = replace(config, compile=is_compiled, device=device.type, max_steps=WARM_STEPS + TIMED_STEPS)
+    micro_batches = min(MOST_MICRO_BATCHES, config.accumulation_steps)
+    steps = {"max_steps": WARM_STEPS + TIMED_STEPS, "accumulation_steps": micro_batches}
+    config = replace(config, compile=is_compiled, device=device.type, **steps)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     started = time.perf_counter()
@@ -269,6 +169,7 @@ def speed(config: TrainConfig, device: torch.device, is_compiled: bool) -> dict[
     share = utilisation(tokens_per_second, sum(flops(config.model, config.data.seq_length).values()), peak and peak[0])
     return {
         "tokens_per_s": round(tokens_per_second),
+        "tokens_per_step": config.tokens_per_step,
         "utilisation": None if share is None else round(share, 4),
         "peak": peak,
         "precision": str(trainer.precision.dtype).removeprefix("torch."),

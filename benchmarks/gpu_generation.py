@@ -72,6 +72,7 @@ def generation_speed(config: ModelConfig, device: torch.device, kind: str, new_t
     if "int8" in kind:
         quantise(model)
     runner: BatchModel = CompiledDecoder(model) if "compiled" in kind else model
+    skipped_before = torch._dynamo.utils.counters["inductor"]["cudagraph_skips"] if "compiled" in kind else 0
     rates = {}
     for batch in (1, 8):
         prompt = torch.randint(config.vocab_size, (batch, PROMPT_TOKENS), device=device)
@@ -82,4 +83,7 @@ def generation_speed(config: ModelConfig, device: torch.device, kind: str, new_t
             generate_batch(runner, prompt, new_tokens, SamplingConfig()).cpu()  # waits for the device
             seconds.append(time.perf_counter() - started)
         rates[f"batch {batch}"] = round(batch * new_tokens / sorted(seconds)[1])
-    return {"tokens_per_s": rates, "new_tokens": new_tokens}
+    found: dict[str, Any] = {"tokens_per_s": rates, "new_tokens": new_tokens}
+    if "compiled" in kind and device.type == "cuda":
+        found["steps_without_cuda_graph"] = torch._dynamo.utils.counters["inductor"]["cudagraph_skips"] - skipped_before
+    return found
