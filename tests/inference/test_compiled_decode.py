@@ -12,6 +12,8 @@ from transformer.config import SamplingConfig
 from transformer.inference.batch import generate_batch, stream_tokens
 from transformer.inference.compiled_decode import CompiledDecoder
 from transformer.inference.padding import pad
+from transformer.kernels import round_weights
+from transformer.kernels.float16 import Float16Linear
 from transformer.kernels.int8 import quantise
 
 Models = Callable[..., DecoderOnlyTransformer]
@@ -56,6 +58,15 @@ def test_texts_of_any_length_are_compiled_once(tiny_model: Models) -> None:
     for length in range(3, 8):
         generate_batch(compiled, TOKENS[1:2, :2], length, SamplingConfig())
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_float16_weights_on_a_cpu_are_refused(tiny_model: Models) -> None:
+    model = tiny_model(dtype=torch.float32)
+    round_weights(model, "float16")
+    if isinstance(model.head, Float16Linear) and model.head.packed is None:
+        pytest.skip("this build of PyTorch has no FBGEMM, so nothing is packed")
+    with pytest.raises(ValueError, match="leave out --compile"):
+        CompiledDecoder(model, "eager")
 
 
 def test_a_full_cache_is_an_error_and_the_models_mode_comes_back(tiny_model: Models) -> None:

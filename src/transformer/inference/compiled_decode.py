@@ -8,8 +8,8 @@ cache, with the empty part masked, instead of over a view that grows with the te
     eager      keys (B, K, length, D), a view; the length is a Python number
     compiled   keys (B, K, max_len, D), always; the length is a tensor, `column`
 
-Prompts are processed eagerly. On a CPU the compiled step is faster with int8 weights only, since the matrix product of
-kernels/cpu_linear.py is fast already.
+Prompts are processed eagerly. On a CPU the step of kernels/decode_step.py is prepared without a compiler, and its float32
+products are fast already; float16 weights cannot be compiled there.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from transformer.inference.padding import next_logits
+from transformer.kernels.float16 import Float16Linear
 from transformer.kv_cache import KVCache
 from transformer.model import DecoderOnlyTransformer
 from transformer.sampling import Filter
@@ -33,6 +34,8 @@ class CompiledDecoder:
     """
 
     def __init__(self, model: DecoderOnlyTransformer, backend: str = "inductor") -> None:
+        if any(isinstance(part, Float16Linear) and part.packed is not None for part in model.modules()):
+            raise ValueError("float16 weights cannot be compiled on a CPU: leave out --compile, or take int8 weights")
         self.model, self.config, self.device = model, model.config, model.device
         self._caches: dict[int, KVCache] = {}  # batch size -> the newest cache that was handed out
         mode = "reduce-overhead" if model.device.type == "cuda" and backend == "inductor" else None
