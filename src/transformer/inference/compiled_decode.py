@@ -8,7 +8,7 @@ cache, with the empty part masked, instead of over a view that grows with the te
     eager      keys (B, K, length, D), a view; the length is a Python number
     compiled   keys (B, K, max_len, D), always; the length is a tensor, `column`
 
-Prompts are processed eagerly. On a CPU the step of kernels/decode_step.py is prepared without a compiler, and its float32
+Prompts are processed eagerly. On a CPU kernels/decode_step.py prepares its step without a compiler, and the float32
 products are fast already; float16 weights cannot be compiled there.
 """
 
