@@ -31,13 +31,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from machine import machine, typed_command
+from machine import machine, result_file, typed_command
 
 from transformer.cli.waiting import POLICY, SPIN_COUNT, others_use_the_cores, waiting
 from transformer.config import Kernels
-from transformer.processor import processor
 
-RESULTS = Path(__file__).parent / "results"
 TASKS = ("decoding", "training", "loss")
 KERNELS: dict[str, Kernels] = {"ours": "auto", "plain": "plain"}
 ROWS, LENGTH, NEW_TOKENS = 8, 128, 64
@@ -63,7 +61,7 @@ def main() -> None:
         return
     if not options.quick and others_use_the_cores():
         parser.error("another program uses the cores: this needs a quiet machine")
-    out = options.out or (None if options.quick else RESULTS / f"busy_{processor().kind.replace('-', '_')}.json")
+    out = options.out or (None if options.quick else result_file("busy"))
     results: dict[str, Any] = {"command": typed_command(), "machine": machine(), "settings": {}, "cases": []}
     for situation, context in {"quiet": contextlib.nullcontext, "busy": busy_loop}.items():
         with context():

@@ -182,7 +182,7 @@ def line(case: dict[str, Any]) -> str:
         shown.append(f"{label} {milliseconds:,.3f}{'*' if name == case['best'] else ''}")
     shown += [f"{name} LEFT OUT: {error}" for name, error in case["left_out"].items()]
     shown += [f"{name} IS WRONG by {difference:.1e}" for name, difference in case["wrong"].items()]
-    return f"{case['case']:<30} {', '.join(shown)} ms"
+    return f"{case['case']:<32} ms: {', '.join(shown)}"
 
 
 def report(results: dict[str, Any], quick: bool) -> int:
