@@ -8,8 +8,9 @@ Each contender runs in its own process, one after another, for several rounds, w
 fused AdamW: one micro-batch of warm-up, the timed micro-batches, and an optimizer step. Tokens per second are those of
 a whole step: accumulation_steps micro-batches and one update. Peak memory is the largest resident size of the process,
 as reported by the operating system. "huge pages" is PyTorch's THP_MEM_ALLOC_ENABLE, read when it starts. Ratios are to
-the faster of GPT-2 without and with huge pages. The result file is that of the kind of processor, with an entry for
-each preset and precision; entries that are not measured again stay.
+the faster of GPT-2 without and with huge pages. "products alone" is the limit of this processor: the model's FLOPs at
+the highest rate of any matrix product of its shapes, as if nothing else took time. The result file is that of the kind
+of processor, with an entry for each preset and precision; entries that are not measured again stay.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ CONTENDERS = {
     "ours, plain head": {"THP_MEM_ALLOC_ENABLE": "0"},
     "transformers GPT-2": {"THP_MEM_ALLOC_ENABLE": "0"},
     "transformers GPT-2, huge pages": {"THP_MEM_ALLOC_ENABLE": "1"},
+    "products alone": {"THP_MEM_ALLOC_ENABLE": "1"},
 }
 
 
@@ -81,6 +83,8 @@ def measure(name: str, preset: str, precision: str, micro_batches: int) -> dict[
 
     config = PRESETS[preset]
     torch.manual_seed(0)
+    if name == "products alone":
+        return products_alone(config, precision)
     model, loss = build(name, preset)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)
     shape = (config.batch_size, config.data.seq_length + 1)
@@ -104,6 +108,28 @@ def measure(name: str, preset: str, precision: str, micro_batches: int) -> dict[
         "tokens_per_s": round(config.tokens_per_step / step, 1),
         "peak_bytes": peak_bytes(),
     }
+
+
+def products_alone(config: Any, precision: str) -> dict[str, float]:
+    """Returns the tokens/s that the model's FLOPs allow at the highest rate of any of its products."""
+    import torch
+
+    from transformer.planning.cost import flops
+
+    model, rows = config.model, config.batch_size * config.data.seq_length
+    rates = []
+    for inner, out in ((model.d_model, model.d_ff), (model.d_ff, model.d_model), (model.d_model, 768)):
+        a, b = torch.randn(rows, inner), torch.randn(inner, out)
+        if precision == "bfloat16":
+            a, b = a.bfloat16(), b.bfloat16()
+        seconds = []
+        for _ in range(30):
+            started = time.perf_counter()
+            torch.mm(a, b)
+            seconds.append(time.perf_counter() - started)
+        rates.append(2 * rows * inner * out / statistics.median(seconds))
+    allowed = max(rates) / sum(flops(model, config.data.seq_length).values())
+    return {"tokens_per_s": round(allowed, 1), "gflop_per_s": round(max(rates) / 1e9), "peak_bytes": peak_bytes()}
 
 
 def build(name: str, preset: str) -> tuple[Any, Callable[[Any], Any]]:
