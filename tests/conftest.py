@@ -14,6 +14,7 @@ import torch
 from hypothesis import settings
 
 from transformer import DecoderOnlyTransformer, ModelConfig
+from transformer.processor import Processor
 
 torch.set_num_threads(1)  # the tensors are tiny: a second thread only costs its start
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
@@ -47,6 +48,16 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 def pytest_runtest_setup() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def on_processor(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """on_processor("amd-avx2"): from here on, this machine has a processor of that kind, as far as choices go."""
+
+    def pretend(kind: str) -> None:
+        monkeypatch.setattr("transformer.processor.processor", lambda: Processor(f"the {kind}", kind))
+
+    return pretend
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from transformer.config import (
     SAMPLING_PRESETS,
     ConfigError,
     DataConfig,
+    Kernels,
     ModelConfig,
     OptimizerConfig,
     SamplingConfig,
@@ -21,6 +23,7 @@ from transformer.config import (
     near_miss,
 )
 from transformer.presets import PRESETS
+from transformer.processor import TABLE
 
 
 def problems_of(config: ModelConfig | TrainConfig | SamplingConfig | OptimizerConfig | DataConfig) -> list[str]:
@@ -272,3 +275,10 @@ def test_a_number_that_becomes_a_size_has_an_upper_bound() -> None:
     for digits in ("99999999999", "9" * 5000):
         (problem,) = problems_of(DataConfig(encoding=f"bpe{digits}"))
         assert problem == f"encoding=bpe{digits} must be at most bpe10000000"
+
+
+def test_kernels_can_be_named_by_every_kind_of_processor_in_the_table() -> None:
+    assert get_args(Kernels) == ("auto", "plain", *TABLE)
+    assert TrainConfig(kernels="intel-amx").problems() == []
+    with pytest.raises(ConfigError, match=r"kernels='intel' is not one of auto, plain, .*; did you mean"):
+        TrainConfig.from_dict({"kernels": "intel"})

@@ -43,6 +43,7 @@ def losses(name: str, folder: Path, kernels: Literal["auto", "plain"] = "plain")
         accumulation_steps=2,
         max_steps=60,
         kernels=kernels,
+        precision="float32",
         eval_every=20,
         log_every=1,
         device="cpu",

@@ -22,6 +22,7 @@ from transformer.data.open import open_dataset, text_data
 from transformer.dataset import TokenDocuments
 from transformer.distributed.processes import Dist
 from transformer.perplexity import evaluate_perplexity
+from transformer.processor import choices, processor, row
 from transformer.reporting.metrics_log import METRICS_FILE, MetricsLog, read_metrics
 from transformer.text import ByteTokenizer
 from transformer.trainer import Trainer
@@ -190,7 +191,7 @@ def test_a_gradient_above_grad_clip_is_scaled_down_and_reported_unclipped(tmp_pa
 
 
 def test_two_accumulated_halves_equal_one_whole_batch(tmp_path: Path) -> None:
-    whole = tiny_run(tmp_path / "whole", batch_size=4, accumulation_steps=1, dropout=0.0)
+    whole = tiny_run(tmp_path / "whole", batch_size=4, accumulation_steps=1, dropout=0.0, precision="float32")
     halves = dataclasses.replace(whole, batch_size=2, accumulation_steps=2)
     runs = [Trainer(config, tiny_text(config)) for config in (whole, halves)]
     seen: list[list[Tensor]] = [[], []]
@@ -216,7 +217,7 @@ def test_two_accumulated_halves_equal_one_whole_batch(tmp_path: Path) -> None:
 
 def test_every_token_of_the_step_has_the_same_weight(tmp_path: Path) -> None:
     """The gradient of a step is that of the mean over all its tokens, by plain autograd on all rows at once."""
-    config = tiny_run(tmp_path, grad_clip=0.0)
+    config = tiny_run(tmp_path, grad_clip=0.0, precision="float32")
     trainer, other = (Trainer(config, tiny_text(config)) for _ in range(2))
     rows = [next(other.batches)[:2] for _ in range(2)]
     tokens, targets = (torch.cat(parts) for parts in zip(*rows, strict=True))
@@ -230,7 +231,7 @@ def test_every_token_of_the_step_has_the_same_weight(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mask_documents", [False, True])
 def test_documents_are_masked_in_training_and_validation_if_configured(tmp_path: Path, mask_documents: bool) -> None:
     shape = {"seq_length": 64, "max_seq_len": 64, "validation_tokens": 600}
-    config = tiny_run(tmp_path, mask_documents=mask_documents, **shape)
+    config = tiny_run(tmp_path, mask_documents=mask_documents, precision="float32", **shape)
     trainer = Trainer(config, tiny_text(config))
     for parameter in trainer.model.parameters():  # large weights, so that what is attended to shows
         torch.nn.init.normal_(parameter, std=0.5, generator=torch.Generator().manual_seed(0))
@@ -284,7 +285,11 @@ def test_fit_emits_events_in_order(tmp_path: Path) -> None:
 def test_the_start_event_describes_the_run(tmp_path: Path) -> None:
     trainer, events = trained(tiny_run(tmp_path / "run"))
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
-    assert events[0] == RunStarted("run", 0, 15, 5, 32, parameters, "cpu")
+    here = processor()
+    assert events[0] == RunStarted(
+        "run", 0, 15, 5, 32, parameters, "cpu", precision=choices().training,
+        processor=here.name, processor_kind=here.kind, kernels_chosen=row(),
+    )  # fmt: skip
     assert isinstance(events[-1], RunEnded)
     assert events[-1].tokens == 15 * 32
     assert events[-1].seconds > 0
@@ -379,7 +384,7 @@ def test_an_epoch_shorter_than_a_step_is_one_step(tmp_path: Path) -> None:
 
 
 def test_more_processes_take_fewer_steps_for_the_same_text(tmp_path: Path) -> None:
-    config = tiny_run(tmp_path)
+    config = tiny_run(tmp_path, precision="float32")  # auto would ask rank 0, which is not there
     trainer = Trainer(config, tiny_text(config), dist=Dist(rank=1, world_size=2))
     assert (trainer.steps_per_epoch, trainer.total_steps) == (2, 6)
 
@@ -509,10 +514,15 @@ STOPS: dict[str, tuple[Callable[[Event], bool], int]] = {
 """When the run stops, and the step of the last state that it saved."""
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("stop", STOPS)
-def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(tmp_path: Path, stop: str, optimizer: str) -> None:
-    whole = tiny_run(tmp_path / "whole", optimizer=optimizer, dropout=0.2, position="rotary", num_layers=2)
+def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(
+    tmp_path: Path, stop: str, optimizer: str, precision: str
+) -> None:
+    """In bfloat16, the two micro-batches of a step share autocast's copies of the weights."""
+    shape = {"dropout": 0.2, "position": "rotary", "num_layers": 2}
+    whole = tiny_run(tmp_path / "whole", optimizer=optimizer, precision=precision, **shape)
     uninterrupted, expected = trained(whole)
 
     config = dataclasses.replace(whole, checkpoint_dir=str(tmp_path / "stopped"))

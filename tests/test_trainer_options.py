@@ -31,7 +31,7 @@ def test_activation_checkpointing_changes_nothing_but_memory_dropout_included(tm
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_a_run_in_reduced_precision_learns_like_one_in_float32(tmp_path: Path, precision: str) -> None:
-    _, wide = trained(tiny_run(tmp_path / "wide", max_steps=15))
+    _, wide = trained(tiny_run(tmp_path / "wide", max_steps=15, precision="float32"))
     _, narrow = trained(tiny_run(tmp_path / "narrow", max_steps=15, precision=precision))
     assert losses(narrow) == pytest.approx(losses(wide), rel=0.02)
     assert losses(narrow) != losses(wide)
@@ -123,7 +123,7 @@ def test_a_compiled_run_learns_what_a_plain_one_learns(tmp_path: Path, vocab_siz
 
     def run(folder: str, **settings: object) -> tuple[Trainer, list[Event]]:
         # Without samples: the bytes of the text have no name for most of the ids that it might write.
-        shape = {"vocab_size": vocab_size, "num_layers": 2, "sample_tokens": 0}
+        shape = {"vocab_size": vocab_size, "num_layers": 2, "sample_tokens": 0, "precision": "float32"}
         return trained(tiny_run(tmp_path / folder, max_steps=6, **shape, **settings))
 
     plain, told = run("plain")

@@ -34,7 +34,8 @@ __all__ = [
 
 Weights = Literal["float32", "float16", "int8"]
 """The number formats of weight matrices, for generation and evaluation."""
-Kernels = Literal["auto", "plain"]
+Kernels = Literal["auto", "plain", "amd-avx512-bf16", "amd-avx2", "intel-amx"]
+"""Which versions of the core's code run: the fastest for this processor, the core itself, or those for that kind."""
 IGNORE = -100
 """A target (the token that should come next, see loss.py) with this value adds nothing to the loss, as in PyTorch."""
 
@@ -242,9 +243,11 @@ class TrainConfig(Config):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto: CUDA if available, else MPS, else CPU."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of matrix products. auto: bfloat16 on CUDA (float16 on older GPUs), float32 elsewhere."""
+    """Precision of matrix products in training. auto: bfloat16 on CUDA (float16 on older GPUs) and on CPUs on which it
+    was measured to be faster, float32 elsewhere."""
     kernels: Kernels = "auto"
-    """auto: faster versions of loss, dropout, attention and linear layers. plain: run the core files as they are."""
+    """auto: faster versions of loss, dropout, attention and linear layers, chosen by processor. plain: run the core
+    files as they are. A kind of processor: the choices for that kind."""
     activation_checkpointing: bool = False
     """Recompute activations in backward instead of storing them: less memory, a third more computation."""
     compile: bool = False

@@ -85,6 +85,10 @@ def read_processor(text: str) -> Processor:
 
 def choices(kernels: str = "auto") -> Choices:
     """Returns the row of the table: "auto" for this processor, "plain" for none, or a kind by its name."""
-    if kernels == "plain":
-        return OTHER
-    return TABLE.get(processor().kind if kernels == "auto" else kernels, OTHER)
+    return TABLE.get(row(kernels), OTHER)
+
+
+def row(kernels: str = "auto") -> str:
+    """Returns the name of the row that choices() returns: a key of TABLE, "plain", or "other" for OTHER."""
+    name = processor().kind if kernels == "auto" else kernels
+    return name if name in TABLE or name == "plain" else "other"

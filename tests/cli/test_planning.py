@@ -14,6 +14,7 @@ from rich.console import Console
 
 import transformer.planning.cost
 from transformer.presets import PRESETS
+from transformer.processor import choices, processor, row
 
 Command = Callable[..., Any]
 
@@ -43,6 +44,7 @@ def test_a_dry_run_says_what_the_default_run_costs_and_touches_nothing(
     assert rows["length"].startswith("61,030 steps 999.9M tokens, 16,384 per step")
     assert rows["compute"].startswith("184.7M FLOPs per token 83% output layer")
     assert "243.5 MB optimizer" in rows["memory"]
+    assert rows["precision"].startswith(f"{choices().training} kernels {row()}; on {processor().name}")
     assert rows["disk"].startswith("up to ")
     assert re.match(
         r"about 34 h 12 min, 2 s per step on this machine now$", rows["time"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from same_runs import assert_same_run
 from transformer.config import ConfigError, ModelConfig, TrainConfig
+from transformer.processor import TABLE
 from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.training import checkpoint
 from transformer.training.events import RunEnded, StepMetrics
@@ -144,6 +146,34 @@ def test_a_flag_with_the_presets_own_value_contradicts_a_run_with_another(comman
     assert (outcome.status, outcome.err) == (0, "")
     stored = checkpoint.load(tmp_path / "checkpoints_tiny" / "training_state_byte.pt")["config"]
     assert (stored["patience"], stored["model"]["dropout"], stored["max_steps"]) == (4, 0.2, 3)
+
+
+def test_a_run_goes_on_on_another_processor_with_a_line_and_in_its_own_format_if_asked(
+    command: Command, tmp_path: Path, on_processor: Callable[[str], None]
+) -> None:
+    before, now = (
+        next(kind for kind, row in TABLE.items() if row.training == wanted) for wanted in ("bfloat16", "float32")
+    )
+    on_processor(before)
+    outcome = command(*RUN, "--device", "cpu", "--max-steps", "2")
+    assert f"; on cpu, bfloat16, kernels {before}\n" in outcome.out
+    on_processor(now)
+    line = f"trained so far in bfloat16 on {before}; continues in"
+    again = ("train", "--preset", "tiny", "--resume", "--device", "cpu", "--max-steps")
+    outcome = command(*again, "3", "--precision", "bfloat16")
+    assert outcome.status == 0, outcome.err
+    assert f"{line} bfloat16 on {now}: losses agree, but not bit for bit\n" in outcome.out
+    outcome = command(*again, "4", "--kernels", before)
+    assert f"in bfloat16 on {now}; continues in bfloat16 on {now}, {before} kernels: losses agree" in outcome.out
+    state = tmp_path / "checkpoints_tiny" / "training_state_byte.pt"
+    stored = checkpoint.load(state)
+    assert (stored["config"]["precision"], stored["machine"]["kernels"]) == ("bfloat16", before)
+    assert f"trained     in bfloat16 on {now}, {before} kernels (the {now})\n" in command("inspect", str(state)).out
+    found = json.loads(command("inspect", str(state), "--json").out)
+    assert found["provenance"]["machine"] == stored["machine"]
+    outcome = command(*again, "5", "--precision", "bf16")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "'bf16' is not one of auto, float32, bfloat16, float16" in outcome.err
 
 
 def test_a_run_may_go_on_for_longer(command: Command, whole: Path, tmp_path: Path) -> None:

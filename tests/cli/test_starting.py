@@ -71,7 +71,7 @@ def losses(folder: Path) -> list[float]:
 
 def test_the_first_losses_are_those_of_the_checkpoint_on_the_new_text(command: Command, here: Path) -> None:
     before = (here / ORIGIN).read_bytes()
-    outcome = command(*SECOND, "--init-from", str(ORIGIN))
+    outcome = command(*SECOND, "--init-from", str(ORIGIN), "--precision", "float32")
     assert outcome.status == 0, outcome.err
     folder = here / "checkpoints_finetuned"
     run = checkpoint.load_model(folder / "model_epoch_1_bpe270.pt")

@@ -130,7 +130,7 @@ def test_piped_output_has_no_control_codes_and_no_lines_broken_in_two(finished_r
     assert re.findall(r"[\x00-\x09\x0b-\x1f\x7f]", out) == []
     for line in out.splitlines():
         assert line == line.rstrip()
-        table = r"(parameters|length|compute|memory|disk) "
+        table = r"(parameters|length|compute|precision|memory|disk) "
         lines = r"\d\.\d\dM parameters|story\.txt:|step \d|epoch \d|\w+: validation .* train |trained on|loss curve:"
         assert re.match(f"({table}|{lines})", line), line
 

@@ -23,11 +23,13 @@ from transformer.training.checkpoint import CheckpointError
 from transformer.training.events import Event
 
 SHAPES: dict[str, dict[str, Any]] = {
-    "adamw": {"d_model": 6, "num_layers": 2, "validation_tokens": 100},  # 13 rows; 6 numbers are not a multiple of 4
+    "adamw": {  # 13 rows; 6 numbers are not a multiple of 4
+        "d_model": 6, "num_layers": 2, "validation_tokens": 100, "precision": "float32",
+    },
     "muon": {
         "d_model": 8, "num_layers": 2, "optimizer": "muon", "position": "rotary", "norm": "rmsnorm",
         "activation": "swiglu", "bias": False, "tie_embeddings": False, "mask_documents": True,
-        "activation_checkpointing": True,
+        "activation_checkpointing": True, "precision": "float32",
     },
 }  # fmt: skip
 ROWS = 4
@@ -80,7 +82,14 @@ def learning(folder: Path, dist: Dist, kind: str) -> dict[str, Any]:
 
 def resuming(folder: Path, dist: Dist) -> dict[str, Any]:
     """A run with dropout; the same stopped after step 3 and resumed, while rank 0 uses the model now and then."""
-    settings = {"dropout": 0.2, "num_layers": 2, "max_steps": 6, "eval_every": 4, "shard": True}
+    settings = {
+        "dropout": 0.2,
+        "num_layers": 2,
+        "max_steps": 6,
+        "eval_every": 4,
+        "shard": True,
+        "precision": "bfloat16",
+    }
     config = tiny_run(folder / "whole", batch_size=ROWS // dist.world_size, **settings)
     whole, _ = new(config, dist)
     whole.fit()

@@ -11,6 +11,7 @@ import torch
 
 import ranks
 from test_trainer import assert_same, tiny_run, tiny_text, trained, weights
+from transformer import processor
 from transformer.distributed.processes import Dist
 from transformer.trainer import Trainer
 from transformer.training import checkpoint
@@ -22,7 +23,7 @@ Seen = list[dict[str, Any]]
 
 def run_together(folder: Path, processes: int) -> Seen:
     """Runs two_processes.py with the given number of processes; returns the results of each."""
-    config = tiny_run(folder / "alone", batch_size=4, max_steps=6)
+    config = tiny_run(folder / "alone", batch_size=4, max_steps=6, precision="float32")
     alone = Trainer(config, tiny_text(config))
     for _ in range(3):
         alone.train_step()
@@ -93,7 +94,7 @@ def test_processes_exchange_numbers_and_settings(seen: Seen) -> None:
 
 def test_every_token_weighs_the_same_whichever_process_has_it(seen: Seen, folder: Path) -> None:
     """The first process counts 16 targets of its two rows, the other 6: the gradient is that of the mean over 22."""
-    config = tiny_run(folder / "plain", batch_size=2, grad_clip=0.0)
+    config = tiny_run(folder / "plain", batch_size=2, grad_clip=0.0, precision="float32")
     trainer = Trainer(config, tiny_text(config))
     micro_batches = []
     for _ in range(2):
@@ -155,6 +156,14 @@ def test_where_the_text_fails_on_one_process_all_stop_before_the_step_with_the_s
     assert checkpoint.load(folder / "failing" / "training_state_byte.pt")["step"] == 1
 
 
+def test_processes_on_different_processors_take_the_first_ones_precision(seen: Seen, folder: Path) -> None:
+    first, second = (own["different_processors"] for own in seen)
+    assert (first["format"], first["dtype"]) == (second["format"], second["dtype"]) == ("bfloat16", torch.bfloat16)
+    assert_same(first["weights"], second["weights"])
+    stored = checkpoint.load(folder / "kinds" / "training_state_byte.pt")["machine"]
+    assert processor.TABLE[stored["kind"]].training == stored["precision"] == "bfloat16"
+
+
 def test_only_the_first_process_writes(seen: Seen, folder: Path) -> None:
     assert {path.name for path in (folder / "whole").iterdir()} == {
         "model_epoch_1_byte.pt", "model_epoch_2_byte.pt", "training_state_byte.pt", "training_state_byte_previous.pt",
@@ -162,7 +171,7 @@ def test_only_the_first_process_writes(seen: Seen, folder: Path) -> None:
 
 
 def test_two_processes_resume_the_run_of_one_with_equal_results(seen: Seen, tmp_path: Path) -> None:
-    config = tiny_run(tmp_path, batch_size=4, max_steps=6)
+    config = tiny_run(tmp_path, batch_size=4, max_steps=6, precision="float32")
     alone, _ = trained(config)
     assert_same(seen[0]["from_one"]["weights"], seen[1]["from_one"]["weights"])
     assert not torch.equal(seen[0]["from_one"]["draws"], seen[1]["from_one"]["draws"])

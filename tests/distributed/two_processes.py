@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 import ranks
 from test_trainer import Recorder, numbers, tiny_run, tiny_text, weights
+from transformer import processor
 from transformer.cli.train.session import open_together
 from transformer.config import DataConfig, TrainConfig
 from transformer.data.contracts import silent
@@ -44,7 +46,7 @@ def communication(dist: Dist) -> dict[str, Any]:
 
 def uneven_targets(folder: Path, dist: Dist) -> dict[str, Any]:
     """One step in which the processes have unequally many targets, and the step's gradient."""
-    config = tiny_run(folder / "uneven", batch_size=1, grad_clip=0.0)
+    config = tiny_run(folder / "uneven", batch_size=1, grad_clip=0.0, precision="float32")
     trainer, _ = new(config, dist)
     batches = trainer.batches
 
@@ -117,12 +119,23 @@ def failing_text(folder: Path, dist: Dist) -> dict[str, Any]:
 
 def from_one(folder: Path, dist: Dist) -> dict[str, Any]:
     """Goes on with what one process left."""
-    config = tiny_run(folder / "alone", batch_size=2, max_steps=6)
+    config = tiny_run(folder / "alone", batch_size=2, max_steps=6, precision="float32")
     trainer, _ = new(config, dist)
     trainer.resume(folder / "alone" / "training_state_byte.pt")
     draws = torch.rand(4)
     trainer.fit()
     return {"weights": weights(trainer), "draws": draws}
+
+
+def different_processors(folder: Path, dist: Dist) -> dict[str, Any]:
+    """A run on two kinds of processors: auto is bfloat16 on that of rank 0, float32 on the other."""
+    wanted = "bfloat16" if dist.is_main else "float32"
+    kind = next(kind for kind, choices in processor.TABLE.items() if choices.training == wanted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processor, "processor", lambda: processor.Processor("its name", kind))
+        trainer, _ = new(tiny_run(folder / "kinds", batch_size=1, max_steps=3), dist)
+    trainer.fit()
+    return {"format": trainer.machine["precision"], "dtype": trainer.precision.dtype, "weights": weights(trainer)}
 
 
 def different_texts(folder: Path, dist: Dist) -> dict[str, Any]:
@@ -142,7 +155,15 @@ def main() -> None:
     torch.set_num_threads(1)
     with Dist.from_environment() as dist:
         seen = {"communication": communication(dist)}
-        for job in (uneven_targets, dropout, bad_gradient, failing_text, from_one, different_texts):
+        for job in (
+            uneven_targets,
+            dropout,
+            bad_gradient,
+            failing_text,
+            from_one,
+            different_processors,
+            different_texts,
+        ):
             seen[job.__name__] = job(folder, dist)
         torch.save(seen, folder / f"seen_{dist.rank}.pt")
 

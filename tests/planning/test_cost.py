@@ -67,8 +67,10 @@ def models(draw: st.DrawFn, **settings: Any) -> ModelConfig:
 
 
 def run_of(model: ModelConfig, seq_length: int = 12, **settings: Any) -> TrainConfig:
-    """Returns a run of that model, in micro-batches of 3 rows."""
-    defaults = {"data": DataConfig(seq_length=seq_length), "batch_size": 3, "accumulation_steps": 2}
+    """Returns a run of that model, in micro-batches of 3 rows, in float32."""
+    defaults = {
+        "data": DataConfig(seq_length=seq_length), "batch_size": 3, "accumulation_steps": 2, "precision": "float32",
+    }  # fmt: skip
     return TrainConfig(model, **{**defaults, **settings})
 
 
@@ -206,7 +208,7 @@ def test_activations_are_what_forward_keeps(model: ModelConfig, seq_length: int,
 
 @pytest.mark.parametrize("preset", ["demo", "tiny"])
 def test_activations_of_real_presets_are_exact(preset: str) -> None:
-    config = PRESETS[preset]
+    config = dataclasses.replace(PRESETS[preset], precision="float32")
     assert cost(config).memory["activations"] == pytest.approx(
         kept_for_backward(config) - plain_logarithms(config), rel=1e-3
     )
@@ -219,7 +221,7 @@ def test_activations_under_autocast_are_what_forward_keeps(position: Any, activa
     model = dataclasses.replace(
         SMALL, vocab_size=vocab_size, position=position, activation=activation, d_model=64, d_ff=256
     )
-    config = run_of(model, 24, batch_size=16)
+    config = run_of(model, 24, batch_size=16, precision="auto")
     memory = cost(config, device="cuda").memory  # the formulas of CUDA, measured with a CPU's autocast, dropout apart
     with torch.autocast("cpu", dtype=torch.bfloat16):
         kept = kept_for_backward(config) - plain_logarithms(config)
@@ -252,12 +254,14 @@ REAL_SHAPES = {
 }
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("shape", REAL_SHAPES)
-def test_the_greatest_memory_is_what_a_step_really_holds(shape: str) -> None:
-    config = REAL_SHAPES[shape]
+def test_the_greatest_memory_is_what_a_step_really_holds(shape: str, precision: Any) -> None:
+    config = dataclasses.replace(REAL_SHAPES[shape], precision=precision)
     objective = objective_of(config)
     batches = [batch_of(config) for _ in range(config.accumulation_steps)]
-    most = most_allocated(lambda: accumulate_gradients(objective, batches, divisor=1))
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        most = most_allocated(lambda: accumulate_gradients(objective, batches, divisor=1))
     plan = cost(config)
     beside = plan.memory["weights"] + plan.memory["optimizer"]  # there before the step began
     assert plan.memory_bytes - beside == pytest.approx(most, rel=0.06)
@@ -268,7 +272,8 @@ def test_dropout_on_a_cpu_and_any_attention_on_mps_keep_tables_of_scores() -> No
     table = 4 * 3 * 512 * 4 * 512 * 2  # bytes, rows, queries, heads, keys, layers
 
     def activations(device: str, dropout: float) -> int:
-        return cost(run_of(dataclasses.replace(model, dropout=dropout), 512), device=device).memory["activations"]
+        config = run_of(dataclasses.replace(model, dropout=dropout), 512, precision="auto", kernels="plain")
+        return cost(config, device=device).memory["activations"]
 
     assert activations("cpu", 0.1) - activations("cpu", 0.0) > 3 * table
     assert table < activations("mps", 0.0) - activations("cpu", 0.0) < 2 * table
@@ -381,7 +386,7 @@ def test_nothing_is_wrong_where_all_fits_or_nothing_is_known() -> None:
 
 
 def test_too_little_memory_names_the_largest_micro_batch_that_fits() -> None:
-    plan = cost(PRESETS["default"])
+    plan = cost(dataclasses.replace(PRESETS["default"], precision="float32"))
     eight, four, two = plan, *[smaller for smaller in smaller_batches(plan) if smaller.config.batch_size in (4, 2)]
     assert eight.memory_bytes > four.memory_bytes > two.memory_bytes
     (sentence,) = problems(plan, four.memory_bytes, None)
@@ -402,10 +407,9 @@ def test_smaller_micro_batches_take_the_same_steps() -> None:
 
 
 def test_where_no_batch_is_small_enough_the_advice_is_another() -> None:
-    plan = cost(PRESETS["gpt2"])
-    undropped = cost(
-        dataclasses.replace(PRESETS["gpt2"], model=dataclasses.replace(PRESETS["gpt2"].model, dropout=0.0))
-    )
+    gpt2 = dataclasses.replace(PRESETS["gpt2"], precision="float32")
+    plan = cost(gpt2)
+    undropped = cost(dataclasses.replace(gpt2, model=dataclasses.replace(gpt2.model, dropout=0.0)))
     one_row = list(smaller_batches(plan))[-1]
     assert undropped.memory_bytes < one_row.memory_bytes  # so much do tables of scores take
     (sentence,) = problems(plan, undropped.memory_bytes, None)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 
-from transformer.training.precision import FIRST_SCALE, GROW_AFTER, Precision, automatic_dtype
+from transformer.config import TrainConfig
+from transformer.processor import TABLE
+from transformer.training.precision import FIRST_SCALE, GROW_AFTER, Precision, automatic_dtype, chosen_dtype
 
 CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("device", ["cpu", "mps"])
-def test_off_cuda_products_are_in_full_precision(device: str) -> None:
+def test_in_float32_products_are_in_full_precision(device: str) -> None:
     precision = Precision(torch.device(device))
     with precision.tf32(), precision.autocast():
         assert not torch.is_autocast_enabled("cpu")
@@ -21,10 +25,31 @@ def test_off_cuda_products_are_in_full_precision(device: str) -> None:
     assert precision.scale is None
 
 
+@pytest.mark.parametrize("kind", [*TABLE, "unknown"])
+def test_on_a_cpu_auto_is_what_the_table_says_of_the_processor_or_of_the_kernels(
+    kind: str, on_processor: Callable[[str], None]
+) -> None:
+    on_processor(kind)
+    formats = {name: getattr(torch, choices.training) for name, choices in TABLE.items()}
+    assert automatic_dtype(CPU) == formats.get(kind, torch.float32)
+    assert automatic_dtype(CPU, "plain") == torch.float32
+    assert {name: automatic_dtype(CPU, name) for name in TABLE} == formats
+    assert automatic_dtype(torch.device("mps")) == torch.float32
+    assert chosen_dtype(TrainConfig(precision="bfloat16", kernels="plain"), CPU) == torch.bfloat16
+
+
+def test_an_evaluation_on_a_cpu_is_in_float32() -> None:
+    precision = Precision(CPU, torch.bfloat16)
+    with precision.evaluation():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+    with precision.autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_cuda_products_are_in_bfloat16() -> None:
     device = torch.device("cuda")
-    with Precision(device).autocast():
+    with Precision(device, automatic_dtype(device)).autocast():
         product = torch.ones(2, 2, device=device) @ torch.ones(2, 2, device=device)
     assert product.dtype == torch.bfloat16
 
@@ -51,7 +76,7 @@ def test_a_gradient_too_small_for_float16_survives_by_the_scale() -> None:
     weight = nn.Parameter(torch.ones(1, 1))
     small = torch.full((1, 1), 2.0**-30)  # float16 ends at 2**-24
     for scaled, expected in ((False, 0.0), (True, 2.0**-30)):
-        precision = Precision(CPU, "float16")
+        precision = Precision(CPU, torch.float16)
         weight.grad = None
         with precision.autocast():
             out = torch.nn.functional.linear(torch.ones(1, 1), weight)
@@ -66,7 +91,7 @@ def test_a_gradient_too_small_for_float16_survives_by_the_scale() -> None:
 
 
 def test_an_overflow_halves_the_scale_and_many_good_steps_double_it() -> None:
-    precision = Precision(CPU, "float16")
+    precision = Precision(CPU, torch.float16)
     good, bad = torch.tensor(False), torch.tensor(True)
     assert float(precision.scale) == FIRST_SCALE
     precision.adapt(bad)
@@ -81,7 +106,7 @@ def test_an_overflow_halves_the_scale_and_many_good_steps_double_it() -> None:
 
 
 def test_the_scale_resumes_from_its_state() -> None:
-    one, other = Precision(CPU, "float16"), Precision(CPU, "float16")
+    one, other = Precision(CPU, torch.float16), Precision(CPU, torch.float16)
     for _ in range(3):
         one.adapt(torch.tensor(True))
     one.adapt(torch.tensor(False))

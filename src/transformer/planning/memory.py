@@ -10,7 +10,7 @@ token of one micro-batch. A block keeps, in numbers per token:
 
 The last entry is the one that surprises: attention with dropout on a CPU, and any attention on Apple's GPU, keeps the
 tables of all scores. *Working* memory is the largest temporary of a single operation, usually the loss: it is in use
-while all activations are. Autocast (CUDA) halves what is inside a block and adds reduced-precision copies of its
+while all activations are. Autocast halves what is inside a block and adds reduced-precision copies of its
 weights. With activation checkpointing only the input of each block is kept, C per token, and one block in full.
 
 Tests compare these formulas with real models: weights, gradients and optimizer state exactly, activations and the
@@ -22,9 +22,12 @@ from __future__ import annotations
 import functools
 import math
 
+import torch
+
 from transformer.config import ModelConfig, TrainConfig
-from transformer.kernels.tiled_loss import BUFFER_NUMBERS, TILED_FROM_VOCAB
+from transformer.kernels.tiled_loss import BUFFER_NUMBERS, TILE, TILED_FROM_VOCAB
 from transformer.model import DecoderOnlyTransformer
+from transformer.processor import choices
 
 FLOAT = 4
 """Bytes of a float32 number: weights, gradients and optimizer state are float32 everywhere."""
@@ -89,9 +92,9 @@ def peak_bytes(config: TrainConfig, memory: dict[str, int]) -> int:
 
 
 def _inner_bytes(config: TrainConfig, device: str) -> int:
-    """Bytes of a number inside a block: 2 under autocast, which "auto" precision enables on CUDA."""
-    is_float32 = config.precision == "float32" or (config.precision == "auto" and device != "cuda")
-    return FLOAT if is_float32 else 2
+    """Bytes of a number inside a block: 2 under autocast, which "auto" enables on CUDA and on some CPUs."""
+    automatic = {"cuda": "bfloat16", "cpu": choices(config.kernels).training}.get(device, "float32")
+    return FLOAT if (automatic if config.precision == "auto" else config.precision) == "float32" else 2
 
 
 def _keeps_scores(config: TrainConfig, device: str) -> bool:
@@ -153,7 +156,11 @@ def _loss_bytes(config: TrainConfig, device: str) -> int:
     if V < TILED_FROM_VOCAB:
         return tokens * V * (3 * FLOAT + inner * (inner < FLOAT))  # log-probabilities and two gradients
     group = math.ceil(tokens / math.ceil(tokens / max(1, BUFFER_NUMBERS * FLOAT // inner // V)))
-    return FLOAT * V * C + inner * group * V + (FLOAT + inner) * tokens * C + 4 * FLOAT * group * C
+    tile = min(V, TILE * FLOAT // inner)
+    cores = min(torch.get_num_threads(), math.ceil(V / tile)) if device == "cpu" else 1
+    # Each core has its own sum of vectors, and sums a tile of bfloat16 exponentials in a float32 copy.
+    own = FLOAT * group * (C + tile * (inner < FLOAT and device == "cpu"))
+    return FLOAT * V * C + inner * group * V + (FLOAT + inner) * tokens * C + 3 * FLOAT * group * C + cores * own
 
 
 def _block_bytes(config: TrainConfig, device: str) -> int:

@@ -104,6 +104,7 @@ OPTIONAL: dict[str, tuple[Check, str]] = {
     "epoch": (is_count, "a whole number"),
     "world_size": (is_count, "a whole number"),
     "versions": (lambda value: is_dict_of(value, is_text), "texts by name"),
+    "machine": (lambda value: is_dict_of(value, is_text), "texts by name"),
     "data": (lambda value: is_dict_of(value, is_count), "whole numbers by name"),
     "metrics": (is_metrics, "numbers by name, and a verdict with its reason"),
     "init_from": (is_origin, "a checkpoint's path, dataset, step and tokens"),

@@ -230,6 +230,8 @@ def _provenance(contents: Mapping[str, Any], config: TrainConfig) -> dict[str, A
         found["position"] = contents["data"]
     if "world_size" in contents:
         found["processes"] = contents["world_size"]
+    if "machine" in contents:
+        found["machine"] = contents["machine"]
     return {**found, "init_from": contents.get("init_from")}
 
 

@@ -25,7 +25,15 @@ class RunStarted:
     evaluation_pending: bool = False
     """Whether the resumed state was saved just before the evaluation at `step`, which comes first now."""
     kernels: str = "auto"
-    """auto: faster versions of the core's code (kernels/); plain: the code of the core files."""
+    """The setting; auto: faster versions of the core's code (kernels/); plain: the code of the core files."""
+    precision: str = ""
+    """The format of matrix products in training, if the setting was auto too."""
+    processor: str = ""
+    """The name of the processor, or of the GPU."""
+    processor_kind: str = ""
+    """The processor's kind, as the table in processor.py knows it; of a GPU, the name of its back end."""
+    kernels_chosen: str = ""
+    """On a CPU, the row of that table that the run uses: a kind of processor, plain or other."""
 
 
 @dataclass(frozen=True)

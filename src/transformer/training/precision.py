@@ -16,21 +16,24 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from transformer.config import TrainConfig
+from transformer.distributed.processes import Dist
+from transformer.processor import choices
+
 FIRST_SCALE = 2.0**16
 GROW_AFTER = 2_000
 
 
 class Precision:
-    """The precision of a run on its device. "auto": bfloat16 on CUDA, float16 if that GPU lacks it; else float32."""
+    """The precision of a run on its device, with matrix products in `dtype`."""
 
-    def __init__(self, device: torch.device, wanted: str = "auto", is_sharded: bool = False) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, dtype: torch.dtype = torch.float32, is_sharded: bool = False) -> None:
+        self.device, self.dtype = device, dtype
         self.keeps_copies = not is_sharded
         """Whether micro-batches share autocast's copies of the weights. A sharded model gathers its weights for each
         micro-batch: a gradient through an older copy would arrive after the gradients were exchanged, and be lost.
         """
-        self.dtype: torch.dtype = automatic_dtype(device) if wanted == "auto" else getattr(torch, wanted)
-        self.may_round = device.type == "cuda" and wanted != "float32"
+        self.may_round = device.type == "cuda" and dtype != torch.float32
         self.scale: Tensor | None = None
         """Factor on the loss for float16, () float32 on the device; None for the other formats."""
         if self.dtype == torch.float16:
@@ -40,6 +43,10 @@ class Precision:
     def loss_scale(self) -> Tensor | float:
         """The factor on the loss: 1 unless the format is float16."""
         return 1.0 if self.scale is None else self.scale
+
+    def evaluation(self) -> AbstractContextManager[object]:
+        """Inside the block, an evaluation's matrix products use the chosen format on a GPU, and float32 on a CPU."""
+        return nullcontext() if self.device.type == "cpu" else self.autocast()
 
     def autocast(self) -> AbstractContextManager[object]:
         """Inside the block, matrix products use the chosen format."""
@@ -96,8 +103,18 @@ def skip_step_if(bad: Tensor, optimizers: Sequence[torch.optim.Optimizer]) -> No
             optimizer.grad_scale, optimizer.found_inf = None, bad.float()  # type: ignore[attr-defined]
 
 
-def automatic_dtype(device: torch.device) -> torch.dtype:
-    """Returns the format that "auto" chooses."""
+def chosen_dtype(config: TrainConfig, device: torch.device, dist: Dist | None = None) -> torch.dtype:
+    """Returns the format of a run's matrix products. Several processes, which may differ, take rank 0's choice."""
+    if config.precision != "auto":
+        dtype: torch.dtype = getattr(torch, config.precision)
+        return dtype
+    return (dist or Dist()).from_main(automatic_dtype(device, config.kernels))
+
+
+def automatic_dtype(device: torch.device, kernels: str = "auto") -> torch.dtype:
+    """Returns the format that "auto" chooses: for a CPU, that of the kernels' row in the table of processors."""
+    if device.type == "cpu":
+        return torch.bfloat16 if choices(kernels).training == "bfloat16" else torch.float32
     if device.type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

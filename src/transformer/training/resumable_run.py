@@ -30,7 +30,8 @@ from transformer.training.batches import open_batches
 from transformer.training.checkpoint import CheckpointError
 from transformer.training.device import pick_device
 from transformer.training.events import Callback, EvalMetrics, Event, Progress
-from transformer.training.precision import Precision
+from transformer.training.machine import machine
+from transformer.training.precision import Precision, chosen_dtype
 from transformer.training.same_text import has_changed, same_text, text_facts
 from transformer.training.state import RunState, load_weights, must_fit, random_state, set_random_state
 from transformer.training_utils import Objective
@@ -45,7 +46,8 @@ class ResumableRun:
         """Raises ConfigError for impossible settings, ValueError if the device or other processes are missing."""
         self.config, self.data, self.callbacks, self.dist = config.check(), data, callbacks, dist or Dist()
         self.device = self.dist.own(pick_device(config.device))
-        self.precision = Precision(self.device, config.precision, config.shard)
+        self.precision = Precision(self.device, chosen_dtype(config, self.device, self.dist), config.shard)
+        self.machine = machine(self.device, self.precision.dtype, config.kernels)
         torch.manual_seed(config.seed)
         model = DecoderOnlyTransformer(config.model)
         accelerate(model, config.kernels)  # faster versions of the core's code, unless the config says plain
@@ -185,4 +187,5 @@ class ResumableRun:
     def _contents(self) -> dict[str, Any]:
         contents = checkpoint.model_contents(self.model, self.config, self.data.tokenizer)
         counts = {"step": self.step, "epoch": self.epoch, "tokens": self.tokens}
-        return {**contents, **counts, "init_from": self.so_far.init_from, "text": text_facts(self.data)}
+        origin = {"machine": self.machine, "init_from": self.so_far.init_from, "text": text_facts(self.data)}
+        return {**contents, **counts, **origin}

@@ -25,6 +25,10 @@ def run_started(run: ResumableRun) -> RunStarted:
         device=str(run.device),
         evaluation_pending=run.so_far.evaluation_pending,
         kernels=run.config.kernels,
+        precision=run.machine["precision"],
+        processor=run.machine["processor"],
+        processor_kind=run.machine["kind"],
+        kernels_chosen=run.machine["kernels"],
     )
 
 

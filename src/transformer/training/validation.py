@@ -36,13 +36,14 @@ def evaluate(
 ) -> EvalMetrics | None:
     """Returns the model's score on the validation text, whose rows are split between the processes.
 
-    Given the id of end-of-text, attention stays within documents. `progress` receives the rows done and all rows. None:
+    On a CPU it is computed in float32, whatever the training is in, so that scores of different machines compare. Given
+    the id of end-of-text, attention stays within documents. `progress` receives the rows done and all rows. None:
     `is_cancelled` returned True after a batch; it must do so on all processes or on none.
     """
     started = time.perf_counter()
     inputs, targets = (dist.own_rows(rows, padding) for rows, padding in zip(data.validation, (0, IGNORE), strict=True))
     nats, tokens, variance = 0.0, 0, LossVariance()
-    with precision.tf32(), precision.autocast():
+    with precision.tf32(), precision.evaluation():
         for begin in range(0, len(inputs), BATCH_ROWS):
             rows = slice(begin, begin + BATCH_ROWS)
             batch = evaluate_perplexity(model, inputs[rows], targets[rows], end_of_text=end_of_text)

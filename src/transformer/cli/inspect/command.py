@@ -23,6 +23,7 @@ from transformer.planning.cost import readable
 from transformer.training import checkpoint
 from transformer.training.checkpoint import CheckpointError
 from transformer.training.checkpoint_report import Report, inspect
+from transformer.training.machine import placed
 
 
 def main(options: InspectOptions) -> None:
@@ -77,6 +78,8 @@ def about_rows(report: Report) -> dict[str, str]:
         rows["started from"] = (
             f"{before['path']}: step {before['step']:,}, {before['tokens']:,} tokens, {before['dataset']}"
         )
+    if machine := found.get("machine"):
+        rows["trained"] = f"{placed(machine)} ({machine.get('processor', '?')})"
     made = f"PyTorch {found.get('torch', '?')}, Python {found.get('python', '?')}, seed {found['seed']}"
     rows["made with"] = made + (f", {found['processes']} processes" if found.get("processes", 1) > 1 else "")
     return {**rows, "written": time.strftime("%Y-%m-%d %H:%M", time.localtime(report.path.stat().st_mtime))}

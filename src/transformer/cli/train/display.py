@@ -121,7 +121,8 @@ class TrainingDisplay:
         model, data = self.config.model, self.config.data
         self.console.print(
             f"{event.parameters / 1e6:.2f}M parameters: {model.num_layers} layers, width {model.d_model}, "
-            f"{model.num_heads} heads, vocabulary {model.vocab_size:,}; on {event.device}"
+            f"{model.num_heads} heads, vocabulary {model.vocab_size:,}; on {event.device}, "
+            f"{event.precision}, kernels {event.kernels_chosen}"
         )
         self.console.print(
             f"{data.dataset}: {counted(event.total_steps, 'step')} of {counted(event.tokens_per_step, 'token')}, "

@@ -24,7 +24,8 @@ from transformer.planning.cost import Cost, cost, problems, readable, seconds
 from transformer.planning.hardware import device_memory, device_peak, free_disk
 from transformer.text import Tokenizer, load_tokenizer
 from transformer.training.device import peak_memory_bytes, pick_device
-from transformer.training.precision import Precision
+from transformer.training.machine import machine
+from transformer.training.precision import chosen_dtype
 
 FAR_BEYOND = 1.25
 """A run that needs more than this multiple of the device's memory is refused; the estimate is not exact."""
@@ -103,6 +104,8 @@ def plan_rows(plan: Cost, device: torch.device) -> dict[str, tuple[str, str]]:
     )
     so_far = f" ({readable(peak_memory_bytes(device))} so far)" if device.type == "cpu" else ""
     each = "" if plan.world_size == 1 else f"; for each of {plan.world_size} processes"
+    dtype = chosen_dtype(plan.config, device)
+    here = machine(device, dtype, plan.config.kernels)
     rows = {
         "parameters": (
             f"{sum(parameters.values()) / 1e6:.2f}M",
@@ -118,6 +121,7 @@ def plan_rows(plan: Cost, device: torch.device) -> dict[str, tuple[str, str]]:
             f"{plan.flops_per_token / 1e6:,.1f}M FLOPs per token",
             f"{head:.0%} output layer, {scores:.0%} attention scores; {plan.flops_per_token * plan.tokens:.1e} in all",
         ),
+        "precision": (here["precision"], f"kernels {here['kernels']}; on {here['processor']} ({here['kind']})"),
         "memory": (
             f"about {readable(plan.memory_bytes)}",
             f"{readable(memory['weights'])} weights{sharded}, {readable(memory['gradients'])} gradients, "
@@ -130,7 +134,7 @@ def plan_rows(plan: Cost, device: torch.device) -> dict[str, tuple[str, str]]:
             + (f", {readable(disk['text_cache'])} of text" if disk["text_cache"] else ""),
         ),
     }
-    if peak := device_peak(device, Precision(device, plan.config.precision).dtype):
+    if peak := device_peak(device, dtype):
         flops, source = peak
         hours = plan.flops_per_token * plan.tokens / flops / plan.world_size / 3600
         about = f"according to the {source}; at that rate {hours:.1f} hours, which no run reaches"

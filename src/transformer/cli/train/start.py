@@ -17,6 +17,7 @@ from transformer.distributed.processes import Dist
 from transformer.text import Tokenizer, tokenizer_from_state
 from transformer.trainer import Trainer
 from transformer.training import checkpoint
+from transformer.training.machine import message_about_machine
 from transformer.training.same_text import message_about_text
 
 
@@ -82,6 +83,7 @@ def take_over(trainer: Trainer, start: Start, out: Console, changed_text: bool =
         out.print(f"resuming from {start.path}, step {trainer.step}, with its stored settings")
         for message in (
             message_about_text(trainer.data, start.contents, trainer.config.data.dataset),
+            message_about_machine(trainer.machine, start.contents),
             batch_change(start.contents, trainer),
             schedule_change(start.contents, trainer),
         ):
