@@ -29,19 +29,8 @@ Contender = Callable[[Text, Tensor], Callable[[], Tensor]]
 """Prepares a text for prompts (B, P); returns the function to time, which returns the new ids (B, new_tokens)."""
 
 
-def int8(model: Any) -> Any:
-    """Quantises our model to int8."""
-    from transformer.kernels.int8 import quantise
-
-    quantise(model)
-    return model
-
-
-VARIANTS: dict[str, tuple[Callable[[Any], Any], int]] = {
-    "float32": (lambda model: model, 4),
-    "int8": (int8, 1),
-}
-"""Name -> function from the float32 model to the variant, and bytes per weight."""
+VARIANTS = {"float32": 4, "float16": 2, "int8": 1}
+"""The formats of our weights (--weights), and their bytes per weight."""
 
 
 def prepare(settings: dict[str, Any]) -> dict[str, Any]:
@@ -57,7 +46,7 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
     return {
         "machine": machine("transformers"),
         "shape": asdict(config),
-        "variants": {name: number_bytes for name, (_, number_bytes) in VARIANTS.items()},
+        "variants": VARIANTS,
         "weights_read": sum(parameter.numel() for parameter in parameters.values()) - looked_up,
         "cache_bytes_a_token": config.num_layers * 2 * config.kv_heads * config.head_dim * 4,
     }
@@ -122,19 +111,19 @@ def ours(settings: dict[str, Any]) -> Contender:
     from transformer import DecoderOnlyTransformer, ModelConfig
     from transformer.config import SAMPLING_PRESETS
     from transformer.inference.batch import generate_batch
-    from transformer.kernels import accelerate
+    from transformer.kernels import accelerate, round_weights
 
     model = accelerate(DecoderOnlyTransformer(ModelConfig(**settings["shape"])).eval())
     for name, parameter in model.named_parameters():
         fill(parameter, name)
-    variant = VARIANTS[settings["variant"]][0](model)
+    round_weights(model, settings["variant"])
 
     def contender(text: Text, prompts: Tensor) -> Callable[[], Tensor]:
         sampling, generator = SAMPLING_PRESETS[text["sampling"]], torch.Generator().manual_seed(0)
 
         def run() -> Tensor:
             cached = settings["use_cache"]
-            ids = generate_batch(variant, prompts, text["new_tokens"], sampling, use_cache=cached, generator=generator)
+            ids = generate_batch(model, prompts, text["new_tokens"], sampling, use_cache=cached, generator=generator)
             return ids[:, prompts.shape[1] :]
 
         return run

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformer.attention import explicit_attention, fused_attention
 from transformer.config import ModelConfig
 from transformer.kernels import accelerate, cpu_linear, row_products
+from transformer.kernels.float16 import Float16Linear
 from transformer.kernels.int8 import Int8Linear
 from transformer.kernels.row_products import Product
 from transformer.model import DecoderOnlyTransformer
@@ -138,8 +139,10 @@ def packed(weight: Tensor, rows: int) -> Product:
 
 
 def half(weight: Tensor, rows: int) -> Product:
-    copy = torch.ops.quantized.linear_prepack_fp16(weight, None)
-    return lambda x: torch.ops.quantized.linear_dynamic_fp16(x, copy)
+    layer = Float16Linear(weight)
+    if layer.packed is None:
+        raise RuntimeError("the product of float16 weights is FBGEMM's, which this build of PyTorch lacks")
+    return layer
 
 
 def int8(weight: Tensor, rows: int) -> Product:
