@@ -3,6 +3,7 @@
     python benchmarks/generation.py                     five rounds of all, on an otherwise idle machine
     python benchmarks/generation.py --quick             a tiny model, one round: only checks that the script works
     python benchmarks/generation.py --rounds 1 --new-tokens 100 --contenders ours transformers
+    python benchmarks/generation.py --model smollm2     the shape of SmolLM2-135M, against transformers' Llama
 
 The model is the default one with a context of 1,024: vocabulary 100,277, width 256, 6 layers of 4 heads, float32. Each
 contender generates greedily from the same prompt of 8 tokens, for one text and for a batch, and never stops early.
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, nargs="+", help="default 100 500 900")
     parser.add_argument("--batch", type=int, default=8, help="batch size, for the middle length")
     parser.add_argument("--contenders", nargs="+", choices=FAMILIES, default=list(FAMILIES))
+    parser.add_argument("--model", choices=("default", "smollm2"), default="default", help="shape of the model")
     parser.add_argument("--quick", action="store_true", help="tiny model, one round; writes a file only with --out")
     parser.add_argument("--threads", type=int, help="threads of each contender (default: PyTorch's default)")
     parser.add_argument(
@@ -58,7 +60,11 @@ def main() -> None:
     if options.rounds is None:
         options.rounds = 1 if options.quick else 5
     options.new_tokens = sorted(set(options.new_tokens or ([5, 10, 20] if options.quick else [100, 500, 900])))
-    options.out = options.out or (None if options.quick else result_file("generation"))
+    options.out = options.out or (
+        None
+        if options.quick
+        else result_file("generation" if options.model == "default" else f"generation_{options.model}")
+    )
     if min(options.rounds, options.batch, *options.new_tokens) < 1:
         parser.error("--rounds, --batch and --new-tokens must be at least 1")
     if (longest := options.new_tokens[-1]) + PROMPT_TOKENS > (context := QUICK_CONTEXT if options.quick else CONTEXT):
@@ -72,9 +78,11 @@ def main() -> None:
 def measure(options: argparse.Namespace, folder: Path) -> None:
     """Runs all rounds; writes the results so far to the result file after each."""
     context = QUICK_CONTEXT if options.quick else CONTEXT
-    prepared = part("prepare", {"quick": options.quick, "max_seq_len": context}, options, folder)
+    wanted = {"quick": options.quick, "model": options.model, "max_seq_len": context}
+    prepared = part("prepare", wanted, options, folder)
     fixed = {"shape": prepared["shape"], "prompt_tokens": PROMPT_TOKENS, "torch": prepared["machine"]["torch"]}
-    contenders = [one for one in all_contenders(prepared) if one["peer"] in options.contenders]
+    families = [name for name in options.contenders if options.model == "default" or name != "litgpt"]
+    contenders = [one for one in all_contenders(prepared) if one["peer"] in families]
     runs: Runs = {}
     longest: dict[str, list[int]] = {}  # contender -> its longest single text
     bandwidth: list[dict[str, float]] = []
@@ -96,7 +104,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
             "command": typed_command(), "threads": options.threads, "prompt_tokens": PROMPT_TOKENS, **prepared,
             **summary(prepared, PROMPT_TOKENS, runs, longest, bandwidth), "runs": runs,
         }  # fmt: skip
-        if options.quick:
+        if options.quick or options.model != "default":
             results["goals"] = {}  # they apply to the default model
         if options.out:
             options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """The contenders of generation.py, each in a process of its own, and two further parts of that script.
 
-    python benchmarks/generation_contenders.py prepare '{"quick": false, "max_seq_len": 1024}'   machine and model
+    python benchmarks/generation_contenders.py prepare '{"quick": false, "model": "default", ...}'   machine and model
     python benchmarks/generation_contenders.py bandwidth '{"mib": 256}'       bytes per second read by all threads
     python benchmarks/generation_contenders.py write '{"peer": "litgpt", "shape": {...}, "texts": [...], ...}'
 
@@ -30,19 +30,26 @@ Contender = Callable[[Text, Tensor], Callable[[], Tensor]]
 
 
 VARIANTS = {"float32": 4, "float16": 2, "int8": 1}
-"""The formats of our weights (--weights), and their bytes per weight."""
+"""Formats of our weights, and bytes per weight."""
+SMOLLM2: dict[str, Any] = {
+    "vocab_size": 49_152, "d_model": 576, "num_heads": 9, "num_kv_heads": 3, "num_layers": 30, "d_ff": 1536,
+    "position": "rotary", "norm": "rmsnorm", "activation": "swiglu", "bias": False, "dropout": 0.0,
+}  # fmt: skip
+"""The shape of SmolLM2-135M, a Llama."""
 
 
 def prepare(settings: dict[str, Any]) -> dict[str, Any]:
     """Returns the machine, the model's shape, the variants, and the count of weights read per token."""
-    from transformer import DecoderOnlyTransformer
+    from transformer import DecoderOnlyTransformer, ModelConfig
     from transformer.presets import PRESETS
 
     preset = PRESETS["tiny" if settings["quick"] else "default"].model
-    config = replace(preset, max_seq_len=settings["max_seq_len"], dropout=0.0)
+    shape = ModelConfig(**SMOLLM2) if settings.get("model") == "smollm2" else preset
+    config = replace(shape, max_seq_len=settings["max_seq_len"], dropout=0.0)
     with torch.device("meta"):
         parameters = dict(DecoderOnlyTransformer(config).named_parameters())  # a tied weight is listed once
-    looked_up = parameters["embeddings.position.weight"].numel() - 2 * config.d_model  # a row of each table is read
+    positions = parameters.get("embeddings.position.weight")
+    looked_up = 0 if positions is None else positions.numel() - 2 * config.d_model  # a row of each table is read
     return {
         "machine": machine("transformers"),
         "shape": asdict(config),
@@ -138,16 +145,37 @@ OUR_NAMES = {
 }  # fmt: skip
 
 
+def llama(shape: dict[str, Any]) -> Any:
+    """Returns the Llama of transformers, with weights of its own: its matrices are divided in another way."""
+    import transformers
+
+    return transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=shape["vocab_size"],
+            hidden_size=shape["d_model"],
+            intermediate_size=shape["d_ff"],
+            num_hidden_layers=shape["num_layers"],
+            num_attention_heads=shape["num_heads"],
+            num_key_value_heads=shape["num_kv_heads"],
+            max_position_embeddings=shape["max_seq_len"],
+            tie_word_embeddings=True,
+            attn_implementation="sdpa",
+            initializer_range=0.1,
+        )
+    )
+
+
 def gpt2(settings: dict[str, Any]) -> Contender:
-    """Returns the GPT-2 of transformers with our weights, and its generate()."""
+    """Returns the GPT-2 of transformers with our weights, or its Llama, and its generate()."""
     from peers import gpt2
     from transformers import logging
 
     from transformer.config import SAMPLING_PRESETS
 
     logging.set_verbosity_error()
-    model: Any = gpt2(settings["shape"])[0].eval()
-    for theirs, parameter in model.named_parameters():
+    is_llama = settings["shape"]["position"] == "rotary"
+    model: Any = (llama if is_llama else lambda shape: gpt2(shape)[0])(settings["shape"]).eval()
+    for theirs, parameter in () if is_llama else model.named_parameters():
         name = theirs
         for old, new in OUR_NAMES.items():
             name = name.replace(old, new)

@@ -38,7 +38,12 @@ def summary(
             if OURS in by_name and name != OURS:
                 texts[key][name]["ours_over_it"] = ratio(by_name[OURS], rows)
     last = max((key for key in runs if key.isdecimal()), key=int)
-    same_weights = {name: ids for name, ids in longest.items() if OURS in longest and not name.startswith("litgpt")}
+    is_gpt2 = prepared["shape"]["position"] == "learned"  # transformers' Llama and litgpt have other weights
+    same_weights = {
+        name: ids
+        for name, ids in longest.items()
+        if OURS in longest and (name.startswith("ours") or (is_gpt2 and name.startswith("transformers")))
+    }
     return {
         "rounds": len(bandwidth),
         "bandwidth_gb_s": {way: [round(ways[way] / 1e9, 2) for ways in bandwidth] for way in bandwidth[0]},

@@ -76,6 +76,7 @@ def test_shares_ratios_and_goals_are_computed_from_the_rounds() -> None:
         return [{"tokens_per_s": speed, "peak_mib": 100} for speed in speeds]
 
     prepared = {"variants": {"float32": 4, "int8": 1}, "weights_read": 1000, "cache_bytes_a_token": 10}
+    prepared["shape"] = {"position": "learned"}
     runs = {
         "9": {
             "ours, float32": rounds(10, 30, 20),

@@ -29,6 +29,7 @@ class Float16Linear(nn.Module):
     """
 
     bias: Tensor | None
+    rounded: Tensor | None
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
@@ -44,7 +45,7 @@ class Float16Linear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The rounded weights, (out, in) float32."""
-        if self.packed is None:
+        if self.rounded is not None:
             return self.rounded.float()
         weight: Tensor = torch.ops.quantized.linear_unpack_fp16(self.packed)[0]
         return weight
