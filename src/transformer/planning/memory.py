@@ -110,7 +110,8 @@ def _activations(config: TrainConfig, device: str) -> int:
     # With activation checkpointing: the input of every block, and all of the block that backward is in.
     blocks = (model.num_layers - 1) * FLOAT * C + block if config.activation_checkpointing else model.num_layers * block
     token = blocks + dropped + norm + head
-    return config.batch_size * config.data.seq_length * token + _mask_bytes(config, device)
+    tables = 2 * FLOAT * config.data.seq_length * model.head_dim * (model.position == "rotary")  # cosines and sines
+    return config.batch_size * config.data.seq_length * token + tables + _mask_bytes(config, device)
 
 
 def _per_token(config: TrainConfig, device: str) -> tuple[int, int, int]:

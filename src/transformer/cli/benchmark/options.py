@@ -35,7 +35,8 @@ class BenchmarkOptions:
     int8: bool = False
     """Same as --weights int8."""
     kernels: Kernels = "auto"
-    """auto: faster equivalents of core functions. plain: the code of the core files."""
+    """auto: faster equivalents of core functions, chosen by processor. plain: the code of the core files. A kind of
+    processor: the choices for that kind."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     arguments: tuple[str, ...] = field(default=(), metadata=HIDDEN)

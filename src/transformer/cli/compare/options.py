@@ -26,7 +26,8 @@ class CompareOptions:
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     kernels: Kernels = "auto"
-    """auto: faster equivalents of core functions. plain: the code of the core files."""
+    """auto: faster equivalents of core functions, chosen by processor. plain: the code of the core files. A kind of
+    processor: the choices for that kind."""
     out: Path | None = None
     """The picture, .png, .svg or .pdf. None: compare.png and compare.svg in runs/compare."""
     json: bool = False

@@ -66,7 +66,8 @@ class EvaluateOptions:
     int8: bool = False
     """Same as --weights int8."""
     kernels: Kernels = "auto"
-    """auto: faster equivalents of core functions. plain: the code of the core files."""
+    """auto: faster equivalents of core functions, chosen by processor. plain: the code of the core files. A kind of
+    processor: the choices for that kind."""
     json: bool = False
     """Print one JSON object with all digits, and nothing else, on standard output."""
     device: str = "auto"

@@ -102,7 +102,8 @@ class GenerateOptions(WritingOptions):
     int8: bool = False
     """Same as --weights int8."""
     kernels: Kernels = "auto"
-    """auto: faster equivalents of core functions. plain: the code of the core files."""
+    """auto: faster equivalents of core functions, chosen by processor. plain: the code of the core files. A kind of
+    processor: the choices for that kind."""
     compile: bool = False
     """Compile the decode step with torch.compile. The first tokens are slow; the effect on later ones depends on the
     device (docs/measurements.md)."""
