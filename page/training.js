@@ -38,7 +38,8 @@ var GPT = GPT || {};
     const block = 2 * norm + 2 * C + attention + C + hidden;
     const numbers = L * block + norm + (config.vocab_size < TILED_FROM ? C : 0); // a token
     const mask = config.position === "alibi" ? H * length * length : 0;
-    return FLOAT * (rows * length * numbers + mask);
+    const tables = config.position === "rotary" ? 2 * length * config.head_dim : 0; // cosines and sines
+    return FLOAT * (rows * length * numbers + tables + mask);
   }
 
   /** Each token's loss, -ln p of the token that follows it, and the gradient of the loss with respect to a constant that
