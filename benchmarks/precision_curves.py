@@ -150,7 +150,7 @@ def table(results: dict[str, Any]) -> str:
     lines = [
         "# Loss curves in float32 and bfloat16",
         "",
-        *(f"`{line}`" for line in dict.fromkeys(results["commands"].values())),
+        " and ".join(f"`{line}`" for line in dict.fromkeys(results["commands"].values())),
         "",
     ]
     lines += [
