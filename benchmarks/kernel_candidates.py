@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from generation_contenders import SMOLLM2
 from loss_kernels import CONTENDERS, SHAPES, loss
 from torch import Tensor, nn
 
@@ -26,11 +27,7 @@ from transformer.model import DecoderOnlyTransformer
 from transformer.presets import PRESETS
 from transformer.processor import Choices
 
-SMOLLM2 = ModelConfig(
-    vocab_size=49_152, d_model=576, num_heads=9, num_layers=30, d_ff=1536, max_seq_len=1024, num_kv_heads=3,
-    position="rotary", norm="rmsnorm", activation="swiglu", bias=False, dropout=0.0,
-)  # fmt: skip
-DECODED = {"default": PRESETS["default"].model, "SmolLM2-135M": SMOLLM2}
+DECODED = {"default": PRESETS["default"].model, "SmolLM2-135M": ModelConfig(**SMOLLM2)}
 TRAINED = ("demo", "default", "quick")
 ROWS = (1, 2, 4, 8, 16)
 CACHED_TOKENS = 512
