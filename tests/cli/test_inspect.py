@@ -231,3 +231,9 @@ def test_an_empty_folder_is_told_how_to_get_a_checkpoint(command: Command) -> No
     outcome = command("inspect")
     assert (outcome.status, outcome.out) == (2, "")
     assert "no checkpoint found: train one first" in outcome.err
+
+
+def test_the_flag_of_the_other_commands_is_answered_with_what_this_one_takes(command: Command) -> None:
+    outcome = command("inspect", "--checkpoint", "x.pt")
+    assert outcome.status == 2
+    assert "--checkpoint is no option here: give its value alone, without a flag" in outcome.err

@@ -85,6 +85,8 @@ def _given(parser: _Parser, settings: Sequence[_Setting], arguments: Sequence[st
     known, unknown = parser.parse_known_intermixed_args(words)
     if unknown and unknown[0].startswith("-"):
         flag = unknown[0].partition("=")[0]
+        if flag in [setting.flag for setting in settings if setting.kind == "positional"]:
+            parser.error(f"{flag} is no option here: give its value alone, without a flag")
         close = difflib.get_close_matches(flag, [setting.flag for setting in settings], n=1)
         parser.error(f"there is no option {flag}{f'; did you mean {close[0]}?' if close else ''}")
     if unknown:
