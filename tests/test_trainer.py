@@ -384,7 +384,7 @@ def test_an_epoch_shorter_than_a_step_is_one_step(tmp_path: Path) -> None:
 
 
 def test_more_processes_take_fewer_steps_for_the_same_text(tmp_path: Path) -> None:
-    config = tiny_run(tmp_path, precision="float32")  # auto would ask rank 0, which is not there
+    config = tiny_run(tmp_path, precision="float32")  # auto would ask the other process, which is not there
     trainer = Trainer(config, tiny_text(config), dist=Dist(rank=1, world_size=2))
     assert (trainer.steps_per_epoch, trainer.total_steps) == (2, 6)
 

@@ -11,7 +11,6 @@ import torch
 
 import ranks
 from test_trainer import assert_same, tiny_run, tiny_text, trained, weights
-from transformer import processor
 from transformer.distributed.processes import Dist
 from transformer.trainer import Trainer
 from transformer.training import checkpoint
@@ -156,12 +155,13 @@ def test_where_the_text_fails_on_one_process_all_stop_before_the_step_with_the_s
     assert checkpoint.load(folder / "failing" / "training_state_byte.pt")["step"] == 1
 
 
-def test_processes_on_different_processors_take_the_first_ones_precision(seen: Seen, folder: Path) -> None:
-    first, second = (own["different_processors"] for own in seen)
-    assert (first["format"], first["dtype"]) == (second["format"], second["dtype"]) == ("bfloat16", torch.bfloat16)
-    assert_same(first["weights"], second["weights"])
-    stored = checkpoint.load(folder / "kinds" / "training_state_byte.pt")["machine"]
-    assert processor.TABLE[stored["kind"]].training == stored["precision"] == "bfloat16"
+def test_processes_on_processors_that_choose_differently_take_float32(seen: Seen, folder: Path) -> None:
+    for name, precision, first, second in zip(
+        ("alike", "mixed"), ("bfloat16", "float32"), *(own["kinds_of_processors"] for own in seen), strict=True
+    ):
+        assert first["precision"] == second["precision"] == precision
+        assert_same(first["weights"], second["weights"])
+        assert checkpoint.load(folder / name / "training_state_byte.pt")["machine"]["precision"] == precision
 
 
 def test_only_the_first_process_writes(seen: Seen, folder: Path) -> None:

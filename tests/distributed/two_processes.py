@@ -127,15 +127,17 @@ def from_one(folder: Path, dist: Dist) -> dict[str, Any]:
     return {"weights": weights(trainer), "draws": draws}
 
 
-def different_processors(folder: Path, dist: Dist) -> dict[str, Any]:
-    """A run on two kinds of processors: auto is bfloat16 on that of rank 0, float32 on the other."""
-    wanted = "bfloat16" if dist.is_main else "float32"
-    kind = next(kind for kind, choices in processor.TABLE.items() if choices.training == wanted)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processor, "processor", lambda: processor.Processor("its name", kind))
-        trainer, _ = new(tiny_run(folder / "kinds", batch_size=1, max_steps=3), dist)
-    trainer.fit()
-    return {"format": trainer.machine["precision"], "dtype": trainer.precision.dtype, "weights": weights(trainer)}
+def kinds_of_processors(folder: Path, dist: Dist) -> list[dict[str, Any]]:
+    """A run whose processes choose bfloat16 for their kinds of processor, and one of which only rank 0 does."""
+    kinds = {choices.training: kind for kind, choices in processor.TABLE.items()}
+    seen = []
+    for name, kind in (("alike", kinds["bfloat16"]), ("mixed", kinds["bfloat16" if dist.is_main else "float32"])):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(processor, "processor", lambda kind=kind: processor.Processor("its name", kind))
+            trainer, _ = new(tiny_run(folder / name, batch_size=1, max_steps=3), dist)
+        trainer.fit()
+        seen.append({"precision": trainer.machine["precision"], "weights": weights(trainer)})
+    return seen
 
 
 def different_texts(folder: Path, dist: Dist) -> dict[str, Any]:
@@ -161,7 +163,7 @@ def main() -> None:
             bad_gradient,
             failing_text,
             from_one,
-            different_processors,
+            kinds_of_processors,
             different_texts,
         ):
             seen[job.__name__] = job(folder, dist)

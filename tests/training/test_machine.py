@@ -85,7 +85,7 @@ def test_a_run_that_resumes_where_it_was_says_nothing() -> None:
             {"precision": "bfloat16", "kind": "intel-amx", "kernels": "intel-amx"},
             {"precision": "float32", "kind": "amd-avx2", "kernels": "amd-avx2"},
             "trained so far in bfloat16 on intel-amx; continues in float32 on amd-avx2: losses agree, but not bit for "
-            "bit; --precision bfloat16 keeps the format, if slower",
+            "bit; --precision bfloat16 keeps the format, which may be slower here",
         ),
         (
             {"precision": "float32", "kind": "intel-avx2", "kernels": "other"},

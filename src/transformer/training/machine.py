@@ -47,7 +47,7 @@ def message_about_machine(now: Mapping[str, str], contents: Mapping[str, Any]) -
     line = f"trained so far {placed(before)}; continues {placed(now)}: losses agree, but not bit for bit"
     if before.get("precision") == now["precision"]:
         return line
-    return f"{line}; --precision {before.get('precision')} keeps the format, if slower"
+    return f"{line}; --precision {before.get('precision')} keeps the format, which may be slower here"
 
 
 def placed(facts: Mapping[str, str]) -> str:

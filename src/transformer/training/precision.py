@@ -104,11 +104,12 @@ def skip_step_if(bad: Tensor, optimizers: Sequence[torch.optim.Optimizer]) -> No
 
 
 def chosen_dtype(config: TrainConfig, device: torch.device, dist: Dist | None = None) -> torch.dtype:
-    """Returns the format of a run's matrix products. Several processes, which may differ, take rank 0's choice."""
+    """Returns the format of a run's matrix products. Processes on machines that choose differently take float32."""
     if config.precision != "auto":
         dtype: torch.dtype = getattr(torch, config.precision)
         return dtype
-    return (dist or Dist()).from_main(automatic_dtype(device, config.kernels))
+    found = set((dist or Dist()).gather(automatic_dtype(device, config.kernels)))
+    return found.pop() if len(found) == 1 else torch.float32
 
 
 def automatic_dtype(device: torch.device, kernels: str = "auto") -> torch.dtype:

@@ -18,6 +18,7 @@ from transformer.planning.cost import Cost, cost, seconds
 from transformer.text import load_tokenizer
 from transformer.trainer import Trainer
 from transformer.training.events import Progress, RunStarted
+from transformer.training.precision import chosen_dtype
 
 TIMED_STEPS = 3
 """Steps that are timed, after the first."""
@@ -92,13 +93,19 @@ def _timed_step(trainer: Trainer) -> float:
 
 
 def at_least_seconds(plan: Cost) -> float:
-    """Returns the seconds that the run's matrix products alone take on this CPU, from the speed of a large one."""
+    """Returns the seconds that the run's matrix products alone take on this CPU, from the speed of a large one.
+
+    bfloat16 may be several times as fast as float32, or many times as slow: the faster one counts.
+    """
     size, rates = 1024, []
-    matrix = torch.ones(size, size)
-    for _ in range(5):
-        started = time.perf_counter()
-        matrix @ matrix
-        rates.append(2 * size**3 / (time.perf_counter() - started))
+    for dtype in {torch.float32, chosen_dtype(plan.config, torch.device("cpu"))}:
+        matrix, begun = torch.ones(size, size, dtype=dtype), time.perf_counter()
+        for _ in range(5):
+            started = time.perf_counter()
+            matrix @ matrix
+            rates.append(2 * size**3 / (time.perf_counter() - started))
+            if time.perf_counter() - begun > 1:  # without instructions for the format
+                break
     return plan.flops_per_token * plan.tokens / max(rates) / plan.world_size
 
 
