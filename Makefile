@@ -95,7 +95,7 @@ format: $(READY) ## format the code and fix lint errors
 	$(UV_BIN) run ruff check --fix
 
 bench-kernels: $(READY) ## is each routine the fastest on this processor? minutes, on an idle machine
-	$(UV_BIN) run python benchmarks/kernels.py $(ARGS)
+	$(UV_BIN) run python benchmarks/bench_kernels.py $(ARGS)
 
 gpu-check: $(READY) ## on a GPU: correctness, tokens per second and utilisation, as a file
 	$(UV_BIN) run python benchmarks/gpu_check.py $(ARGS)

@@ -1,4 +1,4 @@
-"""benchmarks/kernels.py: every candidate is compared with the plain one; a choice that is too slow fails."""
+"""benchmarks/bench_kernels.py: every candidate is compared with the plain one; a choice that is too slow fails."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def case(choice: str, **milliseconds: float) -> dict[str, Any]:
 def test_every_candidate_that_works_here_equals_the_plain_one(rows: int) -> None:
     import kernel_candidates
 
-    import kernels
+    import bench_kernels
 
     weights = kernel_candidates.step_weights(TINY)
     assert [tuple(weight.shape) for weight in weights] == [(128, 64), (64, 64), (128, 64), (64, 128), (512, 64)]
@@ -42,7 +42,7 @@ def test_every_candidate_that_works_here_equals_the_plain_one(rows: int) -> None
     ]
     for one in cases:
         with torch.no_grad():
-            ready, _, wrong = kernels.prepare(one)
+            ready, _, wrong = bench_kernels.prepare(one)
         assert next(iter(one.candidates)) in ready
         assert not wrong
 
@@ -50,43 +50,45 @@ def test_every_candidate_that_works_here_equals_the_plain_one(rows: int) -> None
 def test_a_wrong_candidate_is_named_and_is_not_timed() -> None:
     import kernel_candidates
 
-    import kernels
+    import bench_kernels
 
     parts = {"plain": lambda: [("sum", lambda: torch.ones(2))], "wrong": lambda: [("sum", lambda: torch.zeros(2))]}
-    found = kernels.measure(kernel_candidates.Case("ones", parts), argparse.Namespace(quick=True, seconds=0.0))
+    found = bench_kernels.measure(kernel_candidates.Case("ones", parts), argparse.Namespace(quick=True, seconds=0.0))
     assert list(found["median_ms"]) == ["plain"]
     assert found["wrong"] == {"wrong": 1.0}
     results = {"kind": "amd-avx2", "emulated_by": {}, "decisions": {}, "cases": [{**found, "case": "ones"}]}
-    assert kernels.report(results, quick=True) == 1
+    assert bench_kernels.report(results, quick=True) == 1
 
 
 def test_a_choice_is_judged_by_the_geometric_mean_of_its_cases() -> None:
-    import kernels
+    import bench_kernels
 
-    right = kernels.decisions([case("blocks", plain=4.0, blocks=1.0), case("blocks", plain=1.0, blocks=2.0)])
+    right = bench_kernels.decisions([case("blocks", plain=4.0, blocks=1.0), case("blocks", plain=1.0, blocks=2.0)])
     assert right["product"]["mean_ms"] == {"plain": 2.0, "blocks": 1.4142}
     assert right["product"]["is_right"]
-    slow = kernels.decisions([case("blocks", plain=1.0, blocks=1.2)])["product"]
+    slow = bench_kernels.decisions([case("blocks", plain=1.0, blocks=1.2)])["product"]
     assert (slow["best"], slow["choice_over_best"], slow["is_right"]) == ("plain", 1.2, False)
-    assert not kernels.decisions([case("packed", plain=1.0)])["product"]["is_right"], "a choice that is impossible here"
+    assert not bench_kernels.decisions([case("packed", plain=1.0)])["product"]["is_right"], (
+        "a choice that is impossible here"
+    )
 
 
 @pytest.mark.parametrize(("milliseconds", "status"), [(1.05, 0), (1.2, 1)])
 def test_a_choice_that_is_too_slow_fails_the_bench(milliseconds: float, status: int) -> None:
-    import kernels
+    import bench_kernels
 
-    decisions = kernels.decisions([case("blocks", plain=1.0, blocks=milliseconds)])
+    decisions = bench_kernels.decisions([case("blocks", plain=1.0, blocks=milliseconds)])
     results = {"kind": "amd-avx2", "emulated_by": {}, "decisions": decisions, "cases": []}
-    assert kernels.report(results, quick=False) == status
+    assert bench_kernels.report(results, quick=False) == status
 
 
 def test_emulation_needs_the_kind_that_it_emulates(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    import kernels
+    import bench_kernels
 
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
-    monkeypatch.setattr("sys.argv", ["kernels.py", "--quick"])
+    monkeypatch.setattr("sys.argv", ["bench_kernels.py", "--quick"])
     with pytest.raises(SystemExit) as left:
-        kernels.main()
+        bench_kernels.main()
     assert left.value.code == 2
     assert "ATEN_CPU_CAPABILITY is set: give the --kind" in capsys.readouterr().err
 

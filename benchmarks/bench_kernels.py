@@ -1,8 +1,8 @@
 """Is the table of routines right for this processor? Times all candidates of each kernel, and fails if it is not.
 
     make bench-kernels                              a few minutes on an otherwise idle machine
-    python benchmarks/kernels.py --quick            small shapes, for a trial: no result file, and no verdict counts
-    ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 python benchmarks/kernels.py --kind amd-avx2     a lesser processor
+    python benchmarks/bench_kernels.py --quick            small shapes, for a trial: no result file, and no verdict counts
+    ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 python benchmarks/bench_kernels.py --kind amd-avx2     a lesser processor
 
 src/transformer/processor.py chooses by the kind of the processor. For each of its choices, the candidates are measured
 here at the shapes of the documentation: the products of a decode step, at the default shape and at SmolLM2-135M's; the
