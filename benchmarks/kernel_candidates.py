@@ -1,4 +1,4 @@
-"""The candidates of kernels.py: what they compute, and at which shapes.
+"""The candidates of bench_kernels.py: what they compute, and at which shapes.
 
 A case is one piece of work with several candidates for it. A candidate is a list of parts, each a name and a function;
 it is timed part by part, and its time is the sum. "plain" (or "float32") is what the others must be equal to.

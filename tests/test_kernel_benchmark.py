@@ -29,9 +29,8 @@ def case(choice: str, **milliseconds: float) -> dict[str, Any]:
 
 @pytest.mark.parametrize("rows", [1, 4, 16])
 def test_every_candidate_that_works_here_equals_the_plain_one(rows: int) -> None:
-    import kernel_candidates
-
     import bench_kernels
+    import kernel_candidates
 
     weights = kernel_candidates.step_weights(TINY)
     assert [tuple(weight.shape) for weight in weights] == [(128, 64), (64, 64), (128, 64), (64, 128), (512, 64)]
@@ -48,9 +47,8 @@ def test_every_candidate_that_works_here_equals_the_plain_one(rows: int) -> None
 
 
 def test_a_wrong_candidate_is_named_and_is_not_timed() -> None:
-    import kernel_candidates
-
     import bench_kernels
+    import kernel_candidates
 
     parts = {"plain": lambda: [("sum", lambda: torch.ones(2))], "wrong": lambda: [("sum", lambda: torch.zeros(2))]}
     found = bench_kernels.measure(kernel_candidates.Case("ones", parts), argparse.Namespace(quick=True, seconds=0.0))

@@ -37,7 +37,7 @@ LINES = {
     "test-slow": "run pytest -m slow",
     "check": "run ruff check",
     "format": "run ruff format",
-    "bench-kernels": "run python benchmarks/kernels.py",
+    "bench-kernels": "run python benchmarks/bench_kernels.py",
     "gpu-check": "run python benchmarks/gpu_check.py",
     "mascot": "run python scripts/mascot.py",
     "screenshots": "run python scripts/screenshots.py",
