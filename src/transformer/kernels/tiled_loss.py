@@ -81,6 +81,8 @@ TILED_FROM_VOCAB = 2_048
 TILE = 768
 """Vocabulary entries in a tile on a CPU in float32, twice as many in bfloat16: with a group's positions, about the size
 of a core's L2 cache."""
+ALIGNED = 64
+"""The width of a tile is a multiple of this: products of other widths are slower."""
 WIDE_TILE = 16_384
 """Entries in a tile on a GPU, where few large products are faster than many small ones; not measured yet."""
 BUFFER_NUMBERS = 9 << 22
@@ -232,9 +234,12 @@ class _Tiles:
         """Memory for `group` positions: for the whole vocabulary, or for one tile of each core unless they are kept."""
         is_cpu = hidden.device.type == "cpu"
         self.weight, self.keep, vocab = weight, keep, len(weight)
-        self.width = min(vocab, _per_four_bytes(TILE, hidden) if is_cpu else WIDE_TILE)
+        most = _per_four_bytes(TILE, hidden) if is_cpu else WIDE_TILE
+        self.cores = torch.get_num_threads() if is_cpu else 1
+        tiles = -(-vocab // (most * self.cores)) * self.cores  # as many for each core
+        self.width = min(most, -(-vocab // tiles // ALIGNED) * ALIGNED)
         starts = range(0, vocab, self.width)
-        self.cores = min(torch.get_num_threads(), len(starts)) if is_cpu else 1
+        self.cores = min(self.cores, len(starts))
         cuts = [len(starts) * core // self.cores for core in range(self.cores + 1)]
         self.shares = [starts[first:last] for first, last in itertools.pairwise(cuts)]
         self.buffer = hidden.new_empty(group * (vocab if keep else self.cores * self.width))
