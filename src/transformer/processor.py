@@ -44,7 +44,7 @@ class Choices:
 OTHER = Choices(measured="nothing was measured on this kind of processor: plain PyTorch")
 TABLE: Mapping[str, Choices] = {
     "amd-avx512-bf16": Choices("blocks", 4, "bfloat16", None, "benchmarks/results/kernels_amd_avx512_bf16.json"),
-    "amd-avx2": Choices("blocks", 0, "float32", None, "benchmarks/results/generation.json"),
+    "amd-avx2": Choices("blocks", 8, "float32", None, "benchmarks/results/kernels_amd_avx2.json"),
     "intel-amx": Choices("plain", 0, "bfloat16", 1000, "two cores of a Xeon: plain product 2.4 ms, in blocks 10.8 ms"),
 }
 

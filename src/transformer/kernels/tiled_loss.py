@@ -39,20 +39,19 @@ core has its own share of the tiles, so that the cores meet twice for each group
 TILED_FROM_VOCAB entries the whole table fits the cache, and the plain loss runs.
 
 **PyTorch's own** F.linear_cross_entropy does the same in chunks of positions. Forward and backward on two cores of an
-AMD EPYC, with its best settings (benchmarks/loss_kernels.py, results in benchmarks/results/loss_kernels.md), in
-milliseconds, and in brackets the growth of memory in MiB:
+AMD EPYC with AVX-512, in milliseconds, PyTorch's with the better of two chunk sizes (benchmarks/bench_kernels.py; file
+benchmarks/results/kernels_amd_avx512_bf16.json):
 
-    shape    precision   plain           tiled          PyTorch's      PyTorch's / tiled; in other runs
-    default  float32     2,175 (1,188)   1,186 (239)    1,176 (459)    0.99; 1.00 to 1.29
-    quick    float32     1,440 (1,188)     562 (189)      774 (410)    1.38; 1.02 to 1.22
-    demo     float32        63   (107)      61  (52)       54 (168)    0.89
-    gpt2     float32     1,933   (606)   1,825 (268)    1,544 (468)    0.85; 1.17
-    default  bfloat16    1,066 (1,235)     530 (183)      529 (456)    1.00
-    gpt2     bfloat16    1,130   (673)     667 (222)      712 (506)    1.07
+                    float32                             bfloat16
+    shape       plain   tiled   PyTorch's           plain   tiled   PyTorch's
+    default     2,309   1,013       1,355           1,637     500         569
+    quick       1,688     591         682           1,537     316         407
+    gpt2        1,896   1,367       1,639           1,190     713         806
+    demo           53      54          49              36      45          27
 
-So the tiles are about as fast, need half of the additional memory, and return a float32 sum under autocast, where
-PyTorch's version ignores autocast and returns a bfloat16 number. Beside a busy process the tiles took 1.6 to 2 times
-as long as PyTorch's version, unless GOMP_SPINCOUNT=1000 is set, which lets waiting threads give up their core early.
+So the tiles are faster for large vocabularies. In float32 they need half of the additional memory of PyTorch's version:
+239 and 459 MiB at the default shape (benchmarks/results/loss_kernels.md). Under autocast they return a float32 sum;
+PyTorch's version ignores autocast and returns a bfloat16 number.
 
 Leaving out tiles with negligible probabilities (arXiv 2411.09009) does not help here: with the vocabulary sorted by
 frequency, 94% of the single probabilities were below 2^-12 after 100 steps, but no tile as a whole was negligible
