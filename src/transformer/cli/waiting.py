@@ -4,8 +4,8 @@ PyTorch divides a product among one thread per core, and none continues before a
 *spins*: it looks again and again whether the others are done, some hundred thousand times, and then sleeps. On an idle
 machine spinning is fastest, because waking a thread takes time. Beside another program the last thread may not be
 running at all: it waits for a core, on which another one spins. Two cores, with one other program running: decoding
-fell from 166 tokens/s to 48, and to 112 if waiting threads sleep at once, which costs a third on the idle machine
-(AMD EPYC with AVX-512).
+fell from 199 tokens/s to 62, but only to 141 if waiting threads sleep at once, which costs a third on the idle machine
+(AMD EPYC with AVX-512: benchmarks/results/busy_amd_avx512_bf16.json).
 
 So threads sleep at once (OMP_WAIT_POLICY=passive) if other programs run when a command starts. Otherwise they spin as
 often as was measured to be best for this processor (processor.py), or as PyTorch chooses. A user who has set either
