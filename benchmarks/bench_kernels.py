@@ -4,7 +4,7 @@
     python benchmarks/bench_kernels.py --quick            small shapes, for a trial: no file, and no verdict counts
     ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 python benchmarks/bench_kernels.py --kind amd-avx2
 
-The last line judges another processor's row on libraries that are told to use fewer instructions.
+The last line judges the row of another processor: the libraries then use fewer instructions than this one has.
 src/transformer/processor.py chooses by the kind of the processor. For each of its choices, the candidates are measured
 here at the shapes of the documentation: the products of a decode step, at the default shape and at SmolLM2-135M's; the
 loss; a micro-batch in float32 and bfloat16. Attention of one query and other formats of the weights are measured for
