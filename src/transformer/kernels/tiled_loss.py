@@ -16,7 +16,6 @@ softmax and for the expected row:
     for each tile of rows w:   e = exp(x w^T)        s += sum(e)        expected += e w
                                loss = ln s - x . w_y        d x = expected / s - w_y
 
-Each core of a CPU takes its own tiles (core_threads.py), and the cores' sums are added at the end of a pass.
 The exponentials are not divided by s yet, which is known only after the last tile. They need not be: s belongs to the
 position, so x can be divided by it instead, C numbers rather than V. The second pass over the tiles is
 
@@ -35,8 +34,9 @@ a group leaves the range 1e-25 to 1e25, the group is computed again with the shi
 
 **Cost.** 6 N V C FLOPs for N positions, as the plain loss. Extra memory: one buffer and the gradient of the weight.
 Gradients are computed in the forward pass, while the tiles are in the cache; backward() only scales them. On a CPU each
-core has its own share of the tiles, so that the cores meet twice for each group of positions (core_threads.py). Below
-TILED_FROM_VOCAB entries the whole table fits the cache, and the plain loss runs.
+core has its own share of the tiles, and the cores' sums are added at the end of a pass, so that they meet twice for
+each group of positions (core_threads.py). Below TILED_FROM_VOCAB entries the whole table fits the cache, and the plain
+loss runs.
 
 **PyTorch's own** F.linear_cross_entropy does the same in chunks of positions. Forward and backward on two cores of an
 AMD EPYC with AVX-512, in milliseconds, PyTorch's with the better of two chunk sizes (benchmarks/bench_kernels.py; file

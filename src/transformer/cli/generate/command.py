@@ -14,7 +14,7 @@ from transformer.cli.generate.output import Pen, Written
 from transformer.cli.generate.repl import COMMANDS, VALUES, Shell
 from transformer.cli.json_output import print_json
 from transformer.cli.models import open_model, weight_format
-from transformer.config import SAMPLING_PRESETS
+from transformer.config import SAMPLING_PRESETS, Weights
 from transformer.text import decode_text
 from transformer.training.checkpoint import LoadedModel
 
@@ -43,7 +43,7 @@ def main(options: GenerateOptions) -> None:
         prompts = [decoded(sys.stdin.buffer.read(), "standard input")]
     texts = pen.write(options, prompts, seed, show=not options.json)
     if options.json:
-        print_json(report(options, loaded, texts))
+        print_json(report(options, weights, loaded, texts))
 
 
 def given_prompts(options: GenerateOptions) -> list[str] | None:
@@ -56,9 +56,10 @@ def given_prompts(options: GenerateOptions) -> list[str] | None:
         raise ValueError(f"the prompt cannot be read from {options.prompt_file}: {error.strerror}") from error
 
 
-def report(options: GenerateOptions, loaded: LoadedModel, texts: Sequence[Written]) -> dict[str, object]:
+def report(
+    options: GenerateOptions, weights: Weights, loaded: LoadedModel, texts: Sequence[Written]
+) -> dict[str, object]:
     """Returns the settings and the texts as plain values for JSON."""
-    weights = weight_format(options.weights, options.int8)
     used = {
         "checkpoint": str(loaded.path), "encoding": loaded.tokenizer.name, "int8": weights == "int8",
         "weights": weights, "sampling": options.sampling.to_dict(),
