@@ -14,8 +14,8 @@ weights. Each contender calls the function of its own library, with its cache: `
 A round runs each contender once, in a new process; the order rotates by one from round to round. Results are medians
 over the rounds; ratios are computed within a round. Tokens per second are new tokens divided by the time of the whole
 call, prompt included, after an untimed short text. Peak memory is the largest resident size of the process after its
-longest single text. Ours has the environment that main.py sets for itself: THP_MEM_ALLOC_ENABLE=1, and on some
-processors GOMP_SPINCOUNT (cli/waiting.py). The peers run without it, with it ("tuned"), and with it in bfloat16.
+longest single text. Ours has the environment that main.py sets for itself: THP_MEM_ALLOC_ENABLE=1, and beside other
+programs OMP_WAIT_POLICY (cli/waiting.py). The peers run without it, with it ("tuned"), and with it in bfloat16.
 
 Each new token requires reading each weight matrix once, one row of each embedding table, and all keys and values so
 far. Every round measures the memory bandwidth in several ways on the same 256 MiB. The best result gives the number of

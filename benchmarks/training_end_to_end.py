@@ -10,7 +10,7 @@ same rows as our run, already tokenized. All have the same sizes, micro-batches 
 AdamW, gradient clipping, a cosine schedule, tied embeddings, dropout 0.1, and the same precision: float32, or autocast
 to bfloat16. litgpt has rotary positions and no dropout, because it supports nothing else.
 
-main.py sets THP_MEM_ALLOC_ENABLE=1, and on some processors GOMP_SPINCOUNT (cli/waiting.py). Each peer runs without
+main.py sets THP_MEM_ALLOC_ENABLE=1, and beside other programs OMP_WAIT_POLICY (cli/waiting.py). Each peer runs without
 these variables, as it comes, and with them ("tuned"). The verdict is against the best of all.
 
 A step has 2 micro-batches instead of 16, to save time, so work done once per step weighs eight times as much as in the

@@ -8,7 +8,7 @@ A processor is known by its vendor and its widest instructions for matrices: "am
 not in the table gets OTHER, plain PyTorch. `--kernels NAME` takes another row of the table; `make bench-kernels` times
 all candidates on this machine and fails if the table's choice is more than 10 % slower than the best of them.
 
-Nothing here imports torch, because spin_count must be in the environment before torch is imported.
+Nothing here imports torch, so that a command can show the choice, or refuse a wrong one, before that takes a second.
 """
 
 from __future__ import annotations
@@ -35,17 +35,15 @@ class Choices:
     """Fewest rows for which a copy of the weights in oneDNN's own layout is faster, in float32; 0: never."""
     training: Literal["float32", "bfloat16"] = "float32"
     """What --precision auto takes."""
-    spin_count: int | None = None
-    """GOMP_SPINCOUNT: how often a waiting thread looks before it gives its core to another program. None: PyTorch's."""
     measured: str = ""
     """Where the measurements are."""
 
 
 OTHER = Choices(measured="nothing was measured on this kind of processor: plain PyTorch")
 TABLE: Mapping[str, Choices] = {
-    "amd-avx512-bf16": Choices("blocks", 4, "bfloat16", None, "benchmarks/results/kernels_amd_avx512_bf16.json"),
-    "amd-avx2": Choices("blocks", 8, "float32", None, "benchmarks/results/kernels_amd_avx2.json"),
-    "intel-amx": Choices("plain", 0, "bfloat16", 1000, "two cores of a Xeon: plain product 2.4 ms, in blocks 10.8 ms"),
+    "amd-avx512-bf16": Choices("blocks", 4, "bfloat16", "benchmarks/results/kernels_amd_avx512_bf16.json"),
+    "amd-avx2": Choices("blocks", 8, "float32", "benchmarks/results/kernels_amd_avx2.json"),
+    "intel-amx": Choices("plain", 4, "bfloat16", "benchmarks/results/kernels_intel_amx.json"),
 }
 
 

@@ -12,25 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from transformer import processor
 from transformer.cli import waiting
 from transformer.cli.app import COMMANDS, WITHOUT_PRODUCTS
 
 ROOT = Path(__file__).resolve().parents[2]
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which threads run")
 CROWD = 4 * (os.cpu_count() or 1)
-PASSIVE, SPIN = {"OMP_WAIT_POLICY": "passive"}, {"GOMP_SPINCOUNT": "1000"}
+PASSIVE = {"OMP_WAIT_POLICY": "passive"}
 Running = Callable[..., None]
 
 
 @pytest.fixture
 def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Running:
-    """running(9, own="RS"): nine threads run on this Linux machine; of our own two, one runs and one sleeps.
-
-    The processor's row in the table has a spin count.
-    """
+    """running(9, own="RS"): nine threads run on this Linux machine; of our own two, one runs and one sleeps."""
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(waiting, "choices", lambda: processor.choices("intel-amx"))
     monkeypatch.setattr(waiting, "SECONDS_BETWEEN", 0.0)
     monkeypatch.setattr(waiting, "LOADAVG", tmp_path / "loadavg")
     monkeypatch.setattr(waiting, "OWN_THREADS", tmp_path / "task")
@@ -49,10 +44,8 @@ def test_threads_give_way_to_programs_that_run(running: Running) -> None:
     assert waiting.waiting({}) == PASSIVE
 
 
-def test_on_an_idle_machine_the_processor_decides(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_an_idle_machine_nothing_is_set(running: Running) -> None:
     running(1)  # this process, which reads the file; the averages of 7 are those of commands that have ended
-    assert waiting.waiting({}) == SPIN
-    monkeypatch.setattr(waiting, "choices", lambda: processor.OTHER)
     assert waiting.waiting({}) == {}
 
 
@@ -66,11 +59,11 @@ def test_own_threads_are_no_other_program(running: Running) -> None:
 @pytest.mark.parametrize("threads", ["0", "x", ""])
 def test_a_system_that_does_not_say_what_runs_counts_as_idle(running: Running, threads: str) -> None:
     running(threads)  # some sandboxes say 0, though the process that reads it runs
-    assert waiting.waiting({}) == SPIN
+    assert waiting.waiting({}) == {}
 
 
 def test_a_missing_file_counts_as_idle(running: Running) -> None:
-    assert waiting.waiting({}) == SPIN
+    assert waiting.waiting({}) == {}
 
 
 @pytest.mark.parametrize(

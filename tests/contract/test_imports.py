@@ -62,7 +62,7 @@ RULES: dict[str, set[str]] = {
 OUTSIDE: dict[str, set[str]] = {
     **{part: set() for part in SETTINGS},
     **{part: {"torch"} for part in CORE - SETTINGS},
-    "kernels": {"torch"},
+    "kernels": {"torch", "numpy"},
 }
 """Parts that may import only these packages from outside the standard library."""
 PRESENTATION = {"rich", "argparse", "tyro", "prompt_toolkit"}

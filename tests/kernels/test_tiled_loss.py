@@ -23,11 +23,15 @@ Loss = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @contextmanager
-def small_tiles(tile: int = 7, buffer_numbers: int = 100) -> Iterator[None]:
-    """Tiles and groups so small that a small case has several of both, the last ones not full."""
+def small_tiles(tile: int = 7, buffer_numbers: int = 100, wide: bool = False) -> Iterator[None]:
+    """Tiles and groups so small that a small case has several of both, the last ones not full.
+
+    wide: one tile, as on a GPU, which ends with rows of zeros.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loss_module, "TILE", tile)
-        patch.setattr(loss_module, "BUFFER_NUMBERS", buffer_numbers)
+        patch.setattr(loss_module, "WIDE_BUFFER_NUMBERS" if wide else "BUFFER_NUMBERS", buffer_numbers)
+        patch.setattr(loss_module, "is_wide", lambda device: wide)
         yield
 
 
@@ -84,12 +88,13 @@ def test_equal_logits_cost_the_logarithm_of_the_vocabulary(loss: Loss) -> None:
 @given(
     rows=st.integers(1, 40), vocab=st.integers(1, 60), width=st.integers(1, 6), tile=st.integers(1, 70),
     buffer_numbers=st.integers(1, 2_000), ignored=st.sampled_from([0.0, 0.3, 1.0]), seed=st.integers(0, 99),
+    wide=st.booleans(),
 )  # fmt: skip
-@settings(max_examples=80)
+@settings(max_examples=120)
 def test_tiled_equals_plain_for_any_shape(
-    rows: int, vocab: int, width: int, tile: int, buffer_numbers: int, ignored: float, seed: int
+    rows: int, vocab: int, width: int, tile: int, buffer_numbers: int, ignored: float, seed: int, wide: bool
 ) -> None:
-    with small_tiles(tile, buffer_numbers):
+    with small_tiles(tile, buffer_numbers, wide):
         assert_tiled_equals_plain(random_case(rows, vocab, width, ignored, seed=seed))
 
 
@@ -196,10 +201,11 @@ def test_gradients_agree_with_finite_differences(ignored: float) -> None:
 
 @pytest.mark.parametrize("scale", [40.0, 300.0, 3_000.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_huge_logits_of_either_sign_are_shifted(scale: float, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("wide", [False, True])
+def test_huge_logits_of_either_sign_are_shifted(scale: float, dtype: torch.dtype, wide: bool) -> None:
     case = random_case(20, 30, scale=scale, dtype=dtype)
     assert (case[0] @ case[1].T).abs().max() > 100
-    with small_tiles():
+    with small_tiles(wide=wide):
         ours = value_and_gradients(tiled_loss, *case)
     theirs = value_and_gradients(plain_loss, *case)
     tolerance = 1e-10 if dtype == torch.float64 else 1e-4

@@ -7,9 +7,10 @@ running at all: it waits for a core, on which another one spins. Two cores, with
 fell from 199 tokens/s to 62, but only to 141 if waiting threads sleep at once, which costs a third on the idle machine
 (AMD EPYC with AVX-512: benchmarks/results/busy_amd_avx512_bf16.json).
 
-So threads sleep at once (OMP_WAIT_POLICY=passive) if other programs run when a command starts. Otherwise they spin as
-often as was measured to be best for this processor (processor.py), or as PyTorch chooses. A user who has set either
-variable has chosen. Only waiting depends on it: the number of threads, the order of sums and all results stay the same.
+So threads sleep at once (OMP_WAIT_POLICY=passive) if other programs run when a command starts, and otherwise spin as
+PyTorch chooses. A shorter spin (GOMP_SPINCOUNT=1000) is no compromise: on the idle machine it cost decoding a third on
+AMD. A user who has set either variable has chosen. Only waiting depends on it: the number of threads, the order of sums
+and all results stay the same.
 
 PyTorch's Linux packages use GCC's OpenMP, which reads both variables once, when torch is imported. Nothing is set on
 other systems, where this is unmeasured. Under torchrun nothing is set either: its processes have one thread each, or as
@@ -25,7 +26,6 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from transformer.cli.console import console, rank_prefix
-from transformer.processor import choices
 
 POLICY, SPIN_COUNT = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
 LOADAVG = Path("/proc/loadavg")
@@ -48,10 +48,7 @@ def waiting(environment: Mapping[str, str]) -> dict[str, str]:
     """Returns the variables to add to an environment while other programs run, or not; none if the user has chosen."""
     if POLICY in environment or SPIN_COUNT in environment or not threads_spin(environment):
         return {}
-    if others_use_the_cores():
-        return {POLICY: "passive"}
-    count = choices().spin_count
-    return {} if count is None else {SPIN_COUNT: str(count)}
+    return {POLICY: "passive"} if others_use_the_cores() else {}
 
 
 def threads_spin(environment: Mapping[str, str]) -> bool:

@@ -82,10 +82,10 @@ TILE = 768
 of a core's L2 cache."""
 ALIGNED = 64
 """The width of a tile is a multiple of this: products of other widths are slower."""
-WIDE_TILE = 16_384
-"""Entries in a tile on a GPU, where few large products are faster than many small ones; not measured yet."""
 BUFFER_NUMBERS = 9 << 22
-"""Most exponentials stored at once in float32, twice as many in bfloat16: 144 MiB."""
+"""Most exponentials stored at once on a CPU in float32, twice as many in bfloat16: 144 MiB."""
+WIDE_BUFFER_NUMBERS = 1 << 28
+"""The same on a GPU, 1 GiB: few large products are faster there than many small ones."""
 
 
 def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,7 +110,7 @@ def token_nats(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         logits = F.linear(hidden, weight)  # (N, V)
         return F.cross_entropy(logits.float() if logits.dtype.itemsize < 4 else logits, targets, reduction="none")
     hidden = hidden.to(_product_dtype(hidden))
-    group = _group(hidden, vocab)
+    group = positions_at_once(len(hidden), vocab, hidden.dtype, hidden.device.type)
     tiles = _Tiles(hidden, weight, group, keep=False)
     parts = [hidden.new_empty(0, dtype=torch.promote_types(hidden.dtype, torch.float32))]
     with torch.autocast(hidden.device.type, enabled=False):
@@ -192,11 +192,11 @@ def _product_dtype(hidden: Tensor) -> torch.dtype:
 
 def tiled_head(hidden: Tensor, weight: Tensor, targets: Tensor, wants_gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the summed nats () and the gradients of hidden (N, C) and weight (V, C), empty if not wanted."""
-    group = _group(hidden, len(weight))
+    group = positions_at_once(len(hidden), len(weight), hidden.dtype, hidden.device.type)
     tiles = _Tiles(hidden, weight, group, keep=wants_gradient)
     nats = torch.zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
     d_hidden = torch.empty_like(hidden) if wants_gradient else hidden.new_empty(0)
-    d_weight = torch.empty_like(weight) if wants_gradient else weight.new_empty(0)
+    d_weight = torch.empty_like(tiles.weight, dtype=weight.dtype) if wants_gradient else weight.new_empty(0)
     for start in range(0, len(hidden), group):
         x, y = hidden[start : start + group], targets[start : start + group]  # (n, C), (n,)
         ignored = (y == IGNORE)[:, None]  # (n, 1)
@@ -212,36 +212,57 @@ def tiled_head(hidden: Tensor, weight: Tensor, targets: Tensor, wants_gradient: 
             d_weight.index_add_(0, y, x.to(weight.dtype), alpha=-1)
     if wants_gradient and len(hidden) == 0:
         d_weight.zero_()
-    return nats, d_hidden, d_weight
+    return nats, d_hidden, d_weight.resize_(weight.shape) if wants_gradient else d_weight
 
 
-def _group(hidden: Tensor, vocab: int) -> int:
+def positions_at_once(positions: int, vocab: int, dtype: torch.dtype, device: str) -> int:
     """Returns the positions in a group: groups of equal size, whose exponentials fit the buffer."""
-    groups = -(-len(hidden) // max(1, _per_four_bytes(BUFFER_NUMBERS, hidden) // vocab))
-    return max(1, -(-len(hidden) // max(1, groups)))
+    most = _per_four_bytes(WIDE_BUFFER_NUMBERS if is_wide(device) else BUFFER_NUMBERS, dtype)
+    groups = -(-positions // max(1, most // vocab))
+    return max(1, -(-positions // max(1, groups)))
 
 
-def _per_four_bytes(numbers: int, tensor: Tensor) -> int:
-    """Returns as many numbers of this tensor's type as fit the bytes of float32 numbers; not fewer for float64."""
-    return numbers * 4 // min(4, tensor.dtype.itemsize)
+def tile_width(vocab: int, dtype: torch.dtype, device: str) -> int:
+    """Returns the entries in a tile, ALIGNED."""
+    if is_wide(device):
+        return _aligned(vocab)
+    most, cores = _per_four_bytes(TILE, dtype), torch.get_num_threads()
+    tiles = -(-vocab // (most * cores)) * cores  # as many for each core
+    return min(most, _aligned(-(-vocab // tiles)))
+
+
+def is_wide(device: str) -> bool:
+    """Whether one tile holds the whole vocabulary: on a GPU, where few large products are faster than many small."""
+    return device != "cpu"
+
+
+def _aligned(entries: int) -> int:
+    """Rounds up to a multiple of ALIGNED."""
+    return -(-entries // ALIGNED) * ALIGNED
+
+
+def _per_four_bytes(numbers: int, dtype: torch.dtype) -> int:
+    """Returns as many numbers of this type as fit the bytes of float32 numbers; not fewer for float64."""
+    return numbers * 4 // min(4, dtype.itemsize)
 
 
 class _Tiles:
     """The vocabulary in tiles, shared out among the cores, and the memory for their exponentials."""
 
     def __init__(self, hidden: Tensor, weight: Tensor, group: int, keep: bool) -> None:
-        """Memory for `group` positions: for the whole vocabulary, or for one tile of each core unless they are kept."""
-        is_cpu = hidden.device.type == "cpu"
-        self.weight, self.keep, vocab = weight, keep, len(weight)
-        most = _per_four_bytes(TILE, hidden) if is_cpu else WIDE_TILE
-        self.cores = torch.get_num_threads() if is_cpu else 1
-        tiles = -(-vocab // (most * self.cores)) * self.cores  # as many for each core
-        self.width = min(most, -(-vocab // tiles // ALIGNED) * ALIGNED)
-        starts = range(0, vocab, self.width)
-        self.cores = min(self.cores, len(starts))
+        """Memory for `group` positions: for the whole vocabulary, or for one tile of each core unless they are kept.
+
+        A wide tile ends with rows of zeros, so that its width is ALIGNED too: with an odd one, a GPU's products took
+        three times as long. They are no entries of the vocabulary; their exponentials are set to 0.
+        """
+        device, self.keep, self.vocab = hidden.device.type, keep, len(weight)
+        self.width = tile_width(self.vocab, hidden.dtype, device)
+        starts = range(0, self.vocab, self.width)
+        self.cores = min(torch.get_num_threads(), len(starts)) if device == "cpu" else 1
+        self.weight = F.pad(weight.to(hidden.dtype), (0, 0, 0, self.width - self.vocab)) if is_wide(device) else weight
         cuts = [len(starts) * core // self.cores for core in range(self.cores + 1)]
         self.shares = [starts[first:last] for first, last in itertools.pairwise(cuts)]
-        self.buffer = hidden.new_empty(group * (vocab if keep else self.cores * self.width))
+        self.buffer = hidden.new_empty(group * (len(self.weight) if keep else self.cores * self.width))
 
     def of(self, core: int, positions: int) -> Iterator[tuple[slice, Tensor]]:
         """Yields each tile of this core: its slice of the vocabulary, and memory (positions, tile)."""
@@ -274,7 +295,10 @@ def _exponentials(x: Tensor, tiles: _Tiles, wants_expected: bool, shift: Tensor 
             torch.mm(x, weight.T, out=tile)  # (n, tile) logits
             if shift is not None:
                 tile -= shift
-            total += tile.exp_().sum(1, keepdim=True, dtype=wide)
+            tile.exp_()
+            if rows.stop > tiles.vocab:
+                tile[:, tiles.vocab - rows.stop :] = 0
+            total += tile.sum(1, keepdim=True, dtype=wide)
             if wants_expected:
                 _add_product(expected, tile, weight)
         return total, expected
@@ -285,7 +309,8 @@ def _exponentials(x: Tensor, tiles: _Tiles, wants_expected: bool, shift: Tensor 
 
 def _largest(x: Tensor, tiles: _Tiles, core: int) -> Tensor:
     """Returns the largest logit of each position in this core's tiles, (n, 1)."""
-    parts = [(x @ tiles.weight[rows].to(x.dtype).T).amax(1) for rows, _ in tiles.of(core, len(x))]
+    weight = tiles.weight[: tiles.vocab]
+    parts = [(x @ weight[rows].to(x.dtype).T).amax(1) for rows, _ in tiles.of(core, len(x))]
     return torch.stack(parts).amax(0)[:, None]
 
 

@@ -25,7 +25,7 @@ import math
 import torch
 
 from transformer.config import ModelConfig, TrainConfig
-from transformer.kernels.tiled_loss import BUFFER_NUMBERS, TILE, TILED_FROM_VOCAB
+from transformer.kernels.tiled_loss import TILED_FROM_VOCAB, positions_at_once, tile_width
 from transformer.model import DecoderOnlyTransformer
 from transformer.processor import choices
 
@@ -156,11 +156,12 @@ def _loss_bytes(config: TrainConfig, device: str) -> int:
     tokens = config.batch_size * config.data.seq_length
     if V < TILED_FROM_VOCAB:
         return tokens * V * (3 * FLOAT + inner * (inner < FLOAT))  # log-probabilities and two gradients
-    group = math.ceil(tokens / math.ceil(tokens / max(1, BUFFER_NUMBERS * FLOAT // inner // V)))
-    tile = min(V, TILE * FLOAT // inner)
+    dtype = torch.float32 if inner == FLOAT else torch.bfloat16
+    group, tile = positions_at_once(tokens, V, dtype, device), tile_width(V, dtype, device)
+    # Each core has its own sum of vectors, and sums a tile of bfloat16 exponentials in a float32 copy. A GPU has a copy
+    # of the weight.
     cores = min(torch.get_num_threads(), math.ceil(V / tile)) if device == "cpu" else 1
-    # Each core has its own sum of vectors, and sums a tile of bfloat16 exponentials in a float32 copy.
-    own = FLOAT * group * (C + tile * (inner < FLOAT and device == "cpu"))
+    own = FLOAT * group * (C + tile * (inner < FLOAT)) if device == "cpu" else FLOAT * group * C + inner * V * C
     return FLOAT * V * C + inner * group * V + (FLOAT + inner) * tokens * C + 3 * FLOAT * group * C + cores * own
 
 
