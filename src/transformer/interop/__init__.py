@@ -1,1 +1,1 @@
-"""Export of models to the formats of other programs."""
+"""Models of other programs, in and out, and the export to the lesson page."""

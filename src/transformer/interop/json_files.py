@@ -1,0 +1,41 @@
+"""Reads a JSON file that somebody else wrote: config.json, tokenizer_config.json, the index of sharded weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+from transformer.interop.errors import SourceError
+
+LARGEST_JSON = 64 * 2**20
+"""Bytes of the largest JSON file that is read; the largest known tokenizer.json has 34 MB."""
+
+
+def read_json(path: Path, largest: int = LARGEST_JSON) -> dict[str, Any]:
+    """Returns the JSON object in a file. Raises SourceError if the file holds anything else."""
+    try:
+        size = path.stat().st_size
+        if size > largest:
+            raise SourceError(f"{path}: {size:,} bytes are too many for a JSON file; at most {largest:,} are read")
+        content = path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror or error}") from error
+    return json_object(content, str(path))
+
+
+def json_object(content: bytes, name: str) -> dict[str, Any]:
+    """Returns the JSON object in the bytes; `name` is named in errors. Raises SourceError for anything else."""
+    try:
+        value = json.loads(content.decode("utf-8"), parse_constant=_refuse)
+    except RecursionError as error:
+        raise SourceError(f"{name}: its values are nested too deeply") from error
+    except ValueError as error:  # not UTF-8, not JSON, or a number of thousands of digits
+        raise SourceError(f"{name}: not a JSON file: {str(error).splitlines()[0]}") from error
+    if not isinstance(value, dict):
+        raise SourceError(f"{name}: holds a {type(value).__name__}, not a JSON object")
+    return value
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a JSON number")
