@@ -1,4 +1,4 @@
-"""What every test may use: small seeded models, hypothesis without deadlines, and how many processes run the suite."""
+"""What every test may use: small seeded models, a tiny checkpoint, and how many processes run the suite."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ import torch
 from hypothesis import settings
 
 from transformer import DecoderOnlyTransformer, ModelConfig
+from transformer.config import DataConfig, TrainConfig
 from transformer.processor import Processor
+from transformer.text import load_tokenizer
+from transformer.training import checkpoint
 
 torch.set_num_threads(1)  # the tensors are tiny: a second thread only costs its start
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
@@ -102,3 +105,16 @@ def model_of(tiny_model: Callable[..., DecoderOnlyTransformer]) -> Callable[...,
         return tiny_model(position=position, max_seq_len=limit, **settings)
 
     return make
+
+
+@pytest.fixture
+def tiny_checkpoint(tmp_path: Path) -> Path:
+    """checkpoints/model_epoch_3_byte.pt in tmp_path: a byte-level model with fresh weights and a context of 24."""
+    torch.manual_seed(0)
+    shape = ModelConfig(vocab_size=257, d_model=16, num_heads=2, num_layers=2, d_ff=32, max_seq_len=24, dropout=0.0)
+    config = TrainConfig(shape, DataConfig("shakespeare", "byte", seq_length=24))
+    tokenizer = load_tokenizer("byte")
+    contents = checkpoint.model_contents(DecoderOnlyTransformer(shape), config, tokenizer)
+    path = checkpoint.epoch_path(tmp_path / "checkpoints", 3, tokenizer.short_name)
+    checkpoint.save(path, {**contents, "step": 7, "epoch": 3, "tokens": 5_376})
+    return path

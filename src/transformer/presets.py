@@ -1,10 +1,19 @@
-"""Named starting points of a training run: `train --preset NAME`. A flag beside it changes one setting."""
+"""Named starting points: of a training run, `train --preset NAME`, and of sampling. A flag changes one setting."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from transformer.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig, near_miss
+from transformer.config import (
+    SAMPLING_PRESETS,
+    ConfigError,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    SamplingConfig,
+    TrainConfig,
+    near_miss,
+)
 
 
 def _preset(model: ModelConfig, suffix: str, **settings: Any) -> TrainConfig:
@@ -54,3 +63,11 @@ def preset_named(name: str) -> TrainConfig:
     if name not in PRESETS:
         raise ValueError(f"there is no preset {name!r}; one of {', '.join(PRESETS)}{near_miss(name, PRESETS)}")
     return PRESETS[name]
+
+
+def sampling_preset(name: str) -> SamplingConfig:
+    """Returns named sampling settings. Raises ConfigError for an unknown name."""
+    if name not in SAMPLING_PRESETS:
+        known = ", ".join(SAMPLING_PRESETS)
+        raise ConfigError([f"there is no preset {name!r}: one of {known}{near_miss(name, SAMPLING_PRESETS)}"])
+    return SAMPLING_PRESETS[name]

@@ -1,4 +1,4 @@
-"""Commands as a user calls them: through main.py, in an empty folder; and a tiny checkpoint to call them on."""
+"""Commands as a user calls them: through main.py, in an empty folder."""
 
 from __future__ import annotations
 
@@ -13,13 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import torch
 
-from transformer import DecoderOnlyTransformer
-from transformer.config import DataConfig, ModelConfig, TrainConfig
 from transformer.reporting.metrics_log import METRICS_FILE
-from transformer.text import load_tokenizer
-from transformer.training import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
@@ -104,16 +99,3 @@ def interrupted(
             signal.signal(number, before)
 
     return call
-
-
-@pytest.fixture
-def tiny_checkpoint(tmp_path: Path) -> Path:
-    """checkpoints/model_epoch_3_byte.pt in tmp_path: a byte-level model with fresh weights and a context of 24."""
-    torch.manual_seed(0)
-    shape = ModelConfig(vocab_size=257, d_model=16, num_heads=2, num_layers=2, d_ff=32, max_seq_len=24, dropout=0.0)
-    config = TrainConfig(shape, DataConfig("shakespeare", "byte", seq_length=24))
-    tokenizer = load_tokenizer("byte")
-    contents = checkpoint.model_contents(DecoderOnlyTransformer(shape), config, tokenizer)
-    path = checkpoint.epoch_path(tmp_path / "checkpoints", 3, tokenizer.short_name)
-    checkpoint.save(path, {**contents, "step": 7, "epoch": 3, "tokens": 5_376})
-    return path

@@ -154,10 +154,10 @@ def test_an_impossible_folder_is_reported_before_the_text_is_read(
     assert (found.status, reason in found.err, "give another --checkpoint-dir" in found.err) == (2, True, True)
 
 
-def test_a_folder_in_place_of_a_checkpoint_is_explained(command: Command, tiny_checkpoint: Path) -> None:
+def test_a_folder_in_place_of_a_checkpoint_is_the_latest_in_it(command: Command, tiny_checkpoint: Path) -> None:
     # litgpt and transformers take folders; here "there is no checkpoint checkpoints" denied what the user could see.
-    found = command("generate", "--checkpoint", str(tiny_checkpoint.parent), "--prompt", "a")
-    assert "it is a folder: give" in found.err
+    found = command("generate", "--checkpoint", str(tiny_checkpoint.parent), "--prompt", "a", "--max-new-tokens", "3")
+    assert (found.status, found.err.splitlines()[0].split(" (")[0]) == (0, str(tiny_checkpoint))
 
 
 def test_an_empty_word_and_the_marker_of_the_end_are_no_values(command: Command) -> None:

@@ -6,6 +6,7 @@ import importlib
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import count_reading
 import pytest
@@ -97,13 +98,13 @@ def test_the_guides_are_searched_for_command_lines() -> None:
     assert any(line.startswith("make test ARGS=") for line in make_lines())
 
 
-def test_the_readmes_python_example_runs() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert blocks
-    for block in blocks:
-        names: dict[str, object] = {}
+def test_the_readmes_python_examples_run(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny_checkpoint.parent.rename(tiny_checkpoint.parent.with_name("checkpoints_demo")).parent)
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
         exec(compile(block, "README.md", "exec"), names)
-        assert names["generated"].shape == (1, 20)  # type: ignore[attr-defined]
+    assert isinstance(names["text"], str)
+    assert names["generated"].shape == (1, 20)
 
 
 @pytest.mark.parametrize("document", LINKED, ids=lambda path: path.relative_to(ROOT).as_posix())

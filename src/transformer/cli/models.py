@@ -6,10 +6,9 @@ from pathlib import Path
 
 from transformer.cli.console import console, printable
 from transformer.config import Kernels, Weights
-from transformer.kernels import accelerate, round_weights
+from transformer.interop import pretrained
 from transformer.training import checkpoint
 from transformer.training.checkpoint import LoadedModel
-from transformer.training.device import pick_device
 
 MOST_NAMED = 4
 """Runs that a message names; the others are counted."""
@@ -18,15 +17,8 @@ MOST_NAMED = 4
 def open_model(
     path: Path | None, device: str = "auto", weights: Weights = "float32", kernels: Kernels = "auto"
 ) -> LoadedModel:
-    """Loads the checkpoint that find_checkpoint() returns.
-
-    weights: the format to which the weight matrices are rounded. kernels: see accelerate(). Raises
-    CheckpointError, a ValueError.
-    """
-    loaded = checkpoint.load_model(find_checkpoint(path), pick_device(device))
-    accelerate(loaded.model, kernels)
-    round_weights(loaded.model, weights)
-    return loaded
+    """Loads the checkpoint that find_checkpoint() returns, as transformer.load() does."""
+    return pretrained.load_checkpoint(find_checkpoint(path), device, weights, kernels)
 
 
 def weight_format(weights: Weights, int8: bool) -> Weights:
@@ -39,15 +31,16 @@ def weight_format(weights: Weights, int8: bool) -> Weights:
 def find_checkpoint(path: Path | None) -> Path:
     """Returns the selected checkpoint. If it was chosen among several runs, prints the others on standard error.
 
-    None: the latest in this folder. "best": the lowest validation loss of all runs here; FOLDER/best: of those in
-    FOLDER. Raises CheckpointError if there is none.
+    None: the latest in this folder. FOLDER: the latest there. "best": the lowest validation loss of all runs here;
+    FOLDER/best: of those in FOLDER. Raises CheckpointError if there is none.
     """
-    found = checkpoint.latest(Path()) if path is None else checkpoint.named(path)
+    found = pretrained.find_checkpoint(path)
     if path is None or found != path:
-        runs = checkpoint.runs_at(Path() if path is None else path.parent)
+        is_latest = path is None or path.is_dir()
+        runs = checkpoint.runs_at(Path() if path is None else path if is_latest else path.parent)
         others = [str(run) for run in reversed(runs) if run != found.parent]
         if others:
-            which = "latest" if path is None else "best"
+            which = "latest" if is_latest else "best"
             more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
             advice = "; --checkpoint best is the one with the lowest validation loss" if path is None else ""
             line = f"the {which} of {len(runs)} runs; the others: {', '.join(others[:MOST_NAMED])}{more}{advice}"

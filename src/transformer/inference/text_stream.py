@@ -22,6 +22,8 @@ from transformer.inference.padding import pad
 from transformer.text import StreamDecoder, Tokenizer
 
 Ending = Literal["length", "end of text", "stop string"]
+ROWS = 32
+"""Texts that are generated together; more are generated in several batches."""
 
 
 class TextStream:

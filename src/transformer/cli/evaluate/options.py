@@ -58,8 +58,8 @@ class EvaluateOptions:
     """Evaluate a checkpoint on held-out text, or on a text of your own: perplexity and bits per byte."""
 
     checkpoint: Path | None = None
-    """The checkpoint to evaluate. "best": the lowest validation loss of all runs here; FOLDER/best: of those in FOLDER.
-    None: the latest."""
+    """The checkpoint to evaluate. None: the latest; FOLDER: the latest in it. "best": the lowest validation loss
+    of all runs here; FOLDER/best: of those in FOLDER."""
     measure: MeasureOptions = field(default_factory=MeasureOptions)
     weights: Weights = "float32"
     """Evaluate the model with its weight matrices rounded to this format, as in `generate --weights`."""

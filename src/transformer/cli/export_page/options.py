@@ -14,8 +14,8 @@ class ExportOptions:
     """Write the lesson page with a model of your own."""
 
     checkpoint: Path | None = None
-    """The checkpoint to export. "best": the lowest validation loss of all runs here; FOLDER/best: of those in FOLDER.
-    None: the latest."""
+    """The checkpoint to export. None: the latest; FOLDER: the latest in it. "best": the lowest validation loss
+    of all runs here; FOLDER/best: of those in FOLDER."""
     out: Path = Path("page.html")
     """The file to write: the whole page, or only the model if the name ends in .js."""
     measure: bool = False

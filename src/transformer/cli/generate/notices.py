@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from transformer.cli.formatting import describe
-from transformer.cli.generate.options import WritingOptions, preset_named
+from transformer.cli.generate.options import WritingOptions
 from transformer.cli.sampling_settings import top_k_notice, unused_settings
+from transformer.presets import sampling_preset
 from transformer.sampling import is_greedy
 
 
@@ -19,7 +20,7 @@ def notices(options: WritingOptions, seed: int, vocab_size: int) -> Iterator[str
         length = f"at most {options.max_length:,} tokens with the prompt"
     stop = "".join(f", up to {text!r}" for text in options.stop_texts)
     yield f"{describe(options.sampling)}, {seeds}, {length}{stop}"
-    chosen, usual = options.sampling.to_dict(), preset_named(options.preset).to_dict()
+    chosen, usual = options.sampling.to_dict(), sampling_preset(options.preset).to_dict()
     for name in unused_settings(options.sampling, [name for name in chosen if chosen[name] != usual[name]]):
         yield f"{name} {chosen[name]} has no effect with strategy {options.sampling.strategy}"
     if sentence := top_k_notice(options.sampling, vocab_size):

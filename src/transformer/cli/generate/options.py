@@ -9,16 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from transformer.cli.options import REPEATED, given_values, parse
-from transformer.config import (
-    SAMPLING_PRESETS,
-    Config,
-    ConfigError,
-    Kernels,
-    SamplingConfig,
-    Weights,
-    near_miss,
-    seed_problems,
-)
+from transformer.config import SAMPLING_PRESETS, Config, Kernels, SamplingConfig, Weights, seed_problems
+from transformer.presets import sampling_preset
 
 NEW_TOKENS = 200
 """Default number of new tokens."""
@@ -90,8 +82,8 @@ class GenerateOptions(WritingOptions):
     prompt_file: Path | None = None
     """A file with the text to continue; its last line break is removed."""
     checkpoint: Path | None = None
-    """The checkpoint to use. "best": the lowest validation loss of all runs here; FOLDER/best: of those in FOLDER.
-    None: the latest."""
+    """The checkpoint to use. None: the latest; FOLDER: the latest in it. "best": the lowest validation loss
+    of all runs here; FOLDER/best: of those in FOLDER."""
     json: bool = False
     """Print one JSON object: the settings, and every text with its tokens, seed, ending and speed."""
     list_presets: bool = False
@@ -130,12 +122,4 @@ def read_options(arguments: Sequence[str]) -> GenerateOptions:
     """Reads the flags; their defaults are the settings of the preset."""
     usual = GenerateOptions()
     preset = given_values(usual, arguments, "generate").get("preset", usual.preset)
-    return parse(replace(usual, sampling=preset_named(preset)), arguments, "generate", GenerateOptions.check)
-
-
-def preset_named(name: str) -> SamplingConfig:
-    """Returns a preset's settings. Raises ConfigError for an unknown name."""
-    if name not in SAMPLING_PRESETS:
-        known = ", ".join(SAMPLING_PRESETS)
-        raise ConfigError([f"there is no preset {name!r}: one of {known}{near_miss(name, SAMPLING_PRESETS)}"])
-    return SAMPLING_PRESETS[name]
+    return parse(replace(usual, sampling=sampling_preset(preset)), arguments, "generate", GenerateOptions.check)

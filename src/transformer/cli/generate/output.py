@@ -18,11 +18,8 @@ from transformer.cli.console import CONTROL
 from transformer.cli.generate.options import WritingOptions
 from transformer.generation import window_start
 from transformer.inference.compiled_decode import CompiledDecoder
-from transformer.inference.text_stream import TextStream
+from transformer.inference.text_stream import ROWS, TextStream
 from transformer.training.checkpoint import LoadedModel
-
-ROWS = 32
-"""Maximum number of texts in a batch."""
 
 
 @dataclass(frozen=True)

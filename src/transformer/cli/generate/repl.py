@@ -12,10 +12,11 @@ from typing import get_args, get_type_hints
 
 from transformer.cli.console import one_line
 from transformer.cli.generate.notices import notices
-from transformer.cli.generate.options import WritingOptions, preset_named
+from transformer.cli.generate.options import WritingOptions
 from transformer.cli.generate.output import Pen
 from transformer.config import SAMPLING_PRESETS, SamplingConfig, near_miss, seed_problems
 from transformer.config_base import from_text
+from transformer.presets import sampling_preset
 
 HELLO = """\
 Type the start of a text and press Enter; an empty line starts a new text. Ctrl-C stops the text, Ctrl-D exits.
@@ -94,7 +95,7 @@ class Shell:
                 self.pen.say("\n".join(f"{command:<21}{meaning}" for command, meaning in COMMANDS.items()))
                 self.pen.say("Type // for a text that starts with /. Alt-Enter inserts a line break, Tab completes.")
             case "/preset":
-                self.change(preset=word, sampling=preset_named(word))
+                self.change(preset=word, sampling=sampling_preset(word))
             case "/seed":
                 self.change(seed=secrets.randbits(32) if word == "random" else from_text(int, word))
             case "/length":

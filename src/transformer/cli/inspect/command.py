@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,16 +17,14 @@ from transformer.cli.json_output import print_json
 from transformer.cli.models import find_checkpoint
 from transformer.cli.options import command_line
 from transformer.config import TrainConfig
-from transformer.distributed.sharded_checkpoint import is_sharded_state
 from transformer.planning.cost import readable
-from transformer.training import checkpoint
 from transformer.training.checkpoint import CheckpointError
 from transformer.training.checkpoint_report import Report, inspect
 from transformer.training.machine import placed
 
 
 def main(options: InspectOptions) -> None:
-    report = inspect(chosen(options.checkpoint))
+    report = inspect(find_checkpoint(options.checkpoint))
     if options.json:
         differing = list(changed(report.config, TrainConfig()))
         print_json({**report.to_dict(), "changed_settings": differing, "train_flags": train_flags(report.config)})
@@ -35,12 +32,6 @@ def main(options: InspectOptions) -> None:
         show(report, console())
     if report.problems:
         raise CheckpointError(f"{report.path} is not valid: {'; '.join(report.problems)}")
-
-
-def chosen(path: Path | None) -> Path:
-    """Returns the selected checkpoint. Raises CheckpointError if there is none."""
-    path = find_checkpoint(path)
-    return checkpoint.latest(path) if path.is_dir() and not is_sharded_state(path) else path
 
 
 def show(report: Report, out: Console) -> None:

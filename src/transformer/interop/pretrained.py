@@ -1,0 +1,131 @@
+"""A trained model for use from Python: text in, text out.
+
+    import transformer
+    model = transformer.load("checkpoints_demo")               # a file, a folder's latest, or "checkpoints_demo/best"
+    model.generate("ROMEO:", max_new_tokens=60, seed=1)        # the new text, without the prompt
+    model.generate(["ROMEO:", "JULIET:"], preset="creative")   # a list gives a list, generated as one batch
+
+The commands find and load checkpoints with the same functions.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+from transformer.config import ConfigError, Kernels, SamplingConfig, TrainConfig, Weights, seed_problems
+from transformer.distributed.sharded_checkpoint import is_sharded_state
+from transformer.inference.text_stream import ROWS, TextStream
+from transformer.kernels import accelerate, round_weights
+from transformer.model import DecoderOnlyTransformer
+from transformer.presets import sampling_preset
+from transformer.text import Tokenizer
+from transformer.training import checkpoint
+from transformer.training.checkpoint import LoadedModel
+from transformer.training.device import pick_device
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model in eval mode, its tokenizer, and the contents of the checkpoint that they come from."""
+
+    loaded: LoadedModel
+
+    @property
+    def model(self) -> DecoderOnlyTransformer:
+        return self.loaded.model
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.loaded.tokenizer
+
+    @property
+    def config(self) -> TrainConfig:
+        """The settings of the training run; `config.model` is the shape of the model."""
+        return self.loaded.config
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """The scores stored in the checkpoint, such as "validation_loss" in nats per token and "bits_per_byte"."""
+        return dict(self.loaded.contents.get("metrics", {}))
+
+    def __repr__(self) -> str:
+        return f"<Pretrained {self.loaded.description}>"
+
+    @overload
+    def generate(self, prompts: str, max_new_tokens: int = ..., **options: Any) -> str: ...
+    @overload
+    def generate(self, prompts: Sequence[str], max_new_tokens: int = ..., **options: Any) -> list[str]: ...
+
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        max_new_tokens: int = 200,
+        *,
+        preset: str = "balanced",
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        **settings: Any,
+    ) -> str | list[str]:
+        """Returns the text that follows a prompt, or a list with the text that follows each prompt.
+
+        `preset` names sampling settings, and `settings` change some of them, for example temperature=0.7. A text ends
+        before the first string in `stop`, at end-of-text, or after max_new_tokens. Prompt i draws with the seed
+        seed + i (None: a new seed) and gives the text that it gives alone. An empty prompt begins a new text. Raises
+        ValueError for impossible settings.
+        """
+        sampling = SamplingConfig.from_dict({**sampling_preset(preset).to_dict(), **settings})
+        if problems := seed_problems(0 if seed is None else seed):
+            raise ConfigError(problems)
+        seed = secrets.randbits(32) if seed is None else seed
+        rows, stops = ([text] if isinstance(text, str) else list(text) for text in (prompts, stop))
+        texts: list[str] = []
+        for start in range(0, len(rows), ROWS):
+            batch = rows[start : start + ROWS]
+            stream = TextStream(
+                self.model, self.tokenizer, batch, sampling, max_new_tokens, seeds=seed + start, stop=stops
+            )
+            for _ in stream:
+                pass
+            texts += stream.texts
+        return texts[0] if isinstance(prompts, str) else texts
+
+
+def load(
+    source: str | os.PathLike[str] | None = None,
+    *,
+    device: str = "auto",
+    weights: Weights = "float32",
+    kernels: Kernels = "auto",
+) -> Pretrained:
+    """Returns a trained model with its tokenizer.
+
+    source: a checkpoint, the folder of a run (its latest checkpoint), or FOLDER/best (its lowest validation loss).
+    None: the latest of all runs in this folder, "best": the best of them. device: "auto", "cpu", "cuda" or "mps".
+    weights: the format to which the weight matrices are rounded. kernels: see accelerate(). Raises CheckpointError, a
+    ValueError.
+    """
+    return Pretrained(load_checkpoint(find_checkpoint(source), device, weights, kernels))
+
+
+def load_checkpoint(
+    path: Path, device: str = "auto", weights: Weights = "float32", kernels: Kernels = "auto"
+) -> LoadedModel:
+    """Loads a checkpoint for generation and evaluation; the arguments are those of load()."""
+    loaded = checkpoint.load_model(path, pick_device(device))
+    accelerate(loaded.model, kernels)
+    round_weights(loaded.model, weights)
+    return loaded
+
+
+def find_checkpoint(source: str | os.PathLike[str] | None = None) -> Path:
+    """Returns the checkpoint that a source of load() names. Raises CheckpointError if there is none."""
+    if source is None:
+        return checkpoint.latest(Path())
+    path = Path(source).expanduser()
+    is_run = path.is_dir() and not is_sharded_state(path)
+    return checkpoint.latest(path) if is_run else checkpoint.named(path)
