@@ -20,7 +20,7 @@ from transformer.attention import (
     fused_attention,
 )
 from transformer.config import ModelConfig
-from transformer.embeddings import alibi_bias, alibi_slopes, rotary_table
+from transformer.embeddings import alibi_bias, alibi_slopes, rotary_table, rotate
 from transformer.kv_cache import KVCache
 
 Configs = Callable[..., ModelConfig]
@@ -194,6 +194,35 @@ def test_one_matrix_projects_queries_keys_and_values(tiny_config: Configs, kv_he
     torch.testing.assert_close(q[:, 1], rows[..., 4:8])
     torch.testing.assert_close(k[:, 0], rows[..., 16:20])
     torch.testing.assert_close(v[:, -1], rows[..., -4:])
+
+
+@pytest.mark.parametrize(("kind", "shapes"), [("head", [(6,), (6,)]), ("all", [(24,), (12,)])])
+def test_queries_and_keys_are_normalised_before_they_rotate(
+    tiny_config: Configs, kind: str, shapes: list[tuple[int]]
+) -> None:
+    config = tiny_config(head_width=6, num_kv_heads=2, qk_norm=kind, bias=False)
+    attention = CausalSelfAttention(config, layer=0).double()
+    assert attention.q_norm is not None
+    assert attention.k_norm is not None
+    assert [attention.q_norm.weight.shape, attention.k_norm.weight.shape] == shapes
+    assert (attention.qkv.weight.shape, attention.out.weight.shape) == ((24 + 2 * 12, 16), (16, 24))
+    x, table = torch.randn(2, 5, 16, dtype=torch.float64), rotary_table(5, 6, 100.0).double()
+    q, k, v = attention.project(x, table)
+    plain = CausalSelfAttention(tiny_config(head_width=6, num_kv_heads=2, bias=False), layer=0).double()
+    plain.load_state_dict({name: weight for name, weight in attention.state_dict().items() if "norm" not in name})
+    for normed, before in zip((q, k, v), plain.project(x), strict=True):
+        together = (1, 3) if kind == "all" else 3  # the mean square of one head's numbers, or of all heads'
+        mean_square = before.square().mean(together, keepdim=True) + config.norm_eps
+        expected = before if normed is v else rotate(before / mean_square.sqrt(), table)
+        torch.testing.assert_close(normed, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("bias", "given", "has"), [(False, True, True), (True, False, False), (True, None, True)])
+def test_the_bias_of_queries_keys_and_values_can_differ(
+    tiny_config: Configs, bias: bool, given: bool | None, has: bool
+) -> None:
+    attention = CausalSelfAttention(tiny_config(bias=bias, qkv_bias=given), layer=0)
+    assert (attention.qkv.bias is not None, attention.out.bias is not None) == (has, bias)
 
 
 def test_heads_are_put_back_side_by_side(tiny_config: Configs) -> None:

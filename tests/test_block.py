@@ -79,3 +79,18 @@ def test_dropout_never_zeroes_the_stream_itself(tiny_config: Configs) -> None:
     x = torch.randn(8, 5, 16)
     unchanged = (block(x, CONTEXT) == x).float().mean().item()  # both corrections dropped: 0.9 * 0.9
     assert 0.7 < unchanged < 0.9
+
+
+def test_norms_that_come_after_act_on_the_corrections(tiny_config: Configs) -> None:
+    block = Block(tiny_config(norm_position="after"), layer=0).double()
+    x = torch.randn(2, 5, 16, dtype=torch.float64)
+    y = x + block.attention_norm(block.attention(x, CONTEXT))
+    expected = y + block.feedforward_norm(block.feedforward(y))
+    torch.testing.assert_close(block(x, CONTEXT), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_parallel_parts_read_the_same_stream(tiny_config: Configs) -> None:
+    block = Block(tiny_config(parallel_blocks=True), layer=0).double()
+    x = torch.randn(2, 5, 16, dtype=torch.float64)
+    corrections = block.attention(block.attention_norm(x), CONTEXT) + block.feedforward(block.feedforward_norm(x))
+    torch.testing.assert_close(block(x, CONTEXT), x + corrections, rtol=1e-9, atol=1e-9)

@@ -13,7 +13,7 @@ from transformers.models.bloom.modeling_bloom import _get_alibi_slopes
 
 from transformer import DecoderOnlyTransformer
 from transformer.config import ModelConfig
-from transformer.embeddings import Embeddings, alibi_bias, alibi_slopes, rotary_table, rotate, sinusoidal_table
+from transformer.embeddings import Embeddings, alibi_bias, alibi_slopes, rotary_table, rotate, scale, sinusoidal_table
 
 Configs = Callable[..., ModelConfig]
 
@@ -108,6 +108,20 @@ def test_rotary_angles_by_hand() -> None:
     angles = [5 * 1.0, 5 * 100 ** (-2 / 4)] * 2
     torch.testing.assert_close(cos[5], torch.tensor(angles).cos(), rtol=0, atol=1e-6)
     torch.testing.assert_close(sin[5], torch.tensor(angles).sin(), rtol=0, atol=1e-6)
+
+
+def test_a_fraction_of_the_pairs_rotates_and_the_others_stay() -> None:
+    cos, sin = rotary_table(6, 8, 100.0, fraction=0.5)  # 2 of 4 pairs, as if the head had width 4
+    angles = torch.tensor([5 * 1.0, 5 * 100 ** (-2 / 4), 0.0, 0.0] * 2)
+    torch.testing.assert_close(torch.stack([cos[5], sin[5]]), torch.stack([angles.cos(), angles.sin()]))
+
+
+def test_scaled_frequencies_by_hand() -> None:
+    turns = torch.tensor([8.0, 4.0, 2.5, 1.0, 0.5], dtype=torch.float64)  # in 16 tokens
+    turned = scale(turns * 2 * math.pi / 16, "llama3:4:1:4:16") / (turns * 2 * math.pi / 16)
+    torch.testing.assert_close(turned.tolist(), [1.0, 1.0, 0.625, 0.25, 0.25])  # half way: (1 + 1/4) / 2
+    assert scale(turns, "linear:4").tolist() == (turns / 4).tolist()
+    assert scale(turns, "") is turns
 
 
 def test_alibi_slopes_are_the_papers_for_8_heads() -> None:

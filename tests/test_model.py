@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from transformer import ConfigError, DecoderOnlyTransformer, KVCache, ModelConfi
 from transformer.config import IGNORE
 from transformer.loss import next_token_loss
 from transformer.presets import PRESETS
+from variants import variants
 
 Configs = Callable[..., ModelConfig]
 Models = Callable[..., DecoderOnlyTransformer]
@@ -33,6 +35,36 @@ def test_future_tokens_cannot_change_past_logits(tiny_model: Models, position: s
         after = model(changed)
         torch.testing.assert_close(after[:, :first_changed], before[:, :first_changed], rtol=0, atol=1e-10)
         assert not torch.allclose(after[:, first_changed], before[:, first_changed])
+
+
+@given(settings_=variants(), chunks=st.lists(st.integers(1, 4), min_size=1, max_size=3), seed=st.integers(0, 99))
+@settings(max_examples=60)
+def test_with_the_settings_of_every_family_cached_equals_uncached_and_causal(
+    tiny_model: Models, settings_: dict[str, Any], chunks: list[int], seed: int
+) -> None:
+    model = tiny_model(seed=seed, **settings_)
+    tokens = torch.randint(17, (2, sum(chunks)), generator=torch.Generator().manual_seed(seed))
+    whole = model(tokens)
+    cache = model.allocate_cache(2)
+    cached = torch.cat([model(chunk, cache) for chunk in tokens.split(chunks, dim=1)], dim=1)
+    torch.testing.assert_close(cached, whole, rtol=1e-9, atol=1e-9)
+    last = torch.cat([tokens[:, :-1], 16 - tokens[:, -1:]], dim=1)
+    torch.testing.assert_close(model(last)[:, :-1], whole[:, :-1], rtol=0, atol=1e-10)
+    attended = model.attention_weights(tokens)
+    torch.testing.assert_close(sum(attended).sum(-1), torch.full((2, 4, sum(chunks)), 2.0, dtype=torch.float64))  # type: ignore[call-overload]
+
+
+@given(variants())
+@settings(max_examples=20)
+def test_with_the_settings_of_every_family_all_parameters_get_a_gradient(
+    tiny_model: Models, settings_: dict[str, Any]
+) -> None:
+    model = tiny_model(**settings_)
+    nats, _ = model.loss(TOKENS[:, :-1], TOKENS[:, 1:])
+    for name, gradient in zip(
+        dict(model.named_parameters()), torch.autograd.grad(nats, list(model.parameters())), strict=True
+    ):
+        assert gradient.any(), name
 
 
 @pytest.mark.parametrize("position", POSITIONS)

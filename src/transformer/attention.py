@@ -32,9 +32,13 @@ Query 1 has scores [0, 2 ln 3], so weights [1, 9] / 10, and gets 0.1 * 10 + 0.9 
 ([10.0, 19.0], [[10.0, 0.0], [1.0, 9.0]])
 
 **Heads.** A token may need several things at once, for example its subject and the previous word, and one softmax gives
-one weighted sum. So H heads run side by side, each with queries, keys and values of width D = C / H, and a last linear
-map combines their results. With fewer key and value heads than query heads (*grouped queries*), neighbouring query
-heads share a key and a value head, so there are fewer keys and values to compute and to store.
+one weighted sum. So H heads run side by side, each with queries, keys and values of width D = C / H (or `head_width`),
+and a last linear map combines their results. With fewer key and value heads than query heads (*grouped queries*),
+neighbouring query heads share a key and a value head, so there are fewer keys and values to compute and to store.
+
+**Variants** of queries and keys. With `qkv_bias` (Qwen2.5) the three maps have a bias, whatever the other layers have.
+With `qk_norm` queries and keys pass an RMS norm (block.py) before the comparison, each head alone (Qwen3) or all heads
+together (OLMo 2): a score then depends on their directions, and cannot grow with the stream or the weights.
 
 **Prefill and decode: two modes, one path.** This is for generation only: on a first reading assume T = S and no cache,
 and come back after generation.py. *Prefill* processes all prompt tokens at once. *Decode* processes one new token,
@@ -137,6 +141,14 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None,
     )
 
 
+def normalise(x: Tensor, norm: nn.RMSNorm | None) -> Tensor:
+    """Returns queries or keys x (..., heads * D) after a norm of width D or heads * D; x itself without one."""
+    if norm is None:
+        return x
+    rows = x.unflatten(-1, (-1, *norm.normalized_shape))  # (..., heads, D) or (..., 1, heads * D)
+    return norm(rows).flatten(-2).type_as(x)  # mixed precision (autocast) may return float32
+
+
 class CausalSelfAttention(nn.Module):
     """Multi-head attention of a text to itself; x (B, T, C) -> (B, T, C).
 
@@ -147,9 +159,11 @@ class CausalSelfAttention(nn.Module):
         super().__init__()
         self.layer = layer
         self.num_heads, self.num_kv_heads, self.head_dim = config.num_heads, config.kv_heads, config.head_dim
-        width = (config.num_heads + 2 * config.kv_heads) * config.head_dim
-        self.qkv = nn.Linear(config.d_model, width, bias=config.bias)  # the three linear maps as one matrix
-        self.out = nn.Linear(config.d_model, config.d_model, bias=config.bias)
+        self.widths = [config.num_heads * self.head_dim] + 2 * [config.kv_heads * self.head_dim]  # of q, k and v
+        self.qkv = nn.Linear(config.d_model, sum(self.widths), bias=config.has_qkv_bias)  # three linear maps in one
+        normed = {"none": (0, 0), "head": 2 * (self.head_dim,), "all": self.widths[:2]}[config.qk_norm]
+        self.q_norm, self.k_norm = (nn.RMSNorm(width, eps=config.norm_eps) if width else None for width in normed)
+        self.out = nn.Linear(self.widths[0], config.d_model, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
         self.attend = fused_attention  # an attribute, so that kernels/ can put a faster version in its place
 
@@ -159,15 +173,16 @@ class CausalSelfAttention(nn.Module):
             k, v = cache.update(self.layer, k, v)  # (B, K, S, D), earlier tokens first
         dropout = self.dropout.p if self.training else 0.0
         gathered = self.attend(q, k, v, context.mask, dropout)  # (B, H, T, D)
-        x = gathered.transpose(1, 2).flatten(2)  # (B, T, C): the heads side by side
+        x = gathered.transpose(1, 2).flatten(2)  # (B, T, H D): the heads side by side
         return self.dropout(self.out(x))
 
     def project(self, x: Tensor, rotary: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Returns q (B, H, T, D) and k, v (B, K, T, D), q and k rotated if positions are rotary."""
         projected = self.qkv(x)  # (B, T, (H + 2K) D): all queries, then all keys, then all values
-        projected = projected.unflatten(-1, (-1, self.head_dim))  # (B, T, H + 2K, D): cut into heads
-        projected = projected.transpose(1, 2)  # (B, H + 2K, T, D): one text of T vectors for each head
-        q, k, v = projected.split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=1)
+        q, k, v = projected.split(self.widths, dim=-1)  # (B, T, H D), (B, T, K D), (B, T, K D)
+        q, k = normalise(q, self.q_norm), normalise(k, self.k_norm)  # unchanged without qk_norm
+        # Cut into heads: one text of T vectors for each head.
+        q, k, v = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in (q, k, v))  # (B, H or K, T, D)
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
         return q, k, v

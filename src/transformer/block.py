@@ -33,7 +33,9 @@ By hand, x = [1, 3]: mean 2, variance 1, so [-1, 1]. Mean square (1 + 9) / 2 = 5
 **Where the norm is.** Here it comes before each part (*pre-norm*). The first transformer normalised the stream itself,
 after each sum (*post-norm*); then the gradient passes through every norm, and training needs a long warm-up. With
 pre-norm nothing interrupts the stream. It grows from block to block instead, as each adds to it, so the model ends
-with one more norm.
+with one more norm. Two variants: with `norm_position="after"` (OLMo 2) each part reads the stream as it is, and its
+correction is normalised, x + norm(attention(x)). With `parallel_blocks` (GPT-NeoX) the feed-forward network does not
+wait for attention, but reads the same x: x + attention(norm(x)) + feed_forward(norm'(x)).
 
 **Dropout** acts once on the embeddings, then on the attention weights and on each correction before it is added; never
 on the stream between blocks.
@@ -68,11 +70,15 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
+        self.norms_after, self.is_parallel = config.norm_position == "after", config.parallel_blocks
         self.attention_norm = norm(config)
         self.attention = CausalSelfAttention(config, layer)
         self.feedforward_norm = norm(config)
         self.feedforward = FeedForward(config)
 
     def forward(self, x: Tensor, context: Context, cache: KVCache | None = None) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), context, cache)
-        return x + self.feedforward(self.feedforward_norm(x))
+        if self.norms_after:
+            x = x + self.attention_norm(self.attention(x, context, cache))
+            return x + self.feedforward_norm(self.feedforward(x))
+        attended = x + self.attention(self.attention_norm(x), context, cache)
+        return attended + self.feedforward(self.feedforward_norm(x if self.is_parallel else attended))

@@ -49,7 +49,7 @@ class ModelConfig(Config):
     d_model: int = 256
     """Length of each token's vector (C in the shapes)."""
     num_heads: int = 4
-    """Attention heads in each block, each of width d_model / num_heads (H and D in the shapes)."""
+    """Attention heads in each block (H in the shapes)."""
     num_layers: int = 6
     """Number of blocks."""
     d_ff: int = 1024
@@ -74,16 +74,36 @@ class ModelConfig(Config):
     """Use the token embedding matrix as the output projection."""
     rope_theta: float = 10_000.0
     """Base of the rotary frequencies (embeddings.py)."""
+    head_width: int | None = None
+    """Width of each attention head (D in the shapes). None: d_model / num_heads."""
+    qkv_bias: bool | None = None
+    """Add a learned bias to queries, keys and values. None: as the other linear layers (bias)."""
+    qk_norm: Literal["none", "head", "all"] = "none"
+    """RMS norm of queries and keys: none, of each head alone, or of all heads together (attention.py)."""
+    norm_position: Literal["before", "after"] = "before"
+    """Normalise the input or the output of attention and of the feed-forward network (block.py)."""
+    parallel_blocks: bool = False
+    """Attention and the feed-forward network read the same vectors, instead of one after the other (block.py)."""
+    rotary_fraction: float = 1.0
+    """Fraction of each head's pairs that rotary positions rotate (embeddings.py)."""
+    rope_scaling: str = ""
+    """Slow rotary frequencies for a longer context: linear:FACTOR, or llama3:FACTOR:LOW:HIGH:ORIGINAL
+    (embeddings.py). Empty: unchanged."""
 
     @property
     def head_dim(self) -> int:
-        """Width of one head: D in the shapes, d_k in the papers."""
-        return self.d_model // self.num_heads
+        """Width of one head, with the default resolved: D in the shapes, d_k in the papers."""
+        return self.d_model // self.num_heads if self.head_width is None else self.head_width
 
     @property
     def kv_heads(self) -> int:
         """Number of key and value heads, with the default resolved."""
         return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+    @property
+    def has_qkv_bias(self) -> bool:
+        """Whether queries, keys and values have a bias, with the default resolved."""
+        return self.bias if self.qkv_bias is None else self.qkv_bias
 
     def problems(self) -> list[str]:
         return config_checks.model_problems(self)

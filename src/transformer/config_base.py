@@ -21,7 +21,7 @@ RENAMED = {"text_field": "text_column"}
 
 LARGEST = {
     "vocab_size": 10**7, "d_model": 10**6, "num_heads": 10**6, "num_kv_heads": 10**6, "num_layers": 10**4,
-    "d_ff": 10**7, "max_seq_len": 10**8, "seq_length": 10**8, "batch_size": 10**6,
+    "d_ff": 10**7, "max_seq_len": 10**8, "head_width": 10**6, "seq_length": 10**8, "batch_size": 10**6,
     "accumulation_steps": 10**6, "epochs": 10**9, "shuffle_rows": 10**8, "num_workers": 10**4, "cache_gb": 10**9,
     "shard_mb": 10**9, "network_patience": 10**9, "save_every_minutes": 10**9, "sample_tokens": 10**7,
     "max_new_tokens": 10**7, "max_length": 10**7, "num_samples": 10**6, "seed": 2**63 - 1,

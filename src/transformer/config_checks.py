@@ -7,6 +7,7 @@ this file. Only the standard library is imported.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -14,21 +15,19 @@ from transformer.config_base import LARGEST, between, positive, seed_problems
 
 
 def model_problems(settings: Any) -> list[str]:
-    sizes = ("vocab_size", "d_model", "num_heads", "num_layers", "d_ff", "max_seq_len", "num_kv_heads")
+    sizes = ("vocab_size", "d_model", "num_heads", "num_layers", "d_ff", "max_seq_len", "num_kv_heads", "head_width")
     found = positive(settings, *sizes)
     if not found:  # the rules about shapes divide by these
-        found = shape_problems(settings)
+        found = shape_problems(settings) + rotary_problems(settings)
     return found + positive(settings, "norm_eps", "rope_theta") + between(settings, 0, 1, "dropout")
 
 
 def shape_problems(settings: Any) -> list[str]:
     found = []
-    if settings.d_model % settings.num_heads:
+    if settings.head_width is None and settings.d_model % settings.num_heads:
         near = settings.d_model - settings.d_model % settings.num_heads
         fits = ", ".join(str(n) for n in (near, near + settings.num_heads) if n)
         found.append(f"d_model={settings.d_model} is not divisible by num_heads={settings.num_heads}; nearest: {fits}")
-    elif settings.position == "rotary" and settings.head_dim % 2:
-        found.append(f"position='rotary' rotates pairs, so d_model/num_heads={settings.head_dim} must be even")
     if settings.position == "sinusoidal" and settings.d_model % 2:
         found.append(f"position='sinusoidal' pairs sines with cosines, so d_model={settings.d_model} must be even")
     if settings.num_heads % settings.kv_heads:
@@ -36,7 +35,41 @@ def shape_problems(settings: Any) -> list[str]:
         found.append(
             f"num_kv_heads={settings.kv_heads} does not divide num_heads={settings.num_heads}; possible: {fits}"
         )
+    if settings.parallel_blocks and settings.norm_position == "after":
+        found.append("parallel_blocks and norm_position='after' cannot be combined: choose one of them")
     return found
+
+
+def rotary_problems(settings: Any) -> list[str]:
+    width, fraction = settings.head_dim, settings.rotary_fraction
+    if settings.position != "rotary":
+        given = [f"rotary_fraction={fraction}"] * (fraction != 1)
+        given += [f"rope_scaling={settings.rope_scaling!r}"] * bool(settings.rope_scaling)
+        return [f"{setting} needs position='rotary', not {settings.position!r}" for setting in given]
+    if width % 2:
+        name = "d_model/num_heads" if settings.head_width is None else "head_width"
+        return [f"position='rotary' rotates pairs, so {name}={width} must be even"]
+    pairs = fraction * width / 2
+    if not 0 < fraction <= 1 or round(pairs) == 0 or not math.isclose(pairs, round(pairs)):
+        nearest = min(max(round(pairs), 1), width // 2) / (width / 2)
+        return [f"rotary_fraction={fraction} is no whole number of the {width // 2} pairs; nearest: {nearest}"]
+    return scaling_problems(settings.rope_scaling)
+
+
+def scaling_problems(scaling: str) -> list[str]:
+    kind, *parts = scaling.split(":")
+    numbers = [float(part) for part in parts if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,20})?", part)]
+    match (kind, len(parts) - len(numbers), numbers):
+        case ("", 0, []):
+            return []
+        case ("linear", 0, [factor]) if factor >= 1:
+            return []
+        case ("llama3", 0, [factor, low, high, original]) if factor >= 1 and low < high and original >= 1:
+            return []
+    return [
+        f"rope_scaling={scaling!r} is not linear:FACTOR or llama3:FACTOR:LOW:HIGH:ORIGINAL with FACTOR at least 1 and "
+        "LOW below HIGH, for example llama3:8:1:4:8192"
+    ]
 
 
 def data_problems(settings: Any) -> list[str]:

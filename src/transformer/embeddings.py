@@ -5,7 +5,7 @@ next file, treats the tokens that a position may see as a set: at the full stop 
 from "man bites dog." So each token needs a vector that can carry meaning, and information about its position.
 
 **Letters** of shapes, in all files: B texts in a batch, T tokens in each, V = vocab_size, C = d_model. In attention:
-H = num_heads, D = C / H (head_dim), K key and value heads, S keys.
+H = num_heads, D = C / H (head_dim; head_width changes it), K key and value heads, S keys.
 
 **Tokens.** A table has one learned row of C numbers for each of the V ids, and a token's vector is its row:
 
@@ -46,6 +46,11 @@ By hand, one pair (D = 2) and q = k = [1, 0]: the score is cos(m - n), and cos 2
 >>> score(5, 3), score(3, 1), score(5, 4)
 (-0.416, -0.416, 0.54)
 
+With `rotary_fraction` (GPT-NeoX) only the first pairs rotate and the others carry no position: with R = fraction * D
+numbers that rotate, pair i < R/2 turns by p / theta^(2i/R). To extend a trained model to longer texts, `rope_scaling`
+slows the rotation down, so that new distances give familiar angles: *linear* divides all frequencies by the same
+factor; *llama3* (Llama 3.1) only those of slow pairs, and keeps the fast ones, which tell neighbours apart.
+
 *alibi*: nothing is added to the vectors here either. Each head lowers a score by its own slope times the distance
 (through the mask), so that heads with large slopes attend to a few tokens and heads with small slopes to many:
 
@@ -65,6 +70,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transformer.config import ModelConfig
@@ -103,27 +109,48 @@ class Embeddings(nn.Module):
 
 def sinusoidal_table(max_len: int, d_model: int) -> Tensor:
     """Returns the sinusoidal encoding of arXiv 1706.03762, section 3.5: (max_len, C) float32, sines in even columns."""
-    angles = angle_table(max_len, d_model, 10_000.0)  # (max_len, C/2)
+    angles = angle_table(max_len, frequencies(d_model, 10_000.0))  # (max_len, C/2)
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2).float()  # (max_len, C)
 
 
-def angle_table(max_len: int, width: int, theta: float) -> Tensor:
-    """Returns p / theta^(2i/width) for position p and pair i, (max_len, width/2) float64.
+def frequencies(width: int, theta: float) -> Tensor:
+    """Returns 1 / theta^(2i/width), the radians that pair i turns per position, (width/2,) float64."""
+    return theta ** (-torch.arange(0, width, 2).double() / width)
 
-    float32 would be inexact for thousands of radians.
-    """
-    frequencies = theta ** (-torch.arange(0, width, 2).double() / width)  # (width/2,)
+
+def angle_table(max_len: int, frequencies: Tensor) -> Tensor:
+    """Returns the angle of each pair at each position, (max_len, pairs) float64: float32 is inexact for thousands."""
     return torch.arange(max_len).double()[:, None] * frequencies
 
 
-def rotary_table(max_len: int, head_dim: int, theta: float) -> Tensor:
+def rotary_table(max_len: int, head_dim: int, theta: float, fraction: float = 1.0, scaling: str = "") -> Tensor:
     """Returns the cosines and sines of every rotation angle, (2, max_len, D) float32.
 
     Each angle occurs twice, for the numbers i and i + D/2 of a pair, as in Llama. The paper pairs neighbours: a fixed
-    reordering, which the learned projections absorb.
+    reordering, which the learned projections absorb. `fraction` and `scaling` as in ModelConfig.
     """
-    angles = angle_table(max_len, head_dim, theta).repeat(1, 2)  # (max_len, D)
-    return torch.stack([angles.cos(), angles.sin()]).float()  # (2, max_len, D)
+    width = round(fraction * head_dim)  # R
+    scaled = scale(frequencies(width, theta), scaling)  # (R/2,)
+    angles = angle_table(max_len, F.pad(scaled, (0, (head_dim - width) // 2)))  # (max_len, D/2): 0 for the other pairs
+    return torch.stack([angles.cos(), angles.sin()]).float().repeat(1, 1, 2)  # (2, max_len, D)
+
+
+def scale(frequencies: Tensor, scaling: str) -> Tensor:
+    """Returns the frequencies that rope_scaling makes of these; llama3 is the formula of Llama 3.1 (arXiv 2407.21783).
+
+    llama3 divides by FACTOR if a pair turns less than LOW times in the ORIGINAL context, not at all if it turns more
+    than HIGH times, and by something between if it turns between LOW and HIGH times.
+    """
+    kind, *numbers = scaling.split(":")
+    if not kind:
+        return frequencies
+    factor, *others = map(float, numbers)
+    slow = torch.ones_like(frequencies)  # the part of each frequency that is divided
+    if kind == "llama3":
+        low, high, original = others
+        turns = original * frequencies / (2 * math.pi)
+        slow = ((high - turns) / (high - low)).clamp(0, 1)
+    return frequencies * (1 - slow + slow / factor)
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:

@@ -84,8 +84,8 @@ class DecoderOnlyTransformer(nn.Module):
             self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
             if config.tie_embeddings:
                 self.head.weight = self.embeddings.token.weight
-            is_rotary = config.position == "rotary"
-            table = rotary_table(config.max_seq_len, config.head_dim, config.rope_theta) if is_rotary else None
+            rotary = (config.head_dim, config.rope_theta, config.rotary_fraction, config.rope_scaling)
+            table = rotary_table(config.max_seq_len, *rotary) if config.position == "rotary" else None
             slopes = alibi_slopes(config.num_heads) if config.position == "alibi" else None
         self.register_buffer("rotary", table, persistent=False)
         self.register_buffer("slopes", slopes, persistent=False)
@@ -204,7 +204,8 @@ class DecoderOnlyTransformer(nn.Module):
             context = self.context(tokens)
             x = self.embeddings(tokens, context.positions)  # (B, T, C)
             for block in self.layers:
-                q, k, _ = block.attention.project(block.attention_norm(x), context.rotary)
+                read = x if block.norms_after else block.attention_norm(x)  # (B, T, C): what attention reads
+                q, k, _ = block.attention.project(read, context.rotary)
                 found.append(attention_weights(q, k, context.mask))  # (B, H, T, T)
                 x = block(x, context)
         return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from transformer.kernels import decode_step as steps
 from transformer.kernels.decode_step import FastDecoder
 from transformer.kernels.row_products import has_packed_product, packed, row_product
 from transformer.processor import OTHER, TABLE, Choices
+from variants import variants
 
 Models = Callable[..., DecoderOnlyTransformer]
 POSITIONS = ["learned", "sinusoidal", "rotary", "alibi"]
@@ -58,6 +60,21 @@ def test_the_step_gives_the_logits_of_the_core(
     ).eval()  # fmt: skip
     faster = accelerate(copy.deepcopy(model), kernels)
     tokens = torch.randint(300, (rows, 12), generator=torch.Generator().manual_seed(rows))
+    padding = torch.arange(rows) % 4 if padded else None
+    ours = decoded(faster, tokens, padding)
+    assert isinstance(faster, FastDecoder)
+    assert prepared(faster) is not None
+    torch.testing.assert_close(ours, decoded(model, tokens, padding), rtol=1e-4, atol=1e-4)
+
+
+@given(settings_=variants(), rows=st.integers(1, 3), padded=st.booleans(), kernels=st.sampled_from(["auto", *TABLE]))
+@settings(max_examples=40)
+def test_the_step_follows_the_settings_of_every_family(
+    tiny_model: Models, settings_: dict[str, Any], rows: int, padded: bool, kernels: str
+) -> None:
+    model = tiny_model(dtype=torch.float32, **settings_).eval()
+    faster = accelerate(copy.deepcopy(model), kernels)
+    tokens = torch.randint(17, (rows, 12), generator=torch.Generator().manual_seed(rows))
     padding = torch.arange(rows) % 4 if padded else None
     ours = decoded(faster, tokens, padding)
     assert isinstance(faster, FastDecoder)

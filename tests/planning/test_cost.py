@@ -51,6 +51,9 @@ def models(draw: st.DrawFn, **settings: Any) -> ModelConfig:
     chosen = {
         "vocab_size": draw(st.sampled_from([50, 300, TILED])),
         "d_model": heads * head_dim,
+        "head_width": draw(st.sampled_from([None, None, 2, 12])),
+        "qkv_bias": draw(st.sampled_from([None, False, True])),
+        "qk_norm": draw(st.sampled_from(["none", "none", "head", "all"])),
         "num_heads": heads,
         "num_kv_heads": draw(st.sampled_from([None, 1, heads // 2])),
         "num_layers": draw(st.integers(1, 3)),
@@ -62,7 +65,9 @@ def models(draw: st.DrawFn, **settings: Any) -> ModelConfig:
         "activation": draw(st.sampled_from(["gelu", "gelu_tanh", "relu", "swiglu"])),
         "bias": draw(st.booleans()),
         "tie_embeddings": draw(st.booleans()),
+        "norm_position": draw(st.sampled_from(["before", "before", "after"])),
     }
+    chosen["parallel_blocks"] = chosen["norm_position"] == "before" and draw(st.booleans())
     return ModelConfig(**{**chosen, **settings}).check()
 
 
@@ -130,7 +135,7 @@ def test_operations_are_those_that_run_forward_and_backward(model: ModelConfig, 
     objective, batch = objective_of(config), batch_of(config)
     ran = counted(lambda: objective(*batch)[0].backward())
     # Without dropout attention is fused, and backward makes the scores again: not counted in `flops`.
-    recomputed = 2 * model.num_layers * seq_length * model.d_model if model.dropout == 0 else 0
+    recomputed = 2 * model.num_layers * seq_length * model.num_heads * model.head_dim if model.dropout == 0 else 0
     tokens = config.batch_size * seq_length
     assert ran == tokens * (cost(config).flops_per_token + recomputed)
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from transformer.attention import CausalSelfAttention, Context, fused_attention
+from transformer.attention import CausalSelfAttention, Context, fused_attention, normalise
 from transformer.block import Block
 from transformer.embeddings import Embeddings, rotate
 from transformer.feedforward import FeedForward
@@ -99,6 +99,8 @@ class LayerStep:
         attention, network = block.attention, block.feedforward
         self.layer, self.head_dim = attention.layer, attention.head_dim
         self.heads, self.kv_heads = attention.num_heads, attention.num_kv_heads
+        self.widths, self.q_norm, self.k_norm = attention.widths, attention.q_norm, attention.k_norm
+        self.norms_after, self.is_parallel = block.norms_after, block.is_parallel
         self.attention_norm, self.feedforward_norm = _norm(block.attention_norm), _norm(block.feedforward_norm)
         self.qkv, self.out = row_product(attention.qkv, rows, choices), row_product(attention.out, rows, choices)
         self.up, self.down = row_product(network.up, rows, choices), row_product(network.down, rows, choices)
@@ -106,15 +108,25 @@ class LayerStep:
         self.activation = network.activation
 
     def __call__(self, x: Tensor, cache: KVCache, context: Context) -> Tensor:
-        x = x + self.attend(self.attention_norm(x), cache, context)
-        normed = self.feedforward_norm(x)
+        if self.norms_after:
+            x = x + self.attention_norm(self.attend(x, cache, context))
+            return x + self.feedforward_norm(self.compute(x))
+        attended = x + self.attend(self.attention_norm(x), cache, context)
+        return attended + self.compute(self.feedforward_norm(x if self.is_parallel else attended))
+
+    def compute(self, x: Tensor) -> Tensor:
+        """The feed-forward network."""
         if self.gate is None:
-            return x + self.down(self.activation(self.up(normed)))
-        return x + self.down(self.activation(self.gate(normed)) * self.up(normed))
+            return self.down(self.activation(self.up(x)))
+        return self.down(self.activation(self.gate(x)) * self.up(x))
 
     def attend(self, x: Tensor, cache: KVCache, context: Context) -> Tensor:
         """Attention of the new token to all tokens so far."""
-        projected = self.qkv(x).view(len(x), -1, 1, self.head_dim)  # (B, H + 2K, 1, D): one token for each head
+        projected = self.qkv(x)  # (B, (H + 2K) D)
+        if self.q_norm is not None:
+            q, k, v = projected.split(self.widths, dim=-1)
+            projected = torch.cat([normalise(q, self.q_norm), normalise(k, self.k_norm), v], dim=-1)
+        projected = projected.view(len(x), -1, 1, self.head_dim)  # (B, H + 2K, 1, D): one token for each head
         qk, v = projected.split([self.heads + self.kv_heads, self.kv_heads], dim=1)
         if context.rotary is not None:
             qk = rotate(qk, context.rotary)
@@ -135,7 +147,7 @@ def _norm(module: nn.Module) -> Callable[[Tensor], Tensor]:
 AS_BUILT = {
     "embeddings": (Embeddings,), "attention": (CausalSelfAttention,), "feedforward": (FeedForward,),
     "attention_norm": (nn.LayerNorm, nn.RMSNorm), "feedforward_norm": (nn.LayerNorm, nn.RMSNorm),
-    "final_norm": (nn.LayerNorm, nn.RMSNorm),
+    "final_norm": (nn.LayerNorm, nn.RMSNorm), "q_norm": (nn.RMSNorm,), "k_norm": (nn.RMSNorm,),
 }  # fmt: skip
 """The types of the parts that the steps replace, by name; of subclasses nothing is known."""
 

@@ -140,11 +140,11 @@ def cost(config: TrainConfig, tokens_per_epoch: int | None = None, device: str =
 
 def flops(model: ModelConfig, seq_length: int) -> dict[str, int]:
     """Returns the FLOPs of one token in a row of seq_length, forward and backward, by part of the model."""
-    C, L = model.d_model, model.num_layers
-    queries_keys_values = (model.num_heads + 2 * model.kv_heads) * model.head_dim
+    C, L, heads = model.d_model, model.num_layers, model.num_heads * model.head_dim
+    queries_keys_values = heads + 2 * model.kv_heads * model.head_dim
     return {
-        "projections": 6 * L * C * (queries_keys_values + C),
-        "scores": 12 * L * seq_length * C,
+        "projections": 6 * L * C * (queries_keys_values + heads),
+        "scores": 12 * L * seq_length * heads,
         "feed_forward": 6 * L * C * model.d_ff * (3 if model.activation == "swiglu" else 2),
         "head": 6 * model.vocab_size * C,
     }

@@ -117,18 +117,24 @@ def _activations(config: TrainConfig, device: str) -> int:
 def _per_token(config: TrainConfig, device: str) -> tuple[int, int, int]:
     """Bytes for a token that a whole block, a norm, and a dropout keep for backward."""
     model, T, inner = config.model, config.data.seq_length, _inner_bytes(config, device)
-    C, H, kv = model.d_model, model.num_heads, model.kv_heads * model.head_dim
+    C, H, heads, kv = model.d_model, model.num_heads, model.num_heads * model.head_dim, model.kv_heads * model.head_dim
     norm = FLOAT * (C + (2 if model.norm == "layernorm" else 1))  # its input, and the mean and scale of each row
     if model.norm == "rmsnorm" and device != "cuda":
         norm += FLOAT * C  # not fused there: the normalised input too
     if _keeps_scores(config, device):
-        attention = inner * (3 * C + H * T * (3 if model.dropout else 1))  # softmax, dropout mask, product
+        attention = inner * (3 * heads + H * T * (3 if model.dropout else 1))  # softmax, dropout mask, product
     else:
-        rotated = C + kv if model.position == "rotary" else 0
-        attention = inner * (C + 2 * kv + rotated) + FLOAT * H
+        new = heads + kv if model.position == "rotary" or model.qk_norm != "none" else 0  # rotated or normalised
+        attention = inner * (heads + 2 * kv + new) + FLOAT * H
     hidden = {"relu": 1, "swiglu": 4}.get(model.activation, 2) * model.d_ff
     dropped = (1 if device == "cuda" else FLOAT) * C * (model.dropout > 0)
-    block = 2 * norm + 2 * inner * C + attention + inner * C + inner * hidden + 2 * dropped
+    if model.qk_norm != "none":  # its input, the scale of each row and, where it is not fused, the normalised input
+        scales = H + model.kv_heads if model.qk_norm == "head" else 2
+        attention += FLOAT * (scales + (heads + kv) * (device != "cuda"))
+        attention += inner * (heads + 2 * kv) * _keeps_scores(config, device)  # otherwise counted above
+    block = 2 * norm + 2 * inner * C + attention + inner * heads + inner * hidden + 2 * dropped
+    if model.parallel_blocks:
+        block -= FLOAT * C  # both norms have the same input
     return block, norm, dropped
 
 
