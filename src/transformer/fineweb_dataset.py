@@ -179,9 +179,9 @@ def encode_row_group(
 
 
 def encoding_id(tokenizer: Tokenizer) -> str:
-    """Returns the encoding's name in the cache. The name of a trained encoding includes a hash of its vocabulary."""
+    """Returns the encoding's name in the cache, with a hash of its vocabulary unless the name says which that is."""
     state = tokenizer.state()
-    if state["kind"] != "bpe":
+    if state["kind"] in ("byte", "named"):
         return tokenizer.name
     return f"{tokenizer.name}-{hashlib.sha256(repr(sorted(state.items())).encode()).hexdigest()[:12]}"
 

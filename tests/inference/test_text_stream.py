@@ -10,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tiny_tokenizers import tokenizer_files
 from transformer import DecoderOnlyTransformer, ModelConfig, SamplingConfig
 from transformer.inference.text_stream import TextStream, generate_text
 from transformer.sampling import filter_logits
-from transformer.text import ByteTokenizer
+from transformer.text import ByteTokenizer, HuggingFaceTokenizer
 
 Models = Callable[..., DecoderOnlyTransformer]
 BYTES = ByteTokenizer()
@@ -41,6 +42,28 @@ class Parrot:
 def said(text: str, *stop: str, most: int = 1000) -> tuple[list[str], TextStream]:
     stream = TextStream(Parrot(text), BYTES, ["x"], SamplingConfig(), most, stop=stop, use_cache=False)  # type: ignore[arg-type]
     return [piece for (piece,) in stream], stream
+
+
+class Reader(Parrot):
+    """Continues any prompt with `ids`, and notes what it has read."""
+
+    def __init__(self, ids: list[int]) -> None:
+        super().__init__("")
+        self.config, self.said, self.read = ModelConfig(vocab_size=600, max_seq_len=400), iter(ids), list[list[int]]()
+
+    def next_logits(self, tokens: torch.Tensor, *_: object) -> torch.Tensor:
+        self.read += tokens.tolist()
+        return torch.nn.functional.one_hot(torch.tensor([next(self.said)]), 600).float() * 100
+
+
+@pytest.mark.parametrize("end", [2, 599])
+def test_a_model_of_others_gets_the_first_token_it_expects_and_ends_at_each_of_its_stop_ids(end: int) -> None:
+    llama = HuggingFaceTokenizer(*tokenizer_files("llama2"), vocab_size=600, stop_ids=[599])
+    model = Reader([*llama.encode("speak"), end])
+    stream = TextStream(model, llama, ["hear me"], SamplingConfig(), 100, use_cache=False)  # type: ignore[arg-type]
+    assert "".join(piece for (piece,) in stream) == " speak"
+    assert model.read[0] == [1, *llama.encode("hear me")]
+    assert stream.endings == ["end of text"]
 
 
 def test_a_character_of_several_tokens_appears_when_it_is_complete() -> None:

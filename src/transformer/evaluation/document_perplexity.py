@@ -75,7 +75,7 @@ def score_documents(
     model: DecoderOnlyTransformer,
     documents: Sequence[TokenArray],
     text_bytes: Sequence[int],
-    eot_id: int,
+    first_id: int,
     *,
     stride: int | None = None,
     context: int | None = None,
@@ -83,6 +83,8 @@ def score_documents(
     progress: Callable[[int], object] | None = None,
 ) -> DocumentScores:
     """Scores each document alone: `documents` are their tokens, end-of-text included; `text_bytes` their sizes.
+
+    `first_id` is the token before a document, which is not scored: end-of-text, or what the model expects (bos_id).
 
     batch_size is the number of windows in a batch, of any documents; it changes speed and memory, not the scores.
     context None: max_seq_len. `progress` is called with the number of tokens scored so far. Raises ValueError for
@@ -95,14 +97,14 @@ def score_documents(
         (number, *window) for number, tokens in enumerate(documents) for window in windows(len(tokens), context, stride)
     ]
     cuts.sort(key=lambda cut: cut[1] - cut[3])  # longest first: little padding, and the largest batch comes first
-    streams = [np.concatenate([[eot_id], np.asarray(tokens, np.int64)]) for tokens in documents]
+    streams = [np.concatenate([[first_id], np.asarray(tokens, np.int64)]) for tokens in documents]
     nats = torch.zeros(len(documents), dtype=torch.float64)
     device, scored = model.device, 0
     is_accelerated = model.next_token_loss is tiled_loss.next_token_loss
     nats_of = tiled_loss.token_nats if is_accelerated else token_nats
     with torch.no_grad(), eval_mode(model):
         for start in range(0, len(cuts), batch_size):
-            inputs, counted, targets, owners = _batch(streams, cuts[start : start + batch_size], eot_id)
+            inputs, counted, targets, owners = _batch(streams, cuts[start : start + batch_size], first_id)
             hidden = model.hidden(inputs.to(device)).flatten(0, 1)[counted.to(device)]  # (N, C)
             nats.index_add_(0, owners, nats_of(hidden, model.head.weight, targets.to(device)).cpu().double())
             scored += len(owners)
@@ -120,12 +122,12 @@ def token_nats(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
 
 def _batch(
-    streams: Sequence[npt.NDArray[np.int64]], cuts: Sequence[tuple[int, int, int, int]], eot_id: int
+    streams: Sequence[npt.NDArray[np.int64]], cuts: Sequence[tuple[int, int, int, int]], padding: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns windows as rows (B, T), padded on the right, to which no earlier token attends; and for the N counted
     targets their indices in the flattened rows, their ids, and the numbers of their documents, (N,) int64 each."""
     longest = max(end - start for _, start, _, end in cuts)
-    inputs = np.full((len(cuts), longest), eot_id, np.int64)
+    inputs = np.full((len(cuts), longest), padding, np.int64)
     for row, (document, start, _, end) in enumerate(cuts):
         inputs[row, : end - start] = streams[document][start:end]
     counted = np.concatenate(

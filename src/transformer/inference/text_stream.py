@@ -19,7 +19,7 @@ from transformer.config import SamplingConfig
 from transformer.generation import window_start
 from transformer.inference.batch import BatchModel, stream_tokens
 from transformer.inference.padding import pad
-from transformer.text import StreamDecoder, Tokenizer
+from transformer.text import StreamDecoder, Tokenizer, prompt_ids
 
 Ending = Literal["length", "end of text", "stop string"]
 ROWS = 32
@@ -51,19 +51,19 @@ class TextStream:
         seeds = range(seeds, seeds + len(prompts)) if isinstance(seeds, int) else seeds
         if len(seeds) != len(prompts):
             raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
-        ids = [tokenizer.encode(prompt) or [tokenizer.eot_id] for prompt in prompts]
+        ids = [prompt_ids(tokenizer, prompt) for prompt in prompts]
         tokens, padding = pad(ids)
         self.prompt_tokens = [len(row) for row in ids]
         self.dropped = [window_start(len(row), model.config.max_seq_len) for row in ids]
         """Tokens at the beginning of each prompt that do not fit the model's context: the model never sees them."""
-        self._eot_id = tokenizer.eot_id
+        self._stop_ids = tokenizer.stop_ids
         self._rows = [_Row(tokenizer, tuple(stop)) for _ in prompts]
         self._stream = stream_tokens(
             model,
             tokens.to(model.device),
             max_new_tokens,
             sampling,
-            stop_ids=[tokenizer.eot_id],
+            stop_ids=tokenizer.stop_ids,
             use_cache=use_cache,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             padding=padding if padding.any() else None,
@@ -72,7 +72,7 @@ class TextStream:
 
     def __iter__(self) -> Iterator[list[str]]:
         for step in self._stream:
-            yield [row.add(token, self._eot_id) for row, token in zip(self._rows, step.tolist(), strict=True)]
+            yield [row.add(token, self._stop_ids) for row, token in zip(self._rows, step.tolist(), strict=True)]
         last = [row.finish() for row in self._rows]
         if any(last):
             yield last
@@ -122,11 +122,11 @@ class _Row:
         self.held = ""  # decoded, but perhaps the beginning of a stop string
         self.ending: Ending | None = None
 
-    def add(self, token: int, eot_id: int) -> str:
+    def add(self, token: int, stop_ids: Sequence[int]) -> str:
         """Takes the next token; returns the text that later tokens cannot change. After the end: nothing."""
         if self.ending is not None:
             return ""
-        if token == eot_id:
+        if token in stop_ids:
             text = self._flush()
             self.ending = self.ending or "end of text"  # the flushed bytes may have completed a stop string
             return self._keep(text)

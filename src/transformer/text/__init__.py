@@ -1,14 +1,17 @@
 """Encodings, the bundled corpus, and reading your own files."""
 
-from .bpe import tokenizer_from_state, train_bpe
+from .bpe import train_bpe
 from .corpus import cut_sections, is_validation, load_shakespeare, split_documents, text_digest
 from .encodings import load_tokenizer
+from .hf_tokenizer import HuggingFaceTokenizer
 from .local_files import LocalText, decode_text, plain_documents, read_documents, read_local_text
-from .tokenizer import END_OF_TEXT, ByteTokenizer, StreamDecoder, Tokenizer, Tokens
+from .stored import tokenizer_from_state
+from .tokenizer import END_OF_TEXT, ByteTokenizer, StreamDecoder, Tokenizer, Tokens, prompt_ids
 
 __all__ = [
     "END_OF_TEXT",
     "ByteTokenizer",
+    "HuggingFaceTokenizer",
     "LocalText",
     "StreamDecoder",
     "Tokenizer",
@@ -19,6 +22,7 @@ __all__ = [
     "load_shakespeare",
     "load_tokenizer",
     "plain_documents",
+    "prompt_ids",
     "read_documents",
     "read_local_text",
     "split_documents",

@@ -34,14 +34,14 @@ sequences are shorter, so that a context of the same length covers more text.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import tiktoken
 
-from .encodings import TiktokenTokenizer, load_tokenizer
+from .encodings import TiktokenTokenizer
 from .long_runs import SpaceRule
-from .tokenizer import END_OF_TEXT, ByteTokenizer, Tokenizer, replace_lone_surrogates
+from .tokenizer import END_OF_TEXT, Tokenizer, replace_lone_surrogates
 
 if TYPE_CHECKING:
     import tokenizers
@@ -139,23 +139,3 @@ def build_bpe(ranks: list[bytes], pattern: str) -> Tokenizer:
     )
     saved: dict[str, object] = {"kind": "bpe", "ranks": list(ranks), "pattern": pattern}
     return TiktokenTokenizer(encoding, saved, SPACE_RULE if pattern == SPLIT_PATTERN else None)
-
-
-def tokenizer_from_state(state: Mapping[str, object]) -> Tokenizer:
-    """Returns the encoding whose `state()` this is. Raises ValueError for anything else."""
-    match state:
-        case {"kind": "byte"}:
-            return ByteTokenizer()
-        case {"kind": "named", "name": str(name)}:
-            return load_tokenizer(name)
-        case {"kind": "bpe", "ranks": list(ranks), "pattern": str(pattern)}:
-            if all(isinstance(token, bytes) for token in ranks):
-                try:
-                    tokenizer = build_bpe(ranks, pattern)
-                    if pattern != SPLIT_PATTERN:  # some make tiktoken panic, others take exponential time
-                        raise ValueError("it splits text by a pattern that is not this project's")
-                    return tokenizer
-                except ValueError as error:
-                    raise ValueError(f"saved BPE encoding is damaged: {error}") from error
-    wanted = "a dict with kind 'byte', 'named' (and name) or 'bpe' (and ranks, pattern)"
-    raise ValueError(f"not a saved encoding: wanted {wanted}, as Tokenizer.state() returns")

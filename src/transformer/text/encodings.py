@@ -89,6 +89,14 @@ class TiktokenTokenizer:
     def eot_id(self) -> int:
         return self.encoding.eot_token
 
+    @property
+    def bos_id(self) -> None:
+        return None
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        return (self.eot_id,)
+
     def encode(self, text: str) -> list[int]:
         if len(text) < LONGEST:
             return self.encoding.encode_ordinary(text)

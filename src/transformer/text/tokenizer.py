@@ -38,6 +38,15 @@ class Tokenizer(Protocol):
     def vocab_size(self) -> int: ...
     @property
     def eot_id(self) -> int: ...
+    @property
+    def bos_id(self) -> int | None:
+        """The id that the model expects before a text, of encodings of other models (hf_tokenizer.py); else None."""
+        ...
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The ids after which generation ends: `eot_id`, then others if there are any."""
+        ...
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a text, never end-of-text."""
@@ -75,6 +84,8 @@ class ByteTokenizer:
     short_name = "byte"
     vocab_size = 257
     eot_id = 256
+    bos_id = None
+    stop_ids = (256,)
 
     def encode(self, text: str) -> list[int]:
         return list(replace_lone_surrogates(text).encode())
@@ -117,6 +128,16 @@ class StreamDecoder:
         rest = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return rest
+
+
+def prompt_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Returns the ids of a text to continue: after the token that the model expects first, and never empty.
+
+    >>> prompt_ids(ByteTokenizer(), "n"), prompt_ids(ByteTokenizer(), "")
+    ([110], [256])
+    """
+    first = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    return first + tokenizer.encode(text) or [tokenizer.eot_id]
 
 
 def replace_lone_surrogates(text: str) -> str:

@@ -39,6 +39,7 @@ CARRIED = {
     "byte": "a rule: an id for each byte",
     "named": "by its name; the vocabulary comes with this package or with tiktoken",
     "bpe": "whole, every entry",
+    "tokenizer.json": "whole, as it came with the model",
 }
 """How a checkpoint stores its tokenizer, by kind."""
 

@@ -70,8 +70,10 @@ def score(
 ) -> DocumentScores:
     """Evaluates a model on documents in its encoding; `progress` receives the number of tokens done."""
     context, stride = windows(options, loaded)
+    tokenizer = loaded.tokenizer
+    first = tokenizer.eot_id if tokenizer.bos_id is None else tokenizer.bos_id
     return score_documents(
-        loaded.model, documents.tokens, documents.text_bytes, loaded.tokenizer.eot_id,
+        loaded.model, documents.tokens, documents.text_bytes, first,
         context=context, stride=stride, batch_size=options.batch_size, progress=progress,
     )  # fmt: skip
 

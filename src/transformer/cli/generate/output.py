@@ -19,6 +19,7 @@ from transformer.cli.generate.options import WritingOptions
 from transformer.generation import window_start
 from transformer.inference.compiled_decode import CompiledDecoder
 from transformer.inference.text_stream import ROWS, TextStream
+from transformer.text import prompt_ids
 from transformer.training.checkpoint import LoadedModel
 
 
@@ -68,7 +69,7 @@ class Pen:
         """
         jobs: list[Job] = []
         for prompt in prompts:
-            length = len(self.loaded.tokenizer.encode(prompt)) or 1  # an empty prompt is replaced by end-of-text
+            length = len(prompt_ids(self.loaded.tokenizer, prompt))
             limit = options.tokens_left(length)
             self._report_prompt(prompt, length)
             jobs += [Job(prompt, seed + sample, limit) for sample in range(options.num_samples)]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from transformer.cli.sampling.options import PROMPT
 from transformer.generation import window_start
-from transformer.text import Tokenizer
+from transformer.text import Tokenizer, prompt_ids
 from transformer.training.checkpoint import LoadedModel
 
 Names = Callable[[int], str]
@@ -29,7 +29,7 @@ def fixed_distribution() -> tuple[Tensor, Tensor, Names]:
 
 def model_distribution(loaded: LoadedModel, prompt: str) -> tuple[Tensor, Tensor, Names]:
     """Returns the model's logits (V,) after the prompt, the prompt's tokens (T,), and a function that names a token."""
-    tokens = loaded.tokenizer.encode(prompt) or [loaded.tokenizer.eot_id]
+    tokens = prompt_ids(loaded.tokenizer, prompt)
     start = window_start(len(tokens), loaded.model.config.max_seq_len)
     with torch.no_grad():
         window = torch.tensor([tokens[start:]], device=loaded.model.head.weight.device)  # (1, T)
