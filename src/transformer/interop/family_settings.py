@@ -1,0 +1,296 @@
+"""From the config.json of another program to our ModelConfig, family by family.
+
+config.json has no definition: each family of models reads the names that its authors chose, and ignores the others. So
+each family here reads the names that its implementation in `transformers` reads, with that implementation's defaults,
+and refuses every value that our model cannot compute, because to ignore it would give other numbers. Parts with
+weights of their own (a bias, a norm, experts) need no rule: family_weights.py refuses weights that have no place.
+Code that a config.json names (`auto_map`) never runs.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from transformer.config import ConfigError, ModelConfig
+from transformer.config_base import LARGEST
+from transformer.interop.errors import SourceError
+
+REFUSED = {
+    "gemma": "the gated GELU", "gemma2": "soft caps of the logits", "gemma3": "attention windows",
+    "gemma3_text": "attention windows", "mixtral": "a mixture of experts", "qwen2_moe": "a mixture of experts",
+    "qwen3_moe": "a mixture of experts", "olmoe": "a mixture of experts", "gpt_oss": "a mixture of experts",
+    "deepseek_v2": "latent attention", "deepseek_v3": "latent attention", "phi": "a bias of the output projection",
+    "phi3": "fused gate and up matrices", "olmo": "norms without weights", "smollm3": "layers without positions",
+    "llama4": "a mixture of experts", "llama4_text": "a mixture of experts", "cohere": "a scale of the logits",
+    "granite": "scales of the residual stream", "gpt_neo": "local attention", "gptj": "a bias of the output projection",
+    "opt": "an offset of the positions", "bloom": "a norm after the embeddings",
+    "falcon": "fused multi-query matrices", "stablelm": "biases of the norms alone", "mamba": "state-space layers",
+    "t5": "an encoder", "bart": "an encoder", "bert": "attention in both directions", "ministral": "attention windows",
+}  # fmt: skip
+"""Families that cannot be read -> a part that they need and this model does not have."""
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "attn_logit_softcapping": (0,), "final_logit_softcapping": (0,), "logit_softcap": (0,), "logit_scale": (1,),
+    "logits_scaling": (1,), "embedding_multiplier": (1,), "residual_multiplier": (1,), "attention_multiplier": (),
+    "query_pre_attn_scalar": (), "num_experts": (0,), "num_local_experts": (0,), "n_routed_experts": (0,),
+    "clip_qkv": (), "alibi": (False,), "use_alibi": (False,), "qk_layernorm": (False,), "use_qk_norm": (False,),
+    "is_encoder_decoder": (False,), "add_cross_attention": (False,), "attention_chunk_size": (), "pruned_heads": ({},),
+    "no_rope_layers": ([],), "quantization_config": (), "scale_attn_by_inverse_layer_idx": (False,),
+    "scale_attn_weights": (True,),
+}  # fmt: skip
+"""Settings that change the results in one family or another -> the values, besides null, that change nothing."""
+GELU = {
+    "gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh", "relu": "relu",
+}  # fmt: skip
+SWIGLU = {"silu": "swiglu", "swish": "swiglu"}
+"""Their names of activation functions -> ours."""
+
+
+class Settings:
+    """Values of a config.json, each read with the type that it must have."""
+
+    def __init__(self, values: Mapping[str, Any], where: str = "config.json") -> None:
+        self.values, self.where = values, where
+
+    def refuse(self, reason: str) -> NoReturn:
+        raise SourceError(f"{self.where}: {reason}")
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Returns a value, or the default if there is none; null is none."""
+        value = self.values.get(name)
+        return default if value is None else value
+
+    def count(self, name: str, default: int | None = None, largest: int = LARGEST["d_ff"]) -> int:
+        """Returns a whole number from 1 to `largest`; without a default it must be there."""
+        value = self.get(name, default)
+        if value is None:
+            self.refuse(f"{name} is missing")
+        if type(value) is not int or not 1 <= value <= largest:
+            self.refuse(f"{name}={reprlib.repr(value)} is not a whole number from 1 to {largest:,}")
+        return value
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """Returns a finite number above 0; without a default it must be there."""
+        value = self.get(name, default)
+        if value is None:
+            self.refuse(f"{name} is missing")
+        if type(value) not in (int, float) or not 0 < value < 1e30 or not math.isfinite(value):
+            self.refuse(f"{name}={reprlib.repr(value)} is not a finite number above 0")
+        return float(value)
+
+    def flag(self, name: str, default: bool) -> bool:
+        value = self.get(name, default)
+        if type(value) is not bool:
+            self.refuse(f"{name}={reprlib.repr(value)} is not true or false")
+        return value
+
+    def choice(self, name: str, known: Mapping[str, str], default: str) -> str:
+        """Returns our name of one of the known values."""
+        value = self.get(name, default)
+        if not isinstance(value, str) or value not in known:
+            self.refuse(f"{name}={reprlib.repr(value)} is not supported; supported: {', '.join(known)}")
+        return known[value]
+
+    def inner(self, name: str) -> Settings:
+        """Returns a group of settings within these; empty if there is none."""
+        value = self.get(name, {})
+        if not isinstance(value, dict):
+            self.refuse(f"{name}={reprlib.repr(value)} is not a group of settings")
+        return Settings(value, f"{self.where}: {name}")
+
+
+def model_config(settings: Mapping[str, Any]) -> ModelConfig:
+    """Returns the shape that a config.json describes. Raises SourceError for one that this model cannot have."""
+    source = Settings(settings)
+    family = family_name(settings)
+    refuse_other_parts(source)
+    try:
+        return ModelConfig.from_dict(FAMILIES[family](source))
+    except ConfigError as error:
+        source.refuse(f"not a shape of this model: {error}")
+
+
+def family_name(settings: Mapping[str, Any]) -> str:
+    """Returns the family that a config.json names, its model_type. Raises SourceError for one that is not supported."""
+    family = settings.get("model_type")
+    if not isinstance(family, str) or not family:
+        raise SourceError("config.json: model_type is missing: it names the family, for example 'llama'")
+    if family not in FAMILIES:
+        lacks = (
+            f" needs {REFUSED[family]}, which this model does not have" if family in REFUSED else " is not supported"
+        )
+        raise SourceError(f"config.json: model_type={reprlib.repr(family)}{lacks}; supported: {', '.join(FAMILIES)}")
+    return family
+
+
+def refuse_other_parts(source: Settings) -> None:
+    """Raises SourceError for code, and for parts of other families that would change the results."""
+    code = source.inner("auto_map").values
+    if models := [name for name in code if name.startswith("AutoModel")]:
+        source.refuse(f"auto_map names code of its own for {reprlib.repr(models[0])}, which is never run")
+    for name, neutral in NEUTRAL.items():
+        value = source.get(name)
+        if value is not None and value not in neutral:
+            source.refuse(f"{name}={reprlib.repr(value)} is a part that this model does not have")
+    kinds = source.get("layer_types", [])
+    if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
+        source.refuse(f"layer_types={reprlib.repr(kinds)}: only full attention is supported")
+
+
+def gpt2(source: Settings) -> dict[str, Any]:
+    width = source.count("n_embd", largest=LARGEST["d_model"])
+    rates = [source.get(name, 0.1) for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop")]
+    return {
+        "vocab_size": source.count("vocab_size"),
+        "d_model": width,
+        "num_heads": source.count("n_head", largest=LARGEST["num_heads"]),
+        "num_layers": source.count("n_layer", largest=LARGEST["num_layers"]),
+        "d_ff": source.count("n_inner", 4 * width),
+        "max_seq_len": source.count("n_positions", largest=LARGEST["max_seq_len"]),
+        "norm_eps": source.number("layer_norm_epsilon", 1e-5),
+        "activation": source.choice("activation_function", GELU, "gelu_new"),
+        "tie_embeddings": source.flag("tie_word_embeddings", True),
+        "dropout": dropout(source, rates),
+    }
+
+
+def dropout(source: Settings, rates: list[Any]) -> float:
+    """Returns the rate that all parts have, or 0 if they differ: it matters only for training."""
+    for rate in rates:
+        if type(rate) not in (int, float) or not 0 <= rate < 1:
+            source.refuse(f"a dropout rate is {reprlib.repr(rate)}, not a number from 0 to below 1")
+    return float(rates[0]) if len(set(rates)) == 1 else 0.0
+
+
+def llama(source: Settings) -> dict[str, Any]:
+    biases = [source.flag(name, False) for name in ("attention_bias", "mlp_bias")]
+    if biases[0] != biases[1]:
+        source.refuse("attention_bias and mlp_bias must be equal: biases of one of them alone are not supported")
+    return like_llama(source) | {"bias": biases[0]}
+
+
+def like_llama(source: Settings) -> dict[str, Any]:
+    """Returns the settings that Llama and the families after it have in common."""
+    heads = source.count("num_attention_heads", largest=LARGEST["num_heads"])
+    width = source.count("hidden_size", largest=LARGEST["d_model"])
+    found = {
+        "vocab_size": source.count("vocab_size"),
+        "d_model": width,
+        "num_heads": heads,
+        "num_kv_heads": source.count("num_key_value_heads", heads, LARGEST["num_kv_heads"]),
+        "num_layers": source.count("num_hidden_layers", largest=LARGEST["num_layers"]),
+        "d_ff": source.count("intermediate_size"),
+        "max_seq_len": source.count("max_position_embeddings", largest=LARGEST["max_seq_len"]),
+        "norm": "rmsnorm",
+        "norm_eps": source.number("rms_norm_eps", 1e-6),
+        "activation": source.choice("hidden_act", SWIGLU, "silu"),
+        "bias": False,
+        "tie_embeddings": source.flag("tie_word_embeddings", False),
+        "dropout": 0.0,
+        **rotary(source),
+    }
+    head = source.count("head_dim", max(1, width // heads), LARGEST["d_model"])
+    return found if head * heads == width else found | {"head_width": head}
+
+
+def mistral(source: Settings) -> dict[str, Any]:
+    found = like_llama(source)
+    refuse_window(source, source.values.get("sliding_window", 4096), found["max_seq_len"])
+    return found
+
+
+def qwen2(source: Settings) -> dict[str, Any]:
+    return qwen(source) | {"qkv_bias": True}
+
+
+def qwen3(source: Settings) -> dict[str, Any]:
+    refuse_biases(source)
+    return qwen(Settings({"head_dim": 128, **source.values})) | {"qk_norm": "head"}
+
+
+def qwen(source: Settings) -> dict[str, Any]:
+    found = like_llama(source)
+    if source.flag("use_sliding_window", False) and source.count("max_window_layers", 28) < found["num_layers"]:
+        refuse_window(source, source.values.get("sliding_window", 4096), found["max_seq_len"])
+    return found
+
+
+def olmo2(source: Settings) -> dict[str, Any]:
+    refuse_biases(source)
+    found = like_llama(Settings({"rms_norm_eps": 1e-5, **source.values}))
+    return found | {"qk_norm": "all", "norm_position": "after"}
+
+
+def refuse_biases(source: Settings) -> None:
+    if source.flag("attention_bias", False):
+        source.refuse("attention_bias=true is not supported: the feed-forward network of this family has no biases")
+
+
+def gpt_neox(source: Settings) -> dict[str, Any]:
+    if not source.flag("attention_bias", True):
+        source.refuse("attention_bias=false with biases elsewhere is not supported")
+    return {
+        "vocab_size": source.count("vocab_size"),
+        "d_model": source.count("hidden_size", largest=LARGEST["d_model"]),
+        "num_heads": source.count("num_attention_heads", largest=LARGEST["num_heads"]),
+        "num_layers": source.count("num_hidden_layers", largest=LARGEST["num_layers"]),
+        "d_ff": source.count("intermediate_size"),
+        "max_seq_len": source.count("max_position_embeddings", largest=LARGEST["max_seq_len"]),
+        "norm_eps": source.number("layer_norm_eps", 1e-5),
+        "activation": source.choice("hidden_act", GELU, "gelu"),
+        "tie_embeddings": source.flag("tie_word_embeddings", False),
+        "parallel_blocks": source.flag("use_parallel_residual", True),
+        "dropout": dropout(source, [source.get("attention_dropout", 0.0), source.get("hidden_dropout", 0.0)]),
+        **rotary(source, "rotary_emb_base", "rotary_pct", 0.25),
+    }
+
+
+FAMILIES: dict[str, Callable[[Settings], dict[str, Any]]] = {
+    "gpt2": gpt2, "llama": llama, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "olmo2": olmo2,
+    "gpt_neox": gpt_neox,
+}  # fmt: skip
+"""model_type -> the function that reads the family's settings."""
+
+
+def refuse_window(source: Settings, window: Any, longest: int) -> None:
+    """Raises SourceError if attention sees only a window of the context; one as long as the context is all of it."""
+    if window is not None and source.count("sliding_window", 4096, LARGEST["max_seq_len"]) < longest:
+        source.refuse(f"sliding_window={window} is shorter than the context of {longest}: only full attention")
+
+
+def rotary(
+    source: Settings, theta: str = "rope_theta", share: str = "partial_rotary_factor", all_pairs: float = 1.0
+) -> dict[str, Any]:
+    """Returns the settings of rotary positions; `theta` and `share` are the family's names outside the group."""
+    group = source.inner("rope_scaling" if source.get("rope_scaling") else "rope_parameters")
+    if any(isinstance(value, dict) for value in group.values.values()):
+        group.refuse("positions that differ by kind of layer are not supported")
+    found = {"position": "rotary", "rope_theta": group.number("rope_theta", source.number(theta, 10_000.0))}
+    fraction = group.number("partial_rotary_factor", source.number(share, all_pairs))
+    if fraction != 1:
+        found["rotary_fraction"] = rotary_fraction(source, fraction)
+    kind = group.get("rope_type", group.get("type", "default"))
+    if kind == "linear":
+        found["rope_scaling"] = f"linear:{group.number('factor')!r}"
+    elif kind == "llama3":
+        longest = source.get("original_max_position_embeddings", source.get("max_position_embeddings"))
+        original = group.count("original_max_position_embeddings", longest, LARGEST["max_seq_len"])
+        factors = [group.number(name) for name in ("factor", "low_freq_factor", "high_freq_factor")]
+        found["rope_scaling"] = ":".join(["llama3", *map(repr, factors), str(original)])
+    elif kind != "default":
+        group.refuse(f"rope_type={reprlib.repr(kind)} is not supported; supported: default, linear, llama3")
+    return found
+
+
+def rotary_fraction(source: Settings, fraction: float) -> float:
+    """Returns the share of a head's numbers that are rotated, which are a whole number of pairs. GPT-NeoX alone."""
+    if source.get("model_type") != "gpt_neox":
+        source.refuse(f"partial_rotary_factor={fraction} is supported for gpt_neox only")
+    head = source.count("hidden_size") // source.count("num_attention_heads")
+    rotated = int(head * fraction)
+    if not 0 < rotated <= head or rotated % 2:
+        source.refuse(f"a rotary fraction of {fraction} of {head} numbers is not a whole number of pairs")
+    return rotated / head

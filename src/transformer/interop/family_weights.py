@@ -1,0 +1,275 @@
+"""Weights between another program's names and layouts and ours, family by family, both ways.
+
+A family is a table of names. Three layouts differ from ours:
+
+- Llama and the families after it store queries, keys and values as three matrices; ours is one, their rows in turn.
+- GPT-2 stores the matrices of a block as (inputs, outputs), the transpose of PyTorch's (outputs, inputs).
+- GPT-NeoX has one matrix for queries, keys and values, but head by head: the rows of head 0's query, key, value, then
+  head 1's. And it rotates the first R of a head's D numbers, pairing i with i + R/2, while we pair i with i + D/2 and
+  leave the last pairs unrotated. Both are an order of rows, which neox_rows() computes.
+
+Every tensor is read, converted and placed on its own, the largest first, so that the memory in use never exceeds the
+model's by more than one small tensor.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from transformer.config import ModelConfig
+from transformer.interop.errors import SourceError
+from transformer.interop.family_settings import family_name, model_config
+from transformer.model import DecoderOnlyTransformer
+from transformer.training.checkpoint_contents import FLOATS, brief, check_memory, listed, meta_model
+
+SMALL_TABLES = 64 * 2**20
+"""Bytes that tables of positions may take in any model; in a larger model, as many as its weights."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of one family: our module -> theirs, in which {} is the layer; several if they store it in parts."""
+
+    prefix: str
+    """What every name but the output projection's begins with; files of the model without its head leave it out."""
+    modules: Mapping[str, tuple[str, ...]]
+    head: tuple[str, ...] = ("lm_head",)
+    """Names of the output projection; the first is the one that is written."""
+    unused: str = r"$^"
+    """Pattern of tensors that hold no weights: masks and tables that older programs stored."""
+    layout: str = "rows"
+    """rows, transposed (GPT-2) or by head (GPT-NeoX)."""
+
+
+LLAMA = {
+    "embeddings.token": ("embed_tokens",),
+    "final_norm": ("norm",),
+    "attention_norm": ("layers.{}.input_layernorm",),
+    "attention.qkv": tuple(f"layers.{{}}.self_attn.{part}_proj" for part in "qkv"),
+    "attention.out": ("layers.{}.self_attn.o_proj",),
+    "feedforward_norm": ("layers.{}.post_attention_layernorm",),
+    "feedforward.gate": ("layers.{}.mlp.gate_proj",),
+    "feedforward.up": ("layers.{}.mlp.up_proj",),
+    "feedforward.down": ("layers.{}.mlp.down_proj",),
+}
+QUERY_KEY_NORMS = {
+    "attention.q_norm": ("layers.{}.self_attn.q_norm",),
+    "attention.k_norm": ("layers.{}.self_attn.k_norm",),
+}
+OLMO2 = LLAMA | QUERY_KEY_NORMS | {
+    "attention_norm": ("layers.{}.post_attention_layernorm",),
+    "feedforward_norm": ("layers.{}.post_feedforward_layernorm",),
+}  # fmt: skip
+GPT2 = {
+    "embeddings.token": ("wte",),
+    "embeddings.position": ("wpe",),
+    "final_norm": ("ln_f",),
+    "attention_norm": ("h.{}.ln_1",),
+    "attention.qkv": ("h.{}.attn.c_attn",),
+    "attention.out": ("h.{}.attn.c_proj",),
+    "feedforward_norm": ("h.{}.ln_2",),
+    "feedforward.up": ("h.{}.mlp.c_fc",),
+    "feedforward.down": ("h.{}.mlp.c_proj",),
+}
+GPT_NEOX = {
+    "embeddings.token": ("embed_in",),
+    "final_norm": ("final_layer_norm",),
+    "attention_norm": ("layers.{}.input_layernorm",),
+    "attention.qkv": ("layers.{}.attention.query_key_value",),
+    "attention.out": ("layers.{}.attention.dense",),
+    "feedforward_norm": ("layers.{}.post_attention_layernorm",),
+    "feedforward.up": ("layers.{}.mlp.dense_h_to_4h",),
+    "feedforward.down": ("layers.{}.mlp.dense_4h_to_h",),
+}
+ROTARY_TABLE = r"layers\.\d+\.(self_attn|attention)\.rotary_emb\.inv_freq"
+NAMES = {
+    **dict.fromkeys(("llama", "mistral", "qwen2"), Names("model.", LLAMA, unused=ROTARY_TABLE)),
+    "qwen3": Names("model.", LLAMA | QUERY_KEY_NORMS),
+    "olmo2": Names("model.", OLMO2),
+    "gpt2": Names("transformer.", GPT2, unused=r"h\.\d+\.attn\.(masked_)?bias", layout="transposed"),
+    "gpt_neox": Names(
+        "gpt_neox.", GPT_NEOX, ("embed_out", "lm_head"),
+        rf"{ROTARY_TABLE}|layers\.\d+\.attention\.(masked_)?bias", "by head",
+    ),
+}  # fmt: skip
+"""model_type -> the family's names."""
+
+
+def their_names(names: Names, ours: str) -> list[str]:
+    """Returns the tensors that make up one of our parameters, without the prefix: `blocks.3.attention.out.weight`."""
+    module, _, kind = ours.rpartition(".")
+    layer = re.match(r"blocks\.(\d+)\.", module)
+    if module == "head":
+        return [f"{names.head[0]}.{kind}"]
+    parts = names.modules[module[layer.end() :] if layer else module]
+    return [f"{part.format(layer[1] if layer else '')}.{kind}" for part in parts]
+
+
+def read_model(
+    settings: Mapping[str, Any], tensor: Callable[[str], Tensor], names: Collection[str], dtype: torch.dtype
+) -> DecoderOnlyTransformer:
+    """Returns the model of a config.json with its weights in `dtype`, on the CPU, in eval mode.
+
+    `tensor` returns a tensor by its name in `names`. Nothing is allocated before the settings fit the names. Raises
+    SourceError if the weights are not those that the settings describe.
+    """
+    config = model_config(settings)
+    check_layers(config, settings, names)
+    try:
+        model = meta_model(config)
+        check_memory(model)
+    except ValueError as error:
+        raise SourceError(f"config.json: {error}") from error
+    read_weights(model.to(dtype), settings, tensor, names)
+    place_tables(model)
+    return model.eval()
+
+
+def check_layers(config: ModelConfig, settings: Mapping[str, Any], names: Collection[str]) -> None:
+    """Raises SourceError unless there are tensors of the last layer: a model has as many layers as its file."""
+    source = NAMES[family_name(settings)]
+    [last, *_] = their_names(source, f"blocks.{config.num_layers - 1}.attention.qkv.weight")
+    if last not in names and source.prefix + last not in names:
+        raise SourceError(f"config.json describes {config.num_layers:,} layers, but there are no weights {last}")
+
+
+def place_tables(model: DecoderOnlyTransformer) -> None:
+    """Computes the tables of positions of a model that was built without memory."""
+    config, weights = model.config, sum(weight.nbytes for weight in model.parameters())
+    tables = sum(table.nbytes for table in model.buffers())
+    if tables > max(SMALL_TABLES, weights):
+        raise SourceError(
+            f"config.json: a context of {config.max_seq_len:,} needs tables of {tables:,} bytes; the weights have only "
+            f"{weights:,}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        small = DecoderOnlyTransformer(dataclasses.replace(config, num_layers=1, d_ff=1, vocab_size=1))
+    for name, table in small.named_buffers():
+        module, _, leaf = name.rpartition(".")
+        model.get_submodule(module).register_buffer(leaf, table, persistent=False)
+
+
+@torch.no_grad()
+def read_weights(
+    model: DecoderOnlyTransformer,
+    settings: Mapping[str, Any],
+    tensor: Callable[[str], Tensor],
+    names: Collection[str],
+) -> None:
+    """Fills the model in place from tensors of another program, converted to its dtype one at a time.
+
+    Parameters on the meta device are allocated on the CPU when their turn comes; tables of positions are left alone.
+    Raises SourceError if a tensor is missing, has no place in the model, or has another shape or kind than its place.
+    """
+    source = NAMES[family_name(settings)]
+    stored = match_names(model, source, names)
+    parameters = sorted(model.named_parameters(), key=lambda item: -item[1].numel())
+    for ours, parameter in parameters:
+        if parameter.is_meta:
+            parameter = place(model, ours, torch.empty(parameter.shape, dtype=parameter.dtype))
+        theirs = [stored[name] for name in their_names(source, ours)]
+        fill(parameter, ours, [(name, tensor(name)) for name in theirs], source.layout, model.config)
+        low, high = parameter.aminmax()
+        if not (low.isfinite() and high.isfinite()):
+            raise SourceError(f"{brief(', '.join(theirs))}: holds nan, or numbers too large for {parameter.dtype}")
+    for head in (stored[name] for name in head_names(source) if name in stored and model.config.tie_embeddings):
+        if not torch.equal(tensor(head), tensor(stored[their_names(source, "embeddings.token.weight")[0]])):
+            raise SourceError(f"{head}: differs from the token table, to which config.json ties it")
+
+
+def head_names(source: Names) -> list[str]:
+    return [f"{head}.weight" for head in source.head]
+
+
+def match_names(model: DecoderOnlyTransformer, source: Names, names: Collection[str]) -> dict[str, str]:
+    """Returns name without prefix -> name in the file; SourceError if they are not the names of the model's weights."""
+    stored = {name.removeprefix(source.prefix): name for name in names}
+    if len(stored) < len(names):
+        raise SourceError(f"some weights are there twice: with and without {source.prefix!r} before their names")
+    for other in head_names(source)[1:]:  # newer programs write the head under another name
+        if other in stored:
+            stored.setdefault(head_names(source)[0], stored.pop(other))
+    wanted = {name for ours, _ in model.named_parameters() for name in their_names(source, ours)}
+    if missing := sorted(wanted - stored.keys()):
+        raise SourceError(listed("weights that config.json describes are missing", missing))
+    tied = head_names(source) if model.config.tie_embeddings else []
+    extra = [name for name in stored if name not in wanted and not re.fullmatch(source.unused, name)]
+    if extra := [name for name in extra if name not in tied]:
+        raise SourceError(listed("weights that config.json does not describe", sorted(extra)))
+    return stored
+
+
+def place(model: DecoderOnlyTransformer, name: str, weight: Tensor) -> nn.Parameter:
+    """Puts a new parameter in the place of one without memory."""
+    parameter = nn.Parameter(weight)
+    module, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(module), leaf, parameter)
+    if name == "embeddings.token.weight" and model.config.tie_embeddings:
+        model.head.weight = parameter
+    return parameter
+
+
+def fill(weight: Tensor, ours: str, parts: list[tuple[str, Tensor]], layout: str, config: ModelConfig) -> None:
+    """Copies the tensors that make up one of our weights into it."""
+    order = rows(ours, layout, config)
+    for view, (name, value) in zip(views(weight, ours, layout, config), parts, strict=True):
+        if value.shape != view.shape:
+            raise SourceError(f"{name}: has shape {tuple(value.shape)}, and config.json describes {tuple(view.shape)}")
+        if value.dtype not in FLOATS:
+            raise SourceError(f"{name}: holds {value.dtype}, not floating-point numbers of 16 bits or more")
+        view.copy_(value if order is None else value[order])
+
+
+def views(weight: Tensor, ours: str, layout: str, config: ModelConfig) -> list[Tensor]:
+    """Returns the parts of one of our weights, each with the shape that the other program stores."""
+    if layout == "rows" and ".qkv." in ours:
+        width = config.kv_heads * config.head_dim
+        return list(weight.split([config.num_heads * config.head_dim, width, width]))
+    is_transposed = layout == "transposed" and ours.startswith("blocks.") and weight.ndim == 2
+    return [weight.T if is_transposed else weight]
+
+
+def rows(ours: str, layout: str, config: ModelConfig) -> Tensor | None:
+    """Returns which row of their tensor is each row of ours; None: the same row."""
+    return neox_rows(config) if layout == "by head" and ".qkv." in ours else None
+
+
+def neox_rows(config: ModelConfig) -> Tensor:
+    """Returns for each row of our query, key, value matrix the row of GPT-NeoX's, (3 H D,) int64.
+
+    One head of four numbers, two of which are rotated: theirs pairs 0 with 1, ours 0 with 2.
+
+    >>> neox_rows(ModelConfig(d_model=4, num_heads=1, position="rotary", rotary_fraction=0.5)).tolist()
+    [0, 2, 1, 3, 4, 6, 5, 7, 8, 9, 10, 11]
+    """
+    heads, width = config.num_heads, config.head_dim
+    rotated = round(config.rotary_fraction * width)
+    theirs = torch.arange(3 * heads * width).view(heads, 3, width).transpose(0, 1)  # (3, H, D): queries, keys, values
+    pairs = torch.cat([part.view(2, -1) for part in torch.arange(width).split([rotated, width - rotated])], dim=1)
+    return torch.cat([theirs[:2, :, pairs.flatten()], theirs[2:]]).flatten()
+
+
+@torch.no_grad()
+def their_weights(model: DecoderOnlyTransformer, settings: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """Yields name and tensor of every weight that the config.json describes, one at a time, in the model's dtype.
+
+    A bias that the other architecture needs and the model lacks is zero; a sinusoidal table is its learned one.
+    """
+    source, shapes = NAMES[family_name(settings)], meta_model(model_config(settings))
+    own = dict(model.named_parameters())
+    if model.embeddings.sinusoids is not None:
+        own["embeddings.position.weight"] = nn.Parameter(model.embeddings.sinusoids)
+    dtype = model.embeddings.token.weight.dtype
+    for ours, shape in shapes.named_parameters():
+        weight = own[ours].to(dtype) if ours in own else torch.zeros(shape.shape, dtype=dtype)
+        order = rows(ours, source.layout, model.config)
+        for name, view in zip(their_names(source, ours), views(weight, ours, source.layout, model.config), strict=True):
+            prefix = "" if ours.startswith("head.") else source.prefix
+            yield prefix + name, (view if order is None else view[order.argsort()]).detach().contiguous()

@@ -1,0 +1,32 @@
+"""Files of a folder that somebody else filled, for example a cloned repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformer.interop.errors import SourceError
+from transformer.training.checkpoint_contents import brief
+
+
+def file_in(folder: Path, name: str) -> Path:
+    """Returns the path of a file of the folder. Raises SourceError if it is missing, special, or somewhere else.
+
+    `name` may come from a file of the folder: it must be the plain name of a regular file, and a symbolic link must
+    not lead out of the folder. In the hub's own cache (snapshots/REVISION), links lead to the repository's blobs.
+    """
+    if name in {"", ".", ".."} or any(letter in name for letter in "/\\:\0"):
+        raise SourceError(f"{folder}: {brief(repr(name))} is not the name of a file in this folder")
+    root = folder.parent.parent if folder.parent.name == "snapshots" else folder
+    path = folder / name
+    try:
+        target = path.resolve(strict=True)
+        is_inside = target.is_relative_to(root.resolve(strict=True))
+        is_file = target.is_file()
+    except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself, before Python 3.13
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SourceError(f"{path}: {reason}") from error
+    if not is_inside:
+        raise SourceError(f"{path}: is a link to a file outside {root}")
+    if not is_file:
+        raise SourceError(f"{path}: is not a regular file")
+    return path
