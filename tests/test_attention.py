@@ -217,6 +217,15 @@ def test_queries_and_keys_are_normalised_before_they_rotate(
         torch.testing.assert_close(normed, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["head", "all"])
+def test_normalised_queries_keep_the_precision_of_autocast(tiny_config: Configs, kind: str) -> None:
+    """The norm computes in float32; all three must be bfloat16 again, or fused attention would refuse them."""
+    attention = CausalSelfAttention(tiny_config(qk_norm=kind), layer=0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        q, k, v = attention.project(torch.randn(2, 5, 16))
+    assert {q.dtype, k.dtype, v.dtype} == {torch.bfloat16}
+
+
 @pytest.mark.parametrize(("bias", "given", "has"), [(False, True, True), (True, False, False), (True, None, True)])
 def test_the_bias_of_queries_keys_and_values_can_differ(
     tiny_config: Configs, bias: bool, given: bool | None, has: bool

@@ -94,3 +94,13 @@ def test_parallel_parts_read_the_same_stream(tiny_config: Configs) -> None:
     x = torch.randn(2, 5, 16, dtype=torch.float64)
     corrections = block.attention(block.attention_norm(x), CONTEXT) + block.feedforward(block.feedforward_norm(x))
     torch.testing.assert_close(block(x, CONTEXT), x + corrections, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["layernorm", "rmsnorm"])
+def test_norms_that_come_after_are_float32_under_autocast_like_the_stream(tiny_config: Configs, kind: str) -> None:
+    block = Block(tiny_config(norm_position="after", norm=kind), layer=0)
+    block.attention_norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
+    seen: list[torch.dtype] = []
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert block(torch.randn(2, 5, 16), CONTEXT).dtype == torch.float32
+    assert seen == [torch.float32]

@@ -146,7 +146,7 @@ def normalise(x: Tensor, norm: nn.RMSNorm | None) -> Tensor:
     if norm is None:
         return x
     rows = x.unflatten(-1, (-1, *norm.normalized_shape))  # (..., heads, D) or (..., 1, heads * D)
-    return norm(rows).flatten(-2).type_as(x)  # mixed precision (autocast) may return float32
+    return norm(rows.type_as(norm.weight)).flatten(-2).type_as(x)  # in mixed precision (autocast) norms are float32
 
 
 class CausalSelfAttention(nn.Module):

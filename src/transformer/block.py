@@ -77,8 +77,8 @@ class Block(nn.Module):
         self.feedforward = FeedForward(config)
 
     def forward(self, x: Tensor, context: Context, cache: KVCache | None = None) -> Tensor:
-        if self.norms_after:
-            x = x + self.attention_norm(self.attention(x, context, cache))
-            return x + self.feedforward_norm(self.feedforward(x))
+        if self.norms_after:  # type_as: in mixed precision (autocast) the stream and its norms are float32
+            x = x + self.attention_norm(self.attention(x, context, cache).type_as(x))
+            return x + self.feedforward_norm(self.feedforward(x).type_as(x))
         attended = x + self.attention(self.attention_norm(x), context, cache)
         return attended + self.feedforward(self.feedforward_norm(x if self.is_parallel else attended))

@@ -24,12 +24,14 @@ from transformer.training.events import Event
 
 SHAPES: dict[str, dict[str, Any]] = {
     "adamw": {  # 13 rows; 6 numbers are not a multiple of 4
-        "d_model": 6, "num_layers": 2, "validation_tokens": 100, "precision": "float32",
+        "d_model": 6, "num_layers": 2, "validation_tokens": 100, "precision": "float32", "qk_norm": "all",
+        "norm_position": "after", "qkv_bias": False,
     },
     "muon": {
         "d_model": 8, "num_layers": 2, "optimizer": "muon", "position": "rotary", "norm": "rmsnorm",
         "activation": "swiglu", "bias": False, "tie_embeddings": False, "mask_documents": True,
-        "activation_checkpointing": True, "precision": "float32",
+        "activation_checkpointing": True, "precision": "float32", "head_width": 6, "qk_norm": "head",
+        "parallel_blocks": True,
     },
 }  # fmt: skip
 ROWS = 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -33,6 +34,18 @@ def check(model: DecoderOnlyTransformer, backend: str) -> None:
 def test_the_traced_step_gives_the_same_tokens(tiny_model: Models, position: str) -> None:
     torch._dynamo.reset()
     check(tiny_model(position=position, max_seq_len=8, num_kv_heads=2), "eager")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"head_width": 6, "qk_norm": "head", "parallel_blocks": True, "rotary_fraction": 1 / 3},
+        {"qk_norm": "all", "norm_position": "after", "rope_scaling": "llama3:4:0.1:0.3:8", "qkv_bias": False},
+    ],
+)
+def test_the_traced_step_follows_the_settings_of_every_family(tiny_model: Models, settings: dict[str, Any]) -> None:
+    torch._dynamo.reset()
+    check(tiny_model(position="rotary", max_seq_len=8, num_kv_heads=2, norm="rmsnorm", **settings), "eager")
 
 
 def test_the_traced_step_of_a_quantised_model_gives_the_same_tokens(tiny_model: Models) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -63,3 +64,20 @@ def test_an_encoding_that_the_page_cannot_run_is_refused() -> None:
 
     with pytest.raises(ValueError, match="encoding 'words' is not a byte or byte-pair encoding"):
         export_tokenizer(Words())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"head_width": 6}, {"qk_norm": "all"}, {"norm_position": "after"}, {"parallel_blocks": True},
+        {"position": "rotary", "rotary_fraction": 0.5}, {"position": "rotary", "rope_scaling": "linear:2"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_settings_that_the_page_cannot_compute_are_refused(settings: dict[str, Any], tiny_model: Model) -> None:
+    model, tokenizer = tiny_model(vocab_size=257, **settings), load_tokenizer("byte")
+    *_, (name, value) = settings.items()
+    with pytest.raises(ValueError, match=f"^the page cannot run a model with {name}={value!r}: it computes only"):
+        export(model, tokenizer, {})
+    with pytest.raises(ValueError, match="the page cannot run"):
+        exported_bytes(model.config, tokenizer)

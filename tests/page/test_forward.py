@@ -25,6 +25,7 @@ SETTINGS = [
     {"activation": "relu"},
     {"activation": "swiglu", "bias": False},
     {"num_kv_heads": 2, "tie_embeddings": False},
+    {"head_width": 4, "bias": False, "qkv_bias": True},
     {"position": "rotary", "norm": "rmsnorm", "activation": "swiglu", "num_kv_heads": 1, "rope_theta": 500.0},
 ]
 TOKENS = [82, 79, 256, 0, 82, 79, 10, 66, 117]

@@ -23,13 +23,16 @@ from transformer.text.encodings import TiktokenTokenizer
 from transformer.training.checkpoint_contents import meta_model
 
 FORMAT = 1
+NOT_ON_THE_PAGE = ("head_width", "qk_norm", "norm_position", "parallel_blocks", "rotary_fraction", "rope_scaling")
+"""Settings of which page/forward.js computes only the default."""
 
 
 def export(model: DecoderOnlyTransformer, tokenizer: Tokenizer, about: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the model as values for JSON; `about` describes it (dataset, step, scores) for the text of the page.
 
-    Raises ValueError if the browser does not support the encoding.
+    Raises ValueError if the page does not support the encoding or a setting of the model.
     """
+    check_settings(model.config)
     config = {**model.config.to_dict(), "kv_heads": model.config.kv_heads, "head_dim": model.config.head_dim}
     return {
         "format": FORMAT,
@@ -54,12 +57,23 @@ def dequantised_model(exported: Mapping[str, Any]) -> DecoderOnlyTransformer:
 
 
 def exported_bytes(config: ModelConfig, tokenizer: Tokenizer) -> int:
-    """Estimates the size of the exported model in bytes, to about 1%, from its shapes alone."""
+    """Estimates the size of the exported model in bytes, to about 1%, from its shapes alone; errors as export()."""
+    check_settings(config)
     model = meta_model(config)
     packed = len(json.dumps(export_tokenizer(tokenizer)))
     for weight in _weights(model).values():
         packed += (weight.numel() + 4 * len(weight) if weight.ndim == 2 else 4 * weight.numel()) * 4 // 3
     return packed
+
+
+def check_settings(config: ModelConfig) -> None:
+    """Raises ValueError if the page does not compute a setting of the model."""
+    is_usual_width = config.num_heads * config.head_dim == config.d_model
+    default = ModelConfig(head_width=config.head_width if is_usual_width else None)
+    names = [name for name in NOT_ON_THE_PAGE if getattr(config, name) != getattr(default, name)]
+    if names:
+        found = ", ".join(f"{name}={getattr(config, name)!r}" for name in names)
+        raise ValueError(f"the page cannot run a model with {found}: it computes only the default of these settings")
 
 
 def script(exported: Mapping[str, Any]) -> str:

@@ -29,7 +29,8 @@ from transformer.training.state import must_fit
 PARTS = {
     "embeddings.token": "token embedding",
     "embeddings.position": "position embedding",
-    ".attention.": "attention",
+    ".attention.qkv.": "attention",
+    ".attention.out.": "attention",
     ".feedforward.": "feed-forward",
     "norm.": "norms",
     "head.": "output projection",
