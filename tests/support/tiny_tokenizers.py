@@ -60,7 +60,7 @@ def _byte_level(kind: str) -> tuple[Tokenizer, dict[str, Any]]:
             single="<|begin_of_text|> $A", special_tokens=[(ends[0], made.token_to_id(ends[0]))]
         )
         made.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
-        settings["bos_token"] = {"content": ends[0], "special": True}
+        settings["bos_token"] = {"__type": "AddedToken", "content": ends[0], "special": True}
     return made, settings
 
 
