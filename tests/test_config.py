@@ -70,6 +70,20 @@ def test_the_nearest_sizes_do_fit(d_model: int, num_heads: int) -> None:
         ModelConfig(d_model=int(size), num_heads=num_heads).check()
 
 
+def test_heads_without_a_width_are_one_problem_with_rotary_positions_too() -> None:
+    (problem,) = problems_of(ModelConfig(d_model=2, num_heads=4, position="rotary", rotary_fraction=0.5))
+    assert problem == "d_model=2 is not divisible by num_heads=4; nearest: 4"
+
+
+@given(st.integers(1, 40).map(lambda pairs: 2 * pairs), st.floats(-0.5, 1.5))
+@settings(max_examples=50)
+def test_the_nearest_rotary_fraction_does_fit(width: int, fraction: float) -> None:
+    config = ModelConfig(head_width=width, position="rotary", rotary_fraction=fraction)
+    for problem in problems_of(config):
+        nearest = float(problem.split("nearest: ")[1])
+        ModelConfig(head_width=width, position="rotary", rotary_fraction=nearest).check()
+
+
 def test_possible_head_groupings_are_named() -> None:
     (problem,) = problems_of(ModelConfig(num_heads=12, d_model=48, num_kv_heads=5))
     assert problem == "num_kv_heads=5 does not divide num_heads=12; possible: 1, 2, 3, 4, 6, 12"

@@ -59,8 +59,8 @@ function for the same formula. Where it can, that handles the keys in blocks and
 **Is it working?** `model.attention_weights(tokens)` returns the weights: each row sums to 1, nothing is above the
 diagonal, and in a trained model some head attends to the previous token.
 
-Papers: arXiv 1706.03762; grouped queries, arXiv 2305.13245; FlashAttention, arXiv 2205.14135.
-Read before: embeddings.py. Next: feedforward.py.
+Papers: arXiv 1706.03762; grouped queries, arXiv 2305.13245; query-key norm, arXiv 2010.04245; FlashAttention, arXiv
+2205.14135. Read before: embeddings.py. Next: feedforward.py.
 """
 
 from __future__ import annotations

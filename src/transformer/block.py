@@ -44,8 +44,9 @@ on the stream between blocks.
 0.09 after the last block, for 2 blocks as for 48: the more blocks there are, the smaller model.py starts their
 corrections. If you remove one of the middle blocks of a trained model, it gets worse, not useless.
 
-Papers: residuals, arXiv 1512.03385; LayerNorm, arXiv 1607.06450; RMSNorm, arXiv 1910.07467; pre-norm, arXiv 2002.04745.
-Read before: attention.py, feedforward.py. Next: model.py.
+Papers: residuals, arXiv 1512.03385; LayerNorm, arXiv 1607.06450; RMSNorm, arXiv 1910.07467; pre-norm, arXiv 2002.04745;
+norms after, arXiv 2501.00656; parallel blocks, arXiv 2204.06745. Read before: attention.py, feedforward.py. Next:
+model.py.
 """
 
 from __future__ import annotations

@@ -46,6 +46,8 @@ def rotary_problems(settings: Any) -> list[str]:
         given = [f"rotary_fraction={fraction}"] * (fraction != 1)
         given += [f"rope_scaling={settings.rope_scaling!r}"] * bool(settings.rope_scaling)
         return [f"{setting} needs position='rotary', not {settings.position!r}" for setting in given]
+    if settings.head_width is None and settings.d_model % settings.num_heads:
+        return []  # there is no width: a problem of the shape
     if width % 2:
         name = "d_model/num_heads" if settings.head_width is None else "head_width"
         return [f"position='rotary' rotates pairs, so {name}={width} must be even"]

@@ -61,8 +61,8 @@ factor; *llama3* (Llama 3.1) only those of slow pairs, and keeps the fast ones, 
 **Is it working?** In a model of one block, shuffle all tokens but the last: the last prediction changes. If you zero
 the position table, it does not. (With more blocks the causal mask alone reveals some of the order.)
 
-Papers: learned, GPT-2 (Radford et al. 2019); sinusoidal, arXiv 1706.03762; rotary, arXiv 2104.09864; ALiBi, arXiv
-2108.12409. Read before: config.py. Next: attention.py.
+Papers: learned, GPT-2 (Radford et al. 2019); sinusoidal, arXiv 1706.03762; rotary, arXiv 2104.09864, and its scaling,
+2306.15595 (linear), 2407.21783 (llama3); ALiBi, arXiv 2108.12409. Read before: config.py. Next: attention.py.
 """
 
 from __future__ import annotations
