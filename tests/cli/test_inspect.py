@@ -117,8 +117,8 @@ CONFIGS = {
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_train_understands_the_flags_and_has_the_same_settings_then(name: str) -> None:
-    from transformer.cli.config_flags import DERIVED, train_flags
     from transformer.cli.train.options import read_options
+    from transformer.reporting.config_flags import DERIVED, train_flags
 
     config = CONFIGS[name]
     flags = train_flags(config)

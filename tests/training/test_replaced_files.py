@@ -15,7 +15,7 @@ from transformer.reporting.figures import save_figure
 from transformer.reporting.metrics_log import MetricsLog, to_line
 from transformer.training import checkpoint
 from transformer.training.events import RunStarted
-from transformer.training.files import replacing, write_text
+from transformer.training.files import new_folder, replacing, write_text
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of files, and no such devices")
 WRITERS: dict[str, Callable[[Path], object]] = {
@@ -82,3 +82,46 @@ def test_a_write_protected_file_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(PermissionError):
         write_text(path, "new")
     assert path.read_text(encoding="utf-8") == "old"
+
+
+def test_a_folder_appears_when_all_of_it_is_written(tmp_path: Path) -> None:
+    target = tmp_path / "exports" / "model"
+    with new_folder(target) as inside:
+        write_text(inside / "a.txt", "a")
+        assert not target.exists()
+    assert (target / "a.txt").read_text(encoding="utf-8") == "a"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_an_error_leaves_no_folder_and_the_empty_one_that_was_there(tmp_path: Path) -> None:
+    with contextlib.suppress(KeyboardInterrupt), new_folder(tmp_path / "model") as inside:
+        write_text(inside / "a.txt", "a")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "model").mkdir()
+    with contextlib.suppress(KeyboardInterrupt), new_folder(tmp_path / "model"):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == [tmp_path / "model"]
+
+
+@POSIX
+def test_the_folder_of_a_killed_process_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    left = tmp_path / f".model.{2**22 + 1}.tmp"  # no process has this number: it is above Linux's limit
+    left.mkdir()
+    (left / "a.txt").touch()
+    with new_folder(tmp_path / "model"):
+        pass
+    assert list(tmp_path.iterdir()) == [tmp_path / "model"]
+
+
+@pytest.mark.parametrize(("name", "reason"), [("full", "is not empty"), ("file", "is a file")])
+def test_nothing_that_exists_is_written_over(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a.txt").touch()
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ValueError, match=f"{name} exists and {reason}: give the name of a new folder"),
+        new_folder(tmp_path / name),
+    ):
+        pass
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.txt", "file", "full"]

@@ -41,6 +41,7 @@ COMMANDS = {
     "plot": ("transformer.cli.plot", "draw the curves of one or more runs, as a picture and a table"),
     "demo-sampling": ("transformer.cli.sampling", "compare the sampling strategies side by side"),
     "test-fineweb": ("transformer.cli.fineweb", "check the FineWeb-Edu path: files, cache, timing, split, a sample"),
+    "export": ("transformer.cli.export", "write a model for other programs, and compare it there"),
     "export-page": ("transformer.cli.export_page", "put a model of yours into the lesson page, as one HTML file"),
     "benchmark": ("transformer.cli.benchmark", "tokens per second with and without the key-value cache"),
 }

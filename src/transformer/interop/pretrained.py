@@ -4,6 +4,7 @@
     model = transformer.load("checkpoints_demo")               # a file, a folder's latest, or "checkpoints_demo/best"
     model.generate("ROMEO:", max_new_tokens=60, seed=1)        # the new text, without the prompt
     model.generate(["ROMEO:", "JULIET:"], preset="creative")   # a list gives a list, generated as one batch
+    model.save_pretrained("my-model")                          # a folder that transformers loads
 
 The commands find and load checkpoints with the same functions.
 """
@@ -20,6 +21,8 @@ from typing import Any, overload
 from transformer.config import ConfigError, Kernels, SamplingConfig, TrainConfig, Weights, seed_problems
 from transformer.distributed.sharded_checkpoint import is_sharded_state
 from transformer.inference.text_stream import ROWS, TextStream
+from transformer.interop.hf_export import save_pretrained
+from transformer.interop.model_card import provenance
 from transformer.kernels import accelerate, round_weights
 from transformer.model import DecoderOnlyTransformer
 from transformer.presets import sampling_preset
@@ -93,6 +96,13 @@ class Pretrained:
                 pass
             texts += stream.texts
         return texts[0] if isinstance(prompts, str) else texts
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Writes a folder that `transformers` loads: hf_export.py. `main.py export` also compares the result there.
+
+        Raises ValueError if no architecture of `transformers` expresses the model, or if the folder has files already.
+        """
+        save_pretrained(self.model, self.tokenizer, Path(folder).expanduser(), provenance(self.loaded))
 
 
 def load(

@@ -1,4 +1,4 @@
-"""Writing a file that a user keeps: at every moment its path holds the whole old file or the whole new one.
+"""Writing a file or folder that a user keeps: at every moment its path holds all of the old one or all of the new one.
 
 The new file is written under a temporary name, flushed to the disk and renamed. A full disk, an error or a kill leaves
 the old file as it was. Checkpoints, metrics, pictures, pages and results are all written here.
@@ -10,6 +10,7 @@ import contextlib
 import errno
 import glob
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,33 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
             temporary.unlink()
         if isinstance(error, OSError) and error.filename is None:  # a failed write does not name its file
             error.filename = str(path)
+        raise
+    flush_folder(path.parent)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty folder that becomes `path` at the end of the block, if the block raises nothing.
+
+    Raises ValueError if there is anything at `path` but an empty folder, and OSError.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        what = "is not empty" if path.is_dir() else "is a file"
+        raise ValueError(f"{path} exists and {what}: give the name of a new folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        if not _is_being_written(left):  # its process was killed
+            shutil.rmtree(left, ignore_errors=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir()
+        yield temporary
+        if path.exists():
+            path.rmdir()
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
     flush_folder(path.parent)
 

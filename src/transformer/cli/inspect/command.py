@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Console
 
-from transformer.cli.config_flags import changed, train_flags
 from transformer.cli.console import console
 from transformer.cli.inspect.options import InspectOptions
 from transformer.cli.inspect.tables import parts_table, settings_table
@@ -18,6 +17,7 @@ from transformer.cli.models import find_checkpoint
 from transformer.cli.options import command_line
 from transformer.config import TrainConfig
 from transformer.planning.cost import readable
+from transformer.reporting.config_flags import changed, train_flags
 from transformer.training.checkpoint import CheckpointError
 from transformer.training.checkpoint_report import Report, inspect
 from transformer.training.machine import placed

@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.table import Table
 
-from transformer.cli.config_flags import DERIVED, changed
 from transformer.config import TrainConfig
 from transformer.config_base import leaves
 from transformer.planning.cost import readable
+from transformer.reporting.config_flags import DERIVED, changed
 from transformer.training.checkpoint_report import Report
 
 

@@ -1,0 +1,15 @@
+"""Writes a trained model for other programs, and compares it there.
+
+    uv run python main.py export checkpoints/best --to hf my-model            a folder for transformers, vLLM, MLX, ...
+    uv run python main.py export --to hf my-model --no-compare                the latest checkpoint, without comparing
+
+Not every shape has an equal in other programs: ALiBi, for example, is refused, with the nearest settings that can be
+exported. The code is in src/transformer/cli/export/ and src/transformer/interop/.
+"""
+
+import sys
+
+from transformer.cli.app import main
+
+if __name__ == "__main__":
+    sys.exit(main(["export", *sys.argv[1:]]))

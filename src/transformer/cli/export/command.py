@@ -1,0 +1,42 @@
+"""The export command; commands/export.py documents it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformer.cli.console import console
+from transformer.cli.export.options import ExportOptions
+from transformer.cli.models import open_model
+from transformer.interop.hf_check import MismatchError, compare_with_transformers, has_transformers
+from transformer.interop.hf_export import save_pretrained
+from transformer.interop.model_card import provenance
+from transformer.planning.cost import readable
+from transformer.training.checkpoint import LoadedModel
+
+
+def main(options: ExportOptions) -> None:
+    out = console()
+    loaded = open_model(options.checkpoint, "cpu")
+    out.print(loaded.description, style="dim")
+    settings = save_pretrained(loaded.model, loaded.tokenizer, options.path, provenance(loaded))
+    size = sum(file.stat().st_size for file in options.path.iterdir())
+    out.print(f"{options.path}: written as {settings['model_type']}, {readable(size)}")
+    if options.compare:
+        out.print(compared(options.path, loaded))
+
+
+def compared(folder: Path, loaded: LoadedModel) -> str:
+    """Returns a sentence about the export in the other program. Raises MismatchError."""
+    if not has_transformers():
+        return (
+            "not compared, because transformers is not installed: run `pip install transformers` and export again, "
+            "into another folder"
+        )
+    try:
+        found = compare_with_transformers(folder, loaded.model, loaded.tokenizer)
+    except MismatchError as error:
+        raise MismatchError(f"{folder} does not compute what {loaded.path} computes: {error}") from error
+    return (
+        f"transformers {found.version} loads it: the same token ids, the same logits (largest difference "
+        f"{found.difference:.1g}), and {found.tokens} greedy tokens are equal"
+    )

@@ -1,0 +1,49 @@
+"""The options of the export command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformer.cli.options import POSITIONAL, parse
+from transformer.config import near_miss
+
+FORMATS = {"hf": "FOLDER"}
+"""The formats, and what is written in each."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Write a model for other programs. With `transformers` installed, the export is loaded there and compared."""
+
+    checkpoint: Path | None = field(default=None, metadata=POSITIONAL)
+    """The checkpoint to export. None: the latest; FOLDER: the latest in it. "best": the lowest validation loss of all
+    runs here; FOLDER/best: of those in FOLDER."""
+    to: tuple[str, ...] = ()
+    """The format and the path to write: hf FOLDER, the format of transformers."""
+    compare: bool = True
+    """Load the export with the other program, if it is installed, and compare logits and greedy text."""
+
+    @property
+    def format(self) -> str:
+        return self.to[0]
+
+    @property
+    def path(self) -> Path:
+        return Path(self.to[1]).expanduser()
+
+
+def read_options(arguments: Sequence[str]) -> ExportOptions:
+    return parse(ExportOptions(), arguments, "export", check)
+
+
+def check(options: ExportOptions) -> None:
+    """Raises ValueError for a format that does not exist, and for a missing path."""
+    ways = " or ".join(f"--to {name} {what}" for name, what in FORMATS.items())
+    if not options.to:
+        raise ValueError(f"give the format and the path to write: {ways}")
+    if options.format not in FORMATS:
+        raise ValueError(f"there is no format {options.format!r}{near_miss(options.format, FORMATS)}; give {ways}")
+    if len(options.to) != 2:
+        raise ValueError(f"--to takes a format and one path, not {' '.join(options.to)!r}: {ways}")

@@ -1,0 +1,89 @@
+"""`main.py export`: what it writes and prints, what transformers makes of it, and what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+Command = Callable[..., Any]
+
+
+def test_a_checkpoint_becomes_a_folder_that_transformers_loads_and_agrees_with(
+    command: Command, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    done = command("export", "checkpoints", "--to", "hf", "out")
+    assert (done.status, done.err) == (0, "")
+    first, written, compared = done.out.splitlines()
+    assert first.startswith("checkpoints/model_epoch_3_byte.pt (byte, ")
+    assert written.startswith("out: written as gpt2, ")
+    assert compared.startswith("transformers ")
+    assert "the same token ids, the same logits (largest difference" in compared
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "gpt2"
+    again = command("export", "--to", "hf", "out")
+    assert (again.status, again.err.count("\n")) == (2, 1)
+    assert "out exists and is not empty" in again.err
+
+
+def test_without_the_other_program_the_export_says_how_to_check_it(
+    command: Command, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    done = command("export", "--to", "hf", "out")
+    assert (done.status, done.err) == (0, "")
+    assert "not compared, because transformers is not installed: run `pip install transformers`" in done.out
+    done = command("export", "--to", "hf", "unchecked", "--no-compare")
+    assert len(done.out.splitlines()) == 2
+
+
+def test_an_export_that_computes_something_else_is_an_error(
+    command: Command, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformer.interop import hf_export
+
+    def wrong(model: Any) -> Any:
+        for name, tensor in right(model):
+            yield name, tensor + 0.1 if name.endswith("ln_f.bias") else tensor
+
+    right = hf_export.hf_weights
+    monkeypatch.setattr(hf_export, "hf_weights", wrong)
+    done = command("export", "--to", "hf", "out")
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert "error: out does not compute what checkpoints/model_epoch_3_byte.pt computes: the logits" in done.err
+
+
+def test_a_shape_without_an_equal_is_refused_with_the_nearest(
+    command: Command, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    contents = torch.load(tiny_checkpoint, weights_only=True)
+    contents["config"]["model"]["position"] = "alibi"
+    del contents["model"]["embeddings.position.weight"]
+    torch.save(contents, tiny_checkpoint)
+    done = command("export", "--to", "hf", "out")
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert "position='alibi'" in done.err
+    assert "the nearest, gpt2, needs position='learned'" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "give the format and the path to write: --to hf FOLDER"),
+        (("--to", "hff", "out"), "there is no format 'hff'; did you mean 'hf'?"),
+        (("--to", "hf"), "--to takes a format and one path"),
+        (("--to", "hf", "a", "b"), "--to takes a format and one path"),
+        (("nowhere.pt", "--to", "hf", "out"), "there is no checkpoint nowhere.pt"),
+    ],
+)
+def test_a_line_that_names_no_format_path_or_checkpoint_is_explained(
+    command: Command, words: tuple[str, ...], message: str
+) -> None:
+    done = command("export", *words)
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert message in done.err
