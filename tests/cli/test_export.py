@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from stand_in_uploads import taken_for_uploads
+
 Command = Callable[..., Any]
 
 
@@ -71,6 +73,21 @@ def test_a_shape_without_an_equal_is_refused_with_the_nearest(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the hub library, for large files
+def test_what_was_compared_is_uploaded_and_what_differs_is_not(
+    command: Command, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformer.interop import hf_check
+
+    with taken_for_uploads(monkeypatch, tmp_path) as hub:
+        done = command("export", "--to", "hf", "out", "--push-to", "hf:ann/model")
+        assert (done.status, done.out.splitlines()[-1]) == (0, f"uploaded to {hub.url}/ann/model")
+        assert hub.files["ann/model"].keys() == {path.name for path in (tmp_path / "out").iterdir()}
+        monkeypatch.setattr(hf_check, "RELATIVE_ERROR", -1.0)
+        done = command("export", "--to", "hf", "again", "--push-to", "hf:ann/other")
+        assert (done.status, list(hub.files)) == (2, ["ann/model"])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -79,6 +96,8 @@ def test_a_shape_without_an_equal_is_refused_with_the_nearest(
         (("--to", "hf"), "--to takes a format and one path"),
         (("--to", "hf", "a", "b"), "--to takes a format and one path"),
         (("nowhere.pt", "--to", "hf", "out"), "there is no checkpoint nowhere.pt"),
+        (("--to", "hf", "out", "--push-to", "ann/model"), "--push-to ann/model is not hf:USER/NAME"),
+        (("--to", "hf", "out", "--public"), "--public is for --push-to"),
     ],
 )
 def test_a_line_that_names_no_format_path_or_checkpoint_is_explained(

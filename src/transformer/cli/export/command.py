@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
-from transformer.cli.console import console
+from transformer.cli.console import can_redraw, console
 from transformer.cli.export.options import ExportOptions
 from transformer.cli.models import open_model
 from transformer.interop.hf_check import MismatchError, compare_with_transformers, has_transformers
 from transformer.interop.hf_export import save_pretrained
+from transformer.interop.hub_upload import upload
 from transformer.interop.model_card import provenance
 from transformer.planning.cost import readable
 from transformer.training.checkpoint import LoadedModel
@@ -23,6 +25,10 @@ def main(options: ExportOptions) -> None:
     out.print(f"{options.path}: written as {settings['model_type']}, {readable(size)}")
     if options.compare:
         out.print(compared(options.path, loaded))
+    if options.push_to is not None:
+        repo = options.push_to.removeprefix("hf:")
+        address = upload(options.path, repo, options.public, shows_progress=can_redraw(sys.stderr))
+        out.print(f"uploaded to {address}")
 
 
 def compared(folder: Path, loaded: LoadedModel) -> str:

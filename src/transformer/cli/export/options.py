@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from transformer.config import near_miss
 
 FORMATS = {"hf": "FOLDER"}
 """The formats, and what is written in each."""
+REPOSITORY = r"hf:[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*"
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,11 @@ class ExportOptions:
     """The format and the path to write: hf FOLDER, the format of transformers."""
     compare: bool = True
     """Load the export with the other program, if it is installed, and compare logits and greedy text."""
+
+    push_to: str | None = None
+    """Upload the folder of --to hf to this repository of the hub, hf:USER/NAME. HF_TOKEN must be allowed to write."""
+    public: bool = False
+    """Make a new repository of --push-to public; otherwise it is private."""
 
     @property
     def format(self) -> str:
@@ -47,3 +54,7 @@ def check(options: ExportOptions) -> None:
         raise ValueError(f"there is no format {options.format!r}{near_miss(options.format, FORMATS)}; give {ways}")
     if len(options.to) != 2:
         raise ValueError(f"--to takes a format and one path, not {' '.join(options.to)!r}: {ways}")
+    if options.push_to is not None and not re.fullmatch(REPOSITORY, options.push_to):
+        raise ValueError(f"--push-to {options.push_to} is not hf:USER/NAME")
+    if options.public and options.push_to is None:
+        raise ValueError("--public is for --push-to hf:USER/NAME")
