@@ -20,6 +20,7 @@ from transformer.config import DataConfig, OptimizerConfig
 from transformer.text import ByteTokenizer, Tokenizer, load_tokenizer, train_bpe
 from transformer.training import checkpoint
 from transformer.training.checkpoint import CheckpointError
+from transformer.training.checkpoint_report import inspect
 
 TEXT = "The cat sat on the mat. The hen sat on the hat. " * 8
 
@@ -80,6 +81,39 @@ def test_an_older_checkpoint_loads_unless_its_positions_mean_something_else_now(
             checkpoint.load_model(tmp_path / "old.pt")
     else:
         assert torch.equal(checkpoint.load_model(tmp_path / "old.pt").model.head.weight, model.head.weight)
+
+
+def test_a_checkpoint_without_the_newer_settings_takes_their_defaults(tmp_path: Path) -> None:
+    """The settings of Llama 3, Qwen and OLMo 2 came later than the first checkpoints."""
+    model = save_tiny(tmp_path / "m.pt", position="rotary")
+    contents = torch.load(tmp_path / "m.pt")
+    shape = contents["config"]["model"]
+    for name in list(shape)[list(shape).index("rope_theta") + 1 :]:
+        del shape[name]
+    assert "head_width" not in shape
+    assert "rope_scaling" not in shape
+    torch.save(contents, tmp_path / "old.pt")
+    loaded = checkpoint.load_model(tmp_path / "old.pt")
+    assert loaded.config.model == model.config
+    tokens = torch.tensor([[1, 2, 3]])
+    torch.testing.assert_close(loaded.model(tokens), model.eval()(tokens), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"head_width": 6, "qk_norm": "head", "parallel_blocks": True, "rotary_fraction": 1 / 3},
+        {"qk_norm": "all", "norm_position": "after", "rope_scaling": "llama3:4:0.1:0.3:8", "qkv_bias": False},
+    ],
+)
+def test_the_settings_of_every_family_come_back(tmp_path: Path, settings: dict[str, Any]) -> None:
+    model = save_tiny(tmp_path / "m.pt", position="rotary", norm="rmsnorm", **settings).eval()
+    loaded = checkpoint.load_model(tmp_path / "m.pt")
+    assert loaded.config.model == model.config
+    tokens = torch.tensor([[1, 2, 3, 4, 5, 6, 7]])
+    torch.testing.assert_close(loaded.model(tokens), model(tokens), rtol=0, atol=0)
+    norms = sum(weight.numel() for name, weight in model.named_parameters() if "norm" in name)
+    assert next(part for part in inspect(tmp_path / "m.pt").parts if part.name == "norms").parameters == norms
 
 
 def test_the_whole_config_and_the_numbers_come_back(tmp_path: Path) -> None:
