@@ -55,7 +55,7 @@ def _explained(folder: Path, repo: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _progress(shows: bool) -> Iterator[None]:
     """Turns the library's progress bars off, if they are on and not wanted."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     if shows or are_progress_bars_disabled():
         yield
