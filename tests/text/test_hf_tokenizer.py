@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from tiny_tokenizers import KINDS, TEXT, tokenizer_files
+from transformer.fineweb_dataset import encoding_id
 from transformer.text import HuggingFaceTokenizer, StreamDecoder, prompt_ids, tokenizer_from_state
 
 BYTE_LEVEL = [kind for kind in KINDS if kind not in ("llama2", "mistral")]
@@ -188,6 +189,12 @@ def test_long_runs_of_one_character_are_encoded(kind: str) -> None:
         assert ours(kind).decode(ours(kind).encode(character * 20_000)) == character * 20_000
 
 
+def test_tokens_in_a_cache_are_kept_apart_by_the_vocabulary_and_not_by_its_size() -> None:
+    same_size = [HuggingFaceTokenizer(*tokenizer_files(kind), vocab_size=600) for kind in KINDS]
+    assert len({tokenizer.name for tokenizer in same_size}) == 1
+    assert len({encoding_id(tokenizer) for tokenizer in same_size}) == len(KINDS)
+
+
 def test_one_of_several_chat_templates_is_the_default() -> None:
     contents, given = tokenizer_files("gpt2")
     several = [{"name": "tool_use", "template": "a"}, {"name": "default", "template": "b"}]
@@ -243,6 +250,17 @@ def test_a_damaged_file_is_refused_on_one_line(contents: str | bytes, problem: s
         HuggingFaceTokenizer(contents, {"eos_token": "<|endoftext|>"})
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 300
+
+
+def test_a_regular_expression_that_never_ends_is_an_error_and_no_endless_run(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    endless = {"type": "Split", "pattern": {"Regex": "(a|aa)+$"}, "behavior": "Isolated", "invert": False}
+    tokenizer = HuggingFaceTokenizer(changed({"pre_tokenizer": endless}), {"eos_token": "<|endoftext|>"})
+    for encode in (tokenizer.encode, tokenizer.encode_special, lambda text: tokenizer.encode_batch([text])):
+        with pytest.raises(ValueError, match=r"the tokenizers library cannot encode .*retry-limit"):
+            encode("a" * 60 + "b")
+    assert "panicked" in capfd.readouterr().err  # the library says so itself
 
 
 def test_a_file_that_is_far_too_large_is_refused_before_it_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:

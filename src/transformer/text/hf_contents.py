@@ -17,6 +17,7 @@ what is left. A vocabulary may leave ids unused, as long as all of them are belo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -86,17 +87,24 @@ def run(contents: str) -> tokenizers.Tokenizer:
     """Returns the library's tokenizer, which encodes special tokens in a text as text. Raises ValueError."""
     from tokenizers import Tokenizer
 
-    try:
+    with library_errors("cannot run tokenizer.json"):
         made = Tokenizer.from_str(contents)
         made.no_truncation()
         made.no_padding()
         made.encode_special_tokens = True
         made.encode("a b")
-    except (KeyboardInterrupt, MemoryError):
-        raise
-    except BaseException as error:  # a panic of the library is no Exception
-        raise ValueError(f"the tokenizers library cannot run tokenizer.json: {brief(error)}") from error
     return made
+
+
+@contextlib.contextmanager
+def library_errors(failure: str) -> Iterator[None]:
+    """Raises ValueError for an error or a panic of the `tokenizers` library, whose panics are no Exceptions."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"the tokenizers library {failure}: {brief(error)}") from error
 
 
 def token_bytes(found: Mapping[str, Any]) -> Callable[[str], bytes]:

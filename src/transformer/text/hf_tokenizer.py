@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .cores import usable_cores
-from .hf_contents import brief, check, content_of, parse, run, strips_first_space, token_bytes
+from .hf_contents import brief, check, content_of, library_errors, parse, run, strips_first_space, token_bytes
 from .tokenizer import END_OF_TEXT, REPLACEMENT, Tokens, checked_ids, replace_lone_surrogates
 
 if TYPE_CHECKING:
@@ -113,13 +113,11 @@ class HuggingFaceTokenizer:
         return found if isinstance(found, str) else None
 
     def encode(self, text: str) -> list[int]:
-        ids: list[int] = self._run.encode(replace_lone_surrogates(text), add_special_tokens=False).ids
-        return ids
+        return _ids(self._run, text)
 
     def encode_special(self, text: str) -> list[int]:
         """Returns the ids of a text in which special tokens, written out, are meant. Never for text of others."""
-        ids: list[int] = self._run_special.encode(replace_lone_surrogates(text), add_special_tokens=False).ids
-        return ids
+        return _ids(self._run_special, text)
 
     def encode_array(self, text: str) -> Tokens:
         return np.array(self.encode(text), dtype=np.uint32)
@@ -133,7 +131,8 @@ class HuggingFaceTokenizer:
 
     def _encode_all(self, texts: Sequence[str]) -> list[Tokens]:
         whole = [replace_lone_surrogates(text) for text in texts]
-        found = self._run.encode_batch_fast(whole, add_special_tokens=False)
+        with library_errors("cannot encode these texts"):
+            found = self._run.encode_batch_fast(whole, add_special_tokens=False)
         return [np.array(each.ids, dtype=np.uint32) for each in found]
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
@@ -220,3 +219,9 @@ class HuggingFaceTokenizer:
         if found is None:
             raise ValueError(f"tokenizer_config.json: the {name} {brief(repr(content))} is not in the vocabulary")
         return found
+
+
+def _ids(runs: tokenizers.Tokenizer, text: str) -> list[int]:
+    with library_errors(f"cannot encode a text of {len(text):,} characters"):
+        ids: list[int] = runs.encode(replace_lone_surrogates(text), add_special_tokens=False).ids
+        return ids
