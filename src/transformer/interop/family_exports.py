@@ -24,7 +24,7 @@ LAYERNORM: dict[str, tuple[Any, ...]] = {
     "norm": ("layernorm",), "activation": ("gelu", "gelu_tanh", "relu"), "num_kv_heads": (None,),
     "head_width": (None,), "qk_norm": ("none",), "norm_position": ("before",),
 }  # fmt: skip
-NO_BIAS: dict[str, tuple[Any, ...]] = {"bias": (False,), "qkv_bias": (None,)}
+NO_BIAS: dict[str, tuple[Any, ...]] = {"bias": (False,), "qkv_bias": (None, False)}
 ARCHITECTURES: dict[str, tuple[str, dict[str, tuple[Any, ...]]]] = {
     "gpt2": ("GPT2LMHeadModel", LAYERNORM | {"position": ("learned", "sinusoidal"), "parallel_blocks": (False,)}),
     "llama": ("LlamaForCausalLM", RMS | {"qk_norm": ("none",), "qkv_bias": (None, False)}),
@@ -65,22 +65,23 @@ def hf_settings(config: ModelConfig, dtype: str) -> dict[str, Any]:
 
 
 def canonical(config: ModelConfig) -> dict[str, Any]:
-    """Returns the settings, with None for those that are what they would be by default."""
+    """Returns the settings, with None for heads that are as many and as wide as they would be by default."""
     values = config.to_dict()
     if config.kv_heads == config.num_heads:
         values["num_kv_heads"] = None
     if config.head_dim * config.num_heads == config.d_model:
         values["head_width"] = None
-    if values["qkv_bias"] == config.bias:
-        values["qkv_bias"] = None
     return values
 
 
 def misfits(values: Mapping[str, Any], family: str) -> dict[str, Any]:
     """Returns each setting that an architecture cannot express, with the value nearest to it that it can."""
     wrong = {name: known[0] for name, known in ARCHITECTURES[family][1].items() if values[name] not in known}
-    if family == "llama" and values["d_model"] % values["num_heads"]:
-        wrong["head_width"] = None  # transformers' Llama wants d_model to be a multiple of num_heads all the same
+    if family == "llama":
+        if values["bias"]:
+            wrong.pop("qkv_bias", None)  # all have one
+        if values["d_model"] % values["num_heads"]:
+            wrong["head_width"] = None  # transformers' Llama wants a multiple of num_heads all the same
     return wrong
 
 

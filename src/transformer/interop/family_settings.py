@@ -192,8 +192,9 @@ def like_llama(source: Settings) -> dict[str, Any]:
         "dropout": 0.0,
         **rotary(source),
     }
-    head = source.count("head_dim", max(1, width // heads), LARGEST["d_model"])
-    return found if head * heads == width else found | {"head_width": head}
+    if source.get("head_dim") is not None and (head := source.count("head_dim", largest=LARGEST["d_model"])):
+        found["head_width"] = head if head * heads != width else None
+    return found
 
 
 def mistral(source: Settings) -> dict[str, Any]:

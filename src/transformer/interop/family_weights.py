@@ -142,13 +142,15 @@ def check_layers(config: ModelConfig, settings: Mapping[str, Any], names: Collec
 
 def place_tables(model: DecoderOnlyTransformer) -> None:
     """Computes the tables of positions of a model that was built without memory."""
-    config, weights = model.config, sum(weight.nbytes for weight in model.parameters())
-    tables = sum(table.nbytes for table in model.buffers())
+    config = model.config
+    weights, tables = (sum(part.nbytes for part in parts) for parts in (model.parameters(), model.buffers()))
     if tables > max(SMALL_TABLES, weights):
         raise SourceError(
             f"config.json: a context of {config.max_seq_len:,} needs tables of {tables:,} bytes; the weights have only "
             f"{weights:,}"
         )
+    if not tables:
+        return
     with torch.random.fork_rng(devices=[]):
         small = DecoderOnlyTransformer(dataclasses.replace(config, num_layers=1, d_ff=1, vocab_size=1))
     for name, table in small.named_buffers():
@@ -171,17 +173,27 @@ def read_weights(
     source = NAMES[family_name(settings)]
     stored = match_names(model, source, names)
     parameters = sorted(model.named_parameters(), key=lambda item: -item[1].numel())
-    for ours, parameter in parameters:
-        if parameter.is_meta:
-            parameter = place(model, ours, torch.empty(parameter.shape, dtype=parameter.dtype))
-        theirs = [stored[name] for name in their_names(source, ours)]
-        fill(parameter, ours, [(name, tensor(name)) for name in theirs], source.layout, model.config)
-        low, high = parameter.aminmax()
-        if not (low.isfinite() and high.isfinite()):
-            raise SourceError(f"{brief(', '.join(theirs))}: holds nan, or numbers too large for {parameter.dtype}")
+    for ours, _ in parameters:
+        read_weight(model, source, ours, [stored[name] for name in their_names(source, ours)], tensor)
     for head in (stored[name] for name in head_names(source) if name in stored and model.config.tie_embeddings):
-        if not torch.equal(tensor(head), tensor(stored[their_names(source, "embeddings.token.weight")[0]])):
+        if not torch.equal(tensor(head).to(model.head.weight.dtype), model.head.weight):
             raise SourceError(f"{head}: differs from the token table, to which config.json ties it")
+
+
+def read_weight(
+    model: DecoderOnlyTransformer, source: Names, ours: str, theirs: list[str], tensor: Callable[[str], Tensor]
+) -> None:
+    """Fills one of our parameters from the tensors that make it up."""
+    parameter, parts = model.get_parameter(ours), [tensor(name) for name in theirs]
+    check_parts(views(parameter, ours, source.layout, model.config), theirs, parts)
+    if parameter.is_meta:
+        parameter = place(model, ours, torch.empty(parameter.shape, dtype=parameter.dtype))
+    order = rows(ours, source.layout, model.config)
+    for view, part in zip(views(parameter, ours, source.layout, model.config), parts, strict=True):
+        view.copy_(part if order is None else part[order])
+    low, high = parameter.aminmax()
+    if not (low.isfinite() and high.isfinite()):
+        raise SourceError(f"{brief(', '.join(theirs))}: holds nan, or numbers too large for {parameter.dtype}")
 
 
 def head_names(source: Names) -> list[str]:
@@ -216,15 +228,13 @@ def place(model: DecoderOnlyTransformer, name: str, weight: Tensor) -> nn.Parame
     return parameter
 
 
-def fill(weight: Tensor, ours: str, parts: list[tuple[str, Tensor]], layout: str, config: ModelConfig) -> None:
-    """Copies the tensors that make up one of our weights into it."""
-    order = rows(ours, layout, config)
-    for view, (name, value) in zip(views(weight, ours, layout, config), parts, strict=True):
-        if value.shape != view.shape:
-            raise SourceError(f"{name}: has shape {tuple(value.shape)}, and config.json describes {tuple(view.shape)}")
-        if value.dtype not in FLOATS:
-            raise SourceError(f"{name}: holds {value.dtype}, not floating-point numbers of 16 bits or more")
-        view.copy_(value if order is None else value[order])
+def check_parts(places: list[Tensor], names: list[str], parts: list[Tensor]) -> None:
+    """Raises SourceError unless each tensor has the shape of its place, and is of floating-point numbers."""
+    for spot, name, part in zip(places, names, parts, strict=True):
+        if part.shape != spot.shape:
+            raise SourceError(f"{name}: has shape {tuple(part.shape)}, and config.json describes {tuple(spot.shape)}")
+        if part.dtype not in FLOATS:
+            raise SourceError(f"{name}: holds {part.dtype}, not floating-point numbers of 16 bits or more")
 
 
 def views(weight: Tensor, ours: str, layout: str, config: ModelConfig) -> list[Tensor]:

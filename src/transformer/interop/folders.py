@@ -14,7 +14,7 @@ def file_in(folder: Path, name: str) -> Path:
     `name` may come from a file of the folder: it must be the plain name of a regular file, and a symbolic link must
     not lead out of the folder. In the hub's own cache (snapshots/REVISION), links lead to the repository's blobs.
     """
-    if name in {"", ".", ".."} or any(letter in name for letter in "/\\:\0"):
+    if name in {"", ".", ".."} or any(letter in name for letter in "/\\:") or not name.isprintable():
         raise SourceError(f"{folder}: {brief(repr(name))} is not the name of a file in this folder")
     root = folder.parent.parent if folder.parent.name == "snapshots" else folder
     path = folder / name

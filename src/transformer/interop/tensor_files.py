@@ -144,7 +144,10 @@ def _entry(path: Path, name: str, value: Any, data: int) -> Entry:
     """Returns a tensor's entry from its part of the header; `data` is the byte at which the numbers begin."""
     match value:
         case {"dtype": str(kind), "shape": list(shape), "data_offsets": [start, end]} if (
-            kind in DTYPES and len(shape) <= 8 and all(type(n) is int and 0 <= n < 2**63 for n in (*shape, start, end))
+            name.isprintable()
+            and kind in DTYPES
+            and len(shape) <= 8
+            and all(type(n) is int and 0 <= n < 2**63 for n in (*shape, start, end))
         ):
             if end - start != math.prod(shape) * DTYPES[kind].itemsize:
                 raise SourceError(
