@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from transformer import DecoderOnlyTransformer, KVCache, ModelConfig
+from transformer.embeddings import frequencies, rotary_table, scale
 
 TOKENS = torch.randint(0, 61, (2, 12), generator=torch.Generator().manual_seed(0))
 CASES = [(4, True), (2, True), (2, False), (1, False)]  # key and value heads, tied
@@ -110,3 +113,25 @@ def test_decoding_with_the_cache_agrees(kv_heads: int, tied: bool) -> None:
             token = TOKENS[:, position : position + 1]
             call = reference(token, past_key_values=call.past_key_values, use_cache=True)
             torch.testing.assert_close(model(token, cache), call.logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "settings"),
+    [
+        ("llama3:8:1:4:8192", {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}),
+        ("llama3:32:1:4:8192", {"factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}),
+        ("linear:4", {"factor": 4.0}),
+    ],
+)
+def test_scaled_rotations_are_those_of_llama(scaling: str, settings: dict[str, Any]) -> None:
+    """At the real sizes of Llama 3.1 and 3.2: theta 500,000, heads of width 128, contexts of 8,192 tokens extended."""
+    kind = scaling.partition(":")[0]
+    rope = {"rope_type": kind, "rope_theta": 500_000.0, "original_max_position_embeddings": 8192, **settings}
+    config = LlamaConfig(
+        hidden_size=256, num_attention_heads=2, head_dim=128, max_position_embeddings=65_536, rope_parameters=rope
+    )
+    ours = scale(frequencies(128, 500_000.0), scaling)  # (64,): the angle of each pair at position 1
+    torch.testing.assert_close(ours.float(), LlamaRotaryEmbedding(config).inv_freq, rtol=1e-6, atol=0)
+    angles = 9_999 * ours
+    expected = torch.stack([angles.cos(), angles.sin()]).float().repeat(1, 2)
+    torch.testing.assert_close(rotary_table(10_000, 128, 500_000.0, scaling=scaling)[:, 9_999], expected)
