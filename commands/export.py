@@ -1,6 +1,7 @@
 """Writes a trained model for other programs, and compares it there.
 
     uv run python main.py export checkpoints/best --to hf my-model            a folder for transformers, vLLM, MLX, ...
+    uv run python main.py export --to gguf my-model.gguf --kind q8_0          a file for llama.cpp and what builds on it
     uv run python main.py export --to hf my-model --no-compare                the latest checkpoint, without comparing
 
 Not every shape has an equal in other programs: ALiBi, for example, is refused, with the nearest settings that can be

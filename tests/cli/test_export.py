@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+import transformer
 from stand_in_uploads import taken_for_uploads
 
 Command = Callable[..., Any]
@@ -73,6 +74,23 @@ def test_a_shape_without_an_equal_is_refused_with_the_nearest(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("flags", "kind", "error"), [((), "f16", 1e-4), (("--kind", "f32"), "f32", 0.0)])
+def test_a_gguf_file_is_written_in_the_number_format_of_kind(
+    command: Command, tiny_checkpoint: Path, tmp_path: Path, flags: tuple[str, ...], kind: str, error: float
+) -> None:
+    pytest.importorskip("gguf", reason="writes the files")
+    from transformer.interop.gguf_files import GgufFile
+
+    done = command("export", "--to", "gguf", "model.gguf", *flags)
+    assert (done.status, done.err) == (0, "")
+    assert f"model.gguf: written for llama.cpp, matrices in {kind}, " in done.out
+    assert "note: llama.cpp computes GELU by its approximation" in done.out
+    stored = GgufFile(tmp_path / "model.gguf").tensor("transformer.wte.weight").float()
+    wanted = transformer.load(tiny_checkpoint).model.embeddings.token.weight.detach()
+    torch.testing.assert_close(stored, wanted, rtol=0, atol=error)
+    assert torch.equal(stored, wanted) == (kind == "f32")
+
+
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the hub library, for large files
 def test_what_was_compared_is_uploaded_and_what_differs_is_not(
     command: Command, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -98,6 +116,9 @@ def test_what_was_compared_is_uploaded_and_what_differs_is_not(
         (("nowhere.pt", "--to", "hf", "out"), "there is no checkpoint nowhere.pt"),
         (("--to", "hf", "out", "--push-to", "ann/model"), "--push-to ann/model is not hf:USER/NAME"),
         (("--to", "hf", "out", "--public"), "--public is for --push-to"),
+        (("--to", "hf", "out", "--kind", "q8_0"), "--kind q8_0 is for --to gguf"),
+        (("--to", "gguf", "out"), "--to gguf out: the name of the file must end in .gguf"),
+        (("--to", "gguf", "out.gguf", "--push-to", "hf:ann/model"), "--push-to uploads the folder of --to hf"),
     ],
 )
 def test_a_line_that_names_no_format_path_or_checkpoint_is_explained(

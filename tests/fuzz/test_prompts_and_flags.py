@@ -39,7 +39,7 @@ FLAGS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "inspect": (["m.pt"], ["--json", "best", "m.pt"]),
     "export-page": (["--checkpoint", "m.pt", "--out", "model.js"], ["--checkpoint", "--measure"]),
-    "export": (["m.pt", "--to", "hf", "out", "--no-compare"], ["--to", "--compare", "hf", "m.pt"]),
+    "export": (["m.pt", "--to", "hf", "out", "--no-compare"], ["--to", "--kind", "--public", "hf", "m.pt"]),
     "plot": ([], ["--against", "gone"]),
     "compare": (["gone"], ["--max-tokens", "--context", "--stride", "--batch-size", "--text-file", "--out"]),
     "train": (

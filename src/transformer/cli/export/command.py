@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from rich.console import Console
+
 from transformer.cli.console import can_redraw, console
 from transformer.cli.export.options import ExportOptions
 from transformer.cli.models import open_model
@@ -20,6 +22,23 @@ def main(options: ExportOptions) -> None:
     out = console()
     loaded = open_model(options.checkpoint, "cpu")
     out.print(loaded.description, style="dim")
+    if options.format == "gguf":
+        export_gguf(options, loaded, out)
+    else:
+        export_folder(options, loaded, out)
+
+
+def export_gguf(options: ExportOptions, loaded: LoadedModel, out: Console) -> None:
+    from transformer.interop.gguf_write import write_gguf  # needs the package gguf
+
+    kind = options.kind or "f16"
+    notes = write_gguf(loaded.model, loaded.tokenizer, options.path, kind, provenance(loaded))
+    out.print(f"{options.path}: written for llama.cpp, matrices in {kind}, {readable(options.path.stat().st_size)}")
+    for note in notes:
+        out.print(f"note: {note}")
+
+
+def export_folder(options: ExportOptions, loaded: LoadedModel, out: Console) -> None:
     settings = save_pretrained(loaded.model, loaded.tokenizer, options.path, provenance(loaded))
     size = sum(file.stat().st_size for file in options.path.iterdir())
     out.print(f"{options.path}: written as {settings['model_type']}, {readable(size)}")

@@ -6,26 +6,29 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from transformer.cli.options import POSITIONAL, parse
 from transformer.config import near_miss
 
-FORMATS = {"hf": "FOLDER"}
+FORMATS = {"hf": "FOLDER", "gguf": "FILE.gguf"}
 """The formats, and what is written in each."""
 REPOSITORY = r"hf:[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*"
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Write a model for other programs. With `transformers` installed, the export is loaded there and compared."""
+    """Write a model for other programs."""
 
     checkpoint: Path | None = field(default=None, metadata=POSITIONAL)
     """The checkpoint to export. None: the latest; FOLDER: the latest in it. "best": the lowest validation loss of all
     runs here; FOLDER/best: of those in FOLDER."""
     to: tuple[str, ...] = ()
-    """The format and the path to write: hf FOLDER, the format of transformers."""
+    """The format and the path to write: hf FOLDER, the format of transformers, or gguf FILE.gguf, that of llama.cpp."""
+    kind: Literal["f32", "f16", "q8_0", "q4_0"] | None = None
+    """Number format of the matrices in a GGUF file, of 32, 16, 8.5 or 4.5 bits for each number. None: f16."""
     compare: bool = True
-    """Load the export with the other program, if it is installed, and compare logits and greedy text."""
+    """Load the folder of --to hf with transformers, if it is installed, and compare logits and greedy text."""
 
     push_to: str | None = None
     """Upload the folder of --to hf to this repository of the hub, hf:USER/NAME. HF_TOKEN must be allowed to write."""
@@ -54,6 +57,17 @@ def check(options: ExportOptions) -> None:
         raise ValueError(f"there is no format {options.format!r}{near_miss(options.format, FORMATS)}; give {ways}")
     if len(options.to) != 2:
         raise ValueError(f"--to takes a format and one path, not {' '.join(options.to)!r}: {ways}")
+    if options.format == "gguf" and options.path.suffix != ".gguf":
+        raise ValueError(f"--to gguf {options.path}: the name of the file must end in .gguf")
+    if options.format != "gguf" and options.kind is not None:
+        raise ValueError(f"--kind {options.kind} is for --to gguf FILE.gguf")
+    check_upload(options)
+
+
+def check_upload(options: ExportOptions) -> None:
+    """Raises ValueError for flags of an upload that do not fit together."""
+    if options.push_to is not None and options.format != "hf":
+        raise ValueError("--push-to uploads the folder of --to hf FOLDER")
     if options.push_to is not None and not re.fullmatch(REPOSITORY, options.push_to):
         raise ValueError(f"--push-to {options.push_to} is not hf:USER/NAME")
     if options.public and options.push_to is None:
