@@ -62,12 +62,36 @@ var GPT = GPT || {};
     const tokens = unpackTokens(bytesOf(exported.tokens));
     const rankOf = new Map();
     tokens.forEach((bytes, rank) => bytes && rankOf.set(asKey(bytes), rank));
-    for (const [name, id] of Object.entries(exported.special)) tokens[id] = utf8.encode(name);
-    const piece = new RegExp(javaScriptPattern(exported.pattern), "gu");
+    const added = exported.added || {}; // whole words of a text that are tokens, of models from elsewhere
+    for (const [name, id] of Object.entries({ ...exported.special, ...added })) tokens[id] = utf8.encode(name);
+    const cuts = (exported.patterns || [exported.pattern]).map((rust) => new RegExp(javaScriptPattern(rust), "gu"));
+    const merged = (text) => {
+      const pieces = cuts.reduce((parts, cut) => parts.flatMap((part) => isolated(part, cut)), text ? [text] : []);
+      return pieces.flatMap((piece) => mergePiece(asKey(utf8.encode(piece)), rankOf));
+    };
+    const composed = exported.composed ? (text) => text.normalize("NFC") : (text) => text;
     const encode = (text) =>
-      Array.from(whole(text).matchAll(piece), ([found]) => mergePiece(asKey(utf8.encode(found)), rankOf)).flat();
+      splitAt(whole(text), Object.keys(added)).flatMap((part, i) => (i % 2 ? [added[part]] : merged(composed(part))));
     return new Tokenizer(exported, tokens, encode);
   };
+
+  /** The matches of a regular expression and the text between them, in order. */
+  function isolated(text, pattern) {
+    const parts = [];
+    let at = 0;
+    for (const { 0: found, index } of text.matchAll(pattern)) {
+      parts.push(text.slice(at, index), found);
+      at = index + found.length;
+    }
+    return [...parts, text.slice(at)].filter((part) => part);
+  }
+
+  /** The text, cut at the given words: [text, word, text, word, text]. Of two words, the longer one is found. */
+  function splitAt(text, words) {
+    if (!words.length) return [text];
+    const escaped = words.map((word) => word.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&"));
+    return text.split(new RegExp(`(${escaped.sort((a, b) => b.length - a.length).join("|")})`, "u"));
+  }
 
   /** Byte strings in the order of their ids, each after its length; length 0 marks an unused id. A length is stored in
    *  groups of seven bits, lowest first; a byte above 127 means that another group follows. */

@@ -8,8 +8,10 @@ import pytest
 from playwright.sync_api import Page
 
 from page.browsing import compute
+from tiny_tokenizers import TEXT as TRAINED_ON
+from tiny_tokenizers import tokenizer_files
 from transformer.interop.lesson_page import export_tokenizer
-from transformer.text import Tokenizer, load_shakespeare, load_tokenizer, train_bpe
+from transformer.text import HuggingFaceTokenizer, Tokenizer, load_shakespeare, load_tokenizer, train_bpe
 from transformer.text.bpe import build_bpe
 
 # Ranges that patterns, UTF-8 or JavaScript treat specially.
@@ -100,6 +102,26 @@ def test_pieces_have_text_and_bytes_and_a_stream_returns_whole_characters(tokeni
     )
     assert "".join(streamed) == text
     assert "\ufffd" not in "".join(streamed)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "qwen", "smollm", "neox"])
+def test_the_tokenizer_of_another_model_gives_the_ids_of_python(kind: str, engine: Page) -> None:
+    """qwen composes accents and has tokens such as <tool_call>, smollm cuts digits apart, neox has tokens of spaces."""
+    tokenizer = HuggingFaceTokenizer(*tokenizer_files(kind), vocab_size=600)
+    texts = [
+        *TEXTS,
+        *TRAINED_ON,
+        "<tool_call> a</tool_call><tool_call",
+        "x" + " " * 30 + "y",
+        "e\u0301 \u1112\u1161\u11ab",
+    ]
+    compute(engine, "exported => { globalThis.tokenizer = GPT.tokenizer(exported) }", export_tokenizer(tokenizer))
+    encoded = compute(engine, "texts => texts.map((text) => tokenizer.encode(text))", texts)
+    assert [text for text, tokens in zip(texts, encoded, strict=True) if tokens != tokenizer.encode(text)] == []
+    generator = random.Random(2)
+    ids = [*encoded, *([generator.randrange(600) for _ in range(12)] for _ in range(200))]
+    found = compute(engine, "texts => texts.map((tokens) => tokenizer.decode(tokens))", ids)
+    assert found == [tokenizer.decode(tokens) for tokens in ids]
 
 
 def test_a_token_can_be_long(engine: Page) -> None:

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from transformer.config import ModelConfig
+from transformer.interop.page_tokenizer import byte_level_parts
 from transformer.kernels.int8 import Int8Linear
 from transformer.model import DecoderOnlyTransformer
-from transformer.text import ByteTokenizer, Tokenizer
+from transformer.text import ByteTokenizer, HuggingFaceTokenizer, Tokenizer
 from transformer.text.encodings import TiktokenTokenizer
 from transformer.training.checkpoint_contents import meta_model
 
@@ -89,16 +90,23 @@ def export_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
     found = {"name": tokenizer.name, "vocab_size": tokenizer.vocab_size, "eot_id": tokenizer.eot_id}
     if isinstance(tokenizer, ByteTokenizer):
         return {"kind": "byte", **found}
+    if isinstance(tokenizer, HuggingFaceTokenizer):
+        parts = byte_level_parts(tokenizer)
+        bytes_of = {rank: token for token, rank in parts.pop("ranks").items()}
+        packed = b"".join(_length_prefixed(bytes_of.get(token, b"")) for token in range(tokenizer.vocab_size))
+        return {"kind": "bpe", **found, **parts, "tokens": _base64(packed)}
     if not isinstance(tokenizer, TiktokenTokenizer):
         raise ValueError(
             f"encoding {tokenizer.name!r} is not a byte or byte-pair encoding; the page supports only these"
         )
     encoding = tokenizer.encoding
     special = {name: encoding.encode_single_token(name) for name in sorted(encoding.special_tokens_set)}
-    packed = bytearray()
-    for token in range(tokenizer.vocab_size):
-        packed += _length_prefixed(b"" if token in special.values() else _token_bytes(tokenizer, token))
-    return {"kind": "bpe", **found, "pattern": encoding._pat_str, "special": special, "tokens": _base64(bytes(packed))}
+    ids = set(special.values())
+    packed = b"".join(
+        _length_prefixed(b"" if token in ids else _token_bytes(tokenizer, token))
+        for token in range(tokenizer.vocab_size)
+    )
+    return {"kind": "bpe", **found, "pattern": encoding._pat_str, "special": special, "tokens": _base64(packed)}
 
 
 def _token_bytes(tokenizer: TiktokenTokenizer, token: int) -> bytes:

@@ -143,6 +143,10 @@ class HuggingFaceTokenizer:
         text = self.decode_bytes(tokens).decode(errors="replace")
         return text.removeprefix(" ") if self._strips else text
 
+    def added_tokens(self) -> dict[int, tokenizers.AddedToken]:
+        """Returns the added tokens by id, special and not."""
+        return self._run.get_added_tokens_decoder()
+
     @functools.cached_property
     def _token_bytes(self) -> dict[int, bytes]:
         found = {number: self._spelling(token) for token, number in self._run.get_vocab(False).items()}
