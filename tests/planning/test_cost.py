@@ -251,14 +251,22 @@ def most_allocated(work: Callable[[], object]) -> int:
     return most
 
 
+MODERN = dataclasses.replace(PRESETS["modern"].model, d_model=128, d_ff=352, num_layers=3)
 REAL_SHAPES = {
     "demo": PRESETS["demo"],
     "quick, fewer rows": dataclasses.replace(PRESETS["quick"], batch_size=2, accumulation_steps=2),
     "wide encoding, one short row": run_of(ModelConfig(50_000, 128, 4, 1, 256, 16), 16, batch_size=1),
     "bytes, long rows": run_of(ModelConfig(257, 64, 4, 2, 256, 256, dropout=0.1), 256, batch_size=4),
-    "modern, narrow": run_of(dataclasses.replace(PRESETS["modern"].model, d_model=128, d_ff=352, num_layers=3), 128),
+    "modern, narrow": run_of(MODERN, 128),
     "activation checkpointing": run_of(
         ModelConfig(257, 64, 4, 6, 256, 256, dropout=0.1), 256, batch_size=4, activation_checkpointing=True
+    ),
+    "as OLMo 2, wide heads": run_of(
+        dataclasses.replace(MODERN, vocab_size=999, head_width=48, qk_norm="all", norm_position="after"), 128
+    ),
+    "as Qwen3": run_of(dataclasses.replace(MODERN, vocab_size=999, qk_norm="head", qkv_bias=True), 128),
+    "parallel blocks": run_of(
+        ModelConfig(257, 64, 4, 6, 256, 256, dropout=0.1, parallel_blocks=True), 256, batch_size=4
     ),
     "one micro-batch a step": run_of(ModelConfig(8_000, 128, 4, 4, 512, 128), 128, accumulation_steps=1),
 }

@@ -128,10 +128,13 @@ def _per_token(config: TrainConfig, device: str) -> tuple[int, int, int]:
         attention = inner * (heads + 2 * kv + new) + FLOAT * H
     hidden = {"relu": 1, "swiglu": 4}.get(model.activation, 2) * model.d_ff
     dropped = (1 if device == "cuda" else FLOAT) * C * (model.dropout > 0)
-    if model.qk_norm != "none":  # its input, the scale of each row and, where it is not fused, the normalised input
+    if model.qk_norm != "none":  # the scale of each row and, where it is not fused, the normalised input
         scales = H + model.kv_heads if model.qk_norm == "head" else 2
         attention += FLOAT * (scales + (heads + kv) * (device != "cuda"))
-        attention += inner * (heads + 2 * kv) * _keeps_scores(config, device)  # otherwise counted above
+        if inner < FLOAT:
+            attention += FLOAT * (heads + kv)  # its input, in float32
+        elif _keeps_scores(config, device):
+            attention += inner * (heads + 2 * kv)  # its input; otherwise counted above
     block = 2 * norm + 2 * inner * C + attention + inner * heads + inner * hidden + 2 * dropped
     if model.parallel_blocks:
         block -= FLOAT * C  # both norms have the same input
