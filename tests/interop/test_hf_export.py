@@ -129,8 +129,8 @@ def test_an_error_while_writing_leaves_no_folder(
 
 def test_the_card_tells_where_the_model_comes_from(tiny_checkpoint: Path, tmp_path: Path) -> None:
     contents = torch.load(tiny_checkpoint, weights_only=True)
-    contents["config"]["data"]["dataset"] = "/home/ann/my notes|2.txt"
-    contents["config"]["checkpoint_dir"] = "/home/ann/run"
+    contents["config"]["data"]["dataset"] = "/data/ann/my notes|2.txt"
+    contents["config"]["checkpoint_dir"] = "/data/ann/run"
     contents["metrics"] = {"validation_loss": 1.5, "bits_per_byte": 2.25}
     torch.save(contents, tiny_checkpoint)
     transformer.load(tiny_checkpoint).save_pretrained(tmp_path / "out")
