@@ -156,6 +156,8 @@ def test_names_of_older_and_newer_files_mean_the_same() -> None:
     new = settings("llama", rope_parameters=LLAMA3)
     assert model_config(old) == model_config(new)
     assert model_config(new).rope_scaling == "llama3:8.0:1.0:4.0:16"
+    outside = model_config(new | {"original_max_position_embeddings": 32})  # transformers prefers it to the group's
+    assert outside.rope_scaling == "llama3:8.0:1.0:4.0:32"
     old = settings("gpt_neox", rotary_emb_base=500, rotary_pct=0.5)
     new = settings("gpt_neox", rope_parameters={"rope_theta": 500.0, "partial_rotary_factor": 0.5})
     assert model_config(old) == model_config(new)

@@ -277,8 +277,10 @@ def rotary(
     if kind == "linear":
         found["rope_scaling"] = f"linear:{group.number('factor')!r}"
     elif kind == "llama3":
-        longest = source.get("original_max_position_embeddings", source.get("max_position_embeddings"))
-        original = group.count("original_max_position_embeddings", longest, LARGEST["max_seq_len"])
+        # Outside the group it has priority; without either it is the whole context.
+        place = source if source.get("original_max_position_embeddings") is not None else group
+        longest = source.get("max_position_embeddings")
+        original = place.count("original_max_position_embeddings", longest, LARGEST["max_seq_len"])
         factors = [group.number(name) for name in ("factor", "low_freq_factor", "high_freq_factor")]
         found["rope_scaling"] = ":".join(["llama3", *map(repr, factors), str(original)])
     elif kind != "default":
