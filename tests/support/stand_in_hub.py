@@ -1,15 +1,16 @@
 """A stand-in for the Hugging Face hub on this machine's own loopback address, for tests and benchmarks.
 
-It answers what huggingface_hub asks about data sets (information, tree, paths-info, resolve) as the hub does, counts
-what it sent, and fails in the ways a network fails on request:
+It answers what huggingface_hub asks about data sets (information, tree, paths-info, resolve) and models (information,
+resolve) as the hub does, counts what it sent, and fails in the ways a network fails on request:
 
     with fineweb_hub(load_shakespeare()) as hub:             # HF_ENDPOINT=hub.url
         hub.fail("status", "/cdn/", status=503, times=2)     # the next two requests for contents
         ...
         assert hub.bytes_sent(".parquet") < 100_000
 
-As on the hub, contents of parquet files come from another origin (`cdn_url`, a second port) by a redirect, and what the
-CDN calls ETag is not the X-Linked-Etag of the hub. `python tests/stand_in_hub.py` serves in a process of its own.
+As on the hub, contents of parquet and safetensors files come from another origin (`cdn_url`, a second port) by a
+redirect, and what the CDN calls ETag is not the X-Linked-Etag of the hub. `python tests/stand_in_hub.py` serves in a
+process of its own.
 """
 
 from __future__ import annotations
@@ -170,7 +171,7 @@ class Commit:
 
 
 def is_lfs(path: str) -> bool:
-    return path.endswith(".parquet")
+    return path.endswith((".parquet", ".safetensors"))
 
 
 class HubError(Exception):
@@ -359,6 +360,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     routes = (
         (r"/api/datasets/([^/]+/[^/]+)(?:/revision/([^/]+))?", "info"),
+        (r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", "info"),
+        (r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "resolve"),
         (r"/api/datasets/([^/]+/[^/]+)/tree/([^/]+)(?:/(.+))?", "tree"),
         (r"/api/datasets/([^/]+/[^/]+)/paths-info/([^/]+)", "paths_info"),
         (r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "resolve"),
@@ -598,6 +601,8 @@ def taken_for_the_hub(hub: StandInHub, monkeypatch: pytest.MonkeyPatch) -> Itera
 
     hub.start_serving()
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(Path(__file__).with_name("no token")))
     monkeypatch.delenv("HF_TOKEN", raising=False)
     hub.faults, hub.latency, hub.bytes_per_second = [], 0.0, math.inf

@@ -36,6 +36,7 @@ COMMANDS = {
     "download": ("transformer.cli.download", "fetch text from the hub, to train later without a network"),
     "generate": ("transformer.cli.generate", "write text with a trained model"),
     "evaluate": ("transformer.cli.evaluate", "perplexity and bits per byte of a checkpoint"),
+    "import": ("transformer.cli.import_", "make a checkpoint of a model from the hub, a folder or a .gguf file"),
     "inspect": ("transformer.cli.inspect", "show what a checkpoint contains, and check it"),
     "compare": ("transformer.cli.compare", "rank all checkpoints"),
     "plot": ("transformer.cli.plot", "draw the curves of one or more runs, as a picture and a table"),
@@ -47,7 +48,7 @@ COMMANDS = {
 }
 """By name: the command's package, and one line of help."""
 
-WITHOUT_PRODUCTS = {"download", "inspect", "plot", "test-fineweb"}
+WITHOUT_PRODUCTS = {"download", "import", "inspect", "plot", "test-fineweb"}
 """Commands that compute no products, so that no threads of PyTorch wait for each other (waiting.py)."""
 
 
@@ -56,6 +57,7 @@ LESS_MEMORY = {
     "generate": "smaller --num-samples or --max-new-tokens, or --int8, need less",
     "evaluate": "a smaller --batch-size or --context, or --int8, needs less",
     "compare": "a smaller --batch-size or --context needs less",
+    "import": "--dtype bfloat16 needs half of float32",
     "benchmark": "smaller --lengths, another --preset or --int8 need less",
 }
 """What to do if the memory is exhausted, by command: the flags are its own."""

@@ -22,7 +22,9 @@ from transformer.config import ConfigError, Kernels, SamplingConfig, TrainConfig
 from transformer.distributed.sharded_checkpoint import is_sharded_state
 from transformer.inference.text_stream import ROWS, TextStream
 from transformer.interop.hf_export import save_pretrained
+from transformer.interop.importing import imported
 from transformer.interop.model_card import provenance
+from transformer.interop.sources import is_source
 from transformer.kernels import accelerate, round_weights
 from transformer.model import DecoderOnlyTransformer
 from transformer.presets import sampling_preset
@@ -115,9 +117,10 @@ def load(
     """Returns a trained model with its tokenizer.
 
     source: a checkpoint, the folder of a run (its latest checkpoint), or FOLDER/best (its lowest validation loss).
-    None: the latest of all runs in this folder, "best": the best of them. device: "auto", "cpu", "cuda" or "mps".
-    weights: the format to which the weight matrices are rounded. kernels: see accelerate(). Raises CheckpointError, a
-    ValueError.
+    None: the latest of all runs in this folder, "best": the best of them. Or a model of another program, which is
+    imported at its first use: hf:OWNER/NAME on the hub, a folder with its config.json, or a .gguf file. device: "auto",
+    "cpu", "cuda" or "mps". weights: the format to which the weight matrices are rounded. kernels: see accelerate().
+    Raises ValueError: CheckpointError, SourceError or HubError, one line each.
     """
     return Pretrained(load_checkpoint(find_checkpoint(source), device, weights, kernels))
 
@@ -137,5 +140,7 @@ def find_checkpoint(source: str | os.PathLike[str] | None = None) -> Path:
     if source is None:
         return checkpoint.latest(Path())
     path = Path(source).expanduser()
+    if is_source(path.as_posix()):
+        return imported(path.as_posix())
     is_run = path.is_dir() and not is_sharded_state(path)
     return checkpoint.latest(path) if is_run else checkpoint.named(path)

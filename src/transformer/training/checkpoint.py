@@ -55,10 +55,16 @@ class LoadedModel:
         parts = {type(part) for part in self.model.modules()}
         weights_in = next((name for name, kind in rounded.items() if kind in parts), "")
         origin = f"; initialised from {before['path']}" if (before := self.contents.get("init_from")) else ""
-        return (
-            f"{self.path} ({self.tokenizer.name}, {sum(weights.values()):,} parameters{weights_in}, "
-            f"step {self.contents['step']}, {self.contents['tokens']:,} tokens seen{origin})"
-        )
+        seen = f"step {self.contents['step']}, {self.contents['tokens']:,} tokens seen{origin}"
+        if imported := self.contents.get("imported"):
+            seen = f"imported from {imported.get('source')}"
+        return f"{self.path} ({self.tokenizer.name}, {sum(weights.values()):,} parameters{weights_in}, {seen})"
+
+
+def trained_on(contents: Mapping[str, Any]) -> str:
+    """Returns the dataset that a loaded checkpoint was trained on; for an imported model, its source."""
+    imported = contents.get("imported")
+    return str(imported.get("source") if imported else contents["config"]["data"]["dataset"])
 
 
 def epoch_path(directory: Path, epoch: int, encoding: str) -> Path:

@@ -86,7 +86,10 @@ def is_text_facts(value: object) -> bool:
 
 METRICS: dict[str, Check] = {"verdict": is_text, "reason": is_text}
 """The metrics that are no numbers."""
-ORIGIN: dict[str, Check] = {"path": is_text, "dataset": is_text, "step": is_count, "tokens": is_count}
+ORIGIN: dict[str, Check] = {
+    "path": is_text, "dataset": is_text, "step": is_count, "tokens": is_count,
+    "imported": lambda value: value is None or is_dict_of(value, is_text),
+}  # fmt: skip
 TEXT_FACTS: dict[str, Check] = {
     "digest": lambda value: value is not None,
     "description": is_text,
@@ -108,6 +111,7 @@ OPTIONAL: dict[str, tuple[Check, str]] = {
     "data": (lambda value: is_dict_of(value, is_count), "whole numbers by name"),
     "metrics": (is_metrics, "numbers by name, and a verdict with its reason"),
     "init_from": (is_origin, "a checkpoint's path, dataset, step and tokens"),
+    "imported": (lambda value: is_dict_of(value, is_text), "texts by name"),
     "train_points": (is_curve, "a list of points"),
     "validation_points": (is_curve, "a list of points"),
     "saved_epochs": (is_curve, "a list of points"),

@@ -124,6 +124,7 @@ def inspect(path: Path) -> Report:
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path} does not fit this version: {brief(error)}") from error
     kind = "state to resume from" if "optimizers" in contents else "epoch checkpoint"
+    kind = "imported model" if "imported" in contents else kind
     if "folder" in contents:
         kind += ", sharded"
         with must_fit(path):
@@ -234,6 +235,8 @@ def _provenance(contents: Mapping[str, Any], config: TrainConfig) -> dict[str, A
         found["processes"] = contents["world_size"]
     if "machine" in contents:
         found["machine"] = contents["machine"]
+    if "imported" in contents:
+        found |= {"imported": contents["imported"], "dataset": None}
     return {**found, "init_from": contents.get("init_from")}
 
 

@@ -166,7 +166,9 @@ class ResumableRun:
         """Starts a new run with the weights of a loaded checkpoint. Raises CheckpointError if they do not fit."""
         load_weights(contents, path, self.model)
         before = {name: contents.get(name) for name in ("step", "tokens", "init_from")}
-        self.so_far.init_from = {"path": str(path), "dataset": contents["config"]["data"]["dataset"], **before}
+        self.so_far.init_from = {"path": str(path), "dataset": checkpoint.trained_on(contents), **before}
+        if "imported" in contents:
+            self.so_far.init_from["imported"] = contents["imported"]
 
     def advice_after_divergence(self) -> str:
         """Returns what to type after the run has diverged; a resumed run would keep its learning rate."""

@@ -13,6 +13,7 @@ from transformer.cli.compare.table import conclusion, ranking_table
 from transformer.cli.console import console, writing_files
 from transformer.cli.download_progress import notifier
 from transformer.cli.json_output import print_json
+from transformer.cli.models import on_this_disk
 from transformer.cli.progress import progress_bar
 from transformer.data.contracts import silent
 from transformer.evaluation.ranking import Ranking
@@ -70,7 +71,7 @@ def found_at(names: Sequence[Path]) -> tuple[list[Path], list[str]]:
     found: list[Path] = []
     notes = []
     for name in names:
-        path = checkpoint.named(name)
+        path = checkpoint.named(on_this_disk(name))
         own = [path] if path.is_file() else [one for run in checkpoint.runs(path) for one in checkpoint.epochs(run)]
         if not own:
             what = "no checkpoint found in" if path.is_dir() else "there is no checkpoint or folder"

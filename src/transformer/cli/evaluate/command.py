@@ -19,7 +19,7 @@ from transformer.cli.progress import progress_bar
 from transformer.data.eval_documents import Documents
 from transformer.evaluation.statistics import DocumentScores
 from transformer.perplexity import Evaluation
-from transformer.training.checkpoint import LoadedModel
+from transformer.training.checkpoint import LoadedModel, trained_on
 
 
 def main(options: EvaluateOptions) -> None:
@@ -31,7 +31,8 @@ def main(options: EvaluateOptions) -> None:
     out.print(loaded.description, style="dim")
     with out.status(Text("reading the text")) as status:
         notify = notifier(out, lambda message: status.update(Text(f"fetching {fetch_numbers(message)}")))
-        documents = Texts(options.measure, notify).of(loaded.config.data, loaded.tokenizer)
+        is_imported = "imported" in loaded.contents
+        documents = Texts(options.measure, notify).of(loaded.config.data, loaded.tokenizer, is_imported)
     if notice := text_notice(loaded, documents, options.measure):
         out.print(notice)
     started = time.perf_counter()
@@ -83,7 +84,7 @@ def report(
     is_known = documents.known is not None
     errors = (scores.loss_error, scores.perplexity_error, scores.bits_per_byte_error)
     return {
-        "checkpoint": str(loaded.path), "text": documents.name, "trained_on": loaded.config.data.dataset,
+        "checkpoint": str(loaded.path), "text": documents.name, "trained_on": trained_on(loaded.contents),
         "encoding": loaded.tokenizer.name, "vocab_size": loaded.config.model.vocab_size,
         "context": sizes[0], "stride": sizes[1], "documents": len(scores), "tokens": result.tokens,
         "bytes": result.text_bytes, "seconds": seconds, "nats": result.nats, **values(result),

@@ -30,8 +30,11 @@ class Texts:
         self._known: dict[object, Documents] = {}
         self._standard_input: list[str] | None = None
 
-    def of(self, trained_on: DataConfig, tokenizer: Tokenizer) -> Documents:
-        """Returns the documents for a model, in its encoding. Raises ValueError for a text that cannot be read."""
+    def of(self, trained_on: DataConfig, tokenizer: Tokenizer, is_imported: bool = False) -> Documents:
+        """Returns the documents for a model, in its encoding. Raises ValueError for a text that cannot be read.
+
+        is_imported: the text on which the model was trained is not known; its tokens are not counted.
+        """
         data = self.options.data(trained_on)
         source = (
             self.options.text_file, data.dataset, data.subset, data.split, data.revision, data.text_column,
@@ -45,7 +48,8 @@ class Texts:
                 name = "standard input" if self.options.text_file == "-" else self.options.text_file
                 texts = self._texts(self.options.text_file, self.options.text_column or data.text_column)
                 documents = encode_documents(texts, tokenizer, name, self.options.max_tokens)
-                self._known[key] = replace(documents, known=training_counts(trained_on, tokenizer))
+                known = None if is_imported else training_counts(trained_on, tokenizer)
+                self._known[key] = replace(documents, known=known)
         return self._known[key]
 
     def _texts(self, path: str, text_column: str) -> Iterable[str]:
@@ -79,8 +83,15 @@ def score(
 
 
 def text_notice(loaded: LoadedModel, documents: Documents, options: MeasureOptions) -> str | None:
-    """Returns a line if the held-out documents are those of the run's dataset, which has changed since."""
+    """Returns a line if the held-out documents are those of the run's dataset, which has changed since.
+
+    And for an imported model, if no text was chosen.
+    """
     trained_on = loaded.config.data
+    if "imported" in loaded.contents:
+        is_chosen = options.dataset is not None or options.text_file is not None
+        line = f"{loaded.path} does not say on which text it was trained: the bundled plays are read; --dataset chooses"
+        return None if is_chosen else line
     if options.data(trained_on).dataset != trained_on.dataset or not has_changed(documents.digest, loaded.contents):
         return None
     return (

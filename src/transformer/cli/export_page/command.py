@@ -19,7 +19,7 @@ from transformer.cli.export_page.options import ExportOptions, lesson_path
 from transformer.cli.models import open_model
 from transformer.interop.lesson_page import dequantised_model, export, exported_bytes, script
 from transformer.kernels import accelerate
-from transformer.training.checkpoint import LoadedModel
+from transformer.training.checkpoint import LoadedModel, trained_on
 from transformer.training.files import write_text
 
 MODEL = "page/model.js"
@@ -58,7 +58,7 @@ def check_size(expected: int, loaded: LoadedModel) -> None:
 def description(loaded: LoadedModel) -> dict[str, Any]:
     """Returns the facts about the model that the page shows: dataset, size, and training so far."""
     return {
-        "dataset": Path(loaded.config.data.dataset).name,
+        "dataset": Path(trained_on(loaded.contents)).name,
         "encoding": loaded.tokenizer.name,
         "parameters": sum(loaded.model.parameter_counts().values()),
         "step": loaded.contents["step"],

@@ -42,12 +42,16 @@ def show(report: Report, out: Console) -> None:
         out.print(f"valid: {report.entries} checksums match, the weights fit the settings, every number is finite")
     out.print()
     for name, what in about_rows(report).items():
-        out.print(f"{name:<12}{what}")
-    for table in (parts_table(report), settings_table(report.config)):
+        out.print(f"{name:<11} {what}")
+    is_imported = "imported" in report.provenance
+    for table in (parts_table(report), settings_table(report.config, only="model" if is_imported else None)):
         out.print()
         out.print(table)
-    out.print("\nTo train with the same settings:", style="dim")
-    out.print(f"{command_line()} train {shlex.join(train_flags(report.config))}", soft_wrap=True)
+    flags, what = train_flags(report.config), "To train with the same settings:"
+    if is_imported:
+        flags, what = ["--init-from", str(report.path), "--dataset", "notes.txt"], "To train from it on your own text:"
+    out.print(f"\n{what}", style="dim")
+    out.print(f"{command_line()} train {shlex.join(flags)}", soft_wrap=True)
 
 
 def about_rows(report: Report) -> dict[str, str]:
@@ -63,17 +67,32 @@ def about_rows(report: Report) -> dict[str, str]:
         "encoding": f"{encoding.name}{ids}; in the file: {encoding.carried}",
         "text": ", ".join([str(found["dataset"]), *version]),
     }
+    if "imported" in found:
+        rows = {**source_rows(found["imported"]), "encoding": rows["encoding"]}
     if "position" in found:
         rows["position"] = ", ".join(f"{name} {value:,}" for name, value in found["position"].items())
     if before := found["init_from"]:
         rows["started from"] = (
             f"{before['path']}: step {before['step']:,}, {before['tokens']:,} tokens, {before['dataset']}"
         )
+        if imported := before.get("imported"):
+            rows |= {"started from": before["path"], **source_rows(imported)}
     if machine := found.get("machine"):
         rows["trained"] = f"{placed(machine)} ({machine.get('processor', '?')})"
     made = f"PyTorch {found.get('torch', '?')}, Python {found.get('python', '?')}, seed {found['seed']}"
     rows["made with"] = made + (f", {found['processes']} processes" if found.get("processes", 1) > 1 else "")
     return {**rows, "written": time.strftime("%Y-%m-%d %H:%M", time.localtime(report.path.stat().st_mtime))}
+
+
+def source_rows(imported: Mapping[str, str]) -> dict[str, str]:
+    """Returns the source of an imported model: there, not here, it was trained."""
+    commit = f", commit {imported['revision']}" if "revision" in imported else ""
+    files = [file.rpartition("=") for file in imported.get("sha256", "").split()]
+    return {
+        "imported": f"from {imported.get('source', '?')}{commit}, {imported.get('imported_at', '?')}",
+        "licence": imported.get("licence", "not named by the model: ask its authors"),
+        "sha256": ", ".join(f"{name} {digest[:12]}" for name, _, digest in files),
+    }
 
 
 def score_rows(metrics: Mapping[str, Any]) -> dict[str, str]:

@@ -31,12 +31,13 @@ def parts_table(report: Report) -> Table:
     return table
 
 
-def settings_table(config: TrainConfig) -> Table:
-    """Returns all settings by group: first those that differ from the defaults, each with its default."""
+def settings_table(config: TrainConfig, only: str | None = None) -> Table:
+    """Returns all settings by group, or only one group: first those that differ from the defaults, with the default."""
     differing = changed(config, TrainConfig())
     groups: dict[str, list[tuple[str, Any]]] = {}
     for group, name, value in leaves(config):
-        groups.setdefault(group or "run", []).append((name, value))
+        if only in (None, group):
+            groups.setdefault(group or "run", []).append((name, value))
     table = Table(title="settings", title_justify="left", show_lines=True)
     for heading in ("", "changed (default)", "at their defaults"):
         table.add_column(heading, overflow="fold")

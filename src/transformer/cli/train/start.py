@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from transformer.cli.models import on_this_disk
 from transformer.cli.train.resume import batch_change, check_text_is_there, load_state, merged, schedule_change
 from transformer.config import ConfigError, TrainConfig
 from transformer.config_base import leaves
@@ -103,7 +104,7 @@ def from_checkpoint(config: TrainConfig, typed: Set[str]) -> Start:
     Only dropout may differ, and max_seq_len unless positions are learned. Raises ConfigError with every other setting
     in `typed` that contradicts the checkpoint.
     """
-    path = checkpoint.named(Path(config.init_from or ""))
+    path = checkpoint.named(on_this_disk(Path(config.init_from or "")))
     contents = sharded_checkpoint.load(path)
     stored, tokenizer = checkpoint.checked(contents, path)
     encoding = tokenizer.name

@@ -53,6 +53,7 @@ class Hub:
         timeout: float = 10.0,
         notify: Callable[[str], None] = lambda line: None,
         first_wait: float = 0.5,
+        kind: str = "dataset",
     ) -> None:
         """Does not connect yet.
 
@@ -60,8 +61,10 @@ class Hub:
         timeout: seconds without a byte after which a request has failed.
         notify: receives a line about retries, from any thread, about once a second at most.
         first_wait: seconds before the first retry; each later pause is twice as long, up to LONGEST_WAIT.
+        kind: dataset, or model, of which only retry() is used (interop/hub_model.py).
         """
-        self.repo, self.patience, self.timeout, self.first_wait = repo, patience, timeout, first_wait
+        self.repo, self.kind = repo, kind
+        self.patience, self.timeout, self.first_wait = patience, timeout, first_wait
         self.bytes_fetched = 0
         """Bytes of file contents received, by all threads."""
         self._lock, self._closed = threading.Lock(), threading.Event()
@@ -113,7 +116,7 @@ class Hub:
             self._check_open()
             had = len(arrived)
             try:
-                with explained(wanted, self.repo):
+                with explained(wanted, self.repo, self.kind):
                     result = attempt()
                 if failures:
                     self._say("the hub answers again", recovered=True)
@@ -217,7 +220,7 @@ class Hub:
 
     def _check_open(self) -> None:
         if self._closed.is_set():
-            raise Closed(f"dataset {self.repo} is closed")
+            raise Closed(f"{self.kind} {self.repo} is closed")
 
 
 class RangeFile(io.RawIOBase):

@@ -69,8 +69,11 @@ class HubFile:
 
 
 @contextmanager
-def explained(what: str, repo: str) -> Iterator[None]:
-    """Turns the errors of the hub library and its HTTP client into a Fault, which is retried, or a HubError."""
+def explained(what: str, repo: str, kind: str = "dataset") -> Iterator[None]:
+    """Turns the errors of the hub library and its HTTP client into a Fault, which is retried, or a HubError.
+
+    `kind` is the hub's name of such a repository: dataset or model.
+    """
     from huggingface_hub import errors
 
     try:
@@ -81,7 +84,7 @@ def explained(what: str, repo: str) -> Iterator[None]:
         reason = "HF_HUB_OFFLINE is set"
         raise Unreachable(f"cannot read {what} from {host()}: {reason}; unset it to use the network", reason) from error
     except errors.HfHubHTTPError as error:
-        raise _refusal(error, what, repo) from error
+        raise _refusal(error, what, f"{kind} {repo}") from error
     except Exception as error:
         line, kind = first_line(error), type(error).__name__
         if isinstance(error, errors.HFValidationError) or kind in PERMANENT:
@@ -105,22 +108,22 @@ def first_line(error: Exception) -> str:
 
 
 def _refusal(error: Any, what: str, repo: str) -> Exception:
-    """Returns the error for an answer of 400 and above."""
+    """Returns the error for an answer of 400 and above; `repo` is named with its kind, as in "dataset a/b"."""
     from huggingface_hub import errors
 
     status, site = error.response.status_code, host()
     if status in (408, 429) or status >= 500:
         return Fault(f"the hub answered {status}", wait_asked(error.response.headers))
     if isinstance(error, errors.GatedRepoError):
-        return HubError(f"dataset {repo} is gated: accept its terms on {site}, then set HF_TOKEN to a token of yours")
+        return HubError(f"{repo} is gated: accept its terms on {site}, then set HF_TOKEN to a token of yours")
     if isinstance(error, errors.RepositoryNotFoundError):
-        return HubError(f"there is no dataset {repo} on {site}, or it is private: check the name, or set HF_TOKEN")
+        return HubError(f"there is no {repo} on {site}, or it is private: check the name, or set HF_TOKEN")
     if isinstance(error, errors.RevisionNotFoundError):
         return HubError(f"{site} has no such revision: {what}; check the branch, tag or commit")
     if status in (401, 403):
         return HubError(f"{site} refuses {what} ({status}): set HF_TOKEN to a token that may read it")
     if status == 404:
-        return HubError(f"{site} does not have {what}: dataset {repo} may have been renamed or rewritten")
+        return HubError(f"{site} does not have {what}: {repo} may have been renamed or rewritten")
     return HubError(f"{site} refuses {what} ({status}): check HF_ENDPOINT and proxies")
 
 

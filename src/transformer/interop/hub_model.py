@@ -1,0 +1,158 @@
+"""A model's repository on the Hugging Face hub: its commit and its files, through the hub library's own cache.
+
+Only the files that an import reads are fetched: settings, tokenizer, model card and licence, safetensors. They stay in
+the cache of the hub library (HF_HOME), which other programs share: a later import needs no network, and a download that
+was interrupted is resumed. data/hub/ turns the hub's errors into one line, with retries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from transformer.data.contracts import Notify, silent
+from transformer.data.hub.client import Hub
+from transformer.data.hub.errors import Fault, HubError, Unreachable, endpoint, first_line
+from transformer.data.hub.opening import OPENING_PATIENCE
+from transformer.interop.errors import SourceError
+from transformer.training.files import NO_ROOM
+
+REPOSITORY = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
+COMMIT = re.compile("[0-9a-f]{40}")
+SMALL_FILES = {
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "chat_template.jinja", "README.md",
+}  # fmt: skip
+WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json")
+LICENCES = re.compile(r"LICEN[CS]E(\.\w+)?")
+DOWNLOAD_PATIENCE = 60.0
+"""Seconds of retries after the hub library has given up, each with retries of its own."""
+
+
+def is_wanted(name: str) -> bool:
+    """Whether an import reads the file of this name in a repository or a folder."""
+    return name in SMALL_FILES or bool(WEIGHTS.fullmatch(name) or LICENCES.fullmatch(name))
+
+
+def commit_of(repo: str, revision: str, notify: Notify = silent) -> str:
+    """Returns the 40-digit hash of a revision. Without a network: of the one that was fetched last.
+
+    Raises HubError if there is no such model or revision, or if it cannot be reached and was never fetched.
+    """
+    if COMMIT.fullmatch(revision):
+        return revision
+    try:
+        commit, names = _described(repo, revision, notify)
+        if "config.json" in names:  # fetched under this name, so that the library remembers the commit of the revision
+            _downloaded(repo, revision, "config.json", notify)
+        return commit
+    except Unreachable as error:
+        from huggingface_hub import try_to_load_from_cache
+
+        known = try_to_load_from_cache(repo, "config.json", revision=revision)
+        if not isinstance(known, str):
+            raise HubError(
+                f"model {repo} cannot be reached ({error.reason}), and it was never fetched: connect once, or import "
+                "a folder or a .gguf file"
+            ) from error
+        commit = Path(known).parent.name
+        notify(f"the hub cannot be reached: continuing with commit {commit[:12]} of {repo}, fetched before")
+        return commit
+
+
+def fetch_model(repo: str, commit: str, notify: Notify = silent) -> tuple[Path, dict[str, str]]:
+    """Returns the folder of a commit's files, which are fetched if necessary, and the sha256 of each by name.
+
+    Raises HubError for a network that fails, SourceError for a repository without weights that can be read.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        names = [name for name in _described(repo, commit, notify)[1] if is_wanted(name)]
+    except Unreachable:
+        known = try_to_load_from_cache(repo, "config.json", revision=commit)
+        if not isinstance(known, str):
+            raise
+        names = [path.name for path in Path(known).parent.iterdir() if is_wanted(path.name)]
+    for name in ("config.json", "tokenizer.json"):
+        if name not in names:
+            raise SourceError(f"hf:{repo} has no {name}: only models in the format of transformers can be imported")
+    if not any(WEIGHTS.fullmatch(name) for name in names):
+        raise SourceError(f"hf:{repo} has no model.safetensors: other formats of weights are not imported from the hub")
+    fetched = {name: _downloaded(repo, commit, name, notify) for name in sorted(names)}
+    return fetched["config.json"][0].parent, {name: digest for name, (_, digest) in fetched.items()}
+
+
+def _described(repo: str, revision: str, notify: Notify) -> tuple[str, list[str]]:
+    """Returns the commit of a revision and the names of its files."""
+    hub = Hub(repo, kind="model", patience=OPENING_PATIENCE, notify=notify)
+
+    def ask() -> tuple[str, list[str]]:
+        address = endpoint()  # before the import, which prints parts of a wrong address
+        from huggingface_hub import HfApi
+
+        wanted: Any = ["sha", "siblings"]
+        info = HfApi(endpoint=address).model_info(repo, revision=revision, timeout=hub.timeout, expand=wanted)
+        if not COMMIT.fullmatch(info.sha or ""):
+            raise ValueError("an answer without a commit")
+        return info.sha or "", [file.rfilename for file in info.siblings or ()]
+
+    return hub.retry(f"model {repo} at {revision}", ask)
+
+
+def _downloaded(repo: str, revision: str, name: str, notify: Notify) -> tuple[Path, str]:
+    """Returns a file in the library's cache, where it is brought if it is not there, and its sha256."""
+    hub = Hub(repo, kind="model", patience=DOWNLOAD_PATIENCE, notify=notify)
+    return hub.retry(name, lambda: _attempt(repo, revision, name))
+
+
+def _attempt(repo: str, revision: str, name: str) -> tuple[Path, str]:
+    """Downloads a file once. Raises Fault for a failure that another attempt may repair."""
+    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+
+    try:
+        if not isinstance(try_to_load_from_cache(repo, name, revision=revision), str):
+            # Without this, the download of a file that cannot be reached would be retried for half a minute.
+            get_hf_file_metadata(hf_hub_url(repo, name, revision=revision, endpoint=endpoint()))
+        with silenced():
+            path = Path(hf_hub_download(repo, name, revision=revision, endpoint=endpoint()))
+        digest = sha256_of(path)
+    except errors.LocalEntryNotFoundError as error:  # the reason is what it was raised from
+        raise (error.__cause__ or error) from None
+    except RuntimeError as error:  # of the library's second way of downloading
+        raise Fault(f"the download failed ({first_line(error)})") from error
+    except OSError as error:
+        if error.errno in NO_ROOM or isinstance(error, PermissionError):
+            where = f"{name} of {repo} cannot be stored in the hub library's cache"
+            raise HubError(f"{where} ({error.strerror}): free some space, or set HF_HOME to another folder") from error
+        raise
+    stored = path.readlink().name if path.is_symlink() else ""  # large files are stored under their sha256
+    if re.fullmatch("[0-9a-f]{64}", stored) and stored != digest:
+        path.resolve().unlink()
+        raise Fault("its bytes are damaged")
+    return path, digest
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Silences the library's messages about retries and about a disk that may become full: errors say both."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the sha256 of a file, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

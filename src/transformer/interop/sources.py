@@ -1,0 +1,214 @@
+"""A model of another program: where it is, and how to read its settings, weights and tokenizer.
+
+A source is `hf:OWNER/NAME[@REVISION]` on the Hugging Face hub, a folder in the format of transformers (config.json,
+safetensors, tokenizer.json), or a .gguf file. Nothing in it is executed. importing.py makes a checkpoint of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transformer.data.contracts import Notify, silent
+from transformer.interop.errors import SourceError
+from transformer.interop.families import model_config
+from transformer.interop.folders import file_in
+from transformer.interop.hub_model import LICENCES, REPOSITORY, commit_of, fetch_model, is_wanted, sha256_of
+from transformer.interop.json_files import LARGEST_JSON, read_json
+from transformer.interop.tensor_files import TensorFolder
+from transformer.text import Tokenizer
+from transformer.text.hf_tokenizer import HuggingFaceTokenizer
+from transformer.training import checkpoint
+
+HALVES = {torch.bfloat16, torch.float16}
+LONGEST_LICENCE = 100
+"""Characters of a licence's name that are kept."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model of another program, open for reading."""
+
+    settings: Mapping[str, Any]
+    """Its config.json; of a .gguf file, what config.json would contain."""
+    names: Collection[str]
+    tensor: Callable[[str], Tensor]
+    """Returns the tensor of a name, in the format in which it is stored."""
+    tokenizer: Tokenizer
+    provenance: dict[str, str]
+    """source, revision (of the hub), licence (if it names one), sha256 of each file, imported_at (UTC)."""
+    dtype: torch.dtype
+    """The narrowest format that holds all its weights unchanged."""
+    nbytes: int
+    """Size of its weights as they are stored."""
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a source is, before it is read."""
+
+    source: str
+    path: Path | None = None
+    """A folder or a .gguf file. None: on the hub."""
+    revision: str = ""
+    """The commit, of a model on the hub."""
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    """Of each file by name; empty for a model on the hub, whose files the commit determines."""
+
+    @property
+    def identity(self) -> str:
+        """A digest, the same for the same contents."""
+        about = (self.source if self.path is None else "", self.revision, sorted(self.sha256.items()))
+        return hashlib.sha256(repr(about).encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """A name for the folder of its checkpoint: letters, digits, dots, dashes and underscores."""
+        last = self.source.rpartition("/")[2] if self.path is None else self.path.resolve().name.removesuffix(".gguf")
+        return re.sub(r"[^\w.-]+", "-", last, flags=re.ASCII).strip(".-")[:60] or "model"
+
+
+def is_source(text: str) -> bool:
+    """Whether a text names a source, rather than a checkpoint or a run's folder."""
+    path = Path(text)
+    if text.startswith("hf:") or path.suffix.lower() == ".gguf":
+        return True
+    return (path / "config.json").is_file() and not checkpoint.epochs(path)
+
+
+def open_source(text: str, revision: str | None = None, notify: Notify = silent) -> Source:
+    """Opens a source; what is on the hub is fetched first. Raises SourceError or HubError, one line each."""
+    return opened(locate(text, revision, notify), notify)
+
+
+def locate(text: str, revision: str | None = None, notify: Notify = silent) -> Location:
+    """Returns where a source is; of the hub it asks only for the commit of a revision. Errors: as of open_source()."""
+    if text.startswith("hf:"):
+        return _on_hub(text, revision, notify)
+    if revision is not None:
+        raise SourceError(f"--revision {revision}: only a model on the hub has revisions, and {text} is a path")
+    path = Path(text)
+    if path.suffix.lower() == ".gguf" and path.is_file():
+        files = [path]
+    elif (path / "config.json").is_file():
+        files = [file_in(path, file.name) for file in path.iterdir() if is_wanted(file.name)]
+    else:
+        wanted = "give a folder with config.json, a .gguf file, or hf:OWNER/NAME"
+        raise SourceError(f"{text} cannot be imported: {wanted}")
+    return Location(text, path, sha256={file.name: sha256_of(file) for file in sorted(files)})
+
+
+def opened(location: Location, notify: Notify = silent) -> Source:
+    """Opens a source that was located. Errors: as of open_source()."""
+    if location.path is None:
+        return _open_folder(location, *fetch_model(location.source.removeprefix("hf:"), location.revision, notify))
+    if location.path.is_file():
+        return _open_gguf(location, location.path)
+    return _open_folder(location, location.path, location.sha256)
+
+
+def _on_hub(text: str, revision: str | None, notify: Notify) -> Location:
+    found = REPOSITORY.fullmatch(text)
+    if found is None or ".." in f"{text} {revision}":
+        raise SourceError(f"{text} is not hf:OWNER/NAME or hf:OWNER/NAME@REVISION, as in hf:openai-community/gpt2")
+    if revision is not None and found[2] not in (None, revision):
+        raise SourceError(f"{text} and --revision {revision} name two revisions: give one of them")
+    return Location(f"hf:{found[1]}", revision=commit_of(found[1], revision or found[2] or "main", notify))
+
+
+def _open_folder(location: Location, folder: Path, sha256: Mapping[str, str]) -> Source:
+    settings, tensors = read_json(folder / "config.json"), TensorFolder(folder)
+    provenance = _provenance(location, sha256, _licence(folder, sha256))
+    formats = {tensors.tensor(name).dtype for name in tensors.names if name.endswith((".weight", ".bias"))}
+    return Source(
+        settings, tensors.names, tensors.tensor, _tokenizer(folder, settings), provenance,
+        dtype=next(iter(formats)) if len(formats) == 1 and formats <= HALVES else torch.float32,
+        nbytes=tensors.nbytes,
+    )  # fmt: skip
+
+
+def _open_gguf(location: Location, path: Path) -> Source:
+    from transformer.interop.gguf_files import GgufFile  # only this needs the package gguf
+
+    file = GgufFile(path)
+    provenance = _provenance(location, location.sha256, str(file.settings.get("license", "")))
+    size = path.stat().st_size
+    return Source(file.settings, file.names, file.tensor, file.tokenizer(), provenance, dtype=file.dtype, nbytes=size)
+
+
+def _tokenizer(folder: Path, settings: Mapping[str, Any]) -> HuggingFaceTokenizer:
+    """Returns the tokenizer of a folder. Raises SourceError."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise SourceError(f"{folder} has no tokenizer.json: save_pretrained() of its fast tokenizer writes one")
+    about, generation = ({}, {})
+    if (own := folder / "tokenizer_config.json").is_file():
+        about = read_json(own)
+    if (own := folder / "generation_config.json").is_file():
+        generation = read_json(own)
+    if (own := folder / "chat_template.jinja").is_file():
+        about["chat_template"] = _text(own)
+    stops = _whole_numbers([generation.get("eos_token_id"), settings.get("eos_token_id")])
+    size = model_config(settings).vocab_size
+    try:
+        return HuggingFaceTokenizer(_text(path), about, vocab_size=size, stop_ids=stops)
+    except SourceError:
+        raise
+    except ValueError as error:
+        raise SourceError(f"{path}: {error}") from error
+
+
+def _whole_numbers(value: Any) -> list[int]:
+    """Returns the whole numbers in nested lists."""
+    if isinstance(value, list):
+        return [number for item in value for number in _whole_numbers(item)]
+    return [value] if type(value) is int else []
+
+
+def _text(path: Path) -> str:
+    """Returns a text in UTF-8. Raises SourceError."""
+    if (size := path.stat().st_size) > LARGEST_JSON:
+        raise SourceError(f"{path}: {size:,} bytes are too many; at most {LARGEST_JSON:,} are read")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{path}: not a text in UTF-8") from error
+
+
+def _provenance(location: Location, sha256: Mapping[str, str], licence: str) -> dict[str, str]:
+    found = {
+        "source": location.source,
+        "revision": location.revision,
+        "licence": " ".join(licence.split())[:LONGEST_LICENCE],
+        "sha256": " ".join(f"{name}={digest}" for name, digest in sorted(sha256.items())),
+        "imported_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _licence(folder: Path, names: Collection[str]) -> str:
+    """Returns the licence that the model card names, else the first line of a licence file, else ""."""
+    card = (
+        re.match(r"\s*---\n(.*?)\n---", _beginning(folder / "README.md"), re.DOTALL) if "README.md" in names else None
+    )
+    named: dict[str, str] = (
+        dict(re.findall(r"^(license|license_name): *[\"']?([^\"'\n]+)", card[1], re.MULTILINE)) if card else {}
+    )
+    if (licence := named.get("license", "other").strip()) != "other" or (licence := named.get("license_name", "")):
+        return licence
+    files = sorted(name for name in names if LICENCES.fullmatch(name))
+    return next((line for name in files for line in _beginning(folder / name).splitlines() if line.strip()), "")
+
+
+def _beginning(path: Path) -> str:
+    """Returns the first 64 KiB of a text."""
+    with path.open("rb") as file:
+        return file.read(2**16).decode(errors="replace").replace("\r\n", "\n")
