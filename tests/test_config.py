@@ -75,6 +75,11 @@ def test_heads_without_a_width_are_one_problem_with_rotary_positions_too() -> No
     assert problem == "d_model=2 is not divisible by num_heads=4; nearest: 4"
 
 
+def test_problems_of_fraction_and_scaling_come_together() -> None:
+    found = problems_of(ModelConfig(position="rotary", rotary_fraction=0.3, rope_scaling="linear"))
+    assert len(found) == 2
+
+
 @given(st.integers(1, 40).map(lambda pairs: 2 * pairs), st.floats(-0.5, 1.5))
 @settings(max_examples=50)
 def test_the_nearest_rotary_fraction_does_fit(width: int, fraction: float) -> None:

@@ -87,7 +87,7 @@ class ModelConfig(Config):
     rotary_fraction: float = 1.0
     """Fraction of each head's pairs that rotary positions rotate (embeddings.py)."""
     rope_scaling: str = ""
-    """Slow rotary frequencies for a longer context: linear:FACTOR, or llama3:FACTOR:LOW:HIGH:ORIGINAL
+    """Lower the rotary frequencies for a longer context: linear:FACTOR, or llama3:FACTOR:LOW:HIGH:ORIGINAL
     (embeddings.py). Empty: unchanged."""
 
     @property

@@ -51,11 +51,11 @@ def rotary_problems(settings: Any) -> list[str]:
     if width % 2:
         name = "d_model/num_heads" if settings.head_width is None else "head_width"
         return [f"position='rotary' rotates pairs, so {name}={width} must be even"]
-    pairs = fraction * width / 2
+    found, pairs = scaling_problems(settings.rope_scaling), fraction * width / 2
     if not 0 < fraction <= 1 or round(pairs) == 0 or not math.isclose(pairs, round(pairs)):
         nearest = min(max(round(pairs), 1), width // 2) / (width / 2)
-        return [f"rotary_fraction={fraction} is no whole number of the {width // 2} pairs; nearest: {nearest}"]
-    return scaling_problems(settings.rope_scaling)
+        found.append(f"rotary_fraction={fraction} is no whole number of the {width // 2} pairs; nearest: {nearest}")
+    return found
 
 
 def scaling_problems(scaling: str) -> list[str]:

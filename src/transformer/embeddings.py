@@ -47,9 +47,9 @@ By hand, one pair (D = 2) and q = k = [1, 0]: the score is cos(m - n), and cos 2
 (-0.416, -0.416, 0.54)
 
 With `rotary_fraction` (GPT-NeoX) only the first pairs rotate and the others carry no position: with R = fraction * D
-numbers that rotate, pair i < R/2 turns by p / theta^(2i/R). To extend a trained model to longer texts, `rope_scaling`
-slows the rotation down, so that new distances give familiar angles: *linear* divides all frequencies by the same
-factor; *llama3* (Llama 3.1) only those of slow pairs, and keeps the fast ones, which tell neighbours apart.
+numbers that rotate, pair i < R/2 is rotated by p / theta^(2i/R). To extend a trained model to longer texts,
+`rope_scaling` lowers the frequencies, so that longer distances give familiar angles: *linear* divides all of them by
+the same factor, *llama3* (Llama 3.1) only those of slow pairs, because the fast ones distinguish neighbours.
 
 *alibi*: nothing is added to the vectors here either. Each head lowers a score by its own slope times the distance
 (through the mask), so that heads with large slopes attend to a few tokens and heads with small slopes to many:
@@ -114,7 +114,7 @@ def sinusoidal_table(max_len: int, d_model: int) -> Tensor:
 
 
 def frequencies(width: int, theta: float) -> Tensor:
-    """Returns 1 / theta^(2i/width), the radians that pair i turns per position, (width/2,) float64."""
+    """Returns 1 / theta^(2i/width), the radians that pair i rotates per position, (width/2,) float64."""
     return theta ** (-torch.arange(0, width, 2).double() / width)
 
 
@@ -138,8 +138,8 @@ def rotary_table(max_len: int, head_dim: int, theta: float, fraction: float = 1.
 def scale(frequencies: Tensor, scaling: str) -> Tensor:
     """Returns the frequencies that rope_scaling makes of these; llama3 is the formula of Llama 3.1 (arXiv 2407.21783).
 
-    llama3 divides by FACTOR if a pair turns less than LOW times in the ORIGINAL context, not at all if it turns more
-    than HIGH times, and by something between if it turns between LOW and HIGH times.
+    llama3 divides by FACTOR if a pair makes less than LOW rotations in the ORIGINAL context, not at all if it makes
+    more than HIGH, and by a number in between if it makes between LOW and HIGH.
     """
     kind, *numbers = scaling.split(":")
     if not kind:
@@ -148,8 +148,8 @@ def scale(frequencies: Tensor, scaling: str) -> Tensor:
     slow = torch.ones_like(frequencies)  # the part of each frequency that is divided
     if kind == "llama3":
         low, high, original = others
-        turns = original * frequencies / (2 * math.pi)
-        slow = ((high - turns) / (high - low)).clamp(0, 1)
+        rotations = original * frequencies / (2 * math.pi)
+        slow = ((high - rotations) / (high - low)).clamp(0, 1)
     return frequencies * (1 - slow + slow / factor)
 
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from transformer import DecoderOnlyTransformer, processor
-from transformer.config import SamplingConfig
+from transformer.config import SamplingConfig, Weights
 from transformer.inference.batch import generate_batch
 from transformer.inference.padding import next_logits, pad
-from transformer.kernels import accelerate, cpu_linear
+from transformer.kernels import accelerate, cpu_linear, round_weights
 from transformer.kernels import decode_step as steps
 from transformer.kernels.decode_step import FastDecoder
 from transformer.kernels.row_products import has_packed_product, packed, row_product
@@ -80,6 +80,28 @@ def test_the_step_follows_the_settings_of_every_family(
     assert isinstance(faster, FastDecoder)
     assert prepared(faster) is not None
     torch.testing.assert_close(ours, decoded(model, tokens, padding), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("weights", ["float16", "int8"])
+@pytest.mark.parametrize(
+    "settings_",
+    [
+        {"head_width": 48, "qk_norm": "head", "qkv_bias": True, "parallel_blocks": True, "rotary_fraction": 0.25},
+        {"qk_norm": "all", "norm_position": "after", "rope_scaling": "linear:2"},
+    ],
+)
+def test_the_step_of_rounded_weights_follows_the_settings_of_every_family(
+    tiny_model: Models, settings_: dict[str, Any], weights: Weights
+) -> None:
+    shape = {"d_model": 64, "num_kv_heads": 2, "position": "rotary", "norm": "rmsnorm", "bias": False, **settings_}
+    model = tiny_model(dtype=torch.float32, **shape).eval()
+    round_weights(model, weights)
+    faster = accelerate(copy.deepcopy(model))
+    tokens = torch.randint(17, (2, 12), generator=torch.Generator().manual_seed(0))
+    ours = decoded(faster, tokens)
+    assert isinstance(faster, FastDecoder)
+    assert prepared(faster) is not None
+    torch.testing.assert_close(ours, decoded(model, tokens), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("position", POSITIONS)
