@@ -25,7 +25,8 @@ def test_an_object_is_read(tmp_path: Path) -> None:
         (b'{"a": -Infinity}', "-Infinity is not"),
         (b"\xff\xfe{}", "not a JSON file"),
         (b'{"a": ' + b"9" * 5000 + b"}", "not a JSON file"),
-        (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
+        (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested more than 50 levels deep"),
+        (b'{"a": ' + b"[" * 50 + b"]" * 50 + b"}", "nested more than 50 levels deep"),
         (b'{"a": 1', "not a JSON file"),
     ],
 )
@@ -34,6 +35,11 @@ def test_anything_else_is_refused_with_one_line(content: bytes, reason: str) -> 
         json_object(content, "config.json")
     assert str(error.value).startswith("config.json: ")
     assert "\n" not in str(error.value)
+
+
+def test_values_may_be_nested_as_deep_as_any_real_file_has_them() -> None:
+    content = b'{"a": ' + b'[{"b": ' * 24 + b"1" + b"}]" * 24 + b"}"
+    assert json_object(content, "config.json")["a"][0]["b"][0]["b"]
 
 
 def test_a_file_that_is_missing_or_too_large_is_refused(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_numbers_that_begin_at_an_odd_byte_are_read(tmp_path: Path) -> None:
         ({"x" * 10_000: 3}, "is not a tensor"),
         ([1], "holds a list"),
         (b"\x80\x02}q\x00.", "not a JSON file"),
-        (b"[" * 100_000, "nested too deeply"),
+        (b"[" * 100_000, "nested more than 50 levels deep"),
         ({}, "its tensors end at byte"),
     ],
 )

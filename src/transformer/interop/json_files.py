@@ -11,6 +11,10 @@ from transformer.interop.errors import SourceError
 LARGEST_JSON = 64 * 2**20
 """Bytes of the largest JSON file that is read; the largest known tokenizer.json has 34 MB."""
 
+DEEPEST = 50
+"""Levels of lists and objects within one another that are read: code that walks through them needs no check."""
+TOO_DEEP = f"its values are nested more than {DEEPEST} levels deep"
+
 
 def read_json(path: Path, largest: int = LARGEST_JSON) -> dict[str, Any]:
     """Returns the JSON object in a file. Raises SourceError if the file holds anything else."""
@@ -29,9 +33,11 @@ def json_object(content: bytes, name: str) -> dict[str, Any]:
     try:
         value = json.loads(content.decode("utf-8"), parse_constant=_refuse)
     except RecursionError as error:
-        raise SourceError(f"{name}: its values are nested too deeply") from error
+        raise SourceError(f"{name}: {TOO_DEEP}") from error
     except ValueError as error:  # not UTF-8, not JSON, or a number of thousands of digits
         raise SourceError(f"{name}: not a JSON file: {str(error).splitlines()[0]}") from error
+    if _depth(value) > DEEPEST:
+        raise SourceError(f"{name}: {TOO_DEEP}")
     if not isinstance(value, dict):
         raise SourceError(f"{name}: holds a {type(value).__name__}, not a JSON object")
     return value
@@ -39,3 +45,12 @@ def json_object(content: bytes, name: str) -> dict[str, Any]:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a JSON number")
+
+
+def _depth(value: Any) -> int:
+    """Returns how many levels of lists and objects are within one another, at most DEEPEST + 1."""
+    levels, inside = 0, [value]
+    while levels <= DEEPEST and (inside := [one for one in inside if isinstance(one, dict | list)]):
+        levels += 1
+        inside = [one for group in inside for one in (group.values() if isinstance(group, dict) else group)]
+    return levels
