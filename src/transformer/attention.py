@@ -161,9 +161,8 @@ class CausalSelfAttention(nn.Module):
         self.num_heads, self.num_kv_heads, self.head_dim = config.num_heads, config.kv_heads, config.head_dim
         self.widths = [config.num_heads * self.head_dim] + 2 * [config.kv_heads * self.head_dim]  # of q, k and v
         self.qkv = nn.Linear(config.d_model, sum(self.widths), bias=config.has_qkv_bias)  # three linear maps in one
-        norms = {"none": (0, 0), "head": (self.head_dim, self.head_dim), "all": self.widths[:2]}[
-            config.qk_norm
-        ]  # widths
+        head = self.head_dim
+        norms = {"none": (0, 0), "head": (head, head), "all": self.widths[:2]}[config.qk_norm]  # widths of two norms
         self.q_norm, self.k_norm = (nn.RMSNorm(width, eps=config.norm_eps) if width else None for width in norms)
         self.out = nn.Linear(self.widths[0], config.d_model, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
