@@ -232,6 +232,8 @@ def changed(change: dict[str, Any], kind: str = "gpt2") -> str:
         (changed({"model.merges": [["zz", "qq"]]}), "the tokenizers library cannot run tokenizer.json: "),
         (changed({"model.merges": 3}), "the tokenizers library cannot run tokenizer.json: "),
         (changed({"model.dropout": 0.1}), "encodes at random"),
+        (changed({"model.continuing_subword_prefix": "a"}), "continuing_subword_prefix is 'a', and only an empty"),
+        (changed({"model.end_of_word_suffix": "</w>"}), "end_of_word_suffix is '</w>', and only an empty one"),
         (changed({"added_tokens": {}}), "the tokenizers library cannot run tokenizer.json: "),
         (changed({"added_tokens": [3]}), "added_tokens must be a list of objects"),
         (changed({"added_tokens": [{"id": 0, "content": ""}]}), "an added token has the content ''"),

@@ -57,6 +57,11 @@ def check(found: Mapping[str, Any]) -> dict[str, int]:
         raise ValueError(f"tokenizer.json has a model of type {brief(kind)}; only BPE is supported")
     if model.get("dropout"):
         raise ValueError(f"tokenizer.json encodes at random (dropout {brief(model['dropout'])}): set dropout to null")
+    for name in ("continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(name):  # of WordPiece; the library can abort the whole process on them
+            raise ValueError(
+                f"tokenizer.json: {name} is {brief(repr(model[name]))}, and only an empty one is supported"
+            )
     vocabulary = model.get("vocab")
     if not isinstance(vocabulary, dict) or not vocabulary:
         raise ValueError("tokenizer.json has no vocabulary: model.vocab must be an object of ids by token")
