@@ -84,7 +84,7 @@ def test_problems_of_fraction_and_scaling_come_together() -> None:
 @settings(max_examples=50)
 def test_the_nearest_rotary_fraction_does_fit(width: int, fraction: float) -> None:
     config = ModelConfig(head_width=width, position="rotary", rotary_fraction=fraction)
-    for problem in problems_of(config):
+    for problem in config.problems():  # none for a fraction that fits
         nearest = float(problem.split("nearest: ")[1])
         ModelConfig(head_width=width, position="rotary", rotary_fraction=nearest).check()
 
