@@ -2,10 +2,11 @@
 
     uv run python main.py export checkpoints/best --to hf my-model            a folder for transformers, vLLM, MLX, ...
     uv run python main.py export --to gguf my-model.gguf --kind q8_0          a file for llama.cpp and what builds on it
+    uv run python main.py export --to onnx my-model.onnx                      a file for onnxruntime, with a cache
     uv run python main.py export --to hf my-model --no-compare                the latest checkpoint, without comparing
 
-Not every shape has an equal in other programs: ALiBi, for example, is refused, with the nearest settings that can be
-exported. The code is in src/transformer/cli/export/ and src/transformer/interop/.
+ONNX can express every shape of model. For the others, ALiBi for example is refused, with the nearest settings that can
+be exported. The code is in src/transformer/cli/export/ and src/transformer/interop/.
 """
 
 import sys

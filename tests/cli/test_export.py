@@ -26,7 +26,7 @@ def test_a_checkpoint_becomes_a_folder_that_transformers_loads_and_agrees_with(
     assert first.startswith("checkpoints/model_epoch_3_byte.pt (byte, ")
     assert written.startswith("out: written as gpt2, ")
     assert compared.startswith("transformers ")
-    assert "the same token ids, the same logits (largest difference" in compared
+    assert "loads it: the same logits (largest difference" in compared
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "gpt2"
     again = command("export", "--to", "hf", "out")
     assert (again.status, again.err.count("\n")) == (2, 1)
@@ -74,6 +74,21 @@ def test_a_shape_without_an_equal_is_refused_with_the_nearest(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of PyTorch's exporter
+def test_an_onnx_file_is_written_and_compared_in_onnxruntime(
+    command: Command, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    for name in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(name, reason="writes or runs the file")
+    done = command("export", "--to", "onnx", "model.onnx")
+    assert (done.status, done.err) == (0, "")
+    assert "model.onnx: written with a key-value cache, " in done.out
+    assert done.out.splitlines()[-1].startswith("onnxruntime ")
+    assert done.out.splitlines()[-1].endswith("24 greedy tokens are equal")
+    assert [path.name for path in tmp_path.glob("*.onnx*")] == ["model.onnx"]
+
+
 @pytest.mark.parametrize(("flags", "kind", "error"), [((), "f16", 1e-4), (("--kind", "f32"), "f32", 0.0)])
 def test_a_gguf_file_is_written_in_the_number_format_of_kind(
     command: Command, tiny_checkpoint: Path, tmp_path: Path, flags: tuple[str, ...], kind: str, error: float
@@ -118,6 +133,7 @@ def test_what_was_compared_is_uploaded_and_what_differs_is_not(
         (("--to", "hf", "out", "--public"), "--public is for --push-to"),
         (("--to", "hf", "out", "--kind", "q8_0"), "--kind q8_0 is for --to gguf"),
         (("--to", "gguf", "out"), "--to gguf out: the name of the file must end in .gguf"),
+        (("--to", "onnx", "out"), "--to onnx out: the name of the file must end in .onnx"),
         (("--to", "gguf", "out.gguf", "--push-to", "hf:ann/model"), "--push-to uploads the folder of --to hf"),
     ],
 )

@@ -7,7 +7,6 @@ that the format of the weights does not hide an error.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,11 +35,6 @@ class Agreement:
     version: str
     difference: float
     tokens: int
-
-
-def has_transformers() -> bool:
-    """Whether `transformers` is installed."""
-    return importlib.util.find_spec("transformers") is not None
 
 
 @torch.no_grad()

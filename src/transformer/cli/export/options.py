@@ -11,7 +11,7 @@ from typing import Literal
 from transformer.cli.options import POSITIONAL, parse
 from transformer.config import near_miss
 
-FORMATS = {"hf": "FOLDER", "gguf": "FILE.gguf"}
+FORMATS = {"hf": "FOLDER", "gguf": "FILE.gguf", "onnx": "FILE.onnx"}
 """The formats, and what is written in each."""
 REPOSITORY = r"hf:[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*"
 
@@ -24,11 +24,12 @@ class ExportOptions:
     """The checkpoint to export. None: the latest; FOLDER: the latest in it. "best": the lowest validation loss of all
     runs here; FOLDER/best: of those in FOLDER."""
     to: tuple[str, ...] = ()
-    """The format and the path to write: hf FOLDER, the format of transformers, or gguf FILE.gguf, that of llama.cpp."""
+    """The format and the path to write: hf FOLDER, for transformers; gguf FILE.gguf, for llama.cpp; or onnx FILE.onnx,
+    for onnxruntime."""
     kind: Literal["f32", "f16", "q8_0", "q4_0"] | None = None
     """Number format of the matrices in a GGUF file, of 32, 16, 8.5 or 4.5 bits for each number. None: f16."""
     compare: bool = True
-    """Load the folder of --to hf with transformers, if it is installed, and compare logits and greedy text."""
+    """Load the export with transformers or onnxruntime, if it is installed, and compare logits and greedy text."""
 
     push_to: str | None = None
     """Upload the folder of --to hf to this repository of the hub, hf:USER/NAME. HF_TOKEN must be allowed to write."""
@@ -57,8 +58,8 @@ def check(options: ExportOptions) -> None:
         raise ValueError(f"there is no format {options.format!r}{near_miss(options.format, FORMATS)}; give {ways}")
     if len(options.to) != 2:
         raise ValueError(f"--to takes a format and one path, not {' '.join(options.to)!r}: {ways}")
-    if options.format == "gguf" and options.path.suffix != ".gguf":
-        raise ValueError(f"--to gguf {options.path}: the name of the file must end in .gguf")
+    if (suffix := Path(FORMATS[options.format]).suffix) and options.path.suffix != suffix:
+        raise ValueError(f"--to {options.format} {options.path}: the name of the file must end in {suffix}")
     if options.format != "gguf" and options.kind is not None:
         raise ValueError(f"--kind {options.kind} is for --to gguf FILE.gguf")
     check_upload(options)
