@@ -221,6 +221,8 @@ def changed(change: dict[str, Any], kind: str = "gpt2") -> str:
         ("{" * 100_000, "tokenizer.json is not JSON"),
         (b"\xff\xfe\x00", "tokenizer.json is not JSON"),
         ("[1]", "tokenizer.json holds a list, not an object"),
+        ('{"decoder":' * 60 + "1" + "}" * 60, "tokenizer.json is nested more than 50 levels deep"),
+        (changed({"decoder": json.loads("[" * 60 + "]" * 60)}), "tokenizer.json is nested more than 50 levels deep"),
         ("{}", "has a model of type None; only BPE is supported"),
         (changed({"model.type": "Unigram"}), "has a model of type Unigram"),
         (changed({"model": []}), "has a model of type None"),

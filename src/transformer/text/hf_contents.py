@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 LARGEST_FILE = 128 * 2**20
 """Characters. The largest file of a known model has 34 million."""
+DEEPEST = 50
+"""Levels of objects and lists within one another: functions that call themselves for each one are safe."""
 SPACE_MARK = "▁"
 BYTE_LEVEL = {"ByteLevel", "Fuse"}
 BYTE_FALLBACK = {"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"}
@@ -46,6 +48,12 @@ def parse(contents: str | bytes, name: str = "tokenizer.json") -> dict[str, Any]
         raise ValueError(f"{name} is not JSON: {brief(error)}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{name} holds a {type(found).__name__}, not an object")
+    level: list[Any] = [found]
+    for _ in range(DEEPEST):
+        inside = (value.values() if isinstance(value, dict) else value for value in level)
+        level = [value for values in inside for value in values if isinstance(value, dict | list)]
+    if level:
+        raise ValueError(f"{name} is nested more than {DEEPEST} levels deep")
     return found
 
 
