@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tiny_tokenizers import tokenizer_files
 from transformer import DecoderOnlyTransformer, ModelConfig
@@ -29,7 +31,7 @@ def foreign(tmp_path: Path) -> Path:
     """checkpoints/model_epoch_0_hf512.pt in tmp_path, beside notes.txt: fresh weights and the encoding of a Llama."""
     torch.manual_seed(0)
     shape = ModelConfig(vocab_size=512, d_model=16, num_heads=2, num_layers=2, d_ff=32, max_seq_len=24, dropout=0.0)
-    config = TrainConfig(shape, DataConfig("shakespeare", TOKENIZER.name, seq_length=24))
+    config = TrainConfig(shape, DataConfig("notes.txt", TOKENIZER.name, seq_length=24))
     contents = checkpoint.model_contents(DecoderOnlyTransformer(shape), config, TOKENIZER)
     path = checkpoint.epoch_path(tmp_path / "checkpoints", 0, TOKENIZER.short_name)
     checkpoint.save(path, {**contents, "step": 0, "epoch": 0, "tokens": 0})
@@ -78,3 +80,32 @@ def test_a_tokenizer_that_does_not_fit_the_weights_is_refused_on_one_line(comman
     assert outcome.status == 2
     assert "the encoding has 600 ids, the model 512" in outcome.err
     assert len(outcome.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["llama3", "mistral", "qwen"])
+def test_a_model_of_transformers_continues_a_prompt_with_the_text_that_transformers_gives(
+    command: Command, tmp_path: Path, kind: str
+) -> None:
+    """The prompt has the token that the model expects first, if there is one, and special tokens in it are text."""
+    contents, settings = tokenizer_files(kind)
+    named = {name: settings[name] for name in ("eos_token", "bos_token") if isinstance(settings.get(name), str)}
+    theirs = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(contents), **named)
+    shape = LlamaConfig(
+        vocab_size=512, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=64, eos_token_id=theirs.eos_token_id, initializer_range=0.5,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(shape).eval()
+    model.save_pretrained(tmp_path / "model")
+    theirs.save_pretrained(tmp_path / "model")
+    prompt = "Speak, <|endoftext|></s> we'll"
+    ids = theirs(prompt, split_special_tokens=True, return_tensors="pt").input_ids
+    written = model.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0)[0, ids.shape[1] :].tolist()
+    line = ("generate", "--checkpoint", "model", "--preset", "greedy", "--max-new-tokens", "8", "--json")
+    outcome = command(*line, "--prompt", prompt)
+    assert outcome.status == 0, outcome.err
+    (found,) = json.loads(outcome.out)["texts"]
+    kept = HuggingFaceTokenizer(contents, settings, vocab_size=512)
+    new = [token for token in written if token != kept.eot_id]
+    assert found["prompt_tokens"] == ids.shape[1]
+    assert found["text"] == kept.decode_bytes(new).decode(errors="replace")
