@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import resource
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -190,3 +193,21 @@ def test_a_damaged_gguf_file_is_one_line(command: Command, tmp_path: Path) -> No
     assert told.err.startswith("error: bad.gguf: ")
     assert len(told.err.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["bad.gguf"]
+
+
+def test_an_import_that_is_interrupted_or_finds_no_room_leaves_nothing(
+    command: Command, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)  # Python ignores SIGXFSZ, so that a write raises OSError
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
+    try:
+        told = command("import", "tiny")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert told.status == 2
+    assert re.fullmatch(r"error: .*File too large.*checkpoints_tiny/model_epoch_0_hf400\.pt'?\n", told.err)
+    monkeypatch.setattr("transformer.training.checkpoint.save", lambda *_: signal.raise_signal(signal.SIGINT))
+    told = command("import", "tiny")
+    assert (told.status, told.err) == (130, "\nstopped\n")
+    assert sorted(tmp_path.rglob("*")) == before

@@ -86,7 +86,9 @@ def test_after_the_first_import_no_network_is_needed(server: StandInHub) -> None
     assert imported(f"hf:{REPO}", told.append) == path
     assert told[-1] == f"the hub cannot be reached: continuing with commit {first[:12]} of {REPO}, fetched before"
     assert imported(f"hf:{REPO}@{first}") == path
-    assert same_weights(open_source(f"hf:{REPO}"))
+    told.clear()
+    assert same_weights(open_source(f"hf:{REPO}@{first}", notify=told.append))
+    assert told == []  # nothing is tried twice
 
 
 def test_with_hf_hub_offline_nothing_is_asked(server: StandInHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +133,16 @@ def test_a_network_that_fails_for_good_is_one_line_and_a_later_import_continues(
     assert [path for path in Path().rglob("*") if path.is_file() and "hub" not in path.parts] == []
     server.faults.remove(fault)
     assert same_weights(open_source(f"hf:{REPO}"))
+
+
+def test_half_a_download_is_not_taken_for_the_model(server: StandInHub) -> None:
+    fault = server.fail("reset_body", "/cdn/", times=1000)
+    with pytest.raises(HubError, match=r"cannot read model\.safetensors"):
+        open_source(f"hf:{REPO}")
+    server.faults.remove(fault)
+    server.stop_serving()
+    with pytest.raises(HubError, match=r"cannot read model someone/tiny at .*check the network"):
+        open_source(f"hf:{REPO}@{server.commit(REPO).sha}")
 
 
 def test_what_the_hub_refuses_is_one_line(server: StandInHub) -> None:

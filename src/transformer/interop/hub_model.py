@@ -48,7 +48,7 @@ def commit_of(repo: str, revision: str, notify: Notify = silent) -> str:
     if COMMIT.fullmatch(revision):
         return revision
     try:
-        commit, names = _described(repo, revision, notify)
+        commit, names = _described(repo, revision, notify, OPENING_PATIENCE)
         if "config.json" in names:  # fetched under this name, so that the library remembers the commit of the revision
             _downloaded(repo, revision, "config.json", notify)
         return commit
@@ -73,13 +73,15 @@ def fetch_model(repo: str, commit: str, notify: Notify = silent) -> tuple[Path, 
     """
     from huggingface_hub import try_to_load_from_cache
 
+    known = try_to_load_from_cache(repo, "config.json", revision=commit)
     try:
-        names = [name for name in _described(repo, commit, notify)[1] if is_wanted(name)]
+        patience = 0.0 if isinstance(known, str) else OPENING_PATIENCE
+        listed = _described(repo, commit, notify, patience)[1]
     except Unreachable:
-        known = try_to_load_from_cache(repo, "config.json", revision=commit)
-        if not isinstance(known, str):
+        listed = [path.name for path in Path(known).parent.iterdir()] if isinstance(known, str) else []
+        if not any(WEIGHTS.fullmatch(name) for name in listed):  # nor were all files fetched before
             raise
-        names = [path.name for path in Path(known).parent.iterdir() if is_wanted(path.name)]
+    names = [name for name in listed if is_wanted(name)]
     for name in ("config.json", "tokenizer.json"):
         if name not in names:
             raise SourceError(f"hf:{repo} has no {name}: only models in the format of transformers can be imported")
@@ -89,9 +91,9 @@ def fetch_model(repo: str, commit: str, notify: Notify = silent) -> tuple[Path, 
     return fetched["config.json"][0].parent, {name: digest for name, (_, digest) in fetched.items()}
 
 
-def _described(repo: str, revision: str, notify: Notify) -> tuple[str, list[str]]:
+def _described(repo: str, revision: str, notify: Notify, patience: float) -> tuple[str, list[str]]:
     """Returns the commit of a revision and the names of its files."""
-    hub = Hub(repo, kind="model", patience=OPENING_PATIENCE, notify=notify)
+    hub = Hub(repo, kind="model", patience=patience, notify=notify)
 
     def ask() -> tuple[str, list[str]]:
         address = endpoint()  # before the import, which prints parts of a wrong address

@@ -15,7 +15,8 @@ class BenchmarkOptions:
     """Tokens per second with and without the key-value cache, over several lengths of text."""
 
     checkpoint: Path | None = None
-    """The model to measure. None: the latest checkpoint, or a fresh model if there is none."""
+    """The model to measure, also hf:OWNER/NAME, a folder with config.json or a .gguf file. None: the latest checkpoint,
+    or a fresh model if there is none."""
     preset: str | None = None
     """Measure a fresh model with random weights: default, quick, tiny, demo, gpt2 or modern."""
     max_seq_len: int | None = None

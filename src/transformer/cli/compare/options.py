@@ -19,7 +19,7 @@ class CompareOptions:
 
     paths: tuple[Path, ...] = field(default=(), metadata=POSITIONAL)
     """Checkpoints, runs' folders, or folders of such folders; "best" or FOLDER/best: the lowest validation loss.
-    None: all runs in folders checkpoints* here."""
+    None: all runs in folders checkpoints* here. Also hf:OWNER/NAME, a folder with config.json or a .gguf file."""
     directory: Path | None = None
     """Another folder."""
     measure: MeasureOptions = field(default_factory=MeasureOptions)

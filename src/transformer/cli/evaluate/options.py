@@ -59,7 +59,8 @@ class EvaluateOptions:
 
     checkpoint: Path | None = None
     """The checkpoint to evaluate. None: the latest; FOLDER: the latest in it. "best": the lowest validation loss
-    of all runs here; FOLDER/best: of those in FOLDER."""
+    of all runs here; FOLDER/best: of those in FOLDER. hf:OWNER/NAME, a folder with config.json
+    or a .gguf file: a model of another program, imported at its first use."""
     measure: MeasureOptions = field(default_factory=MeasureOptions)
     weights: Weights = "float32"
     """Evaluate the model with its weight matrices rounded to this format, as in `generate --weights`."""

@@ -22,7 +22,8 @@ class ExportOptions:
 
     checkpoint: Path | None = field(default=None, metadata=POSITIONAL)
     """The checkpoint to export. None: the latest; FOLDER: the latest in it. "best": the lowest validation loss of all
-    runs here; FOLDER/best: of those in FOLDER."""
+    runs here; FOLDER/best: of those in FOLDER. hf:OWNER/NAME, a folder with config.json
+    or a .gguf file: a model of another program, imported at its first use."""
     to: tuple[str, ...] = ()
     """The format and the path to write: hf FOLDER, for transformers; gguf FILE.gguf, for llama.cpp; or onnx FILE.onnx,
     for onnxruntime."""

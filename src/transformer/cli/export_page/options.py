@@ -15,7 +15,8 @@ class ExportOptions:
 
     checkpoint: Path | None = None
     """The checkpoint to export. None: the latest; FOLDER: the latest in it. "best": the lowest validation loss
-    of all runs here; FOLDER/best: of those in FOLDER."""
+    of all runs here; FOLDER/best: of those in FOLDER. hf:OWNER/NAME, a folder with config.json
+    or a .gguf file: a model of another program, imported at its first use."""
     out: Path = Path("page.html")
     """The file to write: the whole page, or only the model if the name ends in .js."""
     measure: bool = False

@@ -83,7 +83,8 @@ class GenerateOptions(WritingOptions):
     """A file with the text to continue; its last line break is removed."""
     checkpoint: Path | None = None
     """The checkpoint to use. None: the latest; FOLDER: the latest in it. "best": the lowest validation loss
-    of all runs here; FOLDER/best: of those in FOLDER."""
+    of all runs here; FOLDER/best: of those in FOLDER. hf:OWNER/NAME, a folder with config.json
+    or a .gguf file: a model of another program, imported at its first use."""
     json: bool = False
     """Print one JSON object: the settings, and every text with its tokens, seed, ending and speed."""
     list_presets: bool = False

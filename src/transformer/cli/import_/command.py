@@ -18,15 +18,14 @@ def main(options: ImportOptions) -> None:
     assert options.source is not None
     out = console()
     notify = notifier(out, lambda message: None)
-    with out.status("opening the model"):
-        location = locate(options.source, options.revision, notify)
-        folder = options.out or Path(f"checkpoints_{location.name}")
-        check_free(folder)  # before anything is fetched
-        source = opened(location, notify)
+    location = locate(options.source, options.revision, notify)
+    folder = options.out or Path(f"checkpoints_{location.name}")
+    check_free(folder)  # before anything is fetched
+    source = opened(location, notify)  # at a terminal, the hub library shows the progress of downloads
     at = f" at commit {location.revision[:12]}" if location.revision else ""
     licence = source.provenance.get("licence", "not named by the model: ask its authors")
     out.print(printable(f"{location.source}{at}, {readable(source.nbytes)}, licence {licence}"), soft_wrap=True)
-    with out.status("importing"):
+    with out.status("importing the weights"):
         path = import_checkpoint(source, folder, options.dtype)
     weights = checkpoint.peek(path)["model"]
     count = sum({weight.data_ptr(): weight.numel() for weight in weights.values()}.values())  # tied ones once

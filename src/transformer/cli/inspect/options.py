@@ -15,7 +15,8 @@ class InspectOptions:
 
     checkpoint: Path | None = field(default=None, metadata=POSITIONAL)
     """A checkpoint, a training state (a file or a folder), or a run's folder (its latest checkpoint); "best" or
-    FOLDER/best: the lowest validation loss. None: the latest here."""
+    FOLDER/best: the lowest validation loss. None: the latest here. hf:OWNER/NAME, a folder with config.json or a .gguf
+    file: a model of another program, imported at its first use."""
     json: bool = False
     """Print everything as one JSON object, with every setting."""
 

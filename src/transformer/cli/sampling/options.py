@@ -33,7 +33,8 @@ class SamplingComparisonOptions:
     prompt: str = PROMPT
     """With a model: the text to continue; "" starts a new text."""
     checkpoint: Path | None = None
-    """With a model: the checkpoint to use. None: the latest."""
+    """With a model: the checkpoint to use, also hf:OWNER/NAME, a folder with config.json or a .gguf file. None: the
+    latest."""
     max_new_tokens: int = 40
     """With a model: tokens in each continuation."""
     out: Path = Path("runs/sampling_comparison")
