@@ -127,6 +127,33 @@ def test_an_error_while_writing_leaves_no_folder(
     assert list((tmp_path / "exports").iterdir()) == []
 
 
+def test_a_checkpoint_in_bfloat16_is_exported_in_bfloat16(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    contents = torch.load(tiny_checkpoint, weights_only=True)
+    contents["model"] = {name: weight.bfloat16() for name, weight in contents["model"].items()}
+    torch.save(contents, tiny_checkpoint)
+    transformer.load(tiny_checkpoint).save_pretrained(tmp_path / "out")
+    stored = load_file(tmp_path / "out" / "model.safetensors")
+    assert torch.equal(stored["transformer.wte.weight"], contents["model"]["embeddings.token.weight"])
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["torch_dtype"] == "bfloat16"
+
+
+def test_the_card_of_an_imported_model_names_its_source_and_licence(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    contents = torch.load(tiny_checkpoint, weights_only=True)
+    origin = {"source": "hf:openai-community/gpt2", "licence": "mit", "revision": "607a30d783df"}
+    torch.save({**contents, "imported": origin}, tiny_checkpoint)
+    transformer.load(tiny_checkpoint).save_pretrained(tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "| imported from | hf:openai-community/gpt2 |\n| licence | mit |\n| revision | 607a30d783df |" in card
+    assert "license: mit\n" in card
+    assert "To train it again" not in card
+    before = {"path": "/home/ann/model.pt", "dataset": "none", "step": 0, "tokens": 0, "imported": origin}
+    torch.save({**contents, "init_from": before}, tiny_checkpoint)
+    transformer.load(tiny_checkpoint).save_pretrained(tmp_path / "trained")
+    card = (tmp_path / "trained" / "README.md").read_text(encoding="utf-8")
+    assert "| started from | hf:openai-community/gpt2 |\n| licence of that model | mit |" in card
+    assert "| training | 7 steps, 5,376 tokens |" in card
+
+
 def test_the_card_tells_where_the_model_comes_from(tiny_checkpoint: Path, tmp_path: Path) -> None:
     contents = torch.load(tiny_checkpoint, weights_only=True)
     contents["config"]["data"]["dataset"] = "/data/ann/my notes|2.txt"

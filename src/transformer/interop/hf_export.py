@@ -12,10 +12,11 @@ families.py has the architectures. The folder appears when all of it is written,
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from transformer.interop.families import hf_settings, hf_weights
@@ -34,15 +35,18 @@ def save_pretrained(
     tokenizer: Tokenizer,
     folder: Path,
     provenance: Mapping[str, str],
+    dtype: torch.dtype | None = None,
     largest_file: int = LARGEST_FILE,
 ) -> dict[str, Any]:
     """Writes the folder, which must be empty or not exist, and returns its config.json.
 
-    provenance: for the model card, as model_card.provenance() returns it. largest_file: bytes of weights in a file.
+    provenance: for the model card, as model_card.provenance() returns it. dtype: the number format of the weights in
+    the folder (None: the model's own), see stored_dtype(). largest_file: bytes of weights in a file.
     Raises ValueError, before anything is written, for a model that no architecture expresses, and OSError.
     """
     check_weights(model)
-    settings = {**hf_settings(model.config, _name_of_dtype(model)), **_ends(tokenizer)}
+    dtype = dtype or model.head.weight.dtype
+    settings = {**hf_settings(model.config, str(dtype).removeprefix("torch.")), **_ends(tokenizer)}
     files = {
         "config.json": settings,
         "generation_config.json": _ends(tokenizer),
@@ -53,7 +57,7 @@ def save_pretrained(
         for name, content in files.items():
             write_text(inside / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         write_text(inside / "README.md", model_card(folder.name, provenance, settings, parameters))
-        write_tensors(inside, lambda: hf_weights(model), largest_file)
+        write_tensors(inside, lambda: ((name, weight.to(dtype)) for name, weight in hf_weights(model)), largest_file)
     return settings
 
 
@@ -63,9 +67,10 @@ def check_weights(model: DecoderOnlyTransformer) -> None:
         raise ValueError("the weights are rounded for generation: load the model with weights='float32' to export it")
 
 
-def _name_of_dtype(model: DecoderOnlyTransformer) -> str:
-    weight: Tensor = model.embeddings.token.weight
-    return str(weight.dtype).removeprefix("torch.")
+def stored_dtype(weights: Iterable[Tensor]) -> torch.dtype:
+    """Returns the number format of a checkpoint's weights: models compute in float32 whatever their file holds."""
+    formats = {weight.dtype for weight in weights}
+    return formats.pop() if len(formats) == 1 else torch.float32
 
 
 def _ends(tokenizer: Tokenizer) -> dict[str, Any]:

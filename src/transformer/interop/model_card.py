@@ -36,9 +36,8 @@ def provenance(loaded: LoadedModel) -> dict[str, str]:
     """
     contents, config = loaded.contents, loaded.config
     if imported := contents.get("imported"):
-        source = str(imported.get("source", ""))
-        return {"imported from": source if source.startswith("hf:") else Path(source).name} | {
-            name: str(value) for name, value in imported.items() if name != "source"
+        return {"imported from": last_part(imported["source"])} | {
+            name: value for name, value in imported.items() if name != "source"
         }
     scores = {
         "loss in nats per token": contents.get("metrics", {}).get("validation_loss"),
@@ -46,21 +45,26 @@ def provenance(loaded: LoadedModel) -> dict[str, str]:
     }
     data = replace(config.data, dataset=dataset_name(config.data), cache_dir=None)
     run = replace(config, data=data, checkpoint_dir=Path(config.checkpoint_dir).name)
+    run = replace(run, init_from=last_part(config.init_from) if config.init_from else None)
+    before = contents.get("init_from") or {}
+    origin = before.get("imported") or {}
     versions = contents.get("versions", {})
-    started = Path((contents.get("init_from") or {}).get("path", "")).name
-    run = replace(run, init_from=started or None)
     found = {
-        "dataset": " ".join(
-            filter(None, [data.dataset, data.subset, data.revision] if data.is_on_hub else [data.dataset])
-        ),
+        "dataset": " ".join(filter(None, [data.dataset, *([data.subset, data.revision] if data.is_on_hub else [])])),
         "licence of the dataset": LICENCES.get(data.dataset, ""),
         "training": f"{contents['step']:,} steps, {contents['tokens']:,} tokens",
         "validation": ", ".join(f"{value:.4f} {name}" for name, value in scores.items() if isinstance(value, float)),
-        "started from": started,
+        "started from": last_part(origin.get("source") or before.get("path", "")),
+        "licence of that model": origin.get("licence", ""),
         "made with": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "command": f"python main.py train {shlex.join(train_flags(run))}",
     }
     return {name: value for name, value in found.items() if value}
+
+
+def last_part(place: str) -> str:
+    """Returns the last part of a path; a model on the hub, hf:OWNER/NAME, is kept."""
+    return place if place.startswith("hf:") else Path(place).name
 
 
 def dataset_name(data: DataConfig) -> str:

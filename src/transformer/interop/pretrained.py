@@ -21,7 +21,7 @@ from typing import Any, overload
 from transformer.config import ConfigError, Kernels, SamplingConfig, TrainConfig, Weights, seed_problems
 from transformer.distributed.sharded_checkpoint import is_sharded_state
 from transformer.inference.text_stream import ROWS, TextStream
-from transformer.interop.hf_export import save_pretrained
+from transformer.interop.hf_export import save_pretrained, stored_dtype
 from transformer.interop.importing import imported
 from transformer.interop.model_card import provenance
 from transformer.interop.sources import is_source
@@ -104,7 +104,8 @@ class Pretrained:
 
         Raises ValueError if no architecture of `transformers` expresses the model, or if the folder has files already.
         """
-        save_pretrained(self.model, self.tokenizer, Path(folder).expanduser(), provenance(self.loaded))
+        dtype = stored_dtype(self.loaded.contents["model"].values())
+        save_pretrained(self.model, self.tokenizer, Path(folder).expanduser(), provenance(self.loaded), dtype)
 
 
 def load(

@@ -13,7 +13,7 @@ from transformer.cli.console import can_redraw, console
 from transformer.cli.export.options import ExportOptions
 from transformer.cli.models import open_model
 from transformer.interop.hf_check import Agreement, MismatchError, compare_with_transformers
-from transformer.interop.hf_export import save_pretrained
+from transformer.interop.hf_export import save_pretrained, stored_dtype
 from transformer.interop.hub_upload import upload
 from transformer.interop.model_card import provenance
 from transformer.interop.onnx_export import compare_with_onnxruntime, write_onnx
@@ -50,7 +50,8 @@ def export_onnx(options: ExportOptions, loaded: LoadedModel, out: Console) -> No
 
 
 def export_folder(options: ExportOptions, loaded: LoadedModel, out: Console) -> None:
-    settings = save_pretrained(loaded.model, loaded.tokenizer, options.path, provenance(loaded))
+    dtype = stored_dtype(loaded.contents["model"].values())
+    settings = save_pretrained(loaded.model, loaded.tokenizer, options.path, provenance(loaded), dtype)
     size = sum(file.stat().st_size for file in options.path.iterdir())
     out.print(f"{options.path}: written as {settings['model_type']}, {readable(size)}")
     if options.compare:
