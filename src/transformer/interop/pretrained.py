@@ -58,6 +58,11 @@ class Pretrained:
         """The scores stored in the checkpoint, such as "validation_loss" in nats per token and "bits_per_byte"."""
         return dict(self.loaded.contents.get("metrics", {}))
 
+    @property
+    def provenance(self) -> Mapping[str, str]:
+        """Where the model comes from: dataset, steps, scores and command, or the source of an imported one."""
+        return provenance(self.loaded)
+
     def __repr__(self) -> str:
         return f"<Pretrained {self.loaded.description}>"
 
