@@ -33,6 +33,16 @@ def test_a_checkpoint_becomes_a_folder_that_transformers_loads_and_agrees_with(
     assert "out exists and is not empty" in again.err
 
 
+def test_an_export_that_is_imported_is_exported_to_the_same_bytes(
+    command: Command, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    assert command("export", "checkpoints", "--to", "hf", "out", "--no-compare").status == 0
+    assert command("import", "out", "--out", "checkpoints_back").status == 0
+    assert command("export", "checkpoints_back", "--to", "hf", "again").status == 0
+    first, again = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("out", "again"))
+    assert [name for name in first if first[name] != again[name]] == ["README.md"]
+
+
 def test_without_the_other_program_the_export_says_how_to_check_it(
     command: Command, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ def test_the_loaded_model_is_ready_to_use(model: transformer.Pretrained, tiny_ch
     assert not model.model.training
     assert model.config.model == model.model.config
     assert model.tokenizer.encode("ab") == [97, 98]
+    assert model.provenance["training"] == "7 steps, 5,376 tokens"
     assert str(tiny_checkpoint) in repr(model)
     assert "step 7" in repr(model)
 
