@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformer.text.hf_tokenizer import HuggingFaceTokenizer
 
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-CHUNK_BYTES = 2**22
+CHUNK_BYTES = 2**18
 """Bytes that are made float32 at a time."""
 HARMLESS = {
     "vocab_size", "attention.key_length", "attention.value_length", "rope.dimension_count", "rope.freq_base",
