@@ -161,6 +161,13 @@ def test_flags_that_contradict_the_checkpoint_are_one_line(command: Command, her
     assert not (here / "checkpoints_finetuned").exists()
 
 
+def test_the_folder_of_a_run_stands_for_its_latest_checkpoint(command: Command, here: Path) -> None:
+    outcome = command(*SECOND, "--init-from", str(ORIGIN.parent), "--max-steps", "1")
+    assert outcome.status == 0, outcome.err
+    saved = checkpoint.load(here / "checkpoints_finetuned" / ORIGIN.name)
+    assert saved["init_from"]["path"] == str(ORIGIN)
+
+
 @pytest.mark.parametrize("name", ["nowhere.pt", "second.txt", "", "elsewhere/best"])
 def test_a_checkpoint_that_is_missing_or_none_is_one_line(command: Command, here: Path, name: str) -> None:
     outcome = command(*SECOND, "--init-from", name)

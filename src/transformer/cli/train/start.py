@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from transformer.cli.models import on_this_disk
+from transformer.cli.models import find_checkpoint
 from transformer.cli.train.resume import batch_change, check_text_is_there, load_state, merged, schedule_change
 from transformer.config import ConfigError, TrainConfig
 from transformer.config_base import leaves
@@ -104,7 +104,9 @@ def from_checkpoint(config: TrainConfig, typed: Set[str]) -> Start:
     Only dropout may differ, and max_seq_len unless positions are learned. Raises ConfigError with every other setting
     in `typed` that contradicts the checkpoint.
     """
-    path = checkpoint.named(on_this_disk(Path(config.init_from or "")))
+    if not config.init_from:  # an unset variable of the shell; as a path it would be this folder
+        raise checkpoint.CheckpointError("no checkpoint is named: --init-from takes a file, a folder or a source")
+    path = find_checkpoint(Path(config.init_from))
     contents = sharded_checkpoint.load(path)
     stored, tokenizer = checkpoint.checked(contents, path)
     encoding = tokenizer.name
