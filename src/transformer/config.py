@@ -255,8 +255,8 @@ class TrainConfig(Config):
     keep_last: int = 0
     """Number of epoch checkpoints to keep, in addition to the best one; 0 keeps all."""
     init_from: str | None = None
-    """Start a new run from the weights, model shape and encoding of this checkpoint or of the latest of this folder; also
-    from hf:OWNER/NAME, a folder with config.json or a .gguf file. None: random weights."""
+    """Start a new run from the weights, model shape and encoding of this checkpoint, or of the latest of this folder;
+    also from hf:OWNER/NAME, a folder with config.json or a .gguf file. None: random weights."""
     seed: int = 1
     """Random seed of initial weights, dropout and data order."""
     checkpoint_dir: str = "checkpoints"
