@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import transformer
+from tiny_tokenizers import KINDS, tokenizer_files
 from transformer import DecoderOnlyTransformer, ModelConfig
 from transformer.interop import hf_check
 from transformer.interop.families import model_config, read_weights
@@ -22,7 +23,7 @@ from transformer.interop.hf_export import save_pretrained
 from transformer.interop.json_files import read_json
 from transformer.interop.tensor_files import TensorFolder
 from transformer.presets import PRESETS
-from transformer.text import Tokenizer, load_tokenizer, train_bpe
+from transformer.text import HuggingFaceTokenizer, Tokenizer, load_tokenizer, train_bpe
 
 Model = Callable[..., DecoderOnlyTransformer]
 SIZES = {"vocab_size": 257, "d_model": 16, "num_heads": 4, "num_layers": 2, "d_ff": 24, "max_seq_len": 64}
@@ -197,6 +198,18 @@ def test_a_vocabulary_trained_here_is_exported_with_equal_ids(tiny_model: Model,
     assert other(text, split_special_tokens=True)["input_ids"] == tokenizer.encode(text)
     assert other.decode(tokenizer.encode(text)) == text
     assert other.eos_token_id == tokenizer.eot_id
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_tokenizer_of_another_model_is_exported_with_equal_ids(
+    tiny_model: Model, tmp_path: Path, kind: str
+) -> None:
+    contents, settings = tokenizer_files(kind)
+    tokenizer = HuggingFaceTokenizer(contents, settings)
+    model = exported(tiny_model, tmp_path / "out", tokenizer, **preset_shape("modern").to_dict())
+    assert compare_with_transformers(tmp_path / "out", model, tokenizer).tokens > 0
+    written = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert written.items() >= settings.items()
 
 
 @pytest.mark.parametrize("part", ["model", "tokenizer"])

@@ -58,6 +58,7 @@ LESS_MEMORY = {
     "evaluate": "a smaller --batch-size or --context, or --int8, needs less",
     "compare": "a smaller --batch-size or --context needs less",
     "import": "--dtype bfloat16 needs half of float32",
+    "export": "--no-compare needs less",
     "benchmark": "smaller --lengths, another --preset or --int8 need less",
 }
 """What to do if the memory is exhausted, by command: the flags are its own."""
