@@ -82,7 +82,7 @@ def model_card(name: str, about: Mapping[str, str], settings: Mapping[str, Any],
         **about,
     }
     command = facts.pop("command", "")
-    rows = [f"| {_cell(fact)} | {_cell(value)} |" for fact, value in facts.items()]
+    rows = [f"| {_cell(fact).replace('_', ' ')} | {_cell(value)} |" for fact, value in facts.items()]
     use = USE.format(new_tokens=min(50, context // 2))
     lines = [*_metadata(about), "", f"# {_cell(name)}", "", use, "", "| | |", "| --- | --- |", *rows]
     if command:
