@@ -65,9 +65,10 @@ var GPT = GPT || {};
     const added = exported.added || {}; // whole words of a text that are tokens, of models from elsewhere
     for (const [name, id] of Object.entries({ ...exported.special, ...added })) tokens[id] = utf8.encode(name);
     const cuts = (exported.patterns || [exported.pattern]).map((rust) => new RegExp(javaScriptPattern(rust), "gu"));
+    const isKnown = (byte) => rankOf.has(String.fromCharCode(byte)); // some models have no token for some bytes
     const merged = (text) => {
       const pieces = cuts.reduce((parts, cut) => parts.flatMap((part) => isolated(part, cut)), text ? [text] : []);
-      return pieces.flatMap((piece) => mergePiece(asKey(utf8.encode(piece)), rankOf));
+      return pieces.flatMap((piece) => mergePiece(asKey(utf8.encode(piece).filter(isKnown)), rankOf));
     };
     const composed = exported.composed ? (text) => text.normalize("NFC") : (text) => text;
     const encode = (text) =>
