@@ -1,5 +1,6 @@
 """Vocabularies in GGUF files: written and read back with equal ids, and cut as llama.cpp cuts."""
 
+import contextlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -168,3 +169,17 @@ def test_every_rule_cuts_as_llama_cpp_cuts(tmp_path: Path, monkeypatch: pytest.M
         path = tmp_path / "m.gguf"
         write_gguf(DecoderOnlyTransformer(shape(PADDED)), tokenizer, path, "q8_0")
         assert LlamaCpp(path, context=64).tokenize(text) == GgufFile(path).tokenizer().encode(text), pre
+
+
+@settings(max_examples=100, deadline=None)
+@given(changes=st.lists(st.tuples(st.integers(0, 12_000), st.integers(0, 255)), min_size=1, max_size=3))
+@pytest.mark.parametrize("kind", ["gpt2", "llama2"])
+def test_changed_bytes_give_a_model_or_the_error_of_foreign_files(
+    folder: Path, kind: str, changes: list[tuple[int, int]]
+) -> None:
+    content, path = bytearray(written(kind, folder).read_bytes()), folder / "changed.gguf"
+    for at, value in changes:
+        content[at] = value
+    path.write_bytes(content)
+    with contextlib.suppress(SourceError):
+        GgufFile(path).tokenizer()
