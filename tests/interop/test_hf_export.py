@@ -147,7 +147,7 @@ def test_the_card_of_an_imported_model_names_its_source_and_licence(tiny_checkpo
     assert "| imported from | hf:openai-community/gpt2 |\n| licence | mit |\n| revision | 607a30d783df |" in card
     assert "license: mit\n" in card
     assert "To train it again" not in card
-    before = {"path": "/home/ann/model.pt", "dataset": "none", "step": 0, "tokens": 0, "imported": origin}
+    before = {"path": "/data/ann/model.pt", "dataset": "none", "step": 0, "tokens": 0, "imported": origin}
     torch.save({**contents, "init_from": before}, tiny_checkpoint)
     transformer.load(tiny_checkpoint).save_pretrained(tmp_path / "trained")
     card = (tmp_path / "trained" / "README.md").read_text(encoding="utf-8")
