@@ -172,3 +172,16 @@ def test_a_repository_without_a_needed_file_is_refused_before_its_weights_are_fe
 def test_a_name_in_the_listing_cannot_leave_the_folder(server: StandInHub) -> None:
     server.add(REPO, {**files(), "../model.safetensors": b"", "a/../../tokenizer.json": b""})
     assert same_weights(open_source(f"hf:{REPO}"))
+
+
+def test_a_file_that_the_cache_shares_between_repositories_is_read(server: StandInHub, tmp_path: Path) -> None:
+    """The library moves large files to a store of the whole cache, and leaves links in their place."""
+    open_source(f"hf:{REPO}")
+    sha256 = server.commit(REPO).files["model.safetensors"].sha256
+    blob, store = tmp_path / "hub" / "models--someone--tiny" / "blobs" / sha256, tmp_path / "hub" / "blobs" / "ab" / "c"
+    store.parent.mkdir(parents=True)
+    blob.rename(store)
+    blob.symlink_to(Path("../../blobs/ab/c"))
+    assert same_weights(open_source(f"hf:{REPO}"))
+    (snapshot,) = (tmp_path / "hub" / "models--someone--tiny" / "snapshots").iterdir()
+    assert same_weights(open_source(str(snapshot)))

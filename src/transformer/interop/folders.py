@@ -12,11 +12,15 @@ def file_in(folder: Path, name: str) -> Path:
     """Returns the path of a file of the folder. Raises SourceError if it is missing, special, or somewhere else.
 
     `name` may come from a file of the folder: it must be the plain name of a regular file, and a symbolic link must
-    not lead out of the folder. In the hub's own cache (snapshots/REVISION), links lead to the repository's blobs.
+    not lead out of the folder. In the hub's own cache (models--OWNER--NAME/snapshots/COMMIT), links lead to blobs of
+    the repository, and some of these to blobs that all repositories of the cache share.
     """
     if name in {"", ".", ".."} or any(letter in name for letter in "/\\:") or not name.isprintable():
         raise SourceError(f"{folder}: {brief(repr(name))} is not the name of a file in this folder")
-    root = folder.parent.parent if folder.parent.name == "snapshots" else folder
+    snapshots = folder.resolve().parent
+    repository = snapshots.parent
+    is_in_hub_cache = snapshots.name == "snapshots" and repository.name.startswith("models--")
+    root = repository.parent if is_in_hub_cache else folder
     path = folder / name
     try:
         target = path.resolve(strict=True)
