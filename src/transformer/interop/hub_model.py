@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from transformer.data.contracts import Notify, silent
-from transformer.data.hub.client import Hub
+from transformer.data.hub.client import OPENING_PATIENCE, Hub
 from transformer.data.hub.errors import Fault, HubError, Unreachable, endpoint, first_line
-from transformer.data.hub.opening import OPENING_PATIENCE
 from transformer.interop.errors import SourceError
 from transformer.training.files import NO_ROOM
 

@@ -35,6 +35,8 @@ from transformer.data.hub.files import NoSuchSubset, choose, folders
 
 T = TypeVar("T")
 
+OPENING_PATIENCE = 6.0
+"""Seconds of retries when a dataset is opened: a network that fails then is most likely absent."""
 LONGEST_WAIT = 30.0
 """Longest pause between retries in seconds, unless the hub asks for more."""
 

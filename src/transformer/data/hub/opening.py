@@ -11,12 +11,9 @@ from typing import Any
 from transformer.config import DataConfig
 from transformer.data.cache import ShardCache
 from transformer.data.contracts import Notify, silent
-from transformer.data.hub.client import Hub
+from transformer.data.hub.client import OPENING_PATIENCE, Hub
 from transformer.data.hub.errors import HubError, HubFile, Unreachable
 from transformer.data.hub.text import HubText
-
-OPENING_PATIENCE = 6.0
-"""Seconds of retries when a dataset is opened: a network that fails then is most likely absent."""
 
 FINEWEB, SAMPLE = "HuggingFaceFW/fineweb-edu", "sample-10BT"
 OFFLINE = "without a network, train on the bundled text with --dataset shakespeare, or on your own with --dataset PATH"
