@@ -20,17 +20,17 @@ def file_in(folder: Path, name: str) -> Path:
     snapshots = folder.resolve().parent
     repository = snapshots.parent
     is_in_hub_cache = snapshots.name == "snapshots" and repository.name.startswith("models--")
-    root = repository.parent if is_in_hub_cache else folder
+    roots = [repository, repository.parent / "blobs"] if is_in_hub_cache else [folder]
     path = folder / name
     try:
         target = path.resolve(strict=True)
-        is_inside = target.is_relative_to(root.resolve(strict=True))
+        is_inside = any(target.is_relative_to(root.resolve()) for root in roots)
         is_file = target.is_file()
     except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself, before Python 3.13
         reason = getattr(error, "strerror", None) or str(error)
         raise SourceError(f"{path}: {reason}") from error
     if not is_inside:
-        raise SourceError(f"{path}: is a link to a file outside {root}")
+        raise SourceError(f"{path}: is a link to a file outside {roots[0]}")
     if not is_file:
         raise SourceError(f"{path}: is not a regular file")
     return path
