@@ -414,6 +414,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_stream_is_the_same_through(fault: str, server: StandInHub, tmp_path: Path) -> None:
     with opened(config(tmp_path / "well")) as (_, source):
@@ -464,6 +465,7 @@ def test_a_document_that_is_not_utf8_is_reported_and_its_wrong_bytes_replaced(
 ODD_LISTINGS: list[Any] = [7, None, [], {}, {"commit": 5, "files": []}, [["a", 1]], [[0, 10**12]], {"files": [{}]}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", ODD_LISTINGS)
 def test_odd_listings_in_the_metadata_are_asked_for_again(server: StandInHub, tmp_path: Path, odd: Any) -> None:
     """They were a traceback at every start."""

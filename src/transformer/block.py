@@ -81,5 +81,9 @@ class Block(nn.Module):
         if self.norms_after:  # type_as: in mixed precision (autocast) the stream and its norms are float32
             x = x + self.attention_norm(self.attention(x, context, cache).type_as(x))
             return x + self.feedforward_norm(self.feedforward(x).type_as(x))
-        attended = x + self.attention(self.attention_norm(x), context, cache)
-        return attended + self.feedforward(self.feedforward_norm(x if self.is_parallel else attended))
+        if self.is_parallel:
+            return (
+                x + self.attention(self.attention_norm(x), context, cache) + self.feedforward(self.feedforward_norm(x))
+            )
+        x = x + self.attention(self.attention_norm(x), context, cache)
+        return x + self.feedforward(self.feedforward_norm(x))

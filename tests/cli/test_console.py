@@ -139,7 +139,7 @@ def test_help_and_typos_are_answered_without_pytorch() -> None:
     )
     *answers, heavy = done.stdout.splitlines()
     assert heavy == "[]"
-    assert len(answers) == 24
+    assert len(answers) == 28
     for answer in answers:
         assert answer.endswith("--help 0 True False" if "--help" in answer else "--misspelt 2 False True"), answer
 

@@ -115,6 +115,7 @@ def process(hub: StandInHub, folder: Path, *arguments: str) -> subprocess.Popen[
     return subprocess.Popen(line, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="nothing is killed here")
 def test_a_download_that_was_killed_goes_on_where_it_was(
     command: Command, hub: StandInHub, flags: tuple[str, ...], tmp_path: Path

@@ -57,6 +57,7 @@ def test_documents_are_scored_after_the_token_that_the_model_expects_first(comma
     assert found["bytes"] == Path("notes.txt").stat().st_size  # no token of the encoding changes the text
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_it_and_resumes_and_its_text_is_continued(command: Command, foreign: Path) -> None:
     outcome = command("train", "--init-from", str(foreign), *RUN, "4")
     assert outcome.status == 0, outcome.err

@@ -192,6 +192,7 @@ def test_a_run_that_ended_by_epochs_is_finished_although_max_steps_allows_more(c
     assert command(*sweep, "--resume").out.count("is finished and is skipped") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send to a process")
 def test_ctrl_c_stops_the_whole_sweep_with_its_table_and_resume_goes_on(command: Command, tmp_path: Path) -> None:
     sweep = (*TINY, "--epochs", "50", "--eval-every", "100", "--log-every", "1", "--set", "max_steps=300,3")

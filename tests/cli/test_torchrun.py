@@ -204,6 +204,7 @@ def test_a_misspelt_flag_is_one_line(tmp_path: Path, tmp_path_factory: pytest.Te
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_error_of_the_first_process_is_the_only_line_and_ends_the_job(tmp_path: Path) -> None:
     done = run_together(tmp_path, 2, *RUN, "--dataset", "nowhere.txt")
     assert done.returncode != 0

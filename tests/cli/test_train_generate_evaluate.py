@@ -518,7 +518,7 @@ SLIPS: dict[str, tuple[tuple[str, ...], str]] = {
     "a picture of a picture": (("plot", "image.png"), "image.png"),
     "a checkpoint that is missing": (("generate", "--checkpoint", "gone.pt"), "there is no checkpoint gone.pt"),
     "a text as checkpoint": (("generate", "--checkpoint", "good.txt", "--prompt", "x"), "good.txt is damaged or not"),
-    "a folder as checkpoint": (("evaluate", "--checkpoint", "folder"), "there is no checkpoint folder"),
+    "a folder without a checkpoint": (("evaluate", "--checkpoint", "folder"), "no checkpoint found in folder"),
     "a negative temperature": (("generate", "--temperature", "-1"), "temperature=-1.0 must not be below 0"),
     "a negative temperature, written together": (("generate", "--temperature=-1"), "must not be below 0"),
     "top_p 0": (("generate", "--top-p", "0"), "top_p=0.0 must be above 0 and at most 1"),

@@ -77,6 +77,7 @@ def check_learning(seen: Seen, kind: str, folder: Path) -> None:
         assert_same(own[kind]["True"]["weights"], seen[0][kind]["True"]["weights"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SHAPES)
 def test_sharded_or_whole_or_alone_a_run_has_the_same_losses(seen: Seen, folder: Path, kind: str) -> None:
     check_learning(seen, kind, folder)

@@ -81,6 +81,7 @@ def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch: pytest.Monk
         Dist(0, 2, 0).own(torch.device("mps"))
 
 
+@pytest.mark.slow
 def test_processes_exchange_numbers_and_settings(seen: Seen) -> None:
     for rank, own in enumerate(seen):
         assert own["communication"] == {

@@ -30,6 +30,7 @@ def check(model: DecoderOnlyTransformer, backend: str) -> None:
         assert torch.equal(generate_batch(compiled, prompt, 14, SamplingConfig(), padding=padding), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", POSITIONS)
 def test_the_traced_step_gives_the_same_tokens(tiny_model: Models, position: str) -> None:
     torch._dynamo.reset()

@@ -94,6 +94,7 @@ def every_shape() -> list[tuple[ModelConfig, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_a_refused_shape_can_be_exported_with_the_settings_that_the_error_names() -> None:
     reasons = [(config, reason) for config, reason in every_shape() if reason]
     assert len(reasons) > 1000

@@ -91,6 +91,7 @@ def given_tokenizer_once(kind: str) -> HuggingFaceTokenizer:
     return given_tokenizer(kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*KINDS, "byte", "p50k_base", "cl100k_base"])
 def test_llama_cpp_gives_the_same_ids(folder: Path, kind: str) -> None:
     tokenizer = own(kind) if kind not in KINDS else given_tokenizer(kind)

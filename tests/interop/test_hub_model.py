@@ -107,6 +107,7 @@ def test_a_model_that_was_never_fetched_needs_a_network(server: StandInHub) -> N
         open_source(f"hf:{REPO}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "settings"),
     [

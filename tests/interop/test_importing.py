@@ -185,6 +185,7 @@ print(path.stat().st_size, status("VmHWM") - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux can measure the peak of a part")
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_an_import_needs_a_fifth_more_memory_than_the_model_has(kind: str, llama: Path, here: Path) -> None:

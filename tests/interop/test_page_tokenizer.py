@@ -66,6 +66,7 @@ def test_every_regular_expression_of_a_known_model_has_an_equal_one(kind: str) -
     assert all(map(SAME_IN_JAVASCRIPT.fullmatch, parts["patterns"]))
 
 
+@pytest.mark.slow
 def test_our_own_encoding_that_came_back_is_exported_as_before_it_left() -> None:
     ours = load_tokenizer("cl100k_base")
     files = our_files(ours, 64)

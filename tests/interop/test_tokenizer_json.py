@@ -81,6 +81,7 @@ def test_end_of_text_has_its_id_and_the_context_its_length(
         assert other.convert_tokens_to_ids("<|endofprompt|>") == 100_276
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_files_come_back_as_an_equal_encoding(name: str) -> None:
     files = tokenizer_files(ours(name), 64)
@@ -108,6 +109,7 @@ def test_the_tokenizer_of_an_imported_model_leaves_as_it_came(kind: str, tmp_pat
         assert other(text, add_special_tokens=False, split_special_tokens=True).input_ids == tokenizer.encode(text)
 
 
+@pytest.mark.slow
 def test_a_merge_is_derived_for_every_token_of_the_bundled_encodings() -> None:
     for name in ("p50k_base", "cl100k_base"):
         tokenizer = ours(name)

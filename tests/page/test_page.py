@@ -222,6 +222,7 @@ def test_vectors_units_and_corrections_match_pytorch(
     assert [figure(text.split("→ ")[-1]) for text in shown_lengths] == pytest.approx(lengths, abs=0.006)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

@@ -133,6 +133,7 @@ def test_accumulated_micro_batches_equal_the_whole_batch(lesson: Page) -> None:
     assert first.evaluate("c => c.toDataURL()") == second.evaluate("c => c.toDataURL()")
 
 
+@pytest.mark.slow
 def test_every_slider_and_chart_responds_to_the_keyboard(lesson: Page) -> None:
     for name in CHAPTERS:
         shown = diagram(lesson, name)
@@ -188,6 +189,7 @@ def test_the_cache_grows_by_the_formula_and_the_greedy_text_matches_python(
         expect(shown.locator("output")).to_have_text(f"decode {moment}")
 
 
+@pytest.mark.slow
 def test_the_cache_diagram_plays_only_on_request(lesson: Page) -> None:
     shown = diagram(lesson, "cache")
     moment = shown.locator("output")
@@ -235,6 +237,7 @@ def test_the_same_seed_gives_the_same_draws_and_text(lesson: Page) -> None:
     assert texts[0].startswith(TEXT)
 
 
+@pytest.mark.slow
 def test_the_speed_curve_is_shown_if_it_was_measured(
     tmp_path: Path, exported: Callable[..., dict[str, Any]], opened: Callable[[Path], tuple[Page, list[str]]]
 ) -> None:

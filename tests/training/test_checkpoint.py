@@ -7,6 +7,7 @@ import dataclasses
 import io
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -276,7 +277,7 @@ def test_the_best_checkpoint_is_the_one_that_says_it_scored_best(tmp_path: Path)
 
 
 def test_no_checkpoint_at_all_says_how_to_get_one(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no checkpoint found: train one first"):
+    with pytest.raises(CheckpointError, match=f"no checkpoint found in {re.escape(str(tmp_path))}: train one first"):
         checkpoint.latest(tmp_path)
     touch(tmp_path / "model_epoch_3_byte.pt", 1)
     with pytest.raises(CheckpointError, match="has a validation loss: name one"):

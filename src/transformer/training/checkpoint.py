@@ -264,7 +264,10 @@ def runs_at(root: Path) -> list[Path]:
     """
     inside = [root] if epochs(root) else folders(root) or (runs(root) if root != Path() else [])
     if not inside:
-        raise CheckpointError("no checkpoint found: train one first, with `make demo` or `uv run python main.py train`")
+        where = "" if root == Path() else f" in {root}"
+        raise CheckpointError(
+            f"no checkpoint found{where}: train one first, with `make demo` or `uv run python main.py train`"
+        )
     return inside
 
 

@@ -1115,6 +1115,7 @@ KILLER = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="two processes are started quickly with fork")
 @pytest.mark.parametrize("trials", [30, pytest.param(1000, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_nothing_is_wrong_and_nothing_is_left(directory: Path, trials: int) -> None:
