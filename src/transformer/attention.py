@@ -36,9 +36,9 @@ one weighted sum. So H heads run side by side, each with queries, keys and value
 and a last linear map combines their results. With fewer key and value heads than query heads (*grouped queries*),
 neighbouring query heads share a key and a value head, so there are fewer keys and values to compute and to store.
 
-**Variants** of queries and keys. With `qkv_bias` (Qwen2.5) the three maps have a bias, whatever the other layers have.
-With `qk_norm` queries and keys pass an RMS norm (block.py) before the comparison, each head alone (Qwen3) or all heads
-together (OLMo 2): a score then depends on their directions, and cannot grow with the stream or the weights.
+**Variants** of other families of models, to skip at first. With `qkv_bias=True` (Qwen2.5) the three maps have a bias,
+whatever the other layers have. With `qk_norm` queries and keys pass an RMS norm (block.py) before they are
+rotated, each head alone (Qwen3) or all heads together (OLMo 2), so that scores do not grow with the stream.
 
 **Prefill and decode: two modes, one path.** This is for generation only: on a first reading assume T = S and no cache,
 and come back after generation.py. *Prefill* processes all prompt tokens at once. *Decode* processes one new token,

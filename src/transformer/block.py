@@ -33,9 +33,10 @@ By hand, x = [1, 3]: mean 2, variance 1, so [-1, 1]. Mean square (1 + 9) / 2 = 5
 **Where the norm is.** Here it comes before each part (*pre-norm*). The first transformer normalised the stream itself,
 after each sum (*post-norm*); then the gradient passes through every norm, and training needs a long warm-up. With
 pre-norm nothing interrupts the stream. It grows from block to block instead, as each adds to it, so the model ends
-with one more norm. Two variants: with `norm_position="after"` (OLMo 2) each part reads the stream as it is, and its
-correction is normalised, x + norm(attention(x)). With `parallel_blocks` (GPT-NeoX) the feed-forward network does not
-wait for attention, but reads the same x: x + attention(norm(x)) + feed_forward(norm'(x)).
+with one more norm. Two variants, to skip at first: with `norm_position="after"` (OLMo 2) each part reads the stream
+as it is, and its correction is normalised before it is added, x + norm(attention(x)); the stream itself is not. With
+`parallel_blocks` (GPT-NeoX) the feed-forward network does not wait for attention, but reads the same x, through a norm
+of its own: x + attention(norm(x)) + feed_forward(norm'(x)).
 
 **Dropout** acts once on the embeddings, then on the attention weights and on each correction before it is added; never
 on the stream between blocks.

@@ -74,6 +74,7 @@ class ModelConfig(Config):
     """Use the token embedding matrix as the output projection."""
     rope_theta: float = 10_000.0
     """Base of the rotary frequencies (embeddings.py)."""
+    # On a first reading skip the rest: what models of other families have (Llama 3.1, Qwen, OLMo 2, GPT-NeoX).
     head_width: int | None = None
     """Width of each attention head (D in the shapes). None: d_model / num_heads."""
     qkv_bias: bool | None = None

@@ -46,10 +46,11 @@ By hand, one pair (D = 2) and q = k = [1, 0]: the score is cos(m - n), and cos 2
 >>> score(5, 3), score(3, 1), score(5, 4)
 (-0.416, -0.416, 0.54)
 
-With `rotary_fraction` (GPT-NeoX) only the first pairs rotate and the others carry no position: with R = fraction * D
-numbers that rotate, pair i < R/2 is rotated by p / theta^(2i/R). To extend a trained model to longer texts,
-`rope_scaling` lowers the frequencies, so that longer distances give familiar angles: *linear* divides all of them by
-the same factor, *llama3* (Llama 3.1) only those of slow pairs, because the fast ones distinguish neighbours.
+Two variants, to skip at first. With `rotary_fraction` (GPT-NeoX) only the first N = fraction * D numbers are rotated, as
+N/2 pairs by p / theta^(2i/N); the others carry no position. `rope_scaling` extends a trained model to longer texts: it
+lowers the frequencies, so that the angles of new, larger distances are some that the model has seen. *linear* divides
+all frequencies by the same factor; *llama3* (Llama 3.1) only those of the slow pairs, because the fast ones distinguish
+neighbours.
 
 *alibi*: nothing is added to the vectors here either. Each head lowers a score by its own slope times the distance
 (through the mask), so that heads with large slopes attend to a few tokens and heads with small slopes to many:
@@ -129,8 +130,8 @@ def rotary_table(max_len: int, head_dim: int, theta: float, fraction: float = 1.
     Each angle occurs twice, for the numbers i and i + D/2 of a pair, as in Llama. The paper pairs neighbours: a fixed
     reordering, which the learned projections absorb. `fraction` and `scaling` as in ModelConfig.
     """
-    width = round(fraction * head_dim)  # R
-    scaled = scale(frequencies(width, theta), scaling)  # (R/2,)
+    width = round(fraction * head_dim)  # N
+    scaled = scale(frequencies(width, theta), scaling)  # (N/2,)
     angles = angle_table(max_len, F.pad(scaled, (0, (head_dim - width) // 2)))  # (max_len, D/2): 0 for the other pairs
     return torch.stack([angles.cos(), angles.sin()]).float().repeat(1, 1, 2)  # (2, max_len, D)
 
