@@ -47,10 +47,10 @@ By hand, one pair (D = 2) and q = k = [1, 0]: the score is cos(m - n), and cos 2
 (-0.416, -0.416, 0.54)
 
 Two variants, to skip at first. With `rotary_fraction` (GPT-NeoX) only the first N = fraction * D numbers are rotated,
-as N/2 pairs by p / theta^(2i/N); the others carry no position. `rope_scaling` extends a trained model to longer texts:
-it lowers the frequencies, so that the angles of new, larger distances are some that the model has seen. *linear* divides
-all frequencies by the same factor; *llama3* (Llama 3.1) only those of the slow pairs, because the fast ones distinguish
-neighbours.
+as N/2 pairs by p / theta^(2i/N); the others carry no position. `rope_scaling` extends a trained model to longer
+texts: it lowers the frequencies, so that the angles of new, larger distances are some that the model has seen.
+*linear* divides all frequencies by the same factor; *llama3* (Llama 3.1) only those of the slow pairs, because the
+fast ones distinguish neighbours.
 
 *alibi*: nothing is added to the vectors here either. Each head lowers a score by its own slope times the distance
 (through the mask), so that heads with large slopes attend to a few tokens and heads with small slopes to many:
