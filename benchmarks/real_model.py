@@ -31,8 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import machine, result_file, typed_command
-
-from transformer.cli.waiting import waiting
+from training_end_to_end import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPT = "Once upon a time, in a village by the sea,"
@@ -82,16 +81,15 @@ def prepare(file: Path, folder: Path) -> None:
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Runs each contender once in every round; returns medians, and where the texts differ from ours."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "THP_MEM_ALLOC_ENABLE": "1"}
-    environment |= waiting(environment)
     seconds: dict[str, list[float]] = {name: [] for name in options.contenders}
     texts: dict[str, list[int]] = {}
+    settings = environment(options.threads, is_tuned=True)
     for number in range(options.rounds):
         turn = number % len(seconds)
         for name in [*options.contenders[turn:], *options.contenders[:turn]]:
             own = ["--threads", str(options.threads), "--run", name, str(folder)]
             command = [sys.executable, __file__, "unused", *own]
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=True)
+            done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=600, check=True)
             answer = json.loads(done.stdout.splitlines()[-1])
             seconds[name].append(round(answer["seconds"], 3))
             texts[name] = answer["ids"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import shutil
 import signal
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from full_disk import files_of_at_most
 from model_folders import save_model
 
 Command = Callable[..., Any]
@@ -199,12 +199,8 @@ def test_an_import_that_is_interrupted_or_finds_no_room_leaves_nothing(
     command: Command, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = sorted(tmp_path.rglob("*"))
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)  # Python ignores SIGXFSZ, so that a write raises OSError
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
-    try:
+    with files_of_at_most(100_000):
         told = command("import", "tiny")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert told.status == 2
     assert re.fullmatch(r"error: .*File too large.*checkpoints_tiny/model_epoch_0_hf400\.pt'?\n", told.err)
     monkeypatch.setattr("transformer.training.checkpoint.save", lambda *_: signal.raise_signal(signal.SIGINT))

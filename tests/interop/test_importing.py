@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +14,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from full_disk import files_of_at_most
 from model_folders import save_model
 from transformer.interop import importing
 from transformer.interop.errors import SourceError
@@ -101,23 +99,12 @@ def test_a_folder_that_holds_a_model_is_refused_and_unchanged(llama: Path, tiny_
         import_checkpoint(open_source(str(llama)), tiny_checkpoint)
 
 
-@contextmanager
-def largest_file(count: int) -> Iterator[None]:
-    """Files of this process may have this many bytes, as on a disk that is full: Python ignores SIGXFSZ."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (count, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_full_disk_leaves_no_folder_behind(llama: Path, here: Path) -> None:
-    with largest_file(100_000), pytest.raises(OSError, match="model_epoch_0_hf400"):
+    with files_of_at_most(100_000), pytest.raises(OSError, match="model_epoch_0_hf400"):
         import_checkpoint(open_source(str(llama)), here / "new" / "out")
     assert list(here.iterdir()) == []
     (here / "own").mkdir()
-    with largest_file(100_000), pytest.raises(OSError, match="model_epoch_0_hf400"):
+    with files_of_at_most(100_000), pytest.raises(OSError, match="model_epoch_0_hf400"):
         import_checkpoint(open_source(str(llama)), here / "own")
     assert list(here.rglob("*")) == [here / "own"]
 

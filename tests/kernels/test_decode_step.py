@@ -44,6 +44,16 @@ def decoded(model: DecoderOnlyTransformer, tokens: Tensor, padding: Tensor | Non
         ]
 
 
+def assert_the_step_equals_the_modules(model: DecoderOnlyTransformer, rows: int, padded: bool, kernels: str) -> None:
+    faster = accelerate(copy.deepcopy(model), kernels)
+    tokens = torch.randint(model.config.vocab_size, (rows, 12), generator=torch.Generator().manual_seed(rows))
+    padding = torch.arange(rows) % 4 if padded else None
+    ours = decoded(faster, tokens, padding)
+    assert isinstance(faster, FastDecoder)
+    assert prepared(faster) is not None
+    torch.testing.assert_close(ours, decoded(model, tokens, padding), rtol=1e-4, atol=1e-4)
+
+
 @given(
     position=st.sampled_from(POSITIONS), activation=st.sampled_from(["gelu", "gelu_tanh", "relu", "swiglu"]),
     norm=st.sampled_from(["layernorm", "rmsnorm"]), kv_heads=st.sampled_from([1, 2, 4]), bias=st.booleans(),
@@ -58,13 +68,7 @@ def test_the_step_gives_the_logits_of_the_core(
         dtype=torch.float32, position=position, activation=activation, norm=norm, num_kv_heads=kv_heads, bias=bias,
         tie_embeddings=tied, vocab_size=300,
     ).eval()  # fmt: skip
-    faster = accelerate(copy.deepcopy(model), kernels)
-    tokens = torch.randint(300, (rows, 12), generator=torch.Generator().manual_seed(rows))
-    padding = torch.arange(rows) % 4 if padded else None
-    ours = decoded(faster, tokens, padding)
-    assert isinstance(faster, FastDecoder)
-    assert prepared(faster) is not None
-    torch.testing.assert_close(ours, decoded(model, tokens, padding), rtol=1e-4, atol=1e-4)
+    assert_the_step_equals_the_modules(model, rows, padded, kernels)
 
 
 @given(settings_=variants(), rows=st.integers(1, 3), padded=st.booleans(), kernels=st.sampled_from(["auto", *TABLE]))
@@ -73,13 +77,7 @@ def test_the_step_follows_the_settings_of_every_family(
     tiny_model: Models, settings_: dict[str, Any], rows: int, padded: bool, kernels: str
 ) -> None:
     model = tiny_model(dtype=torch.float32, **settings_).eval()
-    faster = accelerate(copy.deepcopy(model), kernels)
-    tokens = torch.randint(17, (rows, 12), generator=torch.Generator().manual_seed(rows))
-    padding = torch.arange(rows) % 4 if padded else None
-    ours = decoded(faster, tokens, padding)
-    assert isinstance(faster, FastDecoder)
-    assert prepared(faster) is not None
-    torch.testing.assert_close(ours, decoded(model, tokens, padding), rtol=1e-4, atol=1e-4)
+    assert_the_step_equals_the_modules(model, rows, padded, kernels)
 
 
 @pytest.mark.parametrize("weights", ["float16", "int8"])

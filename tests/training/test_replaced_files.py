@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from matplotlib.figure import Figure
 
+from full_disk import files_of_at_most
 from transformer.reporting.figures import save_figure
 from transformer.reporting.metrics_log import MetricsLog, to_line
 from transformer.training import checkpoint
@@ -25,18 +26,6 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "model_epoch_1_byte.pt": lambda path: checkpoint.save(path, {"model": torch.zeros(4_000)}),
     "metrics.jsonl": lambda path: MetricsLog(path.parent)(RunStarted("run", 5, 9, 1, 1, 1, "cpu")),  # a resumed run
 }
-
-
-@contextlib.contextmanager
-def files_of_at_most(count: int) -> Iterator[None]:
-    """Until the end of the block no file can grow beyond so many bytes: a write fails as on a full disk."""
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (count, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @POSIX

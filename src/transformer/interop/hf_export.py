@@ -52,12 +52,11 @@ def save_pretrained(
         "generation_config.json": _ends(tokenizer),
         **tokenizer_files(tokenizer, model.config.max_seq_len),
     }
-    parameters = sum(tensor.numel() for _, tensor in hf_weights(model))
     with new_folder(folder) as inside:
         for name, content in files.items():
             write_text(inside / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        write_text(inside / "README.md", model_card(folder.name, provenance, settings, parameters))
-        write_tensors(inside, lambda: ((name, weight.to(dtype)) for name, weight in hf_weights(model)), largest_file)
+        weights = (inside, lambda: ((name, weight.to(dtype)) for name, weight in hf_weights(model)), largest_file)
+        write_text(inside / "README.md", model_card(folder.name, provenance, settings, write_tensors(*weights)))
     return settings
 
 

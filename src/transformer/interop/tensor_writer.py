@@ -11,6 +11,7 @@ would be a second model in memory.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -29,10 +30,10 @@ Tensors = Callable[[], Iterable[tuple[str, Tensor]]]
 """Returns all tensors by name, always in the same order. It is called twice: for the headers and for the numbers."""
 
 
-def write_tensors(folder: Path, tensors: Tensors, largest: int = LARGEST_FILE) -> None:
+def write_tensors(folder: Path, tensors: Tensors, largest: int = LARGEST_FILE) -> int:
     """Writes model.safetensors, or several files and their index, each with at most `largest` bytes of tensors.
 
-    A single tensor that is larger has a file of its own. Raises OSError.
+    Returns how many numbers they hold. A single tensor that is larger has a file of its own. Raises OSError.
     """
     headers: list[dict[str, Any]] = [{}]
     end = 0
@@ -59,6 +60,7 @@ def write_tensors(folder: Path, tensors: Tensors, largest: int = LARGEST_FILE) -
         )
         index = {"metadata": {"total_size": size}, "weight_map": weight_map}
         write_text(folder / "model.safetensors.index.json", json.dumps(index, indent=2) + "\n")
+    return sum(math.prod(entry["shape"]) for header in headers for entry in header.values())
 
 
 def _encoded(header: Mapping[str, Any]) -> bytes:

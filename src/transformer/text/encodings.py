@@ -19,7 +19,6 @@ from importlib import resources
 import numpy as np
 import tiktoken
 
-from .cores import usable_cores
 from .long_runs import LONGEST, SpaceRule, cut_long_spaces
 from .tokenizer import (
     END_OF_TEXT,
@@ -28,6 +27,7 @@ from .tokenizer import (
     Tokenizer,
     Tokens,
     checked_ids,
+    encode_in_slices,
     replace_lone_surrogates,
 )
 
@@ -58,10 +58,6 @@ SPECIAL_TOKENS = {
     },
     "p50k_base": {END_OF_TEXT: 50256},
 }
-
-
-SLICE = 16
-"""Texts that a thread encodes at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,12 +119,7 @@ class TiktokenTokenizer:
         return self.encoding.encode_to_numpy(text, disallowed_special=())
 
     def encode_batch(self, texts: Sequence[str], pool: ThreadPoolExecutor | None = None) -> list[Tokens]:
-        if pool is None:
-            with ThreadPoolExecutor(usable_cores()) as pool:
-                return self.encode_batch(texts, pool)
-        # tiktoken lets other threads run while it encodes.
-        slices = pool.map(self._encode_all, (texts[start : start + SLICE] for start in range(0, len(texts), SLICE)))
-        return [tokens for encoded in slices for tokens in encoded]
+        return encode_in_slices(self._encode_all, texts, pool)  # tiktoken lets other threads run while it encodes
 
     def _encode_all(self, texts: Sequence[str]) -> list[Tokens]:
         return [self.encode_array(text) for text in texts]

@@ -33,17 +33,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .cores import usable_cores
 from .hf_contents import brief, check, content_of, library_errors, parse, run, strips_first_space, token_bytes
-from .tokenizer import END_OF_TEXT, REPLACEMENT, Tokens, checked_ids, replace_lone_surrogates
+from .tokenizer import END_OF_TEXT, REPLACEMENT, Tokens, checked_ids, encode_in_slices, replace_lone_surrogates
 
 if TYPE_CHECKING:
     import tokenizers
 
 KNOWN_ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>")
 """The end-of-text tokens of known models, for a tokenizer without settings."""
-SLICE = 16
-"""Texts that a thread encodes at a time."""
 
 
 class HuggingFaceTokenizer:
@@ -123,11 +120,7 @@ class HuggingFaceTokenizer:
         return np.array(self.encode(text), dtype=np.uint32)
 
     def encode_batch(self, texts: Sequence[str], pool: ThreadPoolExecutor | None = None) -> list[Tokens]:
-        if pool is None:
-            with ThreadPoolExecutor(usable_cores()) as pool:
-                return self.encode_batch(texts, pool)
-        slices = pool.map(self._encode_all, (texts[start : start + SLICE] for start in range(0, len(texts), SLICE)))
-        return [tokens for encoded in slices for tokens in encoded]
+        return encode_in_slices(self._encode_all, texts, pool)
 
     def _encode_all(self, texts: Sequence[str]) -> list[Tokens]:
         whole = [replace_lone_surrogates(text) for text in texts]

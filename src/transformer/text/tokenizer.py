@@ -11,14 +11,18 @@ character; two adjacent halves become the character that they form.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from .cores import usable_cores
+
 Tokens = npt.NDArray[np.uint32]
+SLICE = 16
+"""Texts that a thread encodes at a time."""
 
 END_OF_TEXT = "<|endoftext|>"
 REPLACEMENT = "\ufffd".encode()
@@ -71,6 +75,17 @@ class Tokenizer(Protocol):
     def state(self) -> dict[str, object]:
         """Returns the input of `tokenizer_from_state`: str, int, bytes and lists of them."""
         ...
+
+
+def encode_in_slices(
+    encode_all: Callable[[Sequence[str]], list[Tokens]], texts: Sequence[str], pool: ThreadPoolExecutor | None
+) -> list[Tokens]:
+    """Returns the ids of each text, in order: encode_batch() of an encoding whose threads run at the same time."""
+    if pool is None:
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            return encode_in_slices(encode_all, texts, pool)
+    slices = pool.map(encode_all, (texts[start : start + SLICE] for start in range(0, len(texts), SLICE)))
+    return [tokens for encoded in slices for tokens in encoded]
 
 
 class ByteTokenizer:
