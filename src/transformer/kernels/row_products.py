@@ -48,8 +48,8 @@ def row_product(linear: nn.Module, rows: int, choices: Choices) -> Product:
 def _blocks(weight: Tensor, bias: Tensor | None, rows: int) -> Product:
     """cpu_linear.few_rows with the views of the weight made once, for one row of a weight that the blocks divide."""
     out, width = weight.shape
-    count = out // cpu_linear.BLOCK
-    if rows > 1 or count < 2 or out % cpu_linear.BLOCK:
+    count, left_over = divmod(out, cpu_linear.block_rows(out))
+    if rows > 1 or left_over:
         return partial(cpu_linear.few_rows, weight=weight, bias=bias)
     blocks = weight.view(count, -1, width)
     if bias is None:
