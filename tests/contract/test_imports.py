@@ -25,6 +25,7 @@ TRAINING = {"training", "distributed", "trainer"}
 DATA = {"data", "dataset", "fineweb_dataset", "text"}
 LIBRARY = CORE | SETTINGS | TRAINING | DATA | {
     "processor", "kernels", "inference", "evaluation", "reporting", "planning", "interop",
+    "interpret",
 }  # fmt: skip
 
 # A part is a module or a package directly under src/transformer. RULES: part -> the parts it may import.
@@ -55,6 +56,7 @@ RULES: dict[str, set[str]] = {
     "evaluation": CORE | SETTINGS | DATA | {"kernels", "inference", "training"},
     "reporting": CORE | SETTINGS | {"training", "evaluation"},
     "planning": CORE | SETTINGS | {"processor", "kernels"},
+    "interpret": CORE | SETTINGS | {"text"},
     "interop": LIBRARY - {"trainer"},
     "cli": LIBRARY | {"__init__"},
     "__init__": MODEL | {"interop"},
