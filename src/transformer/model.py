@@ -44,13 +44,14 @@ loss.py; read generate() after generation.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from transformer.attention import Context, attention_weights
+from transformer import activations
+from transformer.attention import Context
 from transformer.block import Block, norm
 from transformer.config import ModelConfig, SamplingConfig
 from transformer.embeddings import INIT_STD, Embeddings, alibi_bias, alibi_slopes, rotary_table
@@ -196,19 +197,32 @@ class DecoderOnlyTransformer(nn.Module):
         sampling = SamplingConfig.from_dict(dict(strategy=sampling_strategy, **settings))
         return generate(self, start_tokens, new_tokens, sampling, stop_ids, use_cache, generator, self.filter_logits)
 
+    def run_with_cache(
+        self,
+        tokens: Tensor,
+        names: Collection[str] | None = None,
+        cache: KVCache | None = None,
+        context: Context | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns the logits (B, T, V) and the activations inside, by name: activations.py."""
+        return activations.run_with_cache(self, tokens, names, cache, context)
+
+    def run_with_hooks(
+        self,
+        tokens: Tensor,
+        functions: Mapping[str, activations.Function],
+        cache: KVCache | None = None,
+        context: Context | None = None,
+    ) -> Tensor:
+        """Returns the logits (B, T, V) while functions read or change activations, by name: activations.py."""
+        return activations.run_with_hooks(self, tokens, functions, cache, context)
+
     @torch.no_grad()
     def attention_weights(self, tokens: Tensor) -> list[Tensor]:
         """Returns the attention weights of every layer, (B, H, T, T) each, without dropout; tokens (B, T) int64."""
-        found = []
-        with eval_mode(self):
-            context = self.context(tokens)
-            x = self.embeddings(tokens, context.positions)  # (B, T, C)
-            for block in self.layers:
-                read = x if block.norms_after else block.attention_norm(x)  # (B, T, C): what attention reads
-                q, k, _ = block.attention.project(read, context.rotary)
-                found.append(attention_weights(q, k, context.mask))  # (B, H, T, T)
-                x = block(x, context)
-        return found
+        with eval_mode(self), activations.recorded(self, ["blocks.*.attention.weights"]) as found:
+            self.hidden(tokens)
+        return list(found.values())
 
     def parameter_counts(self) -> dict[str, int]:
         """Returns the number of trained parameters by part; shared ones count once, where they come first."""

@@ -24,8 +24,7 @@ SETTINGS = {"config", "config_base", "config_checks", "presets"}
 TRAINING = {"training", "distributed", "trainer"}
 DATA = {"data", "dataset", "fineweb_dataset", "text"}
 LIBRARY = CORE | SETTINGS | TRAINING | DATA | {
-    "processor", "kernels", "inference", "evaluation", "reporting", "planning", "interop",
-    "interpret",
+    "activations", "processor", "kernels", "inference", "evaluation", "interpret", "reporting", "planning", "interop",
 }  # fmt: skip
 
 # A part is a module or a package directly under src/transformer. RULES: part -> the parts it may import.
@@ -39,13 +38,14 @@ RULES: dict[str, set[str]] = {
     "generation": {"config", "sampling", "generation_inputs"},
     "generation_inputs": {"config", "kv_cache"},
     "categorical": {"loss"},
-    "model": MODEL - {"model", "perplexity"},
+    "model": MODEL - {"model", "perplexity"} | {"activations"},
+    "activations": {"attention", "block", "kv_cache"},
     "perplexity": MODEL - {"perplexity"} | {"data"},
     "scheduler": {"config"},
     "optimizer": {"config"},
     "training_utils": MODEL | {"data"},
-    "kernels": CORE | SETTINGS | {"processor"},
-    "inference": CORE | SETTINGS | {"processor", "kernels", "text"},
+    "kernels": CORE | SETTINGS | {"activations", "processor"},
+    "inference": CORE | SETTINGS | {"activations", "processor", "kernels", "text"},
     "text": set(),
     "data": SETTINGS | {"text", "dataset", "fineweb_dataset"},
     "dataset": SETTINGS | {"data", "text"},
@@ -63,7 +63,7 @@ RULES: dict[str, set[str]] = {
 }
 OUTSIDE: dict[str, set[str]] = {
     **{part: set() for part in SETTINGS},
-    **{part: {"torch"} for part in CORE - SETTINGS},
+    **{part: {"torch"} for part in CORE - SETTINGS | {"activations"}},
     "kernels": {"torch", "numpy"},
 }
 """Parts that may import only these packages from outside the standard library."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from transformer import DecoderOnlyTransformer
+from transformer.activations import hooked
 from transformer.config import SamplingConfig
 from transformer.inference.batch import generate_batch, stream_tokens
 from transformer.inference.compiled_decode import CompiledDecoder
@@ -54,6 +55,21 @@ def test_the_traced_step_of_a_quantised_model_gives_the_same_tokens(tiny_model: 
     model = tiny_model(dtype=torch.float32, d_model=32, max_seq_len=8)
     quantise(model)
     check(model, "eager")
+
+
+@torch.no_grad()
+def test_a_compiled_step_gives_way_to_hooks(tiny_model: Models) -> None:
+    torch._dynamo.reset()
+    plain = tiny_model(dtype=torch.float32)
+    tokens = torch.tensor([[3, 1, 4, 1, 5, 9]])
+    model, logits = CompiledDecoder(plain, backend="eager"), []
+    cache = model.allocate_cache(1)
+    model.next_logits(tokens[:, :4], cache)
+    with hooked(plain, {"logits": torch.zeros_like}):
+        logits.append(model.next_logits(tokens[:, 4:5], cache))
+    logits.append(model.next_logits(tokens[:, 5:], cache))
+    assert not logits[0].any()
+    torch.testing.assert_close(logits[1], plain(tokens)[:, -1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -8,8 +8,9 @@ cache, with the empty part masked, instead of over a view that grows with the te
     eager      keys (B, K, length, D), a view; the length is a Python number
     compiled   keys (B, K, max_len, D), always; the length is a tensor, `column`
 
-Prompts are processed eagerly. On a CPU kernels/decode_step.py prepares its step without a compiler, and the float32
-products are fast already; float16 weights cannot be compiled there.
+Prompts are processed eagerly, and every token while hooks of activations.py are on. On a CPU kernels/decode_step.py
+prepares its step without a compiler, and the float32 products are fast already; float16 weights cannot be compiled
+there.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import math
 import torch
 from torch import Tensor
 
+from transformer.activations import is_hooked
 from transformer.inference.padding import next_logits
 from transformer.kernels.float16 import Float16Linear
 from transformer.kv_cache import KVCache
@@ -75,7 +77,7 @@ class CompiledDecoder:
                 f"a newer batch of {len(tokens)} uses the cache of this compiled decoder: "
                 "finish one batch before the next, or make a CompiledDecoder for each"
             )
-        if tokens.shape[1] > 1 or cache is None:
+        if tokens.shape[1] > 1 or cache is None or is_hooked(self.model):  # a compiled step calls no hooks
             return next_logits(self.model, tokens, cache, padding)
         if cache.length == cache.max_len:
             raise ValueError(f"{cache.length + 1} tokens do not fit the cache of max_len={cache.max_len}")

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
+from transformer.activations import is_hooked
 from transformer.attention import CausalSelfAttention, Context, fused_attention, normalise
 from transformer.block import Block
 from transformer.embeddings import Embeddings, rotate
@@ -60,6 +61,7 @@ class FastDecoder(DecoderOnlyTransformer):
             and not torch.is_grad_enabled()
             and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
+            and not is_hooked(self)  # a step that was prepared before would pass the hooks by
         )
 
     def _step(self, cache: KVCache, rows: int) -> DecodeStep | None:
