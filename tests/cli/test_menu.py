@@ -35,7 +35,7 @@ def at_terminal(command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
 
 
 def test_the_arrow_keys_choose_the_lesson_page(at_terminal: Command) -> None:
-    outcome = at_terminal(*[DOWN] * 5, ENTER)
+    outcome = at_terminal(*[DOWN] * 6, ENTER)
     assert outcome.status == 0
     assert (ROOT / "index.html").as_uri() in outcome.out
 

@@ -14,6 +14,7 @@ CHOICES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("generate",), "write text with the latest checkpoint"),
     (("evaluate",), "perplexity of the latest checkpoint"),
     (("compare",), "rank all checkpoints"),
+    (("interpret",), "what the heads of the latest checkpoint attend to"),
     (LESSON, "how a transformer works, in the browser"),
 )
 """What can be chosen: the arguments of a command, and one line of help."""

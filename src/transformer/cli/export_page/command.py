@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import mimetypes
-import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +12,7 @@ from transformer.cli.console import console
 from transformer.cli.evaluate.measure import Texts, score
 from transformer.cli.evaluate.options import MeasureOptions
 from transformer.cli.export_page.options import ExportOptions, lesson_path
+from transformer.cli.inlining import inlined
 from transformer.cli.models import open_model
 from transformer.interop.lesson_page import dequantised_model, export, exported_bytes, script
 from transformer.kernels import accelerate
@@ -81,34 +78,6 @@ def rounding(loaded: LoadedModel, exported: dict[str, Any], out: Console) -> dic
 
 
 def page(model: str, lesson: Path | None = None) -> str:
-    """Returns the lesson as one text: its scripts, styles and pictures inlined, and `model` in place of its own.
-
-    Raises ValueError for a script that cannot be inlined.
-    """
+    """Returns the lesson as one text, with `model` in place of its own. Errors are those of inlined()."""
     lesson = lesson or lesson_path()
-
-    def read(name: str) -> str:
-        return (lesson.parent / name).read_text(encoding="utf-8")
-
-    def styles(found: re.Match[str]) -> str:
-        return f"<style>\n{read(found[1])}</style>"
-
-    def scripts(found: re.Match[str]) -> str:
-        text = model if found[1] == MODEL else read(found[1])
-        if re.search(r"</script|<!--", text, re.IGNORECASE):
-            raise ValueError(f"{found[1]} contains </script or <!--, which would end the script early: split the word")
-        return f"<script>\n{text}</script>"
-
-    def pictures(found: re.Match[str]) -> str:
-        content = base64.b64encode((lesson.parent / found[2]).read_bytes()).decode("ascii")
-        return f'{found[1]}="data:{mimetypes.guess_type(found[2])[0]};base64,{content}"'
-
-    inlined: dict[str, Callable[[re.Match[str]], str]] = {
-        r'<link rel="stylesheet" href="((?:page|assets)/[^"]+)">': styles,
-        r'\b(src|href)="((?:page|assets)/[^"]+\.(?:png|svg))"': pictures,
-        r'<script src="((?:page|assets)/[^"]+)"></script>': scripts,
-    }
-    text = lesson.read_text(encoding="utf-8")
-    for pattern, replacement in inlined.items():
-        text = re.sub(pattern, replacement, text)
-    return text
+    return inlined(lesson, lesson.parent, {MODEL: model})

@@ -1,0 +1,16 @@
+"""Shows what happens inside a model, at the terminal and as an HTML page: where its heads attend, and their habits.
+
+    uv run python main.py interpret --prompt "ROMEO: But soft, what"          the latest checkpoint; interpret.html
+    uv run python main.py interpret checkpoints_demo --prompt "ROMEO:" --head 1.2
+    uv run python main.py interpret hf:openai-community/gpt2 --text-file notes.txt --out habits.html
+    uv run python main.py interpret --prompt "ROMEO:" --json
+
+The guide is docs/interpret.md, the code is in src/transformer/cli/interpret/ and src/transformer/interpret/.
+"""
+
+import sys
+
+from transformer.cli.app import main
+
+if __name__ == "__main__":
+    sys.exit(main(["interpret", *sys.argv[1:]]))

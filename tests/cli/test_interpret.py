@@ -1,0 +1,178 @@
+"""`main.py interpret`: its report, its page and its JSON contain what the library computes, and errors are one line."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from transformer.interop.pretrained import load_checkpoint
+from transformer.interpret.heads import head_habits
+from transformer.training import checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = "A hen, a </script>\n"
+Command = Callable[..., Any]
+
+
+def report_in(page: Path) -> dict[str, Any]:
+    """The report inside a page."""
+    (text,) = re.findall(r"^GPT\.report = (.*);$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def unpacked(packed: str, *shape: int) -> torch.Tensor:
+    """The attention weights of a page, (L, H, T, T)."""
+    weights = torch.zeros(shape)
+    rows, columns = torch.tril_indices(*shape[-2:])
+    whole = np.frombuffer(base64.b64decode(packed), dtype="<u2").astype(np.float32)
+    weights[..., rows, columns] = torch.from_numpy(whole / 65_535).view(*shape[:2], -1)
+    return weights
+
+
+def test_the_page_holds_the_attention_weights_predictions_and_habits_of_the_library(
+    command: Command, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    outcome = command("interpret", "--prompt", TEXT, "--head", "1.0")
+    assert outcome.status == 0, outcome.err
+    found = report_in(tmp_path / "interpret.html")
+    model = load_checkpoint(tiny_checkpoint, "cpu").model
+    tokens = torch.tensor([list(TEXT.encode())])
+    length = tokens.shape[1]
+    expected = torch.stack(model.attention_weights(tokens))[:, 0]
+    torch.testing.assert_close(unpacked(found["attention"], 2, 2, length, length), expected, rtol=0, atol=1e-5)
+    assert [piece["text"] for piece in found["prompt"]] == list(TEXT)
+    with torch.no_grad():
+        probabilities, ids = model(tokens)[0, -1].softmax(-1).topk(5)
+    assert [each["piece"]["id"] for each in found["next"]] == ids.tolist()
+    assert [each["probability"] for each in found["next"]] == pytest.approx(probabilities.tolist(), abs=1e-5)
+    assert found["chosen"] == [1, 0]
+    assert found["results"][1][0] == {
+        "key": int(expected[1, 0, -1].argmax()),
+        "weight": pytest.approx(float(expected[1, 0, -1].max()), abs=1e-5),
+    }
+
+
+def test_the_page_is_one_file_and_no_token_can_end_its_script(
+    command: Command, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    assert command("interpret", "--prompt", TEXT, "--out", "seen.html").status == 0
+    page = (tmp_path / "seen.html").read_text(encoding="utf-8")
+    assert re.findall(r'(?:src|href)="(?!data:|#)[^"]*', page) == []
+    assert TEXT.strip() not in page
+    assert "\\u003c" in page
+    assert not (tmp_path / "interpret.html").exists()
+
+
+def test_habits_on_a_text_are_those_of_its_rows_with_errors(
+    command: Command, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    text = "one hen, two hens, three hens. " * 5
+    (tmp_path / "notes.txt").write_text(text, encoding="utf-8")
+    found = json.loads(command("interpret", "--text-file", "notes.txt", "--json").out)["habits"]
+    ids = [*text.encode(), 256][: 6 * 24]  # the context is 24 tokens; the last row is not full
+    rows = torch.tensor(ids).view(6, 24)
+    expected = head_habits(load_checkpoint(tiny_checkpoint, "cpu").model, rows)
+    assert found["measured"] == "Measured on notes.txt: the first 144 tokens, in rows of 24."
+    for kind in found["kinds"]:
+        habit = expected[kind["name"]]
+        torch.testing.assert_close(torch.tensor(kind["scores"]), habit.score.float(), rtol=0, atol=1e-5)
+        torch.testing.assert_close(torch.tensor(kind["errors"]), habit.error.float(), rtol=0, atol=1e-5)
+        assert kind["even"] == pytest.approx(habit.even, abs=1e-5)
+    assert not (tmp_path / "interpret.html").exists()  # --json alone writes no page
+
+
+def test_the_terminal_shows_predictions_the_chosen_head_and_each_habit_beside_the_even_head(
+    command: Command, tiny_checkpoint: Path
+) -> None:
+    outcome = command("interpret", "--prompt", TEXT, "--head", "0.1")
+    assert outcome.out.startswith("19 tokens; most likely next: ")
+    assert "head 0.1: '\\n' attends most to " in outcome.out
+    assert re.search(r"induction +│ +\d+\.\d% │ [01]\.[01]: \d+\.\d% ± ", outcome.out)
+    assert "2 layers of 2 heads over 19 tokens: " in outcome.err
+    assert "open it in a browser" in outcome.out
+
+
+REFUSED = {
+    "an empty prompt": (["--prompt", ""], "--prompt is empty"),
+    "longer than the context": (["--prompt", "x" * 25], "the prompt has 25 tokens, and the model's context is 24"),
+    "no such layer": (["--prompt", "x", "--head", "2.0"], "head 2.0: there is no layer 2, the last one is 1"),
+    "no such head": (["--prompt", "x", "--head", "1.7"], "head 1.7: there is no head 7, the last one is 1"),
+    "no head": (["--prompt", "x", "--head", "1"], "--head 1 is not a layer and a head, each from 0, such as 3.1"),
+    "a negative head": (["--prompt", "x", "--head=-1.0"], "--head -1.0 is not a layer and a head"),
+    "no such text": (["--text-file", "nowhere.txt"], "nowhere.txt does not exist"),
+    "a text of one token": (["--text-file", "short.txt"], "short.txt has 2 tokens, too few to measure habits on"),
+    "no folder": (["--prompt", "x", "--out", "checkpoints/model_epoch_3_byte.pt/x"], "nothing can be written to"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_input_that_cannot_be_used_is_one_line(
+    command: Command, tiny_checkpoint: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "short.txt").write_text("x", encoding="utf-8")
+    arguments, said = REFUSED[name]
+    outcome = command("interpret", *arguments)
+    assert outcome.status == 2
+    assert outcome.err.splitlines()[-1].startswith("error: ")
+    assert said in outcome.err.splitlines()[-1]
+    assert "Traceback" not in outcome.err
+    assert not list(tmp_path.glob("*.html"))
+
+
+def test_a_prompt_that_no_picture_can_show_is_refused(
+    command: Command, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformer.interpret.question.MOST_TOKENS", 3)
+    outcome = command("interpret", "--prompt", "abcd")
+    assert outcome.status == 2
+    assert "the prompt has 4 tokens, and the pictures show at most 3" in outcome.err
+
+
+def test_a_context_too_short_for_repeated_tokens_is_one_line(command: Command, tiny_checkpoint: Path) -> None:
+    from transformer.cli.interpret.rows import repeated
+
+    loaded = load_checkpoint(tiny_checkpoint, "cpu")
+    model = checkpoint.load_model(tiny_checkpoint).model
+    object.__setattr__(model.config, "max_seq_len", 3)
+    with pytest.raises(ValueError, match="habits need a context of 4 tokens, and this model's is 3"):
+        repeated(model, loaded.tokenizer)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+def test_at_a_terminal_it_shows_progress_and_the_report(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    line = [sys.executable, str(ROOT / "main.py"), "interpret", "--prompt", "A hen"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(line, stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, env=environment) as running:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                read = os.read(ours, 65_536)
+            except OSError:  # the other end is closed
+                break
+            shown += read
+            if not read:
+                break
+        status = running.wait(timeout=60)
+    os.close(ours)
+    text = shown.decode(errors="replace")
+    assert status == 0, text
+    assert "5 tokens; most likely next" in text
+    assert "interpret.html: written" in text
+    assert all(len(row) <= 80 for row in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).splitlines() if "│" in row)
