@@ -18,6 +18,8 @@ from full_disk import files_of_at_most
 from model_folders import save_model
 from transformer.interop import importing
 from transformer.interop.errors import SourceError
+from transformer.interop.families import read_model
+from transformer.interop.gguf_write import write_gguf
 from transformer.interop.importing import import_checkpoint, imported
 from transformer.interop.sources import open_source
 from transformer.training import checkpoint
@@ -35,6 +37,15 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def as_gguf(folder: Path, path: Path) -> Path:
+    """Writes the model of a folder as `path`, whose name begins with a number format."""
+    pytest.importorskip("gguf", reason="the package gguf writes the files")
+    source = open_source(str(folder))
+    model = read_model(source.settings, source.tensor, source.names, torch.float32)
+    write_gguf(model, source.tokenizer, path, path.stem)  # type: ignore[arg-type]
+    return path
 
 
 def test_a_checkpoint_gives_the_logits_and_the_ids_of_transformers(llama: Path, tmp_path: Path) -> None:
@@ -164,26 +175,29 @@ from transformer.interop.sources import open_source
 def status(name):  # bytes
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name)) * 1024
 
-import_checkpoint(open_source(sys.argv[1]), Path("small"))  # everything is imported and allocated once
+import_checkpoint(open_source(sys.argv[1]), Path("out-small"))  # everything is imported and allocated once
 source, before = open_source(sys.argv[2]), status("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
-path = import_checkpoint(source, Path("large"))
+path = import_checkpoint(source, Path("out-large"))
 print(path.stat().st_size, status("VmHWM") - before)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux can measure the peak of a part")
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_an_import_needs_a_fifth_more_memory_than_the_model_has(kind: str, llama: Path, here: Path) -> None:
-    """Resident memory at its peak, pages of mapped files included, for models of some 30 and 40 MB."""
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "q4_0.gguf", "f16.gguf"])
+def test_an_import_needs_a_fifth_more_memory_than_the_model_has(kind: str, here: Path) -> None:
+    """Resident memory at its peak, pages of mapped files included, for models of some 25 to 50 MB."""
     large = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 4, "tie_word_embeddings": True}
     if kind == "gpt2":
         large = {"n_embd": 512, "n_layer": 4, "n_head": 8, "hidden_size": 512}
     dtype = torch.bfloat16 if kind == "llama" else torch.float32
-    save_model(here / "model", kind, dtype, **large)
+    family = "gpt2" if kind == "gpt2" else "llama"
+    sources = [save_model(here / "small", family, dtype), save_model(here / "large", family, dtype, **large)]
+    if kind.endswith(".gguf"):
+        sources = [as_gguf(folder, folder / kind) for folder in sources]
     done = subprocess.run(
-        [sys.executable, "-c", PEAK, str(llama), "model"], capture_output=True, text=True, timeout=120,
+        [sys.executable, "-c", PEAK, *map(str, sources)], capture_output=True, text=True, timeout=120,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

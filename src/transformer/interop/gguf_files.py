@@ -9,6 +9,7 @@ name and the shape that the settings imply, so that nothing larger than the file
 
 from __future__ import annotations
 
+import mmap
 import re
 from math import prod
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch import Tensor
 from transformer.interop.errors import SourceError
 from transformer.interop.gguf_header import GgufTensor, read_header
 from transformer.interop.gguf_names import ARCHITECTURES
+from transformer.interop.tensor_files import mapped
 
 if TYPE_CHECKING:
     from transformer.text.hf_tokenizer import HuggingFaceTokenizer
@@ -70,8 +72,7 @@ class GgufFile:
         """Returns a tensor as it is stored, a quantised one as float32. Raises KeyError for an unknown name."""
         place = self._places[name]
         stem = place.name.split(".")[-2]
-        rows = np.frombuffer(self.header.data, np.uint8, place.size, place.start)
-        rows = rows.reshape(prod(place.shape[:-1]), -1)
+        rows = self._bytes(place).reshape(prod(place.shape[:-1]), -1)
         if self.architecture.pairs == "neighbours" and stem in ("attn_q", "attn_k"):
             rows = pairs_as_halves(rows.reshape(place.shape[0], -1), self.settings["head_dim"])
         found = _numbers(rows, place).reshape(place.shape)
@@ -82,6 +83,10 @@ class GgufFile:
         from transformer.interop.gguf_tokenizer import read_tokenizer
 
         return read_tokenizer(self.header, self.settings["vocab_size"])
+
+    def _bytes(self, place: GgufTensor) -> np.ndarray[Any, Any]:
+        """Returns the bytes of a tensor, mapped on their own: their pages leave the memory with them."""
+        return np.frombuffer(mapped(self.path, place.start, place.start + place.size, place.name), np.uint8)
 
     def _refuse(self, reason: str) -> NoReturn:
         raise SourceError(f"{self.path}: {reason}")
@@ -99,10 +104,9 @@ class GgufFile:
         table, output = (self.header.tensors.get(f"{name}.weight") for name in ("token_embd", "output"))
         if table is None or len(table.shape) != 2:
             self._refuse("the tensor token_embd.weight is missing")
-        if output is not None and (output.kind, output.shape) == (table.kind, table.shape):
-            first, second = (memoryview(self.header.data)[t.start : t.start + t.size] for t in (table, output))
-            if first == second:
-                del places["lm_head.weight"]
+        is_like_it = output is not None and (output.kind, output.shape) == (table.kind, table.shape)
+        if output is not None and is_like_it and np.array_equal(self._bytes(output), self._bytes(table)):
+            del places["lm_head.weight"]
         return places
 
     def _read_settings(self) -> dict[str, Any]:
@@ -259,13 +263,15 @@ def llama3_divisors(head: int, theta: float, scaling: dict[str, Any]) -> np.ndar
 
 
 def _numbers(rows: np.ndarray[Any, Any], place: GgufTensor) -> Tensor:
-    """Returns the numbers of rows of bytes as a tensor of its own memory."""
+    """Returns the numbers of rows of bytes as a tensor whose memory is returned to the system with it."""
     if place.kind in PLAIN:
-        return torch.from_numpy(rows.copy()).view(PLAIN[place.kind])
+        dtype = PLAIN[place.kind]
+        return torch.from_numpy(rows if place.start % dtype.itemsize == 0 else rows.copy()).view(dtype)
     import gguf
 
     kind = gguf.GGMLQuantizationType[place.kind]
-    found = torch.empty(len(rows), place.shape[-1])
+    # A mapping: the parts of memory that torch.empty() would leave behind are too small for the next, larger tensor.
+    found = torch.frombuffer(mmap.mmap(-1, 4 * prod(place.shape)), dtype=torch.float32).view(len(rows), -1)
     step = max(1, CHUNK_BYTES // rows.shape[-1])
     for start in range(0, len(rows), step):
         found[start : start + step] = torch.from_numpy(gguf.dequantize(rows[start : start + step], kind))

@@ -87,16 +87,21 @@ class TensorFolder:
         path, dtype, shape, start, end = self._entries[name]
         if start == end:
             return torch.empty(shape, dtype=dtype)
-        before = start % mmap.ALLOCATIONGRANULARITY  # a mapping begins at a multiple of this
-        try:
-            with path.open("rb") as file:
-                pages = mmap.mmap(file.fileno(), end - start + before, access=mmap.ACCESS_COPY, offset=start - before)
-        except (OSError, ValueError) as error:  # the file was replaced or shortened since its header was read
-            raise SourceError(f"{path}: {brief(repr(name))} cannot be mapped: {error}") from error
-        numbers = torch.frombuffer(pages, dtype=torch.uint8, count=end - start, offset=before)
+        numbers = torch.frombuffer(mapped(path, start, end, name), dtype=torch.uint8)
         if start % dtype.itemsize:  # allowed by the format, but not by PyTorch
             numbers = numbers.clone()
         return numbers.view(dtype).view(shape)
+
+
+def mapped(path: Path, start: int, end: int, name: str) -> memoryview:
+    """Returns the bytes of a tensor, which stay in the file; changes of them do not reach it. Raises SourceError."""
+    before = start % mmap.ALLOCATIONGRANULARITY  # a mapping begins at a multiple of this
+    try:
+        with path.open("rb") as file:
+            pages = mmap.mmap(file.fileno(), end - start + before, access=mmap.ACCESS_COPY, offset=start - before)
+    except (OSError, ValueError) as error:  # the file was replaced or shortened since its header was read
+        raise SourceError(f"{path}: {brief(repr(name))} cannot be mapped: {error}") from error
+    return memoryview(pages)[before:]
 
 
 def _shards(folder: Path) -> dict[str, str]:
