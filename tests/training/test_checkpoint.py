@@ -178,6 +178,27 @@ def test_tied_weights_stay_tied_and_are_stored_once(tmp_path: Path) -> None:
     assert sizes[0] - sizes[1] == pytest.approx(table_bytes, rel=0.05)
 
 
+def test_a_loaded_model_is_in_memory_once(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "m.pt")
+    loaded = checkpoint.load_model(tmp_path / "m.pt")
+    for name, weight in loaded.model.named_parameters():
+        assert weight.data_ptr() == loaded.contents["model"][name].data_ptr(), name
+        assert weight.requires_grad
+
+
+def test_weights_of_another_number_format_are_computed_with_in_float32(tmp_path: Path) -> None:
+    model = save_tiny(tmp_path / "m.pt")
+    contents = checkpoint.load(tmp_path / "m.pt")
+    halves = {name: weight.bfloat16() for name, weight in contents["model"].items()}
+    checkpoint.save(tmp_path / "half.pt", {**contents, "model": halves})
+    loaded = checkpoint.load_model(tmp_path / "half.pt")
+    for name, weight in model.named_parameters():
+        found = loaded.model.get_parameter(name)
+        assert found.dtype == torch.float32
+        assert torch.equal(found, weight.bfloat16().float())
+    assert loaded.model.head.weight is loaded.model.embeddings.token.weight
+
+
 def test_loading_leaves_the_global_random_state_untouched(tmp_path: Path) -> None:
     save_tiny(tmp_path / "m.pt")
     torch.manual_seed(11)

@@ -14,7 +14,6 @@ model's by more than one small tensor.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,7 +26,8 @@ from transformer.config import ModelConfig
 from transformer.interop.errors import SourceError
 from transformer.interop.family_settings import family_name, model_config
 from transformer.model import DecoderOnlyTransformer
-from transformer.training.checkpoint_contents import FLOATS, brief, check_memory, listed, meta_model
+from transformer.training.checkpoint_contents import FLOATS, all_finite, brief, check_memory, listed, meta_model
+from transformer.training.filling import place, place_tables
 
 SMALL_TABLES = 64 * 2**20
 """Bytes that tables of positions may take in any model; in a larger model, as many as its weights."""
@@ -128,6 +128,7 @@ def read_model(
     except ValueError as error:
         raise SourceError(f"config.json: {error}") from error
     read_weights(model.to(dtype), settings, tensor, names)
+    check_tables(model)
     place_tables(model)
     return model.eval()
 
@@ -140,22 +141,14 @@ def check_layers(config: ModelConfig, settings: Mapping[str, Any], names: Collec
         raise SourceError(f"config.json describes {config.num_layers:,} layers, but there are no weights {last}")
 
 
-def place_tables(model: DecoderOnlyTransformer) -> None:
-    """Computes the tables of positions of a model that was built without memory."""
-    config = model.config
+def check_tables(model: DecoderOnlyTransformer) -> None:
+    """Raises SourceError for a context whose tables of positions are far larger than the weights."""
     weights, tables = (sum(part.nbytes for part in parts) for parts in (model.parameters(), model.buffers()))
     if tables > max(SMALL_TABLES, weights):
         raise SourceError(
-            f"config.json: a context of {config.max_seq_len:,} needs tables of {tables:,} bytes; the weights have only "
-            f"{weights:,}"
+            f"config.json: a context of {model.config.max_seq_len:,} needs tables of {tables:,} bytes; the weights "
+            f"have only {weights:,}"
         )
-    if not tables:
-        return
-    with torch.random.fork_rng(devices=[]):
-        small = DecoderOnlyTransformer(dataclasses.replace(config, num_layers=1, d_ff=1, vocab_size=1))
-    for name, table in small.named_buffers():
-        module, _, leaf = name.rpartition(".")
-        model.get_submodule(module).register_buffer(leaf, table, persistent=False)
 
 
 @torch.no_grad()
@@ -191,8 +184,7 @@ def read_weight(
     order = rows(ours, source.layout, model.config)
     for view, part in zip(views(parameter, ours, source.layout, model.config), parts, strict=True):
         view.copy_(part if order is None else part[order])
-    low, high = parameter.aminmax()
-    if not (low.isfinite() and high.isfinite()):
+    if not all_finite(parameter):
         raise SourceError(f"{brief(', '.join(theirs))}: holds nan, or numbers too large for {parameter.dtype}")
 
 
@@ -216,16 +208,6 @@ def match_names(model: DecoderOnlyTransformer, source: Names, names: Collection[
     if extra := [name for name in extra if name not in tied]:
         raise SourceError(listed("weights that config.json does not describe", sorted(extra)))
     return stored
-
-
-def place(model: DecoderOnlyTransformer, name: str, weight: Tensor) -> nn.Parameter:
-    """Puts a new parameter in the place of one without memory."""
-    parameter = nn.Parameter(weight)
-    module, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(module), leaf, parameter)
-    if name == "embeddings.token.weight" and model.config.tie_embeddings:
-        model.head.weight = parameter
-    return parameter
 
 
 def check_parts(places: list[Tensor], names: list[str], parts: list[Tensor]) -> None:

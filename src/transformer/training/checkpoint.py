@@ -27,6 +27,7 @@ from transformer.model import DecoderOnlyTransformer
 from transformer.text import Tokenizer, tokenizer_from_state
 from transformer.training.checkpoint_contents import brief, check_weights, is_checkpoint, is_finite, wrong_kind
 from transformer.training.files import replacing
+from transformer.training.filling import model_of
 
 FORMAT = 2
 """1 had sinusoidal positions that were not scaled; otherwise it is the same."""
@@ -165,10 +166,7 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> LoadedMo
     path = Path(path)
     contents = load(path, device)
     config, tokenizer = checked(contents, path)
-    with torch.random.fork_rng(devices=[]):  # the random initial weights are replaced at once
-        model = DecoderOnlyTransformer(config.model)
-    model.load_state_dict(contents["model"])
-    return LoadedModel(path, config, model.to(device).eval(), tokenizer, contents)
+    return LoadedModel(path, config, model_of(config.model, contents["model"], device).eval(), tokenizer, contents)
 
 
 def checked(contents: Mapping[str, Any], path: Path) -> tuple[TrainConfig, Tokenizer]:

@@ -192,7 +192,7 @@ def weight_problems(weights: Mapping[str, Any], model: DecoderOnlyTransformer) -
     ]
     tensors = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
     other_kind = [name for name, value in tensors.items() if not is_usable(value)]
-    broken = [name for name, value in tensors.items() if is_usable(value) and not value.isfinite().all()]
+    broken = [name for name, value in tensors.items() if is_usable(value) and not all_finite(value)]
     found = {
         "are missing": [name for name in wanted if name not in weights],
         "are not the model's": [name for name in weights if name not in wanted],
@@ -215,6 +215,11 @@ def is_usable(value: object) -> bool:
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type == "meta":
         return False
     return value.dtype in FLOATS and value.untyped_storage().nbytes() >= value.nbytes
+
+
+def all_finite(weight: Tensor) -> bool:
+    """Whether a tensor holds neither nan nor infinite numbers; isfinite() on all of it would take its memory twice."""
+    return weight.numel() == 0 or all(bound.isfinite().item() for bound in weight.aminmax())  # nan is both bounds
 
 
 def listed(what: str, names: list[str]) -> str:
