@@ -3,6 +3,7 @@
     uv run python main.py plot                                         the latest run in this folder
     uv run python main.py plot checkpoints_demo checkpoints_quick --against seconds
     uv run python main.py plot checkpoints_demo checkpoints_quick --out curves.svg
+    uv run python main.py plot --inside checkpoints_demo               a run that was trained with --watch-inside
 
 The code is in src/transformer/cli/plot/.
 """

@@ -113,6 +113,8 @@ def train_problems(settings: Any) -> list[str]:
         found.append("checkpoint_dir is empty: name a folder for the run's files, or . for the current one")
     if settings.shard and settings.compile:
         found.append("compile and shard cannot be combined: choose one of them")
+    if settings.watch_inside and settings.data.seq_length < 4:
+        found.append(f"watch_inside needs rows of at least 4 tokens; seq_length={settings.data.seq_length}")
     if settings.data.seq_length > settings.model.max_seq_len:
         found.append(
             f"seq_length={settings.data.seq_length} is longer than max_seq_len={settings.model.max_seq_len}: "

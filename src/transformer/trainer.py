@@ -84,6 +84,7 @@ from transformer.training.device import to_device
 from transformer.training.diagnosis import diagnose, no_longer_improves
 from transformer.training.errors import TrainingError
 from transformer.training.events import EpochMetrics, EvalMetrics, Progress, RunEnded, StepMetrics
+from transformer.training.inside import is_early
 from transformer.training.parallel import parallel_objective
 from transformer.training.precision import skip_step_if
 from transformer.training.resumable_run import ResumableRun
@@ -113,12 +114,16 @@ class Trainer(ResumableRun):
         already_finished = self.step >= self.total_steps and not self.so_far.evaluation_pending
         if self.so_far.evaluation_pending:  # the resumed state was saved just before this evaluation
             self.validate()
+        elif self.step == 0:
+            self.measure_inside()
         self.sync_control_flags()
         while self.step < self.total_steps and not self.stopping and not self.early_stopped:
             self.train_step()
             self.so_far.evaluation_pending = self.should_evaluate
             if self.should_evaluate or self.step % self.config.log_every == 0:
                 self.emit(self.report())
+            if is_early(self.step) and not self.should_evaluate:
+                self.measure_inside()
             if self.should_evaluate:
                 self.save_state()  # first, so that a crash in the evaluation loses nothing
                 self.validate()
@@ -175,6 +180,7 @@ class Trainer(ResumableRun):
             return
         self.so_far.validation_points.append((self.step, score.loss, score.loss_error))
         self.emit(score)
+        self.measure_inside()
         if self.config.sample_tokens and math.isfinite(score.loss):  # else there are no probabilities to sample from
             self.sample()
         patience = self.config.patience
@@ -195,6 +201,14 @@ class Trainer(ResumableRun):
         with self.dist.unsharded(self.model) as model:  # of several processes, rank 0 writes
             if self.dist.is_main:
                 self.emit(validation.sample(model, self.data.tokenizer, self.config, self.step))
+
+    def measure_inside(self) -> None:
+        """With watch_inside, emits the habits of the heads and the in-context loss; changes nothing about training."""
+        if self.config.watch_inside:
+            self.so_far.metric_sums.pause()
+            with self.dist.unsharded(self.model) as model:  # of several processes, rank 0 measures
+                for event in self.inside.measure(model, self.step) if self.dist.is_main else ():
+                    self.emit(event)
 
     def finish_epoch(self, score: EvalMetrics) -> None:
         """Saves the epoch's checkpoint and emits the epoch's losses with a diagnosis of both curves."""

@@ -23,6 +23,7 @@ CORE = MODEL | {"optimizer", "scheduler", "training_utils"}
 SETTINGS = {"config", "config_base", "config_checks", "presets"}
 TRAINING = {"training", "distributed", "trainer"}
 DATA = {"data", "dataset", "fineweb_dataset", "text"}
+EVALUATING = {"processor", "kernels", "inference", "evaluation"}
 LIBRARY = CORE | SETTINGS | TRAINING | DATA | {
     "activations", "processor", "kernels", "inference", "evaluation", "interpret", "reporting", "planning", "interop",
 }  # fmt: skip
@@ -51,7 +52,7 @@ RULES: dict[str, set[str]] = {
     "dataset": SETTINGS | {"data", "text"},
     "fineweb_dataset": SETTINGS | {"data", "dataset", "text"},
     "distributed": CORE | SETTINGS | {"kernels", "training"},
-    "training": CORE | SETTINGS | DATA | {"processor", "kernels", "inference", "distributed", "evaluation", "planning"},
+    "training": CORE | SETTINGS | DATA | EVALUATING | {"distributed", "interpret", "planning"},
     "trainer": LIBRARY - {"trainer", "interop"},
     "evaluation": CORE | SETTINGS | DATA | {"kernels", "inference", "training"},
     "reporting": CORE | SETTINGS | {"training", "evaluation"},

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from transformer.reporting.metrics_log import KINDS, METRICS_FILE, MetricsLog, from_line, read_metrics, to_line
 from transformer.training.events import (
+    AttentionFrame,
     EpochMetrics,
     EvalMetrics,
     Event,
+    InsideMetrics,
     Progress,
     RunEnded,
     RunStarted,
@@ -30,7 +32,8 @@ EVALUATION = EvalMetrics(1, 1, 5.25, 190.6, 7.5, 100, 0.05)
 EPOCH = EpochMetrics(1, 5, 5.1, 164.0, 5.2, 181.3, "checkpoints/model_epoch_1_byte.pt")
 END = RunEnded(20, 640, 2.5)
 SAMPLE = Sample(1, "Once", " upon\na time é")
-ONE_OF_EACH: list[Event] = [START, STEP, EVALUATION, SAMPLE, EPOCH, END]
+INSIDE = InsideMetrics(1, {"induction": [[0.25, 0.5], [1.0, 0.0]]}, {"induction": 0.2}, 5.5, 5.25, 0.01)
+ONE_OF_EACH: list[Event] = [START, STEP, EVALUATION, INSIDE, SAMPLE, EPOCH, END]
 
 
 def write(folder: Path, *events: Event) -> Path:
@@ -49,14 +52,23 @@ def test_every_kind_of_event_is_read_back_equal(tmp_path: Path) -> None:
     assert read_metrics(write(tmp_path / "new" / "folder", *ONE_OF_EACH)) == ONE_OF_EACH
 
 
-def test_progress_events_are_not_written(tmp_path: Path) -> None:
-    assert read_metrics(write(tmp_path, START, Progress(0, "evaluating", 3, 10), STEP)) == [START, STEP]
+def test_progress_and_frames_of_the_film_are_not_written(tmp_path: Path) -> None:
+    frame = AttentionFrame(1, ["a"], 1, 1, "/w==")
+    assert read_metrics(write(tmp_path, START, Progress(0, "evaluating", 3, 10), frame, STEP)) == [START, STEP]
 
 
 def test_each_line_is_an_object_with_its_kind_first(tmp_path: Path) -> None:
     lines = write(tmp_path, *ONE_OF_EACH).read_text(encoding="utf-8").splitlines()
     objects = [json.loads(line) for line in lines]
-    assert [values["event"] for values in objects] == ["start", "step", "evaluation", "sample", "epoch", "end"]
+    assert [values["event"] for values in objects] == [
+        "start",
+        "step",
+        "evaluation",
+        "inside",
+        "sample",
+        "epoch",
+        "end",
+    ]
     assert all(line.startswith('{"event": ') for line in lines)
     assert {name: value for name, value in objects[1].items() if name != "event"} == asdict(STEP)
 
@@ -72,6 +84,16 @@ def test_nan_and_inf_become_null_and_are_read_as_nan(number: float) -> None:
     assert math.isnan(again.loss)
     assert math.isnan(again.perplexity)
     assert replace(again, loss=0.0, perplexity=0.0) == replace(STEP, loss=0.0, perplexity=0.0)
+
+
+def test_scores_of_a_diverged_run_become_null_and_are_read_as_nan() -> None:
+    line = to_line(replace(INSIDE, scores={"induction": [[math.nan, 0.5]]}, even={"induction": math.nan}))
+    json.loads(line, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
+    again = from_line(line)
+    assert isinstance(again, InsideMetrics)
+    assert math.isnan(again.scores["induction"][0][0])
+    assert math.isnan(again.even["induction"])
+    assert again.strongest("induction") == (0.5, 0, 1)
 
 
 @given(

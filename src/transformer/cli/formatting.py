@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformer.cli.sampling_settings import unused_settings
 from transformer.config import SamplingConfig
-from transformer.training.events import StepMetrics
+from transformer.training.events import InsideMetrics, StepMetrics
 
 
 def step_numbers(event: StepMetrics) -> str:
@@ -12,6 +12,16 @@ def step_numbers(event: StepMetrics) -> str:
     return f"loss {event.loss:.3f}  lr {event.learning_rate:.1e}  {event.tokens_per_second:,.0f} tok/s" + (
         f"  {event.utilisation:.0%} MFU" if event.utilisation else ""
     )
+
+
+def inside_numbers(event: InsideMetrics) -> str:
+    """Returns a measurement of --watch-inside in one line: the head in which each habit is strongest."""
+    habits = []
+    for name, even in event.even.items():
+        score, layer, head = event.strongest(name)
+        habits.append(f"{name} {score:.2f} in head {layer}.{head} (even {even:.2f})")
+    halves = f"random tokens said twice: loss {event.first_loss:.2f}, then {event.second_loss:.2f}"
+    return f"step {event.step}, inside: {', '.join(habits)}; {halves}"
 
 
 def in_one_line(text: str) -> str:

@@ -141,8 +141,8 @@ def paid(weights: Sequence[Tensor], tokens: Tensor) -> Sums:
         attention = [(layer.float() * keys[:, None]).sum((-2, -1)).T for layer in weights]  # (H, B) each
         even = (keys.sum(-1) / seen).sum(-1)  # (B,)
         queries = keys.any(-1).sum(-1)  # (B,)
-        found = (torch.stack(attention), even, queries)
-        sums[name] = tuple(part.cpu().double() for part in found)  # MPS has no float64  # type: ignore[assignment]
+        first, second, third = (part.cpu().double() for part in (torch.stack(attention), even, queries))
+        sums[name] = (first, second, third)  # converted on the CPU: MPS has no float64
     return sums
 
 

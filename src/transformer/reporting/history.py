@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Literal
 
 from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
-from transformer.training.events import EvalMetrics, StepMetrics
+from transformer.training.events import EvalMetrics, InsideMetrics, StepMetrics
 
 Against = Literal["tokens", "steps", "seconds"]
 """The quantity on the horizontal axis of a plot."""
@@ -23,12 +23,14 @@ Against = Literal["tokens", "steps", "seconds"]
 
 @dataclass(frozen=True)
 class History:
-    """The logged metrics of one run, sorted by step. Both lists are empty before the first log line."""
+    """The logged metrics of one run, sorted by step. The lists are empty before the first log line."""
 
     name: str
     steps: list[StepMetrics]
     evaluations: list[EvalMetrics]
     """Each belongs to a step that is also in `steps`."""
+    inside: list[InsideMetrics] = field(default_factory=list)
+    """The measurements of --watch-inside, at steps of their own."""
 
     def progress(self, against: Against) -> dict[int, float]:
         """Returns the progress of the run at each logged step: tokens, steps, or seconds of training."""
@@ -63,7 +65,8 @@ def read_history(path: Path, name: str) -> History:
     events = read_metrics(path)
     steps = {event.step: event for event in events if isinstance(event, StepMetrics)}
     evaluations = {event.step: event for event in events if isinstance(event, EvalMetrics) and event.step in steps}
-    return History(name, [steps[step] for step in sorted(steps)], [evaluations[step] for step in sorted(evaluations)])
+    inside = {event.step: event for event in events if isinstance(event, InsideMetrics)}
+    return History(name, *([kind[step] for step in sorted(kind)] for kind in (steps, evaluations, inside)))  # type: ignore[arg-type]
 
 
 def distinct_names(files: Sequence[Path]) -> list[str]:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from transformer.training.events import (
+    AttentionFrame,
     EpochMetrics,
     EvalMetrics,
     Event,
+    InsideMetrics,
     Progress,
     RunEnded,
     RunStarted,
@@ -29,6 +31,7 @@ KINDS: dict[str, type[Event]] = {
     "start": RunStarted,
     "step": StepMetrics,
     "evaluation": EvalMetrics,
+    "inside": InsideMetrics,
     "sample": Sample,
     "epoch": EpochMetrics,
     "end": RunEnded,
@@ -39,7 +42,7 @@ _OLD_FIELDS = {"looks_again": "evaluation_pending", "gave_up": "early_stopped"}
 
 
 class MetricsLog:
-    """A callback that appends every event except Progress to `directory`/metrics.jsonl.
+    """A callback that appends every event except Progress and AttentionFrame to `directory`/metrics.jsonl.
 
     A run that starts at step 0 begins a new file; a resumed run keeps the events up to its step.
     """
@@ -48,7 +51,7 @@ class MetricsLog:
         self.path = directory / METRICS_FILE
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Progress):
+        if isinstance(event, Progress | AttentionFrame):
             return
         if isinstance(event, RunStarted):
             write_text(self.path, "".join(self._lines_until(event)))
@@ -75,7 +78,7 @@ def _is_after(line: str, start: RunStarted) -> bool:
         event = from_line(line)
         if isinstance(event, RunEnded):
             return True  # the run continues
-        if event.step == start.step and isinstance(event, EvalMetrics | Sample | EpochMetrics):
+        if event.step == start.step and isinstance(event, EvalMetrics | InsideMetrics | Sample | EpochMetrics):
             return start.evaluation_pending
         return event.step > start.step
     return False
@@ -83,11 +86,25 @@ def _is_after(line: str, start: RunStarted) -> bool:
 
 def to_line(event: Event) -> str:
     """Returns the event as a line of JSON; nan and inf, which JSON does not have, become null."""
-    values = {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in asdict(event).items()
-    }
-    return json.dumps({"event": _NAMES[type(event)], **values}) + "\n"
+    return json.dumps({"event": _NAMES[type(event)], **without_nan(asdict(event))}) + "\n"
+
+
+def without_nan(value: Any) -> Any:
+    """Returns a value for JSON, with None for nan and inf at any depth."""
+    if isinstance(value, dict):
+        return {name: without_nan(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [without_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def with_nan(value: Any) -> Any:
+    """Returns what without_nan() was given, with nan for None."""
+    if isinstance(value, dict):
+        return {name: with_nan(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [with_nan(part) for part in value]
+    return math.nan if value is None else value
 
 
 def from_line(line: str) -> Event:
@@ -99,6 +116,8 @@ def from_line(line: str) -> Event:
         for field in fields(cls):
             if field.type == "float" and values.get(field.name, 0.0) is None:
                 values[field.name] = math.nan
+            if field.type.startswith("dict"):
+                values[field.name] = with_nan(values[field.name])
         return cls(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a line of metrics: {line.strip()[:80]!r}") from error

@@ -15,7 +15,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from transformer.training.events import EpochMetrics, EvalMetrics, Event, RunEnded, RunStarted, Sample, StepMetrics
+from transformer.training.events import (
+    EpochMetrics,
+    EvalMetrics,
+    Event,
+    InsideMetrics,
+    RunEnded,
+    RunStarted,
+    Sample,
+    StepMetrics,
+)
 from transformer.training.files import write_text
 
 PROJECT = "transformer"
@@ -62,7 +71,7 @@ class Tracking:
         match event:
             case RunStarted():
                 tracker.start(event.run, event.step, self.settings)
-            case StepMetrics() | EvalMetrics():
+            case StepMetrics() | EvalMetrics() | InsideMetrics():
                 tracker.log(numbers(event), event.step)
             case EpochMetrics():
                 tracker.text("verdict", f"epoch {event.epoch}: {event.verdict}: {event.reason}", event.step)
@@ -72,7 +81,7 @@ class Tracking:
                 tracker.finish()
 
 
-def numbers(event: StepMetrics | EvalMetrics) -> dict[str, float]:
+def numbers(event: StepMetrics | EvalMetrics | InsideMetrics) -> dict[str, float]:
     """Returns the numbers of an event by the names shown in the trackers."""
     if isinstance(event, EvalMetrics):
         return {
@@ -80,6 +89,9 @@ def numbers(event: StepMetrics | EvalMetrics) -> dict[str, float]:
             "perplexity/validation": event.perplexity,
             "bits_per_byte": event.bits_per_byte,
         }
+    if isinstance(event, InsideMetrics):
+        best = {f"inside/{name}": event.strongest(name)[0] for name in event.scores}
+        return {**best, "inside/loss_first_half": event.first_loss, "inside/loss_second_half": event.second_loss}
     on_the_device = {"memory_bytes": event.memory_bytes, "utilisation": event.utilisation}
     return {
         "loss/train": event.loss,

@@ -30,6 +30,7 @@ from transformer.training.batches import open_batches
 from transformer.training.checkpoint import CheckpointError
 from transformer.training.device import pick_device
 from transformer.training.events import Callback, EvalMetrics, Event, Progress
+from transformer.training.inside import InsideWatch
 from transformer.training.machine import machine
 from transformer.training.precision import Precision, chosen_dtype
 from transformer.training.same_text import has_changed, same_text, text_facts
@@ -56,6 +57,7 @@ class ResumableRun:
         self.model = self.dist.place(model, self.device, model.layers if config.shard else None)
         self.objective = Objective(self.model, data.tokenizer.eot_id if config.data.mask_documents else None)
         self.optimizers = build_optimizers(self.model, config.optimizer, DistributedMuon)
+        self.inside = InsideWatch(data, config.data.seq_length)
         self.so_far = RunState()
         self.batches = open_batches(data, config, self.so_far.data, self.dist)
         self.saved_at = time.monotonic()

@@ -9,12 +9,16 @@ from transformer.cli.console import console, writing_files
 from transformer.cli.plot.options import PlotOptions
 from transformer.cli.run_table import run_table
 from transformer.reporting.history import read_histories
+from transformer.reporting.inside_plot import save_inside
 from transformer.reporting.metrics_log import METRICS_FILE
 from transformer.reporting.run_plots import save_loss_curve
 
 
 def main(options: PlotOptions) -> None:
     files = [file for path in options.runs for file in metrics_files(path)] or [newest_run()]
+    if options.inside:
+        plot_inside(files, options.out)
+        return
     runs = read_histories(files)
     pictures = [options.out] if options.out else default_pictures(files)
     out = console()
@@ -25,6 +29,17 @@ def main(options: PlotOptions) -> None:
         save_loss_curve(files, *pictures, against=options.against)
     for picture in pictures:
         out.print(str(picture))
+
+
+def plot_inside(files: Sequence[Path], picture: Path | None) -> None:
+    """Draws the habits of the heads of one run. Raises ValueError for several runs, and if they were not measured."""
+    if len(files) > 1:
+        raise ValueError(f"--inside draws one run, and there are {len(files)}: name one, such as {files[0].parent}")
+    pictures = [picture] if picture else [files[0].with_name(f"inside{suffix}") for suffix in (".png", ".svg")]
+    with writing_files():
+        save_inside(files, *pictures)
+    for path in pictures:
+        console().print(str(path))
 
 
 def metrics_files(path: Path) -> list[Path]:

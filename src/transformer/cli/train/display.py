@@ -17,7 +17,7 @@ from rich.status import Status
 from rich.text import Text
 
 from transformer.cli.download_progress import fetch_numbers, notifier
-from transformer.cli.formatting import counted, duration, in_one_line, step_numbers
+from transformer.cli.formatting import counted, duration, in_one_line, inside_numbers, step_numbers
 from transformer.cli.progress import Bars
 from transformer.cli.train.forecast import Forecast
 from transformer.cli.train.slow_steps import SlowSteps
@@ -29,6 +29,7 @@ from transformer.training.events import (
     EpochMetrics,
     EvalMetrics,
     Event,
+    InsideMetrics,
     Progress,
     RunEnded,
     RunStarted,
@@ -45,6 +46,7 @@ class TrainingDisplay:
         self.bars = Bars(console)
         self.status: Status | None = None
         self.lines_every = self.first_step = 0
+        self.evaluated_step = -1
         self.forecast: Forecast | None = None
         self.slow_steps: SlowSteps | None = None
         self.last_step: StepMetrics | None = None
@@ -94,10 +96,14 @@ class TrainingDisplay:
                 if not self.console.is_terminal and event.step % self.lines_every == 0:
                     self.console.print(f"step {event.step}: {numbers}, gradient norm {event.grad_norm:.2f}")
             case EvalMetrics():
+                self.evaluated_step = event.step
                 self.console.print(
                     f"step {event.step}: validation loss {event.loss:.4f}, perplexity {event.perplexity:.2f}, "
                     f"{event.bits_per_byte:.3f} bits per byte"
                 )
+            case InsideMetrics():
+                if event.step == self.evaluated_step:  # the early ones would be many lines
+                    self.console.print(inside_numbers(event), style="dim")
             case Sample():
                 written = Text(
                     f"step {event.step}, sample: {in_one_line(event.prompt + event.text) or 'nothing'}",

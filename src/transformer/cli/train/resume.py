@@ -21,6 +21,7 @@ MAY_CHANGE = {
     "epochs", "max_steps", "eval_every", "log_every", "patience", "save_every_minutes", "save_every_steps", "keep_last",
     "checkpoint_dir", "device", "cache_dir", "cache_shards", "cache_gb", "num_workers", "network_patience", "trackers",
     "compile", "activation_checkpointing", "sample_tokens", "sample_prompt", "shard", "precision", "kernels",
+    "watch_inside",
 }  # fmt: skip
 """Settings that may change when a run is resumed. The others would make it a different run."""
 SHARE = {"batch_size", "accumulation_steps"}

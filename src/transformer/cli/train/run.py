@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
 import torch
@@ -16,12 +16,14 @@ from transformer.cli.train.session import as_opened, fit, open_together, resume_
 from transformer.cli.train.start import starting_point, take_over
 from transformer.config import TrainConfig
 from transformer.distributed.processes import Dist
+from transformer.reporting.film_log import FilmLog
+from transformer.reporting.inside_plot import save_inside
 from transformer.reporting.metrics_log import METRICS_FILE, MetricsLog, read_metrics
 from transformer.reporting.run_plots import save_loss_curve
 from transformer.reporting.trackers import Tracking, check_installed
 from transformer.trainer import Trainer
 from transformer.training.device import pick_device
-from transformer.training.events import StepMetrics
+from transformer.training.events import Callback, StepMetrics
 from transformer.training.run_folder import RunLock, set_aside
 from transformer.training.same_text import same_text
 
@@ -78,12 +80,15 @@ def train_as(
                 if not start.resumes:
                     make_room(directory, dist, out)
             tracking = Tracking(config.trackers, directory, config.to_dict(), out.print)
-            trainer = Trainer(config, data, [MetricsLog(directory), display, tracking] if dist.is_main else [], dist)
+            callbacks: list[Callback] = [MetricsLog(directory), FilmLog(directory), display, tracking]
+            trainer = Trainer(config, data, callbacks if dist.is_main else [], dist)
             if start.path is not None:
                 take_over(trainer, start, out, changed_text)
             stopped_by = fit(trainer, display)
         if dist.is_main:
             draw("loss curve", [directory / METRICS_FILE], directory / "loss_curve", out)
+            if config.watch_inside:
+                draw("inside", [directory / METRICS_FILE], directory / "inside", out, save_inside)
     return trainer, stopped_by
 
 
@@ -103,11 +108,17 @@ def make_room(directory: Path, dist: Dist, out: Console) -> None:
         out.print(f"{directory} held an earlier run, now moved to {aside}", style="dim")
 
 
-def draw(what: str, metrics: Sequence[Path], picture: Path, out: Console) -> None:
+def draw(
+    what: str,
+    metrics: Sequence[Path],
+    picture: Path,
+    out: Console,
+    save: Callable[..., Path] = save_loss_curve,
+) -> None:
     """Draws the runs that have steps, as .png and .svg. A picture that fails costs one line, never a run."""
     files = [picture.with_suffix(suffix) for suffix in (".png", ".svg")]
     try:
         if any(isinstance(event, StepMetrics) for file in metrics for event in read_metrics(file)):
-            out.print(f"{what}: {save_loss_curve(metrics, *files)}")
+            out.print(f"{what}: {save(metrics, *files)}")
     except Exception as error:  # a full disk, a name that matplotlib cannot write, or a bug in it
         out.print(f"{files[0]} was not drawn ({type(error).__name__}: {one_line(str(error))})", style="yellow")

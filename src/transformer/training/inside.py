@@ -1,0 +1,77 @@
+"""Measurements inside the model while it trains (--watch-inside): when do its heads take up which habit?
+
+At step 0, after 1, 2, 4, 8, ... steps and at every evaluation, the model reads the same few rows of random tokens said
+twice. Measured are the habits of all heads (interpret/heads.py) and the losses of both halves (in_context.py there).
+One more text gives a frame of the run's film: all attention weights on the beginning of the validation text, said
+twice. A checkpoint after each epoch would be too late: heads form within the first few hundred steps.
+
+The training does not notice: the rows come from a generator of their own, and nothing else is random.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from transformer.config import IGNORE
+from transformer.data.contracts import TextData
+from transformer.interpret.heads import head_habits
+from transformer.interpret.in_context import in_context_loss, ordinary_tokens, repeated_rows
+from transformer.model import DecoderOnlyTransformer
+from transformer.training.events import AttentionFrame, InsideMetrics
+
+ROWS = 8
+LONGEST = 128
+"""Most tokens in a row; a row is not longer than a training row."""
+FILMED = 48
+"""Most tokens of the film's text."""
+
+
+@dataclass(frozen=True)
+class InsideWatch:
+    """The texts of the measurements: the same in every run with the same data and encoding."""
+
+    data: TextData
+    seq_length: int
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """Random tokens said twice, (ROWS, T) int64."""
+        half = min(LONGEST, self.seq_length) // 2
+        return repeated_rows(ordinary_tokens(self.data.tokenizer), ROWS, half, torch.Generator().manual_seed(0))
+
+    @cached_property
+    def filmed(self) -> Tensor:
+        """The beginning of the validation text, said twice, (1, T) int64."""
+        inputs, targets = (rows[0] for rows in self.data.validation)
+        return inputs[targets != IGNORE][: min(FILMED, self.seq_length) // 2].repeat(2)[None]
+
+    def measure(self, model: DecoderOnlyTransformer, step: int) -> Iterator[InsideMetrics | AttentionFrame]:
+        """Yields the numbers and the frame of this step."""
+        started = time.perf_counter()
+        habits, losses = head_habits(model, self.rows), in_context_loss(model, self.rows)
+        weights = model.attention_weights(self.filmed.to(model.device))
+        tokens = [self.data.tokenizer.decode([token]) for token in self.filmed[0].tolist()]
+        scores = {name: habit.score.mul(1e4).round().div(1e4).tolist() for name, habit in habits.items()}
+        even = {name: round(habit.even, 4) for name, habit in habits.items()}
+        yield InsideMetrics(step, scores, even, losses.first, losses.second, time.perf_counter() - started)
+        yield AttentionFrame(step, tokens, len(weights), weights[0].shape[1], packed(weights))
+
+
+def packed(weights: Sequence[Tensor]) -> str:
+    """Returns the weights of one text, L tensors (1, H, T, T), as AttentionFrame keeps them."""
+    stacked = torch.cat(list(weights)).float().cpu().nan_to_num(0)  # (L, H, T, T)
+    query, key = torch.ones(stacked.shape[-2:], dtype=torch.bool).tril().nonzero(as_tuple=True)
+    shares = stacked[:, :, query, key].mul(255).round().to(torch.uint8)  # (L, H, T (T + 1) / 2)
+    return base64.b64encode(shares.numpy().tobytes()).decode()
+
+
+def is_early(step: int) -> bool:
+    """Whether the step is 0 or a power of two: then the model is measured, whether it is evaluated or not."""
+    return step & (step - 1) == 0
