@@ -23,11 +23,10 @@ def _preset(model: ModelConfig, suffix: str, **settings: Any) -> TrainConfig:
 _QUICK = ModelConfig(d_model=128, num_layers=4, d_ff=512)
 # 257: the 256 bytes and end-of-text
 _TINY = ModelConfig(vocab_size=257, d_model=32, num_heads=2, num_layers=2, d_ff=64, max_seq_len=32)
-# In the demo's time ALiBi reached fewer bits per byte than rotary, and ReLU is faster than GELU and no worse:
-# benchmarks/results/demo_experiments.md
+# In the demo's time ALiBi reached fewer bits per byte than rotary: benchmarks/results/demo_experiments.md. MPT has
+# the same parts, so that transformers and llama.cpp run the exported model.
 _DEMO = ModelConfig(
-    vocab_size=4096, d_model=128, num_heads=4, num_layers=2, d_ff=512, dropout=0.0, position="alibi",
-    activation="relu", bias=False,
+    vocab_size=4096, d_model=128, num_heads=4, num_layers=2, d_ff=512, dropout=0.0, position="alibi", bias=False,
 )  # fmt: skip
 # 50_281: the ids of p50k_base
 _GPT2 = ModelConfig(

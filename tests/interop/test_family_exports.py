@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from transformer import DecoderOnlyTransformer, ModelConfig
 from transformer.interop.families import hf_settings, hf_weights, model_config, read_model
+from transformer.interop.family_exports import canonical, misfits
 
 SIZES = {
     "vocab_size": 61,
@@ -35,6 +36,8 @@ SHAPES: list[tuple[str, dict[str, Any]]] = [
     ("gpt2", {"qkv_bias": True, "bias": False}),
     ("gpt_neox", {"position": "rotary", "parallel_blocks": True, "rotary_fraction": 0.25, "qkv_bias": False}),
     ("gpt_neox", {"position": "rotary", "rope_scaling": "linear:2", "parallel_blocks": True}),
+    ("mpt", {"position": "alibi", "bias": False, "d_ff": 128}),
+    ("mpt", {"position": "alibi", "bias": False, "d_model": 48, "num_heads": 12, "d_ff": 192, "tie_embeddings": False}),
     ("llama", LLAMA),
     ("llama", LLAMA | {"num_kv_heads": 1, "head_width": 12, "tie_embeddings": False}),
     ("llama", LLAMA | {"bias": True, "qkv_bias": True}),
@@ -58,7 +61,7 @@ def stirred(config: ModelConfig) -> DecoderOnlyTransformer:
 @torch.no_grad()
 @pytest.mark.parametrize(("family", "settings"), SHAPES)
 def test_an_export_computes_what_the_model_computes(family: str, settings: dict[str, Any]) -> None:
-    model = stirred(ModelConfig(**SIZES, **settings).check())
+    model = stirred(ModelConfig(**(SIZES | settings)).check())
     written, weights = hf_settings(model.config, "float32"), dict(hf_weights(model))
     assert written["model_type"] == family
     theirs = AutoModelForCausalLM.from_config(AutoConfig.for_model(**written)).eval()
@@ -118,4 +121,6 @@ def test_the_settings_of_an_export_are_read_back_as_the_same_shape() -> None:
 
 def test_alibi_is_refused_with_the_nearest_shape() -> None:
     with pytest.raises(ValueError, match=r"position='alibi'.* the nearest, gpt2, needs position='learned'"):
-        hf_settings(ModelConfig(position="alibi"), "float32")
+        hf_settings(ModelConfig(position="alibi", activation="gelu_tanh"), "float32")
+    narrow = ModelConfig(position="alibi", bias=False, d_model=64, d_ff=96)
+    assert misfits(canonical(narrow), "mpt") == {"d_ff": 256}

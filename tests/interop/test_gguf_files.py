@@ -25,6 +25,9 @@ MODELS: dict[str, Callable[[], Any]] = {
     "qwen2": lambda: transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**SIZES, tie_word_embeddings=True)),
     "qwen3": lambda: transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**SIZES, head_dim=12)),
     "olmo2": lambda: transformers.Olmo2ForCausalLM(transformers.Olmo2Config(**SIZES)),
+    "mpt": lambda: transformers.MptForCausalLM(
+        transformers.MptConfig(vocab_size=40, d_model=32, n_layers=2, n_heads=4, max_seq_len=64)
+    ),
     "gpt2": lambda: transformers.GPT2LMHeadModel(
         transformers.GPT2Config(vocab_size=40, n_embd=32, n_layer=2, n_head=4, n_positions=64, n_inner=48)
     ),
@@ -55,6 +58,12 @@ def settings_of(config: Any) -> dict[str, Any]:
             "context_length": config.n_positions, "embedding_length": config.n_embd, "block_count": config.n_layer,
             "feed_forward_length": config.n_inner, "attention.head_count": config.n_head,
             "attention.layer_norm_epsilon": config.layer_norm_epsilon,
+        }  # fmt: skip
+    if config.model_type == "mpt":
+        return {
+            "context_length": config.max_seq_len, "embedding_length": config.d_model, "block_count": config.n_layers,
+            "feed_forward_length": 4 * config.d_model, "attention.head_count": config.n_heads,
+            "attention.layer_norm_epsilon": config.layer_norm_epsilon, "attention.max_alibi_bias": 8.0,
         }  # fmt: skip
     return {
         "context_length": config.max_position_embeddings, "embedding_length": config.hidden_size,

@@ -23,6 +23,8 @@ RMS: dict[str, Any] = {"position": "rotary", "norm": "rmsnorm", "activation": "s
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {"activation": "gelu_tanh"},
     "gpt2 untied, sinusoids": {"activation": "gelu_tanh", "tie_embeddings": False, "position": "sinusoidal"},
+    "mpt": {"position": "alibi", "bias": False, "d_ff": 256},
+    "mpt, twelve heads": {"position": "alibi", "bias": False, "d_model": 96, "num_heads": 12, "d_ff": 384},
     "llama": RMS | {"num_kv_heads": 2},
     "llama with wide heads": RMS | {"head_width": 24, "tie_embeddings": False},
     "llama with biases": RMS | {"bias": True},
@@ -39,7 +41,8 @@ PROMPT = list(b"To be, or not to be")
 def model_of(shape: str) -> DecoderOnlyTransformer:
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"vocab_size": 257, "d_model": 64, "num_heads": 4, "num_layers": 2, "d_ff": 96}
-    model = DecoderOnlyTransformer(ModelConfig(**sizes, max_seq_len=64, dropout=0.0, **SHAPES[shape])).eval()
+    settings = sizes | {"max_seq_len": 64, "dropout": 0.0} | SHAPES[shape]
+    model = DecoderOnlyTransformer(ModelConfig(**settings)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.15)
@@ -61,13 +64,13 @@ def log_probabilities(model: DecoderOnlyTransformer) -> torch.Tensor:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_llama_cpp_continues_a_text_as_this_model_does(tmp_path: Path, shape: str) -> None:
     model, path = model_of(shape), tmp_path / "m.gguf"
-    assert write_gguf(model, ByteTokenizer(), path, "f32") == []
+    assert write_gguf(model, ByteTokenizer(), path, "f32") == ([GELU_NOTE] if shape.startswith("mpt") else [])
     theirs = LlamaCpp(path, context=64)
     ours = model.generate(torch.tensor([PROMPT]), max_new_tokens=24)[0, len(PROMPT) :].tolist()
     assert theirs.greedy(PROMPT, 24) == ours
     found, wanted = theirs.log_probabilities(PROMPT, 257), log_probabilities(model)
     # llama.cpp takes GELU from a table of float16 numbers
-    tolerance = 5e-3 if shape.startswith("gpt2") else 1e-4
+    tolerance = 5e-3 if shape.startswith(("gpt2", "mpt")) else 1e-4
     assert len(found) == 257
     torch.testing.assert_close(torch.tensor([found[i] for i in range(257)]), wanted, atol=tolerance, rtol=0)
 

@@ -30,6 +30,7 @@ SIZES = {"vocab_size": 257, "d_model": 16, "num_heads": 4, "num_layers": 2, "d_f
 SHAPES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "default": ("default", "gpt2", {}),
     "fixed positions": ("default", "gpt2", {"position": "sinusoidal"}),
+    "demo": ("demo", "mpt", {"d_ff": 64}),
     "demo without ALiBi": ("demo", "gpt2", {"position": "learned"}),
     "modern": ("modern", "llama", {"num_kv_heads": 2}),
     "modern with two tables": ("modern", "llama", {"tie_embeddings": False, "bias": True}),
@@ -89,7 +90,9 @@ def test_a_shape_that_no_architecture_has_is_refused_before_anything_is_written(
     tiny_model: Model, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=r"position='alibi'.* needs .*position='learned'") as refused:
-        exported(tiny_model, tmp_path / "out", load_tokenizer("byte"), **preset_shape("demo").to_dict())
+        exported(
+            tiny_model, tmp_path / "out", load_tokenizer("byte"), **preset_shape("demo", activation="relu").to_dict()
+        )
     assert len(str(refused.value).splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 

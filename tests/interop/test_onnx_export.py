@@ -20,7 +20,7 @@ Model = Callable[..., DecoderOnlyTransformer]
 RMS: dict[str, Any] = {"position": "rotary", "norm": "rmsnorm", "activation": "swiglu", "bias": False}
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {},
-    "demo": {"position": "alibi", "activation": "relu", "bias": False},
+    "alibi": {"position": "alibi", "activation": "relu", "bias": False},
     "fixed positions": {"position": "sinusoidal", "tie_embeddings": False},
     "llama": RMS | {"num_kv_heads": 2, "rope_scaling": "llama3:8.0:1.0:4.0:32"},
     "qwen3": RMS | {"qk_norm": "head", "head_width": 6, "qkv_bias": True},

@@ -20,6 +20,10 @@ GPT2 = {
     "vocab_size": 61, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 40, "n_positions": 64, "bos_token_id": 0,
     "eos_token_id": 0,
 }  # fmt: skip
+MPT = {
+    "vocab_size": 61, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64, "bos_token_id": 0,
+    "eos_token_id": 0,
+}  # fmt: skip
 LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
@@ -36,6 +40,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("qwen2", SIZES | {"num_key_value_heads": 2}),
     "qwen3": ("qwen3", SIZES | {"num_key_value_heads": 2, "head_dim": 16}),
     "olmo2": ("olmo2", SIZES | {"num_key_value_heads": 2}),
+    "mpt": ("mpt", MPT),
+    "mpt-twelve-heads": ("mpt", MPT | {"d_model": 48, "n_heads": 12, "tie_word_embeddings": False}),
     "gpt_neox": ("gpt_neox", SIZES | {"hidden_size": 64}),
     "gpt_neox-in-turn": ("gpt_neox", SIZES | {"use_parallel_residual": False, "rotary_pct": 1.0, "hidden_act": "relu"}),
 }  # fmt: skip

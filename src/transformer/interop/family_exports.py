@@ -32,6 +32,10 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, tuple[Any, ...]]]] = {
     "qwen3": ("Qwen3ForCausalLM", RMS | NO_BIAS | {"qk_norm": ("head",)}),
     "olmo2": ("Olmo2ForCausalLM", RMS | NO_BIAS | {"qk_norm": ("all",), "norm_position": ("after",)}),
     "gpt_neox": ("GPTNeoXForCausalLM", LAYERNORM | {"position": ("rotary",)}),
+    "mpt": (
+        "MptForCausalLM",
+        LAYERNORM | NO_BIAS | {"position": ("alibi",), "activation": ("gelu",), "parallel_blocks": (False,)},
+    ),
 }
 """model_type -> the class in transformers, and for each of our settings that matters the values that it can express."""
 THEIR_GELU = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu"}
@@ -60,7 +64,7 @@ def hf_settings(config: ModelConfig, dtype: str) -> dict[str, Any]:
         "tie_word_embeddings": config.tie_embeddings,
         "torch_dtype": dtype,  # the name that all versions read; transformers 5 writes "dtype"
     }
-    special = {"gpt2": gpt2, "gpt_neox": gpt_neox}.get(family, like_llama)(config)
+    special = {"gpt2": gpt2, "gpt_neox": gpt_neox, "mpt": mpt}.get(family, like_llama)(config)
     return common | special
 
 
@@ -82,6 +86,8 @@ def misfits(values: Mapping[str, Any], family: str) -> dict[str, Any]:
             wrong.pop("qkv_bias", None)  # all have one
         if values["d_model"] % values["num_heads"]:
             wrong["head_width"] = None  # transformers' Llama wants a multiple of num_heads all the same
+    if family == "mpt" and values["d_ff"] != 4 * values["d_model"]:
+        wrong["d_ff"] = 4 * values["d_model"]
     return wrong
 
 
@@ -95,6 +101,21 @@ def gpt2(config: ModelConfig) -> dict[str, Any]:
         "layer_norm_epsilon": config.norm_eps,
         "activation_function": THEIR_GELU[config.activation],
         **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), config.dropout),
+    }
+
+
+def mpt(config: ModelConfig) -> dict[str, Any]:
+    return {
+        "d_model": config.d_model,
+        "n_heads": config.num_heads,
+        "n_layers": config.num_layers,
+        "max_seq_len": config.max_seq_len,
+        "layer_norm_epsilon": config.norm_eps,
+        "expansion_ratio": 4,
+        "no_bias": True,
+        "learned_pos_emb": False,
+        "attn_config": {"alibi": True, "alibi_bias_max": 8},
+        **dict.fromkeys(("resid_pdrop", "emb_pdrop"), config.dropout),
     }
 
 

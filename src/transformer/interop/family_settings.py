@@ -41,6 +41,15 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "scale_attn_weights": (True,),
 }  # fmt: skip
 """Settings that change the results in one family or another -> the values, besides null, that change nothing."""
+MPT: dict[str, tuple[Any, ...]] = {
+    "no_bias": (True,), "expansion_ratio": (4,), "norm_type": ("low_precision_layernorm", "layernorm"),
+}  # fmt: skip
+MPT_ATTENTION: dict[str, tuple[Any, ...]] = {
+    "attn_type": ("multihead_attention",), "alibi": (True,), "alibi_bias_max": (8,), "qk_ln": (False,),
+    "clip_qkv": (), "softmax_scale": (), "prefix_lm": (False,), "attn_uses_sequence_id": (False,),
+    "sliding_window_size": (-1,), "rope": (False,),
+}  # fmt: skip
+"""The same for MPT alone, whose positions are ALiBi's."""
 GELU = {
     "gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_fast": "gelu_tanh", "relu": "relu",
@@ -131,10 +140,7 @@ def refuse_other_parts(source: Settings) -> None:
     code = source.inner("auto_map").values
     if models := [name for name in code if name.startswith("AutoModel")]:
         source.refuse(f"auto_map names code of its own for {reprlib.repr(models[0])}, which is never run")
-    for name, neutral in NEUTRAL.items():
-        value = source.get(name)
-        if value is not None and value not in neutral:
-            source.refuse(f"{name}={reprlib.repr(value)} is a part that this model does not have")
+    refuse_others(source, NEUTRAL)
     kinds = source.get("layer_types", [])
     if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
         source.refuse(f"layer_types={reprlib.repr(kinds)}: only full attention is supported")
@@ -249,9 +255,38 @@ def gpt_neox(source: Settings) -> dict[str, Any]:
     }
 
 
+def mpt(source: Settings) -> dict[str, Any]:
+    refuse_others(source, MPT)
+    refuse_others(source.inner("attn_config"), MPT_ATTENTION)
+    width = source.count("d_model", 2048, LARGEST["d_model"])
+    rates = [source.get(name, 0.0) for name in ("resid_pdrop", "emb_pdrop")]
+    return {
+        "vocab_size": source.count("vocab_size", 50_368),
+        "d_model": width,
+        "num_heads": source.count("n_heads", 16, LARGEST["num_heads"]),
+        "num_layers": source.count("n_layers", 24, LARGEST["num_layers"]),
+        "d_ff": 4 * width,
+        "max_seq_len": source.count("max_seq_len", 2048, LARGEST["max_seq_len"]),
+        "position": "alibi",
+        "norm_eps": source.number("layer_norm_epsilon", 1e-5),
+        "activation": "gelu",
+        "bias": False,
+        "tie_embeddings": source.flag("tie_word_embeddings", True),
+        "dropout": dropout(source, [*rates, source.inner("attn_config").get("attn_pdrop", 0.0)]),
+    }
+
+
+def refuse_others(source: Settings, known: Mapping[str, tuple[Any, ...]]) -> None:
+    """Raises SourceError for a setting that is not among the values, besides null, that this model computes."""
+    for name, values in known.items():
+        value = source.get(name)
+        if value is not None and value not in values:
+            source.refuse(f"{name}={reprlib.repr(value)} is a part that this model does not have")
+
+
 FAMILIES: dict[str, Callable[[Settings], dict[str, Any]]] = {
     "gpt2": gpt2, "llama": llama, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "olmo2": olmo2,
-    "gpt_neox": gpt_neox,
+    "gpt_neox": gpt_neox, "mpt": mpt,
 }  # fmt: skip
 """model_type -> the function that reads the family's settings."""
 

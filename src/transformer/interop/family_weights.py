@@ -45,7 +45,7 @@ class Names:
     unused: str = r"$^"
     """Pattern of tensors that hold no weights: masks and tables that older programs stored."""
     layout: str = "rows"
-    """rows, transposed (GPT-2) or by head (GPT-NeoX)."""
+    """rows, as ours (MPT), transposed (GPT-2) or by head (GPT-NeoX)."""
 
 
 LLAMA = {
@@ -88,12 +88,23 @@ GPT_NEOX = {
     "feedforward.up": ("layers.{}.mlp.dense_h_to_4h",),
     "feedforward.down": ("layers.{}.mlp.dense_4h_to_h",),
 }
+MPT = {
+    "embeddings.token": ("wte",),
+    "final_norm": ("norm_f",),
+    "attention_norm": ("blocks.{}.norm_1",),
+    "attention.qkv": ("blocks.{}.attn.Wqkv",),
+    "attention.out": ("blocks.{}.attn.out_proj",),
+    "feedforward_norm": ("blocks.{}.norm_2",),
+    "feedforward.up": ("blocks.{}.ffn.up_proj",),
+    "feedforward.down": ("blocks.{}.ffn.down_proj",),
+}
 ROTARY_TABLE = r"layers\.\d+\.(self_attn|attention)\.rotary_emb\.inv_freq"
 NAMES = {
     **dict.fromkeys(("llama", "mistral", "qwen2"), Names("model.", LLAMA, unused=ROTARY_TABLE)),
     "qwen3": Names("model.", LLAMA | QUERY_KEY_NORMS),
     "olmo2": Names("model.", OLMO2),
     "gpt2": Names("transformer.", GPT2, unused=r"h\.\d+\.attn\.(masked_)?bias", layout="transposed"),
+    "mpt": Names("transformer.", MPT, layout="as ours"),
     "gpt_neox": Names(
         "gpt_neox.", GPT_NEOX, ("embed_out", "lm_head"),
         rf"{ROTARY_TABLE}|layers\.\d+\.attention\.(masked_)?bias", "by head",

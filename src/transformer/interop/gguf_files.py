@@ -33,7 +33,8 @@ CHUNK_BYTES = 2**18
 HARMLESS = {
     "vocab_size", "attention.key_length", "attention.value_length", "rope.dimension_count", "rope.freq_base",
     "rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length", "rope.scaling.finetuned",
-    "attention.causal", "expert_count", "expert_used_count", "attention.sliding_window",
+    "attention.causal", "expert_count", "expert_used_count", "attention.sliding_window", "attention.max_alibi_bias",
+    "feed_forward_length",
 }  # fmt: skip
 """Settings, besides those in gguf_names.py, that are read here or change nothing."""
 
@@ -125,9 +126,11 @@ class GgufFile:
         table = self.header.tensors["token_embd.weight"]
         found |= {"model_type": self.kind, "vocab_size": table.shape[0]}
         found |= {"tie_word_embeddings": "lm_head.weight" not in self._places}
-        if self.kind != "gpt2":
+        if self.kind == "mpt" and (largest := self._own("attention.max_alibi_bias", float, 0.0)) != 8:
+            self._refuse(f"mpt.attention.max_alibi_bias={largest} is not supported; supported: 8")
+        if self.architecture.pairs != "none":
             found |= self._rotation()
-        if self.kind not in ("gpt2", "qwen2"):
+        if self.kind not in ("gpt2", "mpt", "qwen2"):
             found |= {"attention_bias": self._has_bias("attn_q"), "mlp_bias": self._has_bias("ffn_up")}
         ids = {name: self.header.get(f"tokenizer.ggml.{name}", int) for name in ("bos_token_id", "eos_token_id")}
         found |= {name: value for name, value in ids.items() if value is not None}
@@ -208,7 +211,7 @@ class GgufFile:
         """Returns the shape of each tensor by its name in a block."""
         width, inner = self._setting("embedding_length"), self._setting("feed_forward_length")
         heads = self._setting("attention.head_count")
-        groups = heads if self.kind == "gpt2" else self._setting("attention.head_count_kv")
+        groups = heads if self.architecture.pairs == "none" else self._setting("attention.head_count_kv")
         head = self.settings.get("head_dim", width // heads)
         queries, keys = heads * head, groups * head
         norms = ("attn_norm", "ffn_norm", "output_norm", "post_attention_norm", "post_ffw_norm")

@@ -23,7 +23,7 @@ class Architecture:
     block: dict[str, str]
     """Hugging Face's names of tensors, outside of blocks and in them, by GGUF's."""
     optional: frozenset[str] = frozenset({"output"})
-    pairs: Literal["halves", "neighbours"] = "halves"
+    pairs: Literal["halves", "neighbours", "none"] = "halves"
     """Which numbers of a query or key rotate together. neighbours: GGUF has these rows in another order."""
     transposed: frozenset[str] = frozenset()
     """Matrices that are (in, out) in Hugging Face's format."""
@@ -88,14 +88,27 @@ GPT2_BLOCK = {
     "attn_norm": "ln_1", "attn_qkv": "attn.c_attn", "attn_output": "attn.c_proj", "ffn_norm": "ln_2",
     "ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj",
 }  # fmt: skip
+MPT_SETTINGS = {
+    "max_seq_len": "context_length",
+    "d_model": "embedding_length",
+    "n_layers": "block_count",
+    "n_heads": "attention.head_count",
+    "layer_norm_epsilon": "attention.layer_norm_epsilon",
+}
+MPT_OUTSIDE = {"token_embd": "transformer.wte", "output_norm": "transformer.norm_f", "output": "lm_head"}
+MPT_BLOCK = {
+    "attn_norm": "norm_1", "attn_qkv": "attn.Wqkv", "attn_output": "attn.out_proj", "ffn_norm": "norm_2",
+    "ffn_up": "ffn.up_proj", "ffn_down": "ffn.down_proj",
+}  # fmt: skip
 
 ARCHITECTURES = {
     "llama": Architecture(LLAMA_SETTINGS, "model.layers", LLAMA_OUTSIDE, LLAMA_BLOCK, pairs="neighbours"),
     "qwen2": Architecture(LLAMA_SETTINGS, "model.layers", LLAMA_OUTSIDE, LLAMA_BLOCK),
     "qwen3": Architecture(LLAMA_SETTINGS, "model.layers", LLAMA_OUTSIDE, {**LLAMA_BLOCK, **HEAD_NORMS}),
     "olmo2": Architecture(LLAMA_SETTINGS, "model.layers", LLAMA_OUTSIDE, OLMO2_BLOCK),
+    "mpt": Architecture(MPT_SETTINGS, "transformer.blocks", MPT_OUTSIDE, MPT_BLOCK, pairs="none"),
     "gpt2": Architecture(
-        GPT2_SETTINGS, "transformer.h", GPT2_OUTSIDE, GPT2_BLOCK,
+        GPT2_SETTINGS, "transformer.h", GPT2_OUTSIDE, GPT2_BLOCK, pairs="none",
         transposed=frozenset({"attn_qkv", "attn_output", "ffn_up", "ffn_down"}),
     ),
 }  # fmt: skip

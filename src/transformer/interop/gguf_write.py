@@ -67,7 +67,7 @@ def write_gguf(
         writer.write_ti_data_to_file()
         for name, tensor in _weights(model, family):
             writer.write_tensor_data(_quantised(tensor, _format(name, tensor, kind)))
-    gelu = GELU_NOTE if family == "gpt2" and model.config.activation == "gelu" else None
+    gelu = GELU_NOTE if model.config.activation == "gelu" else None
     return [note for note in (words.note, gelu) if note]
 
 
@@ -95,8 +95,10 @@ def _add_settings(writer: gguf.GGUFWriter, config: ModelConfig, family: str, abo
     writer.add_feed_forward_length(config.d_ff)
     writer.add_head_count(config.num_heads)
     writer.add_vocab_size(config.vocab_size)
-    if family == "gpt2":
+    if family in ("gpt2", "mpt"):
         writer.add_layer_norm_eps(config.norm_eps)
+        if family == "mpt":
+            writer.add_max_alibi_bias(8.0)
         return
     writer.add_head_count_kv(config.kv_heads)
     writer.add_layer_norm_rms_eps(config.norm_eps)

@@ -72,9 +72,13 @@ def dataset_name(data: DataConfig) -> str:
     return data.dataset if data.is_on_hub else Path(data.dataset).name
 
 
+CONTEXT = ("n_positions", "max_seq_len", "max_position_embeddings")
+"""Names of the length of the context in a config.json."""
+
+
 def model_card(name: str, about: Mapping[str, str], settings: Mapping[str, Any], parameters: int) -> str:
     """Returns the text of the card; `about` as provenance() returns it, `settings` the config.json."""
-    context = settings.get("n_positions") or settings["max_position_embeddings"]
+    context = next(settings[key] for key in CONTEXT if key in settings)
     facts = {
         "architecture": settings["model_type"],
         "parameters": f"{parameters:,}",
