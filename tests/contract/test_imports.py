@@ -57,7 +57,7 @@ RULES: dict[str, set[str]] = {
     "evaluation": CORE | SETTINGS | DATA | {"kernels", "inference", "training"},
     "reporting": CORE | SETTINGS | {"training", "evaluation"},
     "planning": CORE | SETTINGS | {"processor", "kernels"},
-    "interpret": CORE | SETTINGS | {"text"},
+    "interpret": CORE | SETTINGS | {"activations", "text"},
     "interop": LIBRARY - {"trainer"},
     "cli": LIBRARY | {"__init__"},
     "__init__": MODEL | {"interop"},
