@@ -6,6 +6,7 @@
     uv run python main.py generate --checkpoint checkpoints/model_epoch_10_cl100k.pt --preset creative
     uv run python main.py generate --strategy top_k_top_p --top-k 50 --top-p 0.9 --temperature 0.8
     uv run python main.py generate --prompt-file story.txt --max-new-tokens 500 --stop "THE END"
+    uv run python main.py generate --chat                              a conversation with a model that answers
     echo "The cat sat" | uv run python main.py generate --json
 
 A preset is a named set of sampling settings; other flags change single settings of it. The encoding is the one that the

@@ -38,6 +38,9 @@ _MODERN = ModelConfig(
     position="rotary", norm="rmsnorm", activation="swiglu", bias=False,
 )  # fmt: skip
 
+CHAT_TOKENS = 1000
+"""Default number of new tokens in an answer of a chat: usual ones end before."""
+
 PRESETS: dict[str, TrainConfig] = {
     "default": TrainConfig(),
     "quick": _preset(_QUICK, "_quick", data=DataConfig(tokens_per_epoch=10_000_000)),

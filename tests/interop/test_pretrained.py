@@ -10,9 +10,11 @@ import pytest
 import torch
 
 import transformer
+from chat_templates import render_here, save_chat_model
 from transformer import ConfigError
 from transformer.inference.text_stream import generate_text
 from transformer.presets import sampling_preset
+from transformer.text import chat_template
 from transformer.training.checkpoint import CheckpointError
 
 
@@ -95,6 +97,25 @@ def test_an_impossible_setting_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         model.generate("ab", **settings)  # type: ignore[call-overload]
+
+
+def test_a_model_with_a_template_answers_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_template, "render", render_here)
+    model = transformer.load(save_chat_model(tmp_path, 60))
+    prompt = "<|im_start|>system\nYou are helpful.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    ids = torch.tensor([model.tokenizer.encode_special(prompt)])  # type: ignore[attr-defined]
+    answer = model.model.generate(ids, max_new_tokens=9, stop_ids=model.tokenizer.stop_ids)[0, ids.shape[1] :]
+    assert model.chat("Hi", 9, preset="greedy") == model.tokenizer.decode(answer.tolist())
+    assert model.chat([{"role": "user", "content": "Hi"}], 9, preset="greedy") == model.chat("Hi", 9, preset="greedy")
+    longest = model.chat("Hi", 1000, preset="greedy")  # up to the end of the context
+    assert ids.shape[1] + len(model.tokenizer.encode(longest)) <= 60
+    with pytest.raises(ValueError, match="leaves no room for an answer"):
+        model.chat("Hi " * 60)
+
+
+def test_a_model_without_a_template_does_not_chat(model: transformer.Pretrained) -> None:
+    with pytest.raises(ValueError, match="the model has no chat template"):
+        model.chat("Hi")
 
 
 def test_a_source_that_does_not_exist_is_named(tmp_path: Path) -> None:

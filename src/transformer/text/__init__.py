@@ -1,6 +1,7 @@
 """Encodings, the bundled corpus, and reading your own files."""
 
 from .bpe import train_bpe
+from .chat_template import ChatError, chat_ids
 from .corpus import cut_sections, is_validation, load_shakespeare, split_documents, text_digest
 from .encodings import load_tokenizer
 from .hf_tokenizer import HuggingFaceTokenizer
@@ -11,11 +12,13 @@ from .tokenizer import END_OF_TEXT, ByteTokenizer, StreamDecoder, Tokenizer, Tok
 __all__ = [
     "END_OF_TEXT",
     "ByteTokenizer",
+    "ChatError",
     "HuggingFaceTokenizer",
     "LocalText",
     "StreamDecoder",
     "Tokenizer",
     "Tokens",
+    "chat_ids",
     "cut_sections",
     "decode_text",
     "is_validation",

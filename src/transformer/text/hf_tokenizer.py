@@ -7,8 +7,8 @@ checkpoint carries that file whole. Ids equal those of `transformers`; three rul
 Special tokens in a text. Ids such as `<|im_start|>` steer a model: they separate documents, or say who speaks in a
 chat. A page about them, or a message of a user, must not write them by accident or on purpose. So `encode` reads
 the characters `<|im_start|>` as text (`split_special_tokens=True` in `transformers`), and `encode_special` reads them
-as the special token, for text that the caller wrote, such as a filled-in chat template. Added tokens that are not
-special, such as runs of spaces, are part of the vocabulary and always match.
+as the special token, for text that the caller wrote; chat_template.py separates the two in a chat. Added tokens that
+are not special, such as runs of spaces, are part of the vocabulary and always match.
 
 The beginning of a text. Llama expects a token before each text (BOS): `bos_id`, or None for a model that
 expects none. It is not part of the text: `encode` leaves it out, as training text and evaluation need it; `prompt_ids`
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 KNOWN_ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>")
 """The end-of-text tokens of known models, for a tokenizer without settings."""
+
+SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 class HuggingFaceTokenizer:
@@ -102,12 +104,19 @@ class HuggingFaceTokenizer:
 
     @property
     def chat_template(self) -> str | None:
-        """The Jinja template that turns a chat into a prompt for `encode_special`, as the model's authors wrote it."""
+        """The Jinja template that turns a chat into a prompt, as the model's authors wrote it: chat_template.py."""
         found = self.settings.get("chat_template")
         if isinstance(found, list):  # several, by name
             named = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
             found = named.get("default")
         return found if isinstance(found, str) else None
+
+    @property
+    def special_tokens(self) -> dict[str, str]:
+        """The special tokens that the settings name, such as eos_token: chat templates read them under these names."""
+        given = {name: token for name in SPECIAL_NAMES if (token := self.settings.get(name)) is not None}
+        named = {name: token["content"] if isinstance(token, dict) else token for name, token in given.items()}
+        return {"eos_token": self.decode([self.eot_id]), **{name: str(token) for name, token in named.items()}}
 
     def encode(self, text: str) -> list[int]:
         return _ids(self._run, text)
@@ -115,6 +124,12 @@ class HuggingFaceTokenizer:
     def encode_special(self, text: str) -> list[int]:
         """Returns the ids of a text in which special tokens, written out, are meant. Never for text of others."""
         return _ids(self._run_special, text)
+
+    def special_starts(self, text: str) -> list[int]:
+        """Returns where `encode_special` finds special tokens in a text, in characters."""
+        with library_errors(f"cannot encode a text of {len(text):,} characters"):
+            found = self._run_special.encode(text, add_special_tokens=False)
+        return [start for number, (start, _) in zip(found.ids, found.offsets, strict=True) if number in self._special]
 
     def encode_array(self, text: str) -> Tokens:
         return np.array(self.encode(text), dtype=np.uint32)
@@ -145,6 +160,10 @@ class HuggingFaceTokenizer:
         found = {number: self._spelling(token) for token, number in self._run.get_vocab(False).items()}
         added = self._run.get_added_tokens_decoder()
         return found | {number: token.content.encode() for number, token in added.items()}
+
+    @functools.cached_property
+    def _special(self) -> set[int]:
+        return {number for number, token in self._run.get_added_tokens_decoder().items() if token.special}
 
     @functools.cached_property
     def _run_special(self) -> tokenizers.Tokenizer:

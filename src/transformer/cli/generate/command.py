@@ -8,14 +8,15 @@ from dataclasses import asdict
 
 from transformer.cli.console import console
 from transformer.cli.formatting import describe
+from transformer.cli.generate.chat import Chat
 from transformer.cli.generate.notices import notices
 from transformer.cli.generate.options import GenerateOptions
 from transformer.cli.generate.output import Pen, Written
-from transformer.cli.generate.repl import COMMANDS, VALUES, Shell
+from transformer.cli.generate.repl import VALUES, Shell, commands
 from transformer.cli.json_output import print_json
 from transformer.cli.models import open_model, weight_format
 from transformer.config import SAMPLING_PRESETS, Weights
-from transformer.text import decode_text
+from transformer.text import HuggingFaceTokenizer, Tokenizer, decode_text
 from transformer.training.checkpoint import LoadedModel
 
 
@@ -29,6 +30,8 @@ def main(options: GenerateOptions) -> None:
     loaded, seed = open_model(options.checkpoint, options.device, weights, options.kernels), options.first_seed()
     pen = Pen(loaded, console(stderr=True), options.compile)
     pen.say(loaded.description)
+    if options.chat:
+        pen.chat = conversation(options, pen)
     for sentence in notices(options, seed, loaded.tokenizer.vocab_size):
         pen.say(sentence)
     if options.is_interactive:
@@ -36,7 +39,9 @@ def main(options: GenerateOptions) -> None:
             line_reader,  # imports prompt_toolkit, which only this mode needs
         )
 
-        Shell(pen, options, seed, line_reader(tuple(COMMANDS), VALUES)).run()
+        if not options.chat and has_template(loaded.tokenizer):
+            pen.say("this model was trained to answer: with --chat it does, without it continues your text")
+        Shell(pen, options, seed, line_reader(tuple(commands(pen)), VALUES)).run()
         return
     if prompts is None:
         pen.say("reading the prompt from standard input, up to its end")
@@ -44,6 +49,20 @@ def main(options: GenerateOptions) -> None:
     texts = pen.write(options, prompts, seed, show=not options.json)
     if options.json:
         print_json(report(options, weights, loaded, texts))
+
+
+def conversation(options: GenerateOptions, pen: Pen) -> Chat:
+    """Returns a new conversation. Raises ValueError if the model has no chat template, or it has no system message."""
+    if not has_template(pen.loaded.tokenizer):
+        raise ValueError(
+            f"{pen.loaded.path} has no chat template, so it cannot answer messages: leave out --chat, or take a model "
+            "that was trained to, such as hf:HuggingFaceTB/SmolLM2-135M-Instruct"
+        )
+    return Chat(pen.loaded.tokenizer, pen.context, options.system, pen.say)
+
+
+def has_template(tokenizer: Tokenizer) -> bool:
+    return isinstance(tokenizer, HuggingFaceTokenizer) and tokenizer.chat_template is not None
 
 
 def given_prompts(options: GenerateOptions) -> list[str] | None:
@@ -68,7 +87,8 @@ def report(
         "max_new_tokens": None if options.max_length else options.most_new_tokens,
         "max_length": options.max_length,
     }
-    return {**used, **limits, "stop": options.stop_texts, "texts": [asdict(text) for text in texts]}
+    chat = {"chat": True, "system": options.system} if options.chat else {}
+    return {**used, **chat, **limits, "stop": options.stop_texts, "texts": [asdict(text) for text in texts]}
 
 
 def decoded(text: bytes, source: str) -> str:

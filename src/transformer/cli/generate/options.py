@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transformer.cli.options import REPEATED, given_values, parse
 from transformer.config import SAMPLING_PRESETS, Config, Kernels, SamplingConfig, Weights, seed_problems
-from transformer.presets import sampling_preset
+from transformer.presets import CHAT_TOKENS, sampling_preset
 
 NEW_TOKENS = 200
 """Default number of new tokens."""
@@ -24,7 +24,7 @@ class WritingOptions(Config):
     preset: str = "balanced"
     """Named sampling settings: greedy, precise, balanced, creative or very-creative."""
     max_new_tokens: int | None = None
-    """Maximum number of new tokens. None: 200, or --max-length minus the prompt."""
+    """Maximum number of new tokens. None: 200 (of an answer 1000), or --max-length minus the prompt."""
     max_length: int | None = None
     """Maximum length of the text in tokens, prompt included; use it instead of --max-new-tokens."""
     stop: tuple[str, ...] = field(default=(), metadata=REPEATED)
@@ -81,6 +81,11 @@ class GenerateOptions(WritingOptions):
     """The text to continue; "" starts a new text. Repeat the flag for several prompts."""
     prompt_file: Path | None = None
     """A file with the text to continue; its last line break is removed."""
+    chat: bool = False
+    """The prompt is a message to a model that was trained to answer (an Instruct model): print its answer. At a
+    terminal without a prompt: a conversation."""
+    system: str | None = None
+    """The system message of --chat: how the model should answer."""
     checkpoint: Path | None = None
     """The checkpoint to use. None: the latest; FOLDER: the latest in it. "best": the lowest validation loss
     of all runs here; FOLDER/best: of those in FOLDER. hf:OWNER/NAME, a folder with config.json
@@ -111,7 +116,15 @@ class GenerateOptions(WritingOptions):
             found.append("there is no prompt and no standard input: give --prompt")
         if self.json and self.is_interactive:
             found.append("--json has no interactive mode: give --prompt, --prompt-file, or text on standard input")
+        if self.system is not None and not self.chat:
+            found.append("--system is the system message of a chat: give --chat too")
+        if self.chat and self.num_samples > 1 and self.is_interactive:
+            found.append(f"num_samples={self.num_samples}: in a conversation each message has one answer")
         return found
+
+    @property
+    def most_new_tokens(self) -> int:
+        return self.max_new_tokens or (CHAT_TOKENS if self.chat else NEW_TOKENS)
 
     @property
     def is_interactive(self) -> bool:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from transformer.cli.console import CONTROL
+from transformer.cli.generate.chat import Chat
 from transformer.cli.generate.options import WritingOptions
 from transformer.generation import window_start
 from transformer.inference.compiled_decode import CompiledDecoder
@@ -28,6 +29,8 @@ class Job:
     """A text to be generated."""
 
     prompt: str
+    ids: Sequence[int]
+    """Of the prompt; of a chat, those of all messages in the model's template."""
     seed: int
     max_new_tokens: int
 
@@ -50,13 +53,14 @@ class Written:
 
 
 class Pen:
-    """Generates with one model; prints the texts and messages about them."""
+    """Generates with one model; prints the texts and messages about them. In a chat, it prints answers alone."""
 
     def __init__(self, loaded: LoadedModel, console: Console, compiled: bool = False) -> None:
         self.loaded, self.console = loaded, console
         self.model = CompiledDecoder(loaded.model) if compiled else loaded.model
         self.context = loaded.model.config.max_seq_len
         self.context_reported = False
+        self.chat: Chat | None = None
 
     def say(self, sentence: str) -> None:
         """Prints a dim line on standard error."""
@@ -65,14 +69,12 @@ class Pen:
     def write(self, options: WritingOptions, prompts: Sequence[str], seed: int, show: bool = True) -> list[Written]:
         """Generates num_samples texts for each prompt, and prints them if `show` is set.
 
-        Raises ValueError if max_length leaves no tokens after a prompt.
+        Raises ValueError if max_length or a chat's context leaves no tokens after a prompt.
         """
         jobs: list[Job] = []
         for prompt in prompts:
-            length = len(prompt_ids(self.loaded.tokenizer, prompt))
-            limit = options.tokens_left(length)
-            self._report_prompt(prompt, length)
-            jobs += [Job(prompt, seed + sample, limit) for sample in range(options.num_samples)]
+            ids, limit = self._prompt(options, prompt)
+            jobs += [Job(prompt, ids, seed + sample, limit) for sample in range(options.num_samples)]
         started, done = time.perf_counter(), list[Written]()
         for limit, equal in groupby(jobs, lambda job: job.max_new_tokens):
             alike = list(equal)
@@ -81,19 +83,24 @@ class Pen:
                 for text in self._batch(options, batch, limit, show and len(jobs) == 1):
                     done.append(text)
                     if show and len(jobs) > 1:
-                        print(f"[{len(done)} of {len(jobs)}, seed {text.seed}]\n{shown(text.prompt + text.text)}")
+                        whole = shown(self._before(text.prompt) + text.text)
+                        print(f"[{len(done)} of {len(jobs)}, seed {text.seed}]\n{whole}")
         self._report_texts(done, time.perf_counter() - started)
         return done
 
     def _batch(self, options: WritingOptions, jobs: list[Job], limit: int, stream: bool) -> list[Written]:
-        prompts, seeds = [job.prompt for job in jobs], [job.seed for job in jobs]
+        prompts, seeds = [job.ids for job in jobs], [job.seed for job in jobs]
         started = time.perf_counter()
         writing = TextStream(
             self.model, self.loaded.tokenizer, prompts, options.sampling, limit, seeds=seeds,
             stop=options.stop_texts,
         )  # fmt: skip
         if stream:
-            print_stream(prompts[0], (pieces[0] for pieces in writing))
+            try:
+                print_stream(self._before(jobs[0].prompt), (pieces[0] for pieces in writing))
+            finally:
+                if self.chat is not None:
+                    self.chat.add(jobs[0].prompt, writing.texts[0])  # also what was written before Ctrl-C
         else:
             with self.console.status("generating") as status:  # shown on terminals only
                 for number, _ in enumerate(writing, 1):
@@ -106,6 +113,20 @@ class Pen:
                 strict=True,
             )
         ]  # fmt: skip
+
+    def _prompt(self, options: WritingOptions, prompt: str) -> tuple[list[int], int]:
+        """Returns the ids of a prompt, and how many may follow."""
+        if self.chat is not None:
+            ids = self.chat.prompt(prompt, options.most_new_tokens)
+            return ids, min(options.tokens_left(len(ids)), self.context - len(ids))
+        ids = prompt_ids(self.loaded.tokenizer, prompt)
+        limit = options.tokens_left(len(ids))
+        self._report_prompt(prompt, len(ids))
+        return ids, limit
+
+    def _before(self, prompt: str) -> str:
+        """Returns what is printed before a text."""
+        return prompt if self.chat is None else ""
 
     def _report_prompt(self, prompt: str, length: int) -> None:
         if not prompt:
@@ -131,6 +152,8 @@ class Pen:
         who = f"seed {texts[0].seed}" if len(texts) == 1 else f"{len(texts)} texts"
         ending = f", ended by {texts[0].ending}" if len(texts) == 1 else ""
         self.say(f"{who}: {tokens:,} tokens, {tokens / seconds:,.0f} tokens/s{ending}")
+        if self.chat is not None and longest + 1 >= self.context:
+            self.say(f"the context of {self.context:,} tokens is full: the answer may not be complete")
 
 
 def print_stream(prompt: str, pieces: Iterator[str]) -> None:

@@ -1,5 +1,7 @@
 """The interactive mode of `generate`: a line is a prompt, and a line that starts with / is a command.
 
+With --chat, a line is the next message of a conversation.
+
 An error is reported in one line and changes nothing. Ctrl-C stops the text being generated, or clears the line.
 """
 
@@ -21,6 +23,9 @@ from transformer.presets import sampling_preset
 HELLO = """\
 Type the start of a text and press Enter; an empty line starts a new text. Ctrl-C stops the text, Ctrl-D exits.
 /help lists the commands, such as /preset creative, /temperature 0.7 and /again."""
+HELLO_CHAT = """\
+Type a message and press Enter. Ctrl-C stops the answer, Ctrl-D exits.
+/help lists the commands, such as /clear for a new conversation and /again for another answer."""
 SAMPLING = {f"/{setting.name.replace('_', '-')}": setting.name for setting in fields(SamplingConfig)}
 COMMANDS = {
     "/help": "",
@@ -34,6 +39,11 @@ COMMANDS = {
     "/settings": "show the settings",
     "/again": "continue the same prompt with the next seed",
     "/quit": "or Ctrl-D",
+}
+CHAT_COMMANDS = {
+    "/clear": "start a new conversation",
+    "/system": "TEXT: start a new conversation with this system message; without TEXT: with none",
+    "/again": "replace the last answer, with the next seed",
 }
 ALIASES = {"/max-new-tokens": "/length", "/exit": "/quit"}
 NEED_A_VALUE = {"/preset", "/seed", "/length", "/max-length", "/num-samples", *SAMPLING}
@@ -52,7 +62,7 @@ class Shell:
         self.last_prompt: str | None = None
 
     def run(self) -> None:
-        self.pen.say(HELLO)
+        self.pen.say(HELLO if self.pen.chat is None else HELLO_CHAT)
         while True:
             line = None
             try:
@@ -73,7 +83,7 @@ class Shell:
         name, value = command_in(line)
         if name:
             self.command(name, value)
-        else:
+        elif self.pen.chat is None or line.strip():
             self.write(line[1:] if line.startswith("//") else line)
 
     def write(self, prompt: str) -> None:
@@ -92,7 +102,8 @@ class Shell:
             name = "/settings"
         match name:
             case "/help":
-                self.pen.say("\n".join(f"{command:<21}{meaning}" for command, meaning in COMMANDS.items()))
+                known = commands(self.pen).items()
+                self.pen.say("\n".join(f"{command:<21}{meaning}" for command, meaning in known))
                 self.pen.say("Type // for a text that starts with /. Alt-Enter inserts a line break, Tab completes.")
             case "/preset":
                 self.change(preset=word, sampling=sampling_preset(word))
@@ -111,12 +122,19 @@ class Shell:
             case "/again":
                 if self.last_prompt is None:
                     raise ValueError("/again: there is no text yet")
+                if self.pen.chat is not None:
+                    self.pen.chat.take_back(self.last_prompt)
                 self.write(self.last_prompt)
+            case "/clear" | "/system" if self.pen.chat is not None:
+                self.pen.chat.start((value or None) if name == "/system" else self.pen.chat.system)
+                self.last_prompt = None
+                about = f" with the system message {self.pen.chat.system!r}" if self.pen.chat.system else ""
+                self.pen.say(f"a new conversation{about}")
             case _ if name in SAMPLING:
                 typed = from_text(get_type_hints(SamplingConfig)[SAMPLING[name]], word)
                 self.change(sampling=replace(self.options.sampling, **{SAMPLING[name]: typed}))
             case _:
-                meant = near_miss(name, COMMANDS)
+                meant = near_miss(name, commands(self.pen))
                 raise ValueError(f"there is no command {name}{meant} (/help lists them; // starts a text with /)")
 
     def change(self, **settings: object) -> None:
@@ -126,6 +144,11 @@ class Shell:
             self.next_seed = self.options.first_seed()
         for sentence in notices(self.options, self.next_seed, self.pen.loaded.tokenizer.vocab_size):
             self.pen.say(sentence)
+
+
+def commands(pen: Pen) -> dict[str, str]:
+    """Returns the commands by name, each with its meaning."""
+    return COMMANDS if pen.chat is None else {**COMMANDS, **CHAT_COMMANDS}
 
 
 def command_in(line: str) -> tuple[str, str]:
