@@ -171,9 +171,10 @@ def test_a_link_out_of_the_folder_is_not_followed(command: Command, model: Path,
 
 
 def test_words_that_are_no_source_are_one_line(command: Command, tiny_checkpoint: Path) -> None:
-    told = {
-        word: command("import", *word.split()) for word in ("", "nowhere", "hf:gpt2", "hf:a/b/c", str(tiny_checkpoint))
-    }
+    words = (
+        "", "nowhere", "hf:gpt2", "hf:a/b/c", "https://huggingface.co/datasets/a/b", "ann/model", str(tiny_checkpoint)
+    )  # fmt: skip
+    told = {word: command("import", *word.split()) for word in words}
     assert {answer.status for answer in told.values()} == {2}
     assert told[""].err == "error: no source is given: hf:OWNER/NAME, a folder with config.json, or a .gguf file\n"
     assert (
@@ -181,7 +182,13 @@ def test_words_that_are_no_source_are_one_line(command: Command, tiny_checkpoint
         in told["nowhere"].err
     )
     assert "hf:gpt2 is not hf:OWNER/NAME or hf:OWNER/NAME@REVISION" in told["hf:gpt2"].err
+    assert (
+        "ann/model cannot be imported: give a folder with config.json, a .gguf file, or hf:ann/model"
+        in told["ann/model"].err
+    )
     assert all(len(answer.err.splitlines()) == 1 for answer in told.values())
+    wrong = command("generate", "--checkpoint", "ann/model", "--prompt", "a")
+    assert wrong.err == "error: there is no checkpoint ann/model; a model on the Hugging Face hub is hf:ann/model\n"
 
 
 def test_a_damaged_gguf_file_is_one_line(command: Command, tmp_path: Path) -> None:

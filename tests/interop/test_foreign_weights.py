@@ -56,6 +56,7 @@ def peak_growth(do: Callable[[], object]) -> int:
         ({"model.norm.weight": None}, "config.json describes are missing: norm.weight"),
         ({"lm_head.weight": None}, "describes are missing: lm_head.weight"),
         ({"model.layers.1.self_attn.q_proj.weight": None}, r"2 layers, but there are no weights .*layers\.1"),
+        ({"model.layers.0.self_attn.q_proj.weight": None}, r"2 layers, but there are no weights .*layers\.0"),
         ({"model.layers.0.self_attn.k_proj.weight": None}, r"are missing: layers\.0\.self_attn\.k_proj\.weight"),
         ({"model.layers.2.mlp.up_proj.weight": torch.zeros(40, 32)}, "does not describe: layers.2"),
         ({"model.layers.0.self_attn.q_proj.bias": torch.zeros(32)}, r"does not describe: .*q_proj\.bias"),

@@ -63,7 +63,8 @@ def test_a_model_is_fetched_once_and_only_what_an_import_reads(server: StandInHu
     assert (about["source"], about["licence"]) == (f"hf:{REPO}", "apache-2.0")
     assert f"model.safetensors={server.commit(REPO).files['model.safetensors'].sha256}" in about["sha256"]
     server.reset_counts()
-    open_source(f"hf:{REPO}")
+    for same in (f"hf:{REPO}", f"HF:/{REPO}", f"https://huggingface.co/{REPO}/"):
+        assert open_source(same).provenance["source"] == f"hf:{REPO}"
     assert fetched(server) == []
 
 

@@ -245,6 +245,9 @@ def changed(change: dict[str, Any], kind: str = "gpt2") -> str:
         (changed({"decoder": None}), r"its decoder \(missing\) is neither"),
         (changed({"decoder": {"type": "WordPiece"}}), r"its decoder \(WordPiece\) is neither"),
         (changed({"decoder": 3}), "the decoder must be an object"),
+        (changed({"decoder": {"type": "Sequence", "decoders": 3}}), "the decoders must be a list"),
+        (changed({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "//////////8="}}),
+            "its normalizer 'Precompiled' is not supported"),
         (changed({"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated",
             "invert": False}}), "the tokenizers library cannot run"),
     ],
@@ -254,6 +257,35 @@ def test_a_damaged_file_is_refused_on_one_line(contents: str | bytes, problem: s
         HuggingFaceTokenizer(contents, {"eos_token": "<|endoftext|>"})
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 300
+
+
+def replaced(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+TEMPLATE = {
+    "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x", "type_id": 0}}] * 9,
+    "pair": [], "special_tokens": {"x": {"id": "x", "ids": [0] * 9, "tokens": ["x"] * 9}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": {"type": "Sequence", "normalizers": [replaced({"String": "a"}, "aa")] * 40}},
+        {"normalizer": replaced({"String": "a"}, "a" * 100)},
+        {"normalizer": replaced({"String": ""}, "a" * 100)},
+        {"normalizer": replaced({"Regex": "a*"}, "a" * 100)},
+        {"normalizer": {"type": "Prepend", "prepend": "a" * 100}},
+        {"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}] * 100}},
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "ByteLevel"}] * 40}},
+        {"post_processor": TEMPLATE},
+    ],
+)
+def test_steps_that_make_a_short_text_endless_are_refused_before_the_library_runs_them(change: dict[str, Any]) -> None:
+    """The library ended the whole process when it found no memory."""
+    with pytest.raises(ValueError, match="its steps could make a short text too long for the memory"):
+        HuggingFaceTokenizer(changed(change), {"eos_token": "<|endoftext|>"})
 
 
 def test_a_regular_expression_that_never_ends_is_an_error_and_no_endless_run(

@@ -145,11 +145,12 @@ def read_model(
 
 
 def check_layers(config: ModelConfig, settings: Mapping[str, Any], names: Collection[str]) -> None:
-    """Raises SourceError unless there are tensors of the last layer: a model has as many layers as its file."""
+    """Raises SourceError unless there are tensors of every layer: a model has as many layers as its file."""
     source = NAMES[family_name(settings)]
-    [last, *_] = their_names(source, f"blocks.{config.num_layers - 1}.attention.qkv.weight")
-    if last not in names and source.prefix + last not in names:
-        raise SourceError(f"config.json describes {config.num_layers:,} layers, but there are no weights {last}")
+    for layer in reversed(range(config.num_layers)):
+        [name, *_] = their_names(source, f"blocks.{layer}.attention.qkv.weight")
+        if name not in names and source.prefix + name not in names:
+            raise SourceError(f"config.json describes {config.num_layers:,} layers, but there are no weights {name}")
 
 
 def check_tables(model: DecoderOnlyTransformer) -> None:

@@ -8,8 +8,10 @@ from typing import Any, NoReturn
 
 from transformer.interop.errors import SourceError
 
-LARGEST_JSON = 64 * 2**20
-"""Bytes of the largest JSON file that is read; the largest known tokenizer.json has 34 MB."""
+LARGEST_JSON = 2**23
+"""Bytes of the largest JSON file that is read here. Python needs up to thirty times as many for the values in it."""
+LARGEST_TOKENIZER = 2**26
+"""Bytes of the largest tokenizer.json, or other text, that is read; the largest known one has 34 MB."""
 
 DEEPEST = 50
 """Levels of lists and objects within one another that are read: code that walks through them needs no check."""

@@ -22,7 +22,8 @@ from transformer.interop.errors import SourceError
 from transformer.interop.families import model_config
 from transformer.interop.folders import file_in
 from transformer.interop.hub_model import LICENCES, REPOSITORY, commit_of, fetch_model, is_wanted, sha256_of
-from transformer.interop.json_files import LARGEST_JSON, read_json
+from transformer.interop.json_files import LARGEST_TOKENIZER, read_json
+from transformer.interop.spelling import spelled
 from transformer.interop.tensor_files import TensorFolder
 from transformer.text import Tokenizer
 from transformer.text.hf_tokenizer import HuggingFaceTokenizer
@@ -79,7 +80,7 @@ class Location:
 def is_source(text: str) -> bool:
     """Whether a text names a source, rather than a checkpoint or a run's folder."""
     path = Path(text)
-    if text.startswith("hf:") or path.suffix.lower() == ".gguf":
+    if spelled(text).startswith("hf:") or path.suffix.lower() == ".gguf":
         return True
     return (path / "config.json").is_file() and not checkpoint.epochs(path)
 
@@ -91,7 +92,7 @@ def open_source(text: str, revision: str | None = None, notify: Notify = silent)
 
 def locate(text: str, revision: str | None = None, notify: Notify = silent) -> Location:
     """Returns where a source is; of the hub it asks only for the commit of a revision. Errors: as of open_source()."""
-    if text.startswith("hf:"):
+    if (text := spelled(text)).startswith("hf:"):
         return _on_hub(text, revision, notify)
     if revision is not None:
         raise SourceError(f"--revision {revision}: only a model on the hub has revisions, and {text} is a path")
@@ -101,7 +102,8 @@ def locate(text: str, revision: str | None = None, notify: Notify = silent) -> L
     elif (path / "config.json").is_file():
         files = [file_in(path, file.name) for file in path.iterdir() if is_wanted(file.name)]
     else:
-        wanted = "give a folder with config.json, a .gguf file, or hf:OWNER/NAME"
+        is_name = REPOSITORY.fullmatch(f"hf:{text}") and not path.exists()
+        wanted = f"give a folder with config.json, a .gguf file, or {f'hf:{text}' if is_name else 'hf:OWNER/NAME'}"
         raise SourceError(f"{text} cannot be imported: {wanted}")
     return Location(text, path, sha256={file.name: sha256_of(file) for file in sorted(files)})
 
@@ -175,8 +177,8 @@ def _whole_numbers(value: Any) -> list[int]:
 
 def _text(path: Path) -> str:
     """Returns a text in UTF-8. Raises SourceError."""
-    if (size := path.stat().st_size) > LARGEST_JSON:
-        raise SourceError(f"{path}: {size:,} bytes are too many; at most {LARGEST_JSON:,} are read")
+    if (size := path.stat().st_size) > LARGEST_TOKENIZER:
+        raise SourceError(f"{path}: {size:,} bytes are too many; at most {LARGEST_TOKENIZER:,} are read")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

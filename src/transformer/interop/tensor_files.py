@@ -29,8 +29,8 @@ from transformer.interop.json_files import json_object, read_json
 from transformer.training.checkpoint_contents import brief
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-LARGEST_HEADER = 2**25
-"""Bytes of the largest header that is read: about 200,000 tensors."""
+LARGEST_HEADER = 2**23
+"""Bytes of the largest header that is read: about 50,000 tensors in one file."""
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I64": torch.int64, "I32": torch.int32,

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .bpe import LARGEST, byte_alphabet
+from .hf_steps import check_growth, steps
 
 if TYPE_CHECKING:
     import tokenizers
@@ -85,6 +86,7 @@ def check(found: Mapping[str, Any]) -> dict[str, int]:
     for ids in (vocabulary, own):
         if len(set(ids.values())) < len(ids):
             raise ValueError("tokenizer.json gives one id to several tokens")
+    check_growth(found)
     return own
 
 
@@ -122,8 +124,8 @@ def library_errors(failure: str) -> Iterator[None]:
 
 def token_bytes(found: Mapping[str, Any]) -> Callable[[str], bytes]:
     """Returns a function from a token of the vocabulary to the bytes that it stands for. Raises ValueError."""
-    steps = list(_steps(found.get("decoder")))
-    kinds = {str(step.get("type")) for step in steps}
+    decoders = list(steps(found.get("decoder"), "decoders"))
+    kinds = {str(step.get("type")) for step in decoders}
     if "ByteLevel" in kinds and kinds <= BYTE_LEVEL:
         value = byte_alphabet()
 
@@ -134,7 +136,7 @@ def token_bytes(found: Mapping[str, Any]) -> Callable[[str], bytes]:
                 return token.encode()
 
         return of_alphabet
-    for step in steps:
+    for step in decoders:
         if step.get("type") == "Replace" and (step.get("pattern"), step.get("content")) != (
             {"String": SPACE_MARK},
             " ",
@@ -155,25 +157,12 @@ def token_bytes(found: Mapping[str, Any]) -> Callable[[str], bytes]:
 
 def strips_first_space(found: Mapping[str, Any]) -> bool:
     """Whether decoding removes the space that encoding puts before a text."""
-    for step in _steps(found.get("decoder")):
+    for step in steps(found.get("decoder"), "decoders"):
         if step.get("type") == "Strip" and step.get("content") == " " and step.get("start") == 1:
             return True
         if step.get("type") == "Metaspace" and step.get("prepend_scheme", "always") != "never":
             return bool(step.get("add_prefix_space", True))
     return False
-
-
-def _steps(part: object) -> Iterator[Mapping[str, Any]]:
-    """Yields the steps of a part, those within a sequence one by one."""
-    if part is None:
-        return
-    if not isinstance(part, dict):
-        raise ValueError("tokenizer.json: the decoder must be an object")
-    if part.get("type") != "Sequence":
-        yield part
-        return
-    for step in part.get("decoders") or []:
-        yield from _steps(step)
 
 
 def brief(value: object) -> str:

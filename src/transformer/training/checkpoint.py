@@ -288,5 +288,7 @@ def _validation_score(path: Path) -> tuple[float, ...]:
 def _suggestion(path: Path) -> str:
     if path.is_dir():
         return f"; it is a folder: give {path / 'best'}, or a file in it"
+    if len(path.parts) == 2 and path.suffix != ".pt" and not path.parent.exists():
+        return f"; a model on the Hugging Face hub is hf:{path.as_posix()}"
     others = epochs(path.parent) if path.parent.is_dir() else []
     return f"; in that folder: {', '.join(other.name for other in others[-5:])}" if others else ""
