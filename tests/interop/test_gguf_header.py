@@ -140,3 +140,12 @@ def test_a_folder_and_a_missing_file_are_one_line(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing.gguf"):
         with pytest.raises(SourceError, match="not a file"):
             read_header(path)
+
+
+def test_a_list_of_too_many_texts_is_refused_before_they_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformer.interop.gguf_header.MOST_TEXTS", 1)
+    (tmp_path / "a.gguf").write_bytes(SOUND)
+    with pytest.raises(SourceError, match=r"a\.texts is a list of 2 texts; at most 1 are read"):
+        read_header(tmp_path / "a.gguf")

@@ -132,6 +132,8 @@ class _Reader:
             self.skip(count * struct.calcsize(f"<{NUMBERS[kind]}"), key)
         elif kind == TEXT:
             self.at = self.skip(8 * count, key)  # the least that so many texts need
+            if count > MOST_TEXTS:
+                raise SourceError(f"{self.path}: {key} is a list of {count:,} texts; at most {MOST_TEXTS:,} are read")
             for _ in range(count):
                 self.skip(self.number(10, key), key)
         else:
