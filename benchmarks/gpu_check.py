@@ -2,12 +2,14 @@
 
     make gpu-check                                        correctness, then the presets gpt2 and default
     python benchmarks/gpu_check.py --minutes 5            the same, as far as it gets in five minutes
+    python benchmarks/gpu_check.py --only int8 activ      the parts whose names contain one of these words
     python benchmarks/gpu_check.py --device cpu --quick   all parts with tiny shapes: only checks that they run
 
 Correctness (gpu_correctness.py): fused against explicit attention, the tiled loss against PyTorch's cross-entropy,
 bfloat16 and float16 against float32, activation checkpointing against plain training, a resumed run against an
-uninterrupted one, a model sharded over one process against a whole one, a compiled step against an eager one, and the
-ways to generate against each other, among them int8 and the compiled decode step, which on a GPU is a CUDA graph.
+uninterrupted one, a model sharded over one process against a whole one, a compiled step against an eager one, the
+ways to generate against each other, among them int8 and the compiled decode step, which on a GPU is a CUDA graph, and
+activations recorded on the device against those of the CPU.
 
 Speed: whole training steps of the Trainer on random tokens, and greedy generation, eager and compiled. As in a run with
 --log-every 5, the numbers are read after TIMED_STEPS steps: the clock stops when they have arrived from the device, so
@@ -38,7 +40,7 @@ from typing import Any
 import gpu_correctness
 import torch
 from gpu_correctness import SMALL, random_text, run_of
-from gpu_generation import generation, generation_speed
+from gpu_generation import activations, generation, generation_speed
 from machine import machine, typed_command
 
 from transformer.config import TrainConfig
@@ -73,6 +75,9 @@ def main() -> int:
     parser.add_argument(
         "--quick", "--small", action="store_true", help="tiny shapes; do not compile; a file only with --out"
     )
+    parser.add_argument(
+        "--only", nargs="+", metavar="WORD", default=[""], help="parts whose names contain one of these"
+    )
     parser.add_argument("--out", type=Path, help="result file (default results/gpu_check_DEVICE.json)")
     options = parser.parse_args()
     device = pick_device(options.device)
@@ -86,6 +91,8 @@ def main() -> int:
     }
     found |= {"correctness": {}, "speed": {}, "left_out": []}
     for part in parts_of(device, options.quick):
+        if not any(word in part.name for word in options.only):
+            continue
         expected = COMPILED_S if part.is_compiled else EAGER_S
         if time.monotonic() - started + expected > options.minutes * 60:
             found["left_out"].append(f"{part.section}: {part.name}")
@@ -111,6 +118,8 @@ def parts_of(device: torch.device, quick: bool) -> list[Part]:
     }  # fmt: skip
     parts = [Part("correctness", name, partial(check, device)) for name, check in checks.items()]
     parts.append(Part("correctness", "generation", partial(generation, SMALL, device, compiled=not quick), not quick))
+    run = partial(activations, SMALL, device, compiled=not quick)
+    parts.append(Part("correctness", "activations", run, not quick))
     if quick:
         parts.append(Part("speed", "small, eager", partial(speed, run_of(SMALL), device, False)))
         return [*parts, Part("speed", "generation, eager", partial(generation_speed, SMALL, device, "eager", 16))]

@@ -1,4 +1,4 @@
-"""The generation part of gpu_check.py: cached and uncached, compiled and eager, int8 and float32."""
+"""The generation part of gpu_check.py: cached and uncached, compiled and eager, int8 and float32, with hooks on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from transformer import DecoderOnlyTransformer, ModelConfig, SamplingConfig
+from transformer.activations import hooked, run_with_cache
 from transformer.inference.batch import BatchModel, generate_batch
 from transformer.inference.compiled_decode import CompiledDecoder
 from transformer.inference.padding import next_logits, pad
@@ -62,6 +63,28 @@ def generation(config: ModelConfig, device: torch.device, compiled: bool) -> str
     if compiled:
         found.append(worst(logits_of(CompiledDecoder(model), 8, use_cache=True), plain, 0.3, "int8 compiled"))
     return ", ".join(found)
+
+
+@torch.no_grad()
+def activations(config: ModelConfig, device: torch.device, compiled: bool) -> str:
+    """Compares recorded activations with those of the CPU, and generation with and without hooks."""
+    model, tokens = fresh(config, device), torch.randint(config.vocab_size, (2, 24))
+    _, expected = run_with_cache(fresh(config, torch.device("cpu")), tokens)
+    _, found = run_with_cache(model, tokens.to(device))
+    if found.keys() != expected.keys():
+        raise ValueError("other activations than on the CPU")
+    for name, activation in found.items():  # masked scores are -inf
+        worst(activation.cpu().nan_to_num(neginf=0), expected[name].nan_to_num(neginf=0), 1e-3, name)
+    plain, calls = logits_of(model, 8, use_cache=True), []
+    runners: dict[str, BatchModel] = {"eager": model} | ({"compiled": CompiledDecoder(model)} if compiled else {})
+    lines = [f"{len(found)} activations as on the CPU"]
+    for kind, runner in runners.items():
+        logits_of(runner, 8, use_cache=True)  # compiles
+        with hooked(model, {"blocks.0.attention.weights": lambda weights: calls.append(len(weights))}):
+            lines.append(worst(logits_of(runner, 8, use_cache=True), plain, 1e-3, f"hooked {kind}"))
+    if len(calls) != 8 * len(runners):
+        raise ValueError(f"{len(calls)} calls in {8 * len(runners)} steps")
+    return ", ".join(lines)
 
 
 def generation_speed(config: ModelConfig, device: torch.device, kind: str, new_tokens: int) -> dict[str, Any]:
