@@ -74,6 +74,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from transformer.config import OptimizerConfig
 from transformer.distributed.processes import sync_last, unshard
 from transformer.optimizer import set_learning_rate
 from transformer.perplexity import calculate_perplexity_from_loss
@@ -104,6 +105,9 @@ class Trainer(ResumableRun):
     early_stopped = False  # the validation loss stopped improving
     stopping = False  # stop() was called, on this or another process
     _stop_requested = _save_due = False
+    # Attributes, so that exercises/ can put a reader's versions in their place.
+    accumulate_gradients: Callable[..., tuple[Tensor, Tensor]] = staticmethod(accumulate_gradients)
+    lr_scale: Callable[[int, int, OptimizerConfig], float] = staticmethod(lr_scale)
 
     def fit(self) -> None:
         """Trains to the last step, or until stop(); emits events and saves checkpoints.
@@ -145,14 +149,14 @@ class Trainer(ResumableRun):
         divisor = max(1, token_count) / self.dist.world_size / self.precision.loss_scale
         with self.precision.tf32():
             with self.precision.autocast():
-                nats, counted = accumulate_gradients(objective, self._on_device(micro_batches), divisor)
+                nats, counted = self.accumulate_gradients(objective, self._on_device(micro_batches), divisor)
             nats, counted = self.dist.sum_all(nats, counted)
             self.precision.unscale(parameters)
             grad_norm = unshard(clip_gradients(parameters, self.config.optimizer.grad_clip))
             bad = ~(grad_norm.isfinite() & nats.isfinite())  # stays on the device: reading it would wait
             skip_step_if(bad, self.optimizers)
             self.precision.adapt(bad)
-            set_learning_rate(self.optimizers, lr_scale(self.step, self.total_steps, self.config.optimizer))
+            set_learning_rate(self.optimizers, self.lr_scale(self.step, self.total_steps, self.config.optimizer))
             for optimizer in self.optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)  # frees the gradients; the next backward() makes new ones
@@ -213,7 +217,7 @@ class Trainer(ResumableRun):
     def finish_epoch(self, score: EvalMetrics) -> None:
         """Saves the epoch's checkpoint and emits the epoch's losses with a diagnosis of both curves."""
         train_loss = self.so_far.end_epoch()
-        rate = lr_scale(max(0, self.step - 1), self.total_steps, self.config.optimizer)
+        rate = self.lr_scale(max(0, self.step - 1), self.total_steps, self.config.optimizer)
         found = diagnose(self.so_far.train_points, self.so_far.validation_points, self.step / self.total_steps, rate)
         path = self.save(score, {"train_loss": train_loss, "verdict": found.kind, "reason": found.reason})
         losses = (train_loss, calculate_perplexity_from_loss(train_loss), score.loss, score.perplexity)

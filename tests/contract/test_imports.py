@@ -26,6 +26,7 @@ DATA = {"data", "dataset", "fineweb_dataset", "text"}
 EVALUATING = {"processor", "kernels", "inference", "evaluation"}
 LIBRARY = CORE | SETTINGS | TRAINING | DATA | {
     "activations", "processor", "kernels", "inference", "evaluation", "interpret", "reporting", "planning", "interop",
+    "exercises",
 }  # fmt: skip
 
 # A part is a module or a package directly under src/transformer. RULES: part -> the parts it may import.
@@ -53,12 +54,13 @@ RULES: dict[str, set[str]] = {
     "fineweb_dataset": SETTINGS | {"data", "dataset", "text"},
     "distributed": CORE | SETTINGS | {"kernels", "training"},
     "training": CORE | SETTINGS | DATA | EVALUATING | {"distributed", "interpret", "planning"},
-    "trainer": LIBRARY - {"trainer", "interop"},
+    "trainer": LIBRARY - {"trainer", "interop", "exercises"},
     "evaluation": CORE | SETTINGS | DATA | {"kernels", "inference", "training"},
     "reporting": CORE | SETTINGS | {"training", "evaluation"},
     "planning": CORE | SETTINGS | {"processor", "kernels"},
     "interpret": CORE | SETTINGS | {"activations", "text"},
-    "interop": LIBRARY - {"trainer"},
+    "interop": LIBRARY - {"trainer", "exercises"},
+    "exercises": CORE | SETTINGS | {"trainer"},
     "cli": LIBRARY | {"__init__"},
     "__init__": MODEL | {"interop"},
 }

@@ -45,11 +45,12 @@ COMMANDS = {
     "test-fineweb": ("transformer.cli.fineweb", "check the FineWeb-Edu path: files, cache, timing, split, a sample"),
     "export": ("transformer.cli.export", "write a model for other programs, and compare it there"),
     "export-page": ("transformer.cli.export_page", "put a model of yours into the lesson page, as one HTML file"),
+    "exercises": ("transformer.cli.exercises", "write parts of the model yourself, and have them checked"),
     "benchmark": ("transformer.cli.benchmark", "tokens per second with and without the key-value cache"),
 }
 """By name: the command's package, and one line of help."""
 
-WITHOUT_PRODUCTS = {"download", "import", "inspect", "plot", "test-fineweb"}
+WITHOUT_PRODUCTS = {"download", "exercises", "import", "inspect", "plot", "test-fineweb"}
 """Commands that compute no products, so that no threads of PyTorch wait for each other (waiting.py)."""
 
 

@@ -16,6 +16,7 @@ CHOICES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("compare",), "rank all checkpoints"),
     (("interpret",), "what the heads of the latest checkpoint attend to"),
     (LESSON, "how a transformer works, in the browser"),
+    (("exercises",), "write its parts yourself, and have them checked"),
 )
 """What can be chosen: the arguments of a command, and one line of help."""
 

@@ -36,6 +36,10 @@ class TrainOptions:
     """Same as --resume PATH."""
     changed_text: bool = False
     """With --resume: continue although your text has changed since the state was saved; it is read from its start."""
+    with_exercises: bool = False
+    """Use your own parts: the exercises that pass (see the command `exercises`). The checkpoint is an ordinary one."""
+    exercises_folder: Path = Path("exercises")
+    """The folder of your exercises, for --with-exercises."""
     set: tuple[str, ...] = field(default=(), metadata=REPEATED)
     """NAME=VALUE,VALUE: train once with each value. Repeat the flag for every combination."""
     typed: frozenset[str] = field(default=frozenset(), metadata=HIDDEN)
@@ -58,6 +62,8 @@ def read_options(arguments: Sequence[str]) -> TrainOptions:
     config = replace(options.config, device="mps") if options.mps else options.config
     if options.changed_text and (options.set or not (options.resume or options.resume_from)):
         raise ConfigError(["--changed-text is for one run that continues: give it with --resume, and without --set"])
+    if options.with_exercises and (options.set or options.dry_run):
+        raise ConfigError(["--with-exercises is for one run: give it without --set and --dry-run"])
     if options.set and options.resume_from is not None:
         raise ConfigError(["--set trains several runs: --resume continues all of them and takes no path"])
     if config.init_from is not None:

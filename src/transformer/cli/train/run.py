@@ -35,14 +35,16 @@ def train(
     typed: Set[str] = frozenset(),
     changed_text: bool = False,
     again: str | None = None,
+    prepare: Callable[[Trainer], object] = lambda trainer: None,
 ) -> Trainer:
     """Trains according to the config, with display, metrics file and loss curve; returns the trainer.
 
     A resumed run keeps its stored settings, except those in `typed`, which come from the config. `changed_text`: its
-    text may have changed. `again`: the command that continues a stopped run, if it is not `train`.
+    text may have changed. `again`: the command that continues a stopped run, if it is not `train`. `prepare` is called
+    with the trainer before the first step.
     """
     with Dist.from_environment() as dist:
-        trainer, stopped_by = train_as(dist, config, resume, resume_from, typed, changed_text)
+        trainer, stopped_by = train_as(dist, config, resume, resume_from, typed, changed_text, prepare)
     if stopped_by is not None:
         again = again or resume_line(trainer.directory)
         console().print(f"stopped at step {trainer.step}; --resume continues from exactly there: {again}")
@@ -51,7 +53,13 @@ def train(
 
 
 def train_as(
-    dist: Dist, config: TrainConfig, resume: bool, resume_from: Path | None, typed: Set[str], changed_text: bool
+    dist: Dist,
+    config: TrainConfig,
+    resume: bool,
+    resume_from: Path | None,
+    typed: Set[str],
+    changed_text: bool,
+    prepare: Callable[[Trainer], object],
 ) -> tuple[Trainer, int | None]:
     """Trains in one of the processes; returns the trainer, and the signal that stopped it. Only rank 0 prints."""
     out = console()
@@ -84,6 +92,7 @@ def train_as(
             trainer = Trainer(config, data, callbacks if dist.is_main else [], dist)
             if start.path is not None:
                 take_over(trainer, start, out, changed_text)
+            prepare(trainer)
             stopped_by = fit(trainer, display)
         if dist.is_main:
             draw("loss curve", [directory / METRICS_FILE], directory / "loss_curve", out)

@@ -1,0 +1,1 @@
+"""The files that a reader fills in; folder.py copies them."""

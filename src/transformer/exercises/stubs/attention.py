@@ -1,0 +1,17 @@
+"""Exercise: attention. Lesson: src/transformer/attention.py.
+
+B texts, H heads, T queries, S keys, D the width of a head.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Returns the weighted sums of the values, (B, H, T, D): softmax(q k^T / sqrt(D)) v, where the mask allows it.
+
+    q (B, H, T, D); k and v (B, H, S, D); mask bool, (T, S) or another shape that broadcasts to (B, H, T, S): True
+    where a query may attend to a key.
+    """
+    raise NotImplementedError
