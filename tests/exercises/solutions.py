@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from transformer.block import Block, norm
 from transformer.config import ModelConfig, OptimizerConfig, SamplingConfig
 from transformer.embeddings import rotary_table, sinusoidal_table
 from transformer.embeddings import rotate as rotate_by
+from transformer.interpret.induction_by_hand import A, B, induction_model
 from transformer.kv_cache import KVCache
 from transformer.loss import next_token_loss
 from transformer.perplexity import Evaluation, calculate_perplexity
@@ -140,6 +142,21 @@ SOLUTIONS: dict[str, SimpleNamespace] = {
     "induction": SimpleNamespace(previous_token_head=previous_token_head, induction_head=induction_head),
 }
 """By exercise."""
+
+
+def head_matrices(layer: int, head: int, vocab_size: int, length: int) -> tuple[Tensor, Tensor]:
+    """qk and ov of a head of the model that is set by hand: its norms change nothing, as its lesson says."""
+    attention = induction_model(vocab_size, length).layers[layer].attention
+    q, k, v = (rows.unflatten(0, (attention.num_heads, -1))[head] for rows in attention.qkv.weight.chunk(3))  # (D, C)
+    out = attention.out.weight.unflatten(1, (attention.num_heads, -1))[:, head]  # (C, D)
+    return (q.T @ k / math.sqrt(attention.head_dim)).detach(), (v.T @ out.T).detach()
+
+
+INDUCTION_MODEL = SimpleNamespace(
+    previous_token_head=lambda *sizes: head_matrices(*A, *sizes),
+    induction_head=lambda *sizes: head_matrices(*B, *sizes),
+)
+"""The two heads of interpret/induction_by_hand.py, as another solution of that exercise."""
 FASTER_ATTENTION = (
     lambda q, k, v, mask: fused_attention(q, k, v, mask),
     lambda q, k, v, mask: fused_attention(q, k, v),

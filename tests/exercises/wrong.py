@@ -605,9 +605,9 @@ wrong("induction", "matches the token itself", "token 1 at position 2 was at pos
 wrong("induction", "asks with the previous token",
       "with the weights [1.031e-09, 0.5, 0.5]; wanted: 0.9 or more for position 2",
       induction_head=matching("previous", "token", "token", "prediction"))  # fmt: skip
-wrong("induction", "copies the previous token", "`prediction` is",
+wrong("induction", "copies the previous token", "`predicted token` is",
       induction_head=matching("token", "previous", "previous", "prediction"))  # fmt: skip
-wrong("induction", "overwrites the token", "`prediction` is [0, 0]",
+wrong("induction", "overwrites the token", "`predicted token` is [0, 0]",
       induction_head=matching("token", "previous", "token", "token"))  # fmt: skip
 wrong("induction", "writes elsewhere", "the part `previous token` of position 1 is [0, 0] instead of [1, 0]",
       previous_token_head=lambda v, t: (solutions.previous_token_head(v, t)[0], copies(3 * v + t, 0, 2 * v + t, v, 1.0))

@@ -68,7 +68,7 @@ def exercises() -> tuple[Exercise, ...]:
         ("perplexity", "perplexity", "perplexity.py", perplexity.PROPERTIES),
         ("accumulation", "gradient accumulation", "training_utils.py", accumulation.PROPERTIES),
         ("schedule", "the learning-rate schedule", "scheduler.py", schedule.PROPERTIES),
-        ("induction", "an induction head, set by hand", "attention.py", induction.PROPERTIES),
+        ("induction", "an induction head, set by hand", "interpret/induction_by_hand.py", induction.PROPERTIES),
     )
     return tuple(
         Exercise(number, name, title, lesson, properties, one_is_enough=name == "positions")

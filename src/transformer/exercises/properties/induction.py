@@ -22,7 +22,7 @@ TEXTS = (
 """Each begins with token 0, which occurs nowhere else; the last token occurred exactly once before."""
 MOST = 0.9
 """Smallest weight that counts as attending to one position."""
-PARTS = ("token", "position", "previous token", "prediction")
+PARTS = ("token", "position", "previous token", "predicted token")
 
 
 def part_slices(vocabulary: int, length: int) -> dict[str, slice]:
@@ -126,17 +126,17 @@ def the_second_head_attends_to_the_token_after(solution: Any) -> None:
         attends(weights, last, before + 1, what)
 
 
-@about("induction_head", hint="The head copies the token of the position that it attends to into `prediction`.")
+@about("induction_head", hint="The head copies the token of the position that it attends to into `predicted token`.")
 def together_they_predict_what_followed(solution: Any) -> None:
-    """After both heads the largest number of `prediction` is the token that followed the first occurrence."""
+    """After both heads the largest number of `predicted token` is the token that followed the first occurrence."""
     for text in TEXTS:
-        columns = part_slices(*sizes_of(text))["prediction"]
+        columns = part_slices(*sizes_of(text))["predicted token"]
         x, _ = run_head(stream_of(text), *head_of(solution, "previous_token_head", text))
         x, _ = run_head(x, *head_of(solution, "induction_head", text))
         wanted, prediction = text[text.index(text[-1]) + 1], x[-1, columns]
         if int(prediction.argmax()) != wanted or prediction.max() < 0.5:
             raise Broken(
-                f"text {list(text)}: after the last token, `prediction` is {readable(prediction)}; token {wanted} "
+                f"text {list(text)}: after the last token, `predicted token` is {readable(prediction)}; token {wanted} "
                 f"followed {text[-1]} the first time"
             )
 

@@ -1,4 +1,4 @@
-"""Exercise: an induction head, set by hand. Lesson: src/transformer/attention.py; arXiv 2209.11895 for the idea.
+"""Exercise: an induction head, set by hand. Lesson: src/transformer/interpret/induction_by_hand.py.
 
 Two heads without a network continue a text that repeats itself: "... A B ... A" is followed by B. Token 0 begins each
 text and occurs nowhere else. The vector of a position has C = V + T + V + V numbers, in four parts:
@@ -6,7 +6,7 @@ text and occurs nowhere else. The vector of a position has C = V + T + V + V num
     token            V numbers: 1 for the token at this position, 0 for the others
     position         T numbers: 1 for this position, 0 for the others
     previous token   V numbers, all 0 at first; the first head writes here
-    prediction       V numbers, all 0 at first; the second head writes here, and the largest is the predicted token
+    predicted token  V numbers, all 0 at first; the second head writes here, and the largest is the prediction
 
 A head has two matrices, qk and ov, each (C, C). For the vectors x (T, C) of a text:
 
@@ -32,6 +32,6 @@ def induction_head(vocab_size: int, length: int) -> tuple[Tensor, Tensor]:
     """Returns qk and ov, each (C, C), for V = vocab_size and T = length; it runs after previous_token_head.
 
     A position whose token occurred before attends to the position after that (weight 0.9 or more), and the token there
-    is written to the part `prediction`.
+    is written to the part `predicted token`.
     """
     raise NotImplementedError
