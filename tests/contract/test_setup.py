@@ -36,6 +36,7 @@ LINES = {
     "test-cov": "run pytest --cov=src/transformer",
     "test-slow": "run pytest -m slow",
     "test-smollm": "run pytest -m slow tests/interop/test_smollm2.py",
+    "test-lens": "run pytest -m slow tests/parity/test_transformer_lens.py",
     "check": "run ruff check",
     "format": "run ruff format",
     "bench-kernels": "run python benchmarks/bench_kernels.py",
