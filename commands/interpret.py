@@ -4,6 +4,7 @@
     uv run python main.py interpret checkpoints_demo --prompt "ROMEO:" --head 1.2
     uv run python main.py interpret hf:openai-community/gpt2 --text-file notes.txt --out habits.html
     uv run python main.py interpret --prompt "ROMEO:" --json
+    uv run python main.py interpret --film checkpoints_induction              a run's attention through its training
 
 The guide is docs/interpret.md, the code is in src/transformer/cli/interpret/ and src/transformer/interpret/.
 """

@@ -31,16 +31,25 @@ def test_a_watched_run_is_drawn_and_filmed_and_plot_draws_it_again(command: Comm
     assert (tmp_path / "run" / "inside.png").stat().st_size > 20_000
     assert command("plot", "--inside", "run", "--out", "a.svg").out.split() == ["a.svg"]
 
+    outcome = command("interpret", "--film", "run")
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.startswith("film.html: written, ")
+    assert '"step": 3, "weights": ' in (tmp_path / "film.html").read_text(encoding="utf-8")
+
     outcome = command("train", "--resume", "--max-steps", "5", "--no-watch-inside", "--checkpoint-dir", "run")
     assert outcome.status == 0, outcome.err
     assert "inside" not in outcome.out
 
     assert command(*TRAIN, "--checkpoint-dir", "plain").status == 0
-    for arguments, message in (
-        (("plain",), "plain was trained without --watch-inside"),
-        (("run", "plain"), "--inside draws one run, and there are 2"),
-        (("run", "--against", "seconds"), "--inside is drawn against steps: leave out --against seconds"),
+    for line, message in (
+        ("plot --inside plain", "plain was trained without --watch-inside"),
+        ("plot --inside run plain", "--inside draws one run, and there are 2"),
+        ("plot --inside run --against seconds", "--inside is drawn against steps: leave out --against seconds"),
+        ("interpret --film plain", "plain has no film: train it again with --watch-inside"),
+        ("interpret --film nowhere", "there is no folder nowhere"),
+        ("interpret run --film run", "--film plays the text that the run recorded: leave out a checkpoint"),
+        ("interpret --film run --json", "--film plays the text that the run recorded: leave out --json"),
     ):
-        outcome = command("plot", "--inside", *arguments)
+        outcome = command(*line.split())
         assert (outcome.status, outcome.err.count("\n")) == (2, 1)
         assert message in outcome.err

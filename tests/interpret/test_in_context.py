@@ -39,6 +39,14 @@ def test_the_rows_depend_on_the_given_generator_alone() -> None:
     assert (torch.get_rng_state() == before).all()
 
 
+def test_tokens_are_drawn_in_proportion_to_their_counts_and_never_twice() -> None:
+    tokens, counts = torch.tensor([5, 6, 7, 8]), torch.tensor([1000, 1000, 1, 0])
+    rows = repeated_rows(tokens, 20, 2, torch.Generator().manual_seed(0), counts)
+    assert set(rows.flatten().tolist()) <= {5, 6, 7}
+    assert sum(set(row.tolist()) == {5, 6} for row in rows) > 15
+    assert all(len(set(row.tolist())) == 2 for row in rows)
+
+
 def test_end_of_text_is_never_drawn() -> None:
     assert ordinary_tokens(ByteTokenizer()).tolist() == list(range(256))
 

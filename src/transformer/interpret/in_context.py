@@ -24,8 +24,9 @@ half counts the last "4":
 (3.0, 1.0, 2.0)
 
 **Drawing tokens.** `repeated_rows` draws from the *ordinary* tokens of a vocabulary: without end-of-text and other
-special tokens, which have a meaning of their own. A model trained on text has often a first-half loss far above ln V,
-because random tokens contradict what it knows.
+special tokens, which have a meaning of their own. For a model of a text, tokens in proportion to their frequency there
+are fairer: a rare token, which the model has hardly seen, has a high loss wherever it stands. Even so the loss of the
+first half is often above ln V, because random tokens contradict what the model knows.
 
 **Cost.** One forward pass over the rows.
 Papers: in-context learning score and induction heads, arXiv 2209.11895; random tokens said twice, transformer-circuits
@@ -70,12 +71,18 @@ def ordinary_tokens(tokenizer: Tokenizer) -> Tensor:
     return torch.tensor([token for token in range(tokenizer.vocab_size) if token not in special])
 
 
-def repeated_rows(ordinary: Tensor, rows: int, length: int, generator: torch.Generator) -> Tensor:
+def repeated_rows(
+    ordinary: Tensor, rows: int, length: int, generator: torch.Generator, counts: Tensor | None = None
+) -> Tensor:
     """Returns rows (rows, 2 * length) int64 of `length` random tokens, said twice; `ordinary` (N,) are those to draw.
 
-    Within a row no token is drawn twice if there are enough, so that each has exactly one earlier occurrence.
+    With `counts` (N,) they are drawn in proportion to them. Within a row no token is drawn twice if there are enough,
+    so that each has exactly one earlier occurrence.
     """
-    if length <= len(ordinary):
+    if counts is not None:
+        weights = counts.double().expand(rows, -1)
+        chosen = torch.multinomial(weights, length, replacement=length > len(ordinary), generator=generator)
+    elif length <= len(ordinary):
         chosen = torch.stack([torch.randperm(len(ordinary), generator=generator)[:length] for _ in range(rows)])
     else:
         chosen = torch.randint(len(ordinary), (rows, length), generator=generator)

@@ -22,7 +22,7 @@ from torch import Tensor
 from transformer.config import IGNORE
 from transformer.data.contracts import TextData
 from transformer.interpret.heads import head_habits
-from transformer.interpret.in_context import in_context_loss, ordinary_tokens, repeated_rows
+from transformer.interpret.in_context import in_context_loss, repeated_rows
 from transformer.model import DecoderOnlyTransformer
 from transformer.training.events import AttentionFrame, InsideMetrics
 
@@ -42,15 +42,22 @@ class InsideWatch:
 
     @cached_property
     def rows(self) -> Tensor:
-        """Random tokens said twice, (ROWS, T) int64."""
-        half = min(LONGEST, self.seq_length) // 2
-        return repeated_rows(ordinary_tokens(self.data.tokenizer), ROWS, half, torch.Generator().manual_seed(0))
+        """Random tokens of the validation text, drawn by their frequency and said twice, (ROWS, T) int64."""
+        tokens, counts = self._text.unique(return_counts=True)
+        half = max(2, min(LONGEST // 2, self.seq_length // 2, len(tokens) // 3))  # a third: else the rarest come too
+        return repeated_rows(tokens, ROWS, half, torch.Generator().manual_seed(0), counts)
 
     @cached_property
     def filmed(self) -> Tensor:
         """The beginning of the validation text, said twice, (1, T) int64."""
-        inputs, targets = (rows[0] for rows in self.data.validation)
-        return inputs[targets != IGNORE][: min(FILMED, self.seq_length) // 2].repeat(2)[None]
+        return self._text[: min(FILMED, self.seq_length) // 2].repeat(2)[None]
+
+    @property
+    def _text(self) -> Tensor:
+        """The tokens of the validation text, (N,) int64, without end-of-text."""
+        inputs, targets = self.data.validation
+        tokens = inputs[targets != IGNORE]
+        return tokens[tokens != self.data.tokenizer.eot_id]
 
     def measure(self, model: DecoderOnlyTransformer, step: int) -> Iterator[InsideMetrics | AttentionFrame]:
         """Yields the numbers and the frame of this step."""

@@ -10,6 +10,7 @@ from typing import Any
 from transformer.cli.console import console, writing_files
 from transformer.cli.export_page.options import lesson_path
 from transformer.cli.inlining import inlined
+from transformer.cli.interpret.film import write_film
 from transformer.cli.interpret.options import InterpretOptions
 from transformer.cli.interpret.rows import habit_rows
 from transformer.cli.interpret.terminal import show_habits, show_prompt
@@ -27,6 +28,9 @@ DOCUMENT, REPORT = "page/inside/inside.html", "page/inside/report.js"
 
 
 def main(options: InterpretOptions) -> None:
+    if options.film is not None:
+        write_film(options.film, options.out or Path("film.html"))
+        return
     loaded = open_model(options.checkpoint, options.device)
     out, notes = console(), console(stderr=True)
     notes.print(loaded.description, style="dim", soft_wrap=True)

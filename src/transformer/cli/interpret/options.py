@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from transformer.cli.options import POSITIONAL, parse
@@ -25,8 +25,10 @@ class InterpretOptions:
     text_file: Path | None = None
     """Measure the habits of all heads on this text (txt, md, jsonl or parquet, or a folder), with standard errors.
     None: on random tokens that are repeated once."""
+    film: Path | None = None
+    """The folder of a run that was trained with --watch-inside: write a page that plays its attention, step by step."""
     out: Path | None = None
-    """The HTML file to write. None: interpret.html, and no file with --json."""
+    """The HTML file to write. None: interpret.html, with --film film.html, and no file with --json."""
     json: bool = False
     """Print one JSON object instead of the report."""
     device: str = "auto"
@@ -52,6 +54,13 @@ def read_options(arguments: Sequence[str]) -> InterpretOptions:
 
 def check(options: InterpretOptions) -> None:
     """Raises ValueError for options that do not fit together."""
+    if options.film is not None:
+        default = InterpretOptions(film=options.film, out=options.out, device=options.device)
+        for name in (
+            field.name for field in fields(options) if getattr(options, field.name) != getattr(default, field.name)
+        ):
+            flag = "a checkpoint" if name == "checkpoint" else f"--{name.replace('_', '-')}"
+            raise ValueError(f"--film plays the text that the run recorded: leave out {flag}")
     if options.prompt == "":
         raise ValueError("--prompt is empty: give a text of at least one token")
     if options.head is not None and not re.fullmatch(r"\d{1,6}\.\d{1,6}", options.head, re.ASCII):
