@@ -147,6 +147,14 @@ def test_a_source_is_imported_once_and_anew_if_its_contents_change(here: Path) -
     assert checkpoint.load_model(other).tokenizer.stop_ids == (0, 5)
 
 
+def test_the_files_of_a_source_are_read_once(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in save_model(here / "model").iterdir():
+        os.utime(file, (1e9, 1e9))
+    path = imported("model")
+    monkeypatch.setattr("transformer.interop.digests.sha256_of", pytest.fail)
+    assert imported("model") == path
+
+
 def test_imports_of_the_same_source_at_the_same_time_wait_for_each_other(llama: Path, here: Path) -> None:
     told: list[str] = []
     found: list[Path] = []

@@ -8,7 +8,6 @@ was interrupted is resumed. data/hub/ turns the hub's errors into one line, with
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import re
 import warnings
@@ -19,6 +18,7 @@ from typing import Any
 from transformer.data.contracts import Notify, silent
 from transformer.data.hub.client import OPENING_PATIENCE, Hub
 from transformer.data.hub.errors import Fault, HubError, Unreachable, endpoint, first_line
+from transformer.interop.digests import sha256_of
 from transformer.interop.errors import SourceError
 from transformer.training.files import NO_ROOM
 
@@ -151,9 +151,3 @@ def silenced() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(before)
-
-
-def sha256_of(path: Path) -> str:
-    """Returns the sha256 of a file, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,9 +16,10 @@ from filelock import FileLock
 
 from transformer.config import DataConfig, TrainConfig
 from transformer.data.contracts import Notify, silent
+from transformer.interop.digests import Digests
 from transformer.interop.errors import SourceError
 from transformer.interop.families import read_model
-from transformer.interop.sources import Source, locate, opened
+from transformer.interop.sources import Location, Source, locate, opened
 from transformer.training import checkpoint
 
 Format = Literal["float32", "bfloat16", "float16"]
@@ -73,15 +74,21 @@ def imported(text: str, notify: Notify = silent) -> Path:
     Its folder in CACHE is named by a digest of the source's contents. Processes that need the same one wait for each
     other.
     """
-    location = locate(text, notify=notify)
+    digests = Digests(CACHE / "digests.json")
+    location = locate(text, notify=notify, digest=digests.sha256_of)
     folder = CACHE / f"{location.name}-{location.identity[:12]}-{checkpoint.FORMAT}"
-    if found := checkpoint.epochs(folder):
-        return found[-1]
+    found = checkpoint.epochs(folder)
+    path = found[-1] if found else _import_to_cache(location, folder, notify)
+    digests.save()
+    return path
+
+
+def _import_to_cache(location: Location, folder: Path, notify: Notify) -> Path:
     source = opened(location, notify)
     with removed_if_empty(CACHE):
         CACHE.mkdir(parents=True, exist_ok=True)
         with FileLock(CACHE / f".{folder.name}.lock"):
             if found := checkpoint.epochs(folder):  # by another process
                 return found[-1]
-            notify(f"importing {text} into {folder}, once")
+            notify(f"importing {location.source} into {folder}, once")
             return import_checkpoint(source, folder)

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from transformer.data.contracts import Notify, silent
+from transformer.interop.digests import sha256_of
 from transformer.interop.errors import SourceError
 from transformer.interop.families import model_config
 from transformer.interop.folders import file_in
-from transformer.interop.hub_model import LICENCES, REPOSITORY, commit_of, fetch_model, is_wanted, sha256_of
+from transformer.interop.hub_model import LICENCES, REPOSITORY, commit_of, fetch_model, is_wanted
 from transformer.interop.json_files import LARGEST_TOKENIZER, read_json
 from transformer.interop.spelling import spelled
 from transformer.interop.tensor_files import TensorFolder
@@ -90,8 +91,13 @@ def open_source(text: str, revision: str | None = None, notify: Notify = silent)
     return opened(locate(text, revision, notify), notify)
 
 
-def locate(text: str, revision: str | None = None, notify: Notify = silent) -> Location:
-    """Returns where a source is; of the hub it asks only for the commit of a revision. Errors: as of open_source()."""
+def locate(
+    text: str, revision: str | None = None, notify: Notify = silent, digest: Callable[[Path], str] = sha256_of
+) -> Location:
+    """Returns where a source is; of the hub it asks only for the commit of a revision. Errors: as of open_source().
+
+    digest: returns the sha256 of a file.
+    """
     if (text := spelled(text)).startswith("hf:"):
         return _on_hub(text, revision, notify)
     if revision is not None:
@@ -105,7 +111,7 @@ def locate(text: str, revision: str | None = None, notify: Notify = silent) -> L
         is_name = REPOSITORY.fullmatch(f"hf:{text}") and not path.exists()
         wanted = f"give a folder with config.json, a .gguf file, or {f'hf:{text}' if is_name else 'hf:OWNER/NAME'}"
         raise SourceError(f"{text} cannot be imported: {wanted}")
-    return Location(text, path, sha256={file.name: sha256_of(file) for file in sorted(files)})
+    return Location(text, path, sha256={file.name: digest(file) for file in sorted(files)})
 
 
 def opened(location: Location, notify: Notify = silent) -> Source:
