@@ -60,6 +60,19 @@ def test_out_revision_and_dtype_are_options(command: Command, model: Path, tmp_p
     assert revision.err == "error: --revision main: only a model on the hub has revisions, and tiny is a path\n"
 
 
+def test_a_part_of_the_context_is_an_option(command: Command, model: Path) -> None:
+    changed_settings(model, model_type="mistral", sliding_window=8)
+    refused = command("generate", "--checkpoint", "tiny", "--prompt", "a")
+    assert refused.status == 2
+    assert "sliding_window=8 is shorter than the context of 64" in refused.err
+    assert "import it with --max-seq-len 8, a context in which both are the same" in refused.err
+    assert command("import", "tiny", "--max-seq-len", "0").err == "error: max_seq_len=0 must be at least 1\n"
+    told = command("import", "tiny", "--max-seq-len", "65")
+    assert told.err == "error: --max-seq-len 65 must be from 1 to 64, the context of the model\n"
+    assert command("import", "tiny", "--max-seq-len", "8").status == 0
+    assert "max_seq_len=8" in command("inspect").out.replace(" ", "=")
+
+
 def test_a_source_stands_for_a_checkpoint_everywhere(
     command: Command, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -148,6 +149,33 @@ def test_defaults_are_those_of_the_family() -> None:
     assert model_config(settings("gpt_neox", hidden_size=64, rotary_pct=None)).rotary_fraction == 0.25
     assert model_config(settings("llama")).tie_embeddings is False
     assert model_config(settings("mistral", sliding_window=4096)).max_seq_len == 64
+
+
+@pytest.mark.parametrize("family", [name for name in NAMED if name != "gpt2"])
+def test_positions_that_are_left_out_change_nothing_else(family: str) -> None:
+    scaling = {name: value for name, value in LLAMA3.items() if name != "original_max_position_embeddings"}
+    scaled = settings(family, rope_parameters=scaling)
+    assert model_config(scaled, 5) == replace(model_config(scaled), max_seq_len=5)
+    assert model_config(scaled, 64) == model_config(scaled)
+
+
+def test_a_window_as_long_as_the_positions_that_are_kept_is_full_attention() -> None:
+    for window in (
+        settings("mistral", sliding_window=32),
+        settings("qwen2", sliding_window=32, use_sliding_window=True, max_window_layers=1),
+    ):
+        assert model_config(window, 32).max_seq_len == 32
+        with pytest.raises(SourceError, match="sliding_window=32 is shorter than the context of 33"):
+            model_config(window, 33)
+        with pytest.raises(SourceError, match="context of 64: only full attention; import it with --max-seq-len 32"):
+            model_config(window)
+
+
+@pytest.mark.parametrize("kept", [-1, 0, 65, 10**20])
+def test_more_positions_than_the_model_has_are_refused(kept: int) -> None:
+    for family in ("gpt2", "mistral"):
+        with pytest.raises(SourceError, match=f"--max-seq-len {kept} must be from 1 to 64, the context of the model"):
+            model_config(settings(family), kept)
 
 
 def test_names_of_older_and_newer_files_mean_the_same() -> None:

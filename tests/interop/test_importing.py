@@ -9,6 +9,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from transformer.interop.errors import SourceError
 from transformer.interop.families import read_model
 from transformer.interop.gguf_write import write_gguf
 from transformer.interop.importing import import_checkpoint, imported
-from transformer.interop.sources import open_source
+from transformer.interop.sources import locate, open_source, opened
 from transformer.training import checkpoint
 from transformer.training.checkpoint_report import inspect
 
@@ -71,6 +72,34 @@ def test_a_checkpoint_records_where_its_model_comes_from(llama: Path, tmp_path: 
     digests = dict(file.split("=") for file in about["sha256"].split())
     assert digests.keys() == {file.name for file in llama.iterdir()}
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests.values())
+
+
+@pytest.mark.parametrize(("kind", "settings"), [("mistral", {"sliding_window": 16}), ("gpt2", {}), ("gpt_neox", {})])
+def test_the_first_positions_of_a_context_give_the_same_logits(
+    kind: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = save_model(tmp_path / "model", kind, **settings)
+    source = opened(locate(str(folder)), max_seq_len=16)
+    loaded = checkpoint.load_model(import_checkpoint(source, tmp_path / "out"))
+    assert loaded.model.config.max_seq_len == 16
+    assert loaded.config.data.seq_length == 16
+    tokens = torch.randint(400, (2, 16))
+    with torch.no_grad():
+        theirs = AutoModelForCausalLM.from_pretrained(folder)(tokens).logits
+        torch.testing.assert_close(loaded.model(tokens), theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_the_first_positions_of_a_gguf_file_are_the_same(tmp_path: Path) -> None:
+    path = as_gguf(save_model(tmp_path / "model", "gpt2"), tmp_path / "f32.gguf")
+    models = [
+        checkpoint.load_model(
+            import_checkpoint(opened(locate(str(path)), max_seq_len=kept), tmp_path / str(kept))
+        ).model
+        for kept in (7, None)
+    ]
+    table, whole = (model.embeddings.get_parameter("position.weight") for model in models)
+    assert (len(table), len(whole)) == (7, 64)
+    assert torch.equal(table, whole[:7])
 
 
 @pytest.mark.parametrize(

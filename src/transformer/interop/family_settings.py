@@ -9,14 +9,14 @@ Code that a config.json names (`auto_map`) never runs.
 
 from __future__ import annotations
 
-import math
 import reprlib
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from transformer.config import ConfigError, ModelConfig
 from transformer.config_base import LARGEST
 from transformer.interop.errors import SourceError
+from transformer.interop.json_settings import Settings
 
 REFUSED = {
     "gemma": "the gated GELU", "gemma2": "soft caps of the logits", "gemma3": "attention windows",
@@ -58,62 +58,12 @@ SWIGLU = {"silu": "swiglu", "swish": "swiglu"}
 """Their names of activation functions -> ours."""
 
 
-class Settings:
-    """Values of a config.json, each read with the type that it must have."""
+def model_config(settings: Mapping[str, Any], max_seq_len: int | None = None) -> ModelConfig:
+    """Returns the shape that a config.json describes. Raises SourceError for one that this model cannot have.
 
-    def __init__(self, values: Mapping[str, Any], where: str = "config.json") -> None:
-        self.values, self.where = values, where
-
-    def refuse(self, reason: str) -> NoReturn:
-        raise SourceError(f"{self.where}: {reason}")
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """Returns a value, or the default if there is none; null is none."""
-        value = self.values.get(name)
-        return default if value is None else value
-
-    def count(self, name: str, default: int | None = None, largest: int = LARGEST["d_ff"]) -> int:
-        """Returns a whole number from 1 to `largest`; without a default it must be there."""
-        value = self.get(name, default)
-        if value is None:
-            self.refuse(f"{name} is missing")
-        if type(value) is not int or not 1 <= value <= largest:
-            self.refuse(f"{name}={reprlib.repr(value)} is not a whole number from 1 to {largest:,}")
-        return value
-
-    def number(self, name: str, default: float | None = None) -> float:
-        """Returns a finite number above 0; without a default it must be there."""
-        value = self.get(name, default)
-        if value is None:
-            self.refuse(f"{name} is missing")
-        if type(value) not in (int, float) or not 0 < value < 1e30 or not math.isfinite(value):
-            self.refuse(f"{name}={reprlib.repr(value)} is not a finite number above 0")
-        return float(value)
-
-    def flag(self, name: str, default: bool) -> bool:
-        value = self.get(name, default)
-        if type(value) is not bool:
-            self.refuse(f"{name}={reprlib.repr(value)} is not true or false")
-        return value
-
-    def choice(self, name: str, known: Mapping[str, str], default: str) -> str:
-        """Returns our name of one of the known values."""
-        value = self.get(name, default)
-        if not isinstance(value, str) or value not in known:
-            self.refuse(f"{name}={reprlib.repr(value)} is not supported; supported: {', '.join(known)}")
-        return known[value]
-
-    def inner(self, name: str) -> Settings:
-        """Returns a group of settings within these; empty if there is none."""
-        value = self.get(name, {})
-        if not isinstance(value, dict):
-            self.refuse(f"{name}={reprlib.repr(value)} is not a group of settings")
-        return Settings(value, f"{self.where}: {name}")
-
-
-def model_config(settings: Mapping[str, Any]) -> ModelConfig:
-    """Returns the shape that a config.json describes. Raises SourceError for one that this model cannot have."""
-    source = Settings(settings)
+    max_seq_len: keep only so many positions of its context, the first ones.
+    """
+    source = Settings(settings, max_seq_len)
     family = family_name(settings)
     refuse_other_parts(source)
     try:
@@ -155,7 +105,7 @@ def gpt2(source: Settings) -> dict[str, Any]:
         "num_heads": source.count("n_head", largest=LARGEST["num_heads"]),
         "num_layers": source.count("n_layer", largest=LARGEST["num_layers"]),
         "d_ff": source.count("n_inner", 4 * width),
-        "max_seq_len": source.count("n_positions", largest=LARGEST["max_seq_len"]),
+        "max_seq_len": source.context("n_positions"),
         "norm_eps": source.number("layer_norm_epsilon", 1e-5),
         "activation": source.choice("activation_function", GELU, "gelu_new"),
         "tie_embeddings": source.flag("tie_word_embeddings", True),
@@ -189,7 +139,7 @@ def like_llama(source: Settings) -> dict[str, Any]:
         "num_kv_heads": source.count("num_key_value_heads", heads, LARGEST["num_kv_heads"]),
         "num_layers": source.count("num_hidden_layers", largest=LARGEST["num_layers"]),
         "d_ff": source.count("intermediate_size"),
-        "max_seq_len": source.count("max_position_embeddings", largest=LARGEST["max_seq_len"]),
+        "max_seq_len": source.context("max_position_embeddings"),
         "norm": "rmsnorm",
         "norm_eps": source.number("rms_norm_eps", 1e-6),
         "activation": source.choice("hidden_act", SWIGLU, "silu"),
@@ -215,7 +165,7 @@ def qwen2(source: Settings) -> dict[str, Any]:
 
 def qwen3(source: Settings) -> dict[str, Any]:
     refuse_biases(source)
-    return qwen(Settings({"head_dim": 128, **source.values})) | {"qk_norm": "head"}
+    return qwen(source.with_defaults(head_dim=128)) | {"qk_norm": "head"}
 
 
 def qwen(source: Settings) -> dict[str, Any]:
@@ -227,7 +177,7 @@ def qwen(source: Settings) -> dict[str, Any]:
 
 def olmo2(source: Settings) -> dict[str, Any]:
     refuse_biases(source)
-    found = like_llama(Settings({"rms_norm_eps": 1e-5, **source.values}))
+    found = like_llama(source.with_defaults(rms_norm_eps=1e-5))
     return found | {"qk_norm": "all", "norm_position": "after"}
 
 
@@ -245,7 +195,7 @@ def gpt_neox(source: Settings) -> dict[str, Any]:
         "num_heads": source.count("num_attention_heads", largest=LARGEST["num_heads"]),
         "num_layers": source.count("num_hidden_layers", largest=LARGEST["num_layers"]),
         "d_ff": source.count("intermediate_size"),
-        "max_seq_len": source.count("max_position_embeddings", largest=LARGEST["max_seq_len"]),
+        "max_seq_len": source.context("max_position_embeddings"),
         "norm_eps": source.number("layer_norm_eps", 1e-5),
         "activation": source.choice("hidden_act", GELU, "gelu"),
         "tie_embeddings": source.flag("tie_word_embeddings", False),
@@ -294,7 +244,10 @@ FAMILIES: dict[str, Callable[[Settings], dict[str, Any]]] = {
 def refuse_window(source: Settings, window: Any, longest: int) -> None:
     """Raises SourceError if attention sees only a window of the context; one as long as the context is all of it."""
     if window is not None and source.count("sliding_window", 4096, LARGEST["max_seq_len"]) < longest:
-        source.refuse(f"sliding_window={window} is shorter than the context of {longest}: only full attention")
+        source.refuse(
+            f"sliding_window={window} is shorter than the context of {longest}: only full attention; import it with "
+            f"--max-seq-len {window}, a context in which both are the same"
+        )
 
 
 def rotary(

@@ -124,24 +124,36 @@ def their_names(names: Names, ours: str) -> list[str]:
 
 
 def read_model(
-    settings: Mapping[str, Any], tensor: Callable[[str], Tensor], names: Collection[str], dtype: torch.dtype
+    settings: Mapping[str, Any],
+    tensor: Callable[[str], Tensor],
+    names: Collection[str],
+    dtype: torch.dtype,
+    max_seq_len: int | None = None,
 ) -> DecoderOnlyTransformer:
     """Returns the model of a config.json with its weights in `dtype`, on the CPU, in eval mode.
 
-    `tensor` returns a tensor by its name in `names`. Nothing is allocated before the settings fit the names. Raises
-    SourceError if the weights are not those that the settings describe.
+    `tensor` returns a tensor by its name in `names`; max_seq_len is as in model_config(). Nothing is allocated before
+    the settings fit the names. Raises SourceError if the weights are not those that the settings describe.
     """
-    config = model_config(settings)
+    config = model_config(settings, max_seq_len)
     check_layers(config, settings, names)
     try:
         model = meta_model(config)
         check_memory(model)
     except ValueError as error:
         raise SourceError(f"config.json: {error}") from error
-    read_weights(model.to(dtype), settings, tensor, names)
+    read_weights(model.to(dtype), settings, shortened(tensor, settings, max_seq_len), names)
     check_tables(model)
     place_tables(model)
     return model.eval()
+
+
+def shortened(
+    tensor: Callable[[str], Tensor], settings: Mapping[str, Any], max_seq_len: int | None
+) -> Callable[[str], Tensor]:
+    """Returns `tensor` with the first rows of a table of learned positions, as many as are kept."""
+    table = NAMES[family_name(settings)].modules.get("embeddings.position", ("no table",))[0]
+    return lambda name: tensor(name)[:max_seq_len] if name.endswith(f"{table}.weight") else tensor(name)
 
 
 def check_layers(config: ModelConfig, settings: Mapping[str, Any], names: Collection[str]) -> None:
@@ -159,7 +171,7 @@ def check_tables(model: DecoderOnlyTransformer) -> None:
     if tables > max(SMALL_TABLES, weights):
         raise SourceError(
             f"config.json: a context of {model.config.max_seq_len:,} needs tables of {tables:,} bytes; the weights "
-            f"have only {weights:,}"
+            f"have only {weights:,}: give a smaller --max-seq-len"
         )
 
 

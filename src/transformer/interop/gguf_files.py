@@ -42,11 +42,12 @@ HARMLESS = {
 class GgufFile:
     """A model in a GGUF file. Raises SourceError for a file that is damaged, or a model that cannot be read.
 
-    `settings`: what config.json would contain. `names`: the tensors, by Hugging Face's names.
+    `settings`: what config.json would contain. `names`: the tensors, by Hugging Face's names. `max_seq_len`: as in
+    model_config().
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path | str, max_seq_len: int | None = None) -> None:
+        self.path, self.max_seq_len = Path(path), max_seq_len
         require_gguf(f"{self.path} cannot be read")
         self.header = read_header(self.path)
         self.kind = self.header.get("general.architecture", str, "")
@@ -119,8 +120,10 @@ class GgufFile:
         found = {name: self._setting(key) for name, key in self.architecture.settings.items()}
         if self._own("expert_count", int, 0):
             self._refuse("a mixture of experts is not supported")
-        if (window := self._own("attention.sliding_window", int, 0)) and window < self._own("context_length", int):
-            self._refuse(f"attention within a window of {window} tokens is not supported")
+        window, context = self._own("attention.sliding_window", int, 0), self._setting("context_length")
+        if window and window < (self.max_seq_len or context):
+            advice = f"import it with --max-seq-len {window}, in which it is full attention"
+            self._refuse(f"attention within a window of {window} of {context} tokens is not supported: {advice}")
         if not self._own("attention.causal", bool, True):
             self._refuse("attention in both directions is not supported")
         table = self.header.tensors["token_embd.weight"]

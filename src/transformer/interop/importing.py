@@ -36,7 +36,8 @@ def import_checkpoint(source: Source, out: Path, dtype: Format | None = None) ->
     imported, and for a folder that already holds one. After any error nothing is left behind.
     """
     check_free(out)
-    model = read_model(source.settings, source.tensor, source.names, getattr(torch, dtype) if dtype else source.dtype)
+    kind = getattr(torch, dtype) if dtype else source.dtype
+    model = read_model(source.settings, source.tensor, source.names, kind, source.max_seq_len)
     row = min(ROW_TOKENS, model.config.max_seq_len)
     config = TrainConfig(model.config, DataConfig("shakespeare", source.tokenizer.name, seq_length=row)).check()
     contents = checkpoint.model_contents(model, config, source.tokenizer)

@@ -51,6 +51,8 @@ class Source:
     """The narrowest format that holds all its weights unchanged."""
     nbytes: int
     """Size of its weights as they are stored."""
+    max_seq_len: int | None = None
+    """Positions of its context that are kept, the first ones. None: all."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +116,14 @@ def locate(
     return Location(text, path, sha256={file.name: digest(file) for file in sorted(files)})
 
 
-def opened(location: Location, notify: Notify = silent) -> Source:
+def opened(location: Location, notify: Notify = silent, max_seq_len: int | None = None) -> Source:
     """Opens a source that was located. Errors: as of open_source()."""
-    if location.path is None:
-        return _open_folder(location, *fetch_model(location.source.removeprefix("hf:"), location.revision, notify))
-    if location.path.is_file():
-        return _open_gguf(location, location.path)
-    return _open_folder(location, location.path, location.sha256)
+    folder, sha256 = location.path, location.sha256
+    if folder is None:
+        folder, sha256 = fetch_model(location.source.removeprefix("hf:"), location.revision, notify)
+    if folder.is_file():
+        return _open_gguf(location, folder, max_seq_len)
+    return _open_folder(location, folder, sha256, max_seq_len)
 
 
 def _on_hub(text: str, revision: str | None, notify: Notify) -> Location:
@@ -132,27 +135,31 @@ def _on_hub(text: str, revision: str | None, notify: Notify) -> Location:
     return Location(f"hf:{found[1]}", revision=commit_of(found[1], revision or found[2] or "main", notify))
 
 
-def _open_folder(location: Location, folder: Path, sha256: Mapping[str, str]) -> Source:
+def _open_folder(location: Location, folder: Path, sha256: Mapping[str, str], max_seq_len: int | None) -> Source:
     settings, tensors = read_json(folder / "config.json"), TensorFolder(folder)
+    size = model_config(settings, max_seq_len).vocab_size
     provenance = _provenance(location, sha256, _licence(folder, sha256))
     formats = {tensors.tensor(name).dtype for name in tensors.names if name.endswith((".weight", ".bias"))}
     return Source(
-        settings, tensors.names, tensors.tensor, _tokenizer(folder, settings), provenance,
+        settings, tensors.names, tensors.tensor, _tokenizer(folder, settings, size), provenance,
         dtype=next(iter(formats)) if len(formats) == 1 and formats <= HALVES else torch.float32,
-        nbytes=tensors.nbytes,
+        nbytes=tensors.nbytes, max_seq_len=max_seq_len,
     )  # fmt: skip
 
 
-def _open_gguf(location: Location, path: Path) -> Source:
+def _open_gguf(location: Location, path: Path, max_seq_len: int | None) -> Source:
     from transformer.interop.gguf_files import GgufFile  # only this needs the package gguf
 
-    file = GgufFile(path)
+    file = GgufFile(path, max_seq_len)
     provenance = _provenance(location, location.sha256, str(file.settings.get("license", "")))
     size = path.stat().st_size
-    return Source(file.settings, file.names, file.tensor, file.tokenizer(), provenance, dtype=file.dtype, nbytes=size)
+    return Source(
+        file.settings, file.names, file.tensor, file.tokenizer(), provenance,
+        dtype=file.dtype, nbytes=size, max_seq_len=max_seq_len,
+    )  # fmt: skip
 
 
-def _tokenizer(folder: Path, settings: Mapping[str, Any]) -> HuggingFaceTokenizer:
+def _tokenizer(folder: Path, settings: Mapping[str, Any], vocab_size: int) -> HuggingFaceTokenizer:
     """Returns the tokenizer of a folder. Raises SourceError."""
     path = folder / "tokenizer.json"
     if not path.is_file():
@@ -165,9 +172,8 @@ def _tokenizer(folder: Path, settings: Mapping[str, Any]) -> HuggingFaceTokenize
     if (own := folder / "chat_template.jinja").is_file():
         about["chat_template"] = _text(own)
     stops = _whole_numbers([generation.get("eos_token_id"), settings.get("eos_token_id")])
-    size = model_config(settings).vocab_size
     try:
-        return HuggingFaceTokenizer(_text(path), about, vocab_size=size, stop_ids=stops)
+        return HuggingFaceTokenizer(_text(path), about, vocab_size=vocab_size, stop_ids=stops)
     except SourceError:
         raise
     except ValueError as error:

@@ -21,7 +21,9 @@ def main(options: ImportOptions) -> None:
     location = locate(options.source, options.revision, notify)
     folder = options.out or Path(f"checkpoints_{location.name}")
     check_free(folder)  # before anything is fetched
-    source = opened(location, notify)  # at a terminal, the hub library shows the progress of downloads
+    source = opened(
+        location, notify, options.max_seq_len
+    )  # at a terminal, the hub library shows the progress of downloads
     at = f" at commit {location.revision[:12]}" if location.revision else ""
     licence = source.provenance.get("licence", "not named by the model: ask its authors")
     out.print(printable(f"{location.source}{at}, {readable(source.nbytes)}, licence {licence}"), soft_wrap=True)
