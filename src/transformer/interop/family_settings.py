@@ -216,7 +216,7 @@ def mpt(source: Settings) -> dict[str, Any]:
         "num_heads": source.count("n_heads", 16, LARGEST["num_heads"]),
         "num_layers": source.count("n_layers", 24, LARGEST["num_layers"]),
         "d_ff": 4 * width,
-        "max_seq_len": source.count("max_seq_len", 2048, LARGEST["max_seq_len"]),
+        "max_seq_len": source.context("max_seq_len", 2048),
         "position": "alibi",
         "norm_eps": source.number("layer_norm_epsilon", 1e-5),
         "activation": "gelu",

@@ -38,9 +38,9 @@ class Settings:
             self.refuse(f"{name}={reprlib.repr(value)} is not a whole number from 1 to {largest:,}")
         return value
 
-    def context(self, name: str) -> int:
+    def context(self, name: str, default: int | None = None) -> int:
         """Returns how many positions are kept of the model's own, whose number has this name."""
-        own = self.count(name, largest=LARGEST["max_seq_len"])
+        own = self.count(name, default, LARGEST["max_seq_len"])
         if self.kept is None:
             return own
         if not 1 <= self.kept <= own:
