@@ -36,6 +36,7 @@ from transformer.generation import eval_mode, window_start
 from transformer.generation_inputs import check_arguments
 from transformer.inference.compiled_decode import CompiledDecoder
 from transformer.inference.padding import next_logits
+from transformer.inference.reuse import Reuse
 from transformer.kv_cache import KVCache
 from transformer.model import DecoderOnlyTransformer
 from transformer.sampling import Filter, filter_logits, greedy, is_greedy
@@ -78,18 +79,20 @@ def stream_tokens(
     generator: Generators = None,
     padding: Tensor | None = None,
     is_finished: Callable[[], Tensor] | None = None,
+    reuse: Reuse | None = None,
 ) -> Iterator[Tensor]:
     """Yields the next token of every row, (B,) int64, max_new_tokens times or until all rows are finished.
 
     prompt (B, T) int64; padding (B,) int64 as pad() returns it, or None if all rows are equally long. `is_finished` is
-    called after each token and returns the rows, (B,) bool, that are finished for reasons of the caller's. Raises
-    ValueError for a prompt or padding that leaves a row without tokens, and ConfigError for impossible settings.
+    called after each token and returns the rows, (B,) bool, that are finished for reasons of the caller's. `reuse`,
+    for one row with a cache, is that of an earlier text (reuse.py). Raises ValueError for a prompt or padding that
+    leaves a row without tokens, and ConfigError for impossible settings.
     """
     check_arguments(model.config, prompt, max_new_tokens, sampling)
     counts = [0] * len(prompt) if padding is None else [int(count) for count in padding]
     if len(counts) != len(prompt) or not all(0 <= count < prompt.shape[1] for count in counts):
         raise ValueError(f"padding={counts} does not leave a token in each of {len(prompt)} rows of {prompt.shape[1]}")
-    texts = _Texts(model, prompt, counts, max_new_tokens, use_cache)
+    texts = _Texts(model, prompt, counts, max_new_tokens, use_cache, reuse if len(prompt) == 1 else None)
     stops = torch.tensor(sorted(stop_ids), dtype=torch.int64, device=prompt.device)
     return _stream(model, texts, max_new_tokens, sampling, stops, generator, is_finished)
 
@@ -137,9 +140,16 @@ class _Texts:
     """The texts of a batch, the window of each, and the cache."""
 
     def __init__(
-        self, model: BatchModel, prompt: Tensor, padding: list[int], max_new_tokens: int, use_cache: bool
+        self,
+        model: BatchModel,
+        prompt: Tensor,
+        padding: list[int],
+        max_new_tokens: int,
+        use_cache: bool,
+        reuse: Reuse | None,
     ) -> None:
         batch, self.length = prompt.shape
+        self.reuse = reuse
         self.model, self.limit, self.prompt_padding = model, model.config.max_seq_len, padding
         self._all = prompt.new_empty(batch, self.length + max_new_tokens)  # (B, T + n)
         self._all[:, : self.length] = prompt
@@ -170,6 +180,8 @@ class _Texts:
                 self.cache.truncate(0)
             elif self.use_cache:
                 self.cache = self.model.allocate_cache(len(starts), min(self.limit, self._all.shape[1]))
+            if self.cache is not None and self.reuse is not None:
+                self.reuse.begin(self.cache, self._all[0, first:], self.length - first)
         seen = first + (0 if self.cache is None else self.cache.length)
         unseen = self.tokens[:, seen:]
         if isinstance(self.model, CompiledDecoder):

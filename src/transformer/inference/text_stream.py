@@ -19,6 +19,7 @@ from transformer.config import SamplingConfig
 from transformer.generation import window_start
 from transformer.inference.batch import BatchModel, stream_tokens
 from transformer.inference.padding import pad
+from transformer.inference.reuse import Reuse
 from transformer.text import StreamDecoder, Tokenizer, prompt_ids
 
 Ending = Literal["length", "end of text", "stop string"]
@@ -47,6 +48,7 @@ class TextStream:
         seeds: Sequence[int] | int = 0,
         stop: Sequence[str] = (),
         use_cache: bool = True,
+        reuse: Reuse | None = None,
     ) -> None:
         if not all(stop):
             raise ValueError("a stop string is empty: every text would end before its first character")
@@ -70,6 +72,7 @@ class TextStream:
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             padding=padding if padding.any() else None,
             is_finished=(lambda: torch.tensor([row.ending is not None for row in self._rows])) if stop else None,
+            reuse=reuse,
         )
 
     def __iter__(self) -> Iterator[list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from transformer.inference.reuse import Reuse
 from transformer.text import Tokenizer, chat_ids
 from transformer.text.chat_template import Message, room_for_answer
 
@@ -12,10 +13,14 @@ LEAST_ROOM = 4
 
 
 class Chat:
-    """A system message, if there is one, and exchanges: a message of the user and the answer of the model each."""
+    """A system message, if there is one, and exchanges: a message of the user and the answer of the model each.
+
+    `reuse` has the keys and values of the conversation, so that only a new message is processed.
+    """
 
     def __init__(self, tokenizer: Tokenizer, context: int, system: str | None, say: Callable[[str], None]) -> None:
         self.tokenizer, self.context, self.say = tokenizer, context, say
+        self.reuse = Reuse()
         self.start(system)
         chat_ids(tokenizer, [*self._messages(0), message("user", "Hello")])  # whether there is a template that can
 

@@ -93,7 +93,7 @@ class Pen:
         started = time.perf_counter()
         writing = TextStream(
             self.model, self.loaded.tokenizer, prompts, options.sampling, limit, seeds=seeds,
-            stop=options.stop_texts,
+            stop=options.stop_texts, reuse=None if self.chat is None else self.chat.reuse,
         )  # fmt: skip
         if stream:
             try:

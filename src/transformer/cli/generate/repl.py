@@ -148,7 +148,10 @@ class Shell:
 
 def commands(pen: Pen) -> dict[str, str]:
     """Returns the commands by name, each with its meaning."""
-    return COMMANDS if pen.chat is None else {**COMMANDS, **CHAT_COMMANDS}
+    if pen.chat is None:
+        return COMMANDS
+    others = {name: meaning for name, meaning in COMMANDS.items() if name not in ("/num-samples", *CHAT_COMMANDS)}
+    return {**CHAT_COMMANDS, **others}
 
 
 def command_in(line: str) -> tuple[str, str]:
