@@ -124,6 +124,12 @@ class _Setting(NamedTuple):
         return f"--{self.field.name.replace('_', '-')}"
 
     @property
+    def usage(self) -> str:
+        """How a positional argument is shown: `CHECKPOINT`, or `CHECKPOINTS ...` for several."""
+        several = " ..." if isinstance(self.value, tuple) else ""
+        return f"{self.field.name.upper()}{several}"
+
+    @property
     def kind(self) -> str:
         return str(self.field.metadata.get("kind", ""))
 
@@ -192,7 +198,7 @@ def _parser(
         allow_abbrev=False,
         add_help=not first,
     )
-    words = [f"[{setting.field.name.upper()} ...]" for setting in settings if setting.kind == "positional"]
+    words = [f"[{setting.usage}]" for setting in settings if setting.kind == "positional"]
     parser.usage = " ".join([parser.prog, *words, "[OPTIONS]"])
     places = {name: place for place, name in enumerate(first)}
     groups: dict[str, Any] = {}
@@ -221,6 +227,7 @@ def _add(group: Any, setting: _Setting) -> None:
     details: dict[str, Any] = {"type": convert, "metavar": metavar, "help": setting.help}
     if setting.kind == "positional":
         nargs = "*" if is_tuple else "?"
+        details["metavar"] = setting.field.name.upper()
         group.add_argument(setting.field.name, nargs=nargs, default=setting.value, **details)
     elif setting.kind == "repeated":
         group.add_argument(setting.flag, dest=setting.field.name, action="append", **details)

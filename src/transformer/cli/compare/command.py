@@ -26,7 +26,7 @@ PICTURES = (Path("runs/compare/compare.png"), Path("runs/compare/compare.svg"))
 
 
 def main(options: CompareOptions) -> None:
-    named = [*options.paths, *([options.directory] if options.directory else [])]
+    named = [*options.checkpoints, *([options.directory] if options.directory else [])]
     paths, without = found_at(named) if named else found_here()
     out = console()
     with progress_bar(out, "opening the held-out text", options.json) as show:

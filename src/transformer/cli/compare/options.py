@@ -17,7 +17,7 @@ KINDS = (".png", ".svg", ".pdf")
 class CompareOptions:
     """Rank checkpoints: those of one dataset on its held-out documents, or all of them on one text."""
 
-    paths: tuple[Path, ...] = field(default=(), metadata=POSITIONAL)
+    checkpoints: tuple[Path, ...] = field(default=(), metadata=POSITIONAL)
     """Checkpoints, runs' folders, or folders of such folders; "best" or FOLDER/best: the lowest validation loss.
     None: all runs in folders checkpoints* here. Also hf:OWNER/NAME, a folder with config.json or a .gguf file."""
     directory: Path | None = None

@@ -13,12 +13,14 @@ from dataclasses import fields, replace
 from typing import get_args, get_type_hints
 
 from transformer.cli.console import one_line
+from transformer.cli.generate.chat import Chat
 from transformer.cli.generate.notices import notices
 from transformer.cli.generate.options import WritingOptions
 from transformer.cli.generate.output import Pen
 from transformer.config import SAMPLING_PRESETS, SamplingConfig, near_miss, seed_problems
 from transformer.config_base import from_text
 from transformer.presets import sampling_preset
+from transformer.sampling import is_greedy
 
 HELLO = """\
 Type the start of a text and press Enter; an empty line starts a new text. Ctrl-C stops the text, Ctrl-D exits.
@@ -120,22 +122,31 @@ class Shell:
             case "/settings":
                 self.change()
             case "/again":
-                if self.last_prompt is None:
-                    raise ValueError("/again: there is no text yet")
-                if self.pen.chat is not None:
-                    self.pen.chat.take_back(self.last_prompt)
-                self.write(self.last_prompt)
+                self.again()
             case "/clear" | "/system" if self.pen.chat is not None:
-                self.pen.chat.start((value or None) if name == "/system" else self.pen.chat.system)
-                self.last_prompt = None
-                about = f" with the system message {self.pen.chat.system!r}" if self.pen.chat.system else ""
-                self.pen.say(f"a new conversation{about}")
+                self.start_chat(self.pen.chat, (value or None) if name == "/system" else self.pen.chat.system)
             case _ if name in SAMPLING:
                 typed = from_text(get_type_hints(SamplingConfig)[SAMPLING[name]], word)
                 self.change(sampling=replace(self.options.sampling, **{SAMPLING[name]: typed}))
             case _:
                 meant = near_miss(name, commands(self.pen))
                 raise ValueError(f"there is no command {name}{meant} (/help lists them; // starts a text with /)")
+
+    def again(self) -> None:
+        """Continues the last prompt again, or answers the last message again. Raises ValueError if there is none."""
+        if self.last_prompt is None:
+            raise ValueError("/again: there is no text yet")
+        if is_greedy(self.options.sampling):
+            self.pen.say("greedy decoding is deterministic: the text is the same")
+        if self.pen.chat is not None:
+            self.pen.chat.take_back(self.last_prompt)
+        self.write(self.last_prompt)
+
+    def start_chat(self, chat: Chat, system: str | None) -> None:
+        """Starts a new conversation."""
+        chat.start(system)
+        self.last_prompt = None
+        self.pen.say("a new conversation" + (f" with the system message {system!r}" if system else ""))
 
     def change(self, **settings: object) -> None:
         """Changes these settings and prints all. Raises ConfigError, and changes nothing, if one is wrong."""
