@@ -144,7 +144,8 @@ def recorded(model: Model, names: Collection[str] | None = None) -> Iterator[dic
     def keep(name: str) -> Function:
         return lambda activation: found.update({name: activation})
 
-    with hooked(model, {name: keep(name) for name in _matching(model, names)}):
+    known = activation_names(model)
+    with hooked(model, {name: keep(name) for name in (known if names is None else _matching(known, names))}):
         yield found
 
 
@@ -157,7 +158,7 @@ def hooked(model: Model, functions: Mapping[str, Function]) -> Iterator[None]:
     ValueError for a name that matches nothing, before anything is attached.
     """
     sites = _sites(model)
-    attached = [(name, function) for pattern, function in functions.items() for name in _matching(model, [pattern])]
+    attached = [(name, function) for pattern, function in functions.items() for name in _matching(sites, [pattern])]
     with ExitStack() as stack:
         if attached:  # a mark on the model itself: see is_hooked
             stack.callback(_module(model).register_forward_pre_hook(lambda *call: None).remove)
@@ -201,18 +202,18 @@ def _block_sites(block: Block) -> dict[str, Site]:
     return sites | {"residual_after": Site(block, "output")}
 
 
-def _matching(model: Model, names: Collection[str] | None) -> list[str]:
-    """Returns the names that match one of these names or patterns, in the order of computation."""
-    known = activation_names(model)
-    if names is None:
-        return known
+def _matching(known: Collection[str], names: Collection[str]) -> list[str]:
+    """Returns the known names that match one of these names or patterns, in the order of computation."""
     if isinstance(names, str):
         raise TypeError(f"give a collection of names: [{names!r}]")
+    found: set[str] = set()
     for name in names:
-        if not any(fnmatchcase(other, name) for other in known):
-            nearest = ", ".join(difflib.get_close_matches(name, known, cutoff=0)) or "none"
+        matches = {name} if name in known else {other for other in known if fnmatchcase(other, name)}
+        if not matches:
+            nearest = ", ".join(difflib.get_close_matches(name, known, cutoff=0))
             raise ValueError(f"no activation is named {name!r}; nearest: {nearest}")
-    return [other for other in known if any(fnmatchcase(other, name) for name in names)]
+        found |= matches
+    return [other for other in known if other in found]
 
 
 def _checked(name: str, function: Function) -> Function:

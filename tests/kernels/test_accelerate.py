@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from transformer import DecoderOnlyTransformer, KVCache
+from transformer.activations import hooked, recorded
 from transformer.attention import CausalSelfAttention, causal_mask, fused_attention
 from transformer.kernels import accelerate, cpu_linear, dropout, tiled_loss
 from transformer.kernels.activation_checkpointing import CheckpointedBlock, checkpoint_activations
@@ -134,6 +135,18 @@ def test_activation_checkpointing_keeps_values_gradients_and_random_numbers(tiny
         torch.manual_seed(3)
         results.append(value_and_gradients(each))
     torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
+def test_activations_are_recorded_and_changed_with_activation_checkpointing(tiny_model: Models) -> None:
+    model = tiny_model().train()
+    frugal = copy.deepcopy(model)
+    checkpoint_activations(frugal)
+    results = []
+    for each in (model, frugal):
+        changes = {"blocks.0.residual_mid": lambda x: x * 2, "blocks.1.attention.weights": lambda x: x**2}
+        with hooked(each, changes), recorded(each, ["blocks.1.residual_after"]) as found:
+            results.append([*value_and_gradients(each), found["blocks.1.residual_after"]])
+    torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12)
 
 
 def test_a_checkpointed_model_in_training_mode_fills_its_cache(tiny_model: Models) -> None:
