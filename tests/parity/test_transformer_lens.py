@@ -16,6 +16,8 @@ import transformer
 from model_folders import save_model
 from transformer import DecoderOnlyTransformer
 from transformer.activations import activation_names
+from transformer.interop.importing import import_checkpoint
+from transformer.interop.sources import open_source
 from transformer.interpret.attribution import attribute
 from transformer.interpret.lens import lens_logits
 from transformer.interpret.patching import logit_difference, patch_heads, patch_positions
@@ -66,7 +68,8 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
     folded = bridge()
     folded.enable_compatibility_mode(center_writing_weights=False, center_unembed=False, fold_value_biases=False)
-    return Pair(kind, transformer.load(folder).model.double(), bridge(), folded)
+    checkpoint = import_checkpoint(open_source(str(folder)), tmp_path_factory.mktemp("ours"))
+    return Pair(kind, transformer.load(checkpoint).model.double(), bridge(), folded)
 
 
 def their_name(kind: str, name: str) -> str:
