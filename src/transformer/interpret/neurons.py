@@ -25,7 +25,7 @@ ones.
 
 **Cost.** reads and writes: one product with the (V, C) table. Passages: one forward pass over the text.
 Papers: feed-forward layers as key-value memories, arXiv 2012.14913; logits of what is written, 2203.14680. Read before:
-feedforward.py, lens.py. Next: exercises.
+feedforward.py, lens.py.
 """
 
 from __future__ import annotations
