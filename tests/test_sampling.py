@@ -1,4 +1,7 @@
-"""Each filter keeps the right tokens, draws follow the probabilities, and an independent implementation agrees."""
+"""Each filter keeps the right tokens, draws follow the probabilities, and an independent implementation agrees.
+
+Properties that exercises check too are in src/transformer/exercises/properties/sampling.py.
+"""
 
 from __future__ import annotations
 
@@ -89,12 +92,6 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_p() -> None:
         assert support(probs_of(LOGITS, strategy="top_p", top_p=top_p)) == kept, top_p
 
 
-def test_top_k_comes_before_top_p() -> None:
-    # Of the 2 most likely, 2/3 and 1/3, the first alone reaches 0.6; of all tokens, two are needed (1/2 + 1/4).
-    assert support(probs_of(LOGITS, strategy="top_k_top_p", top_k=2, top_p=0.6)) == 1
-    assert support(probs_of(LOGITS, strategy="top_p", top_p=0.6)) == 2
-
-
 def test_temperature_comes_before_top_p() -> None:
     assert support(probs_of(LOGITS, strategy="top_p", top_p=0.6, temperature=0.5)) == 1
     assert support(probs_of(LOGITS, strategy="top_p", top_p=0.6, temperature=100.0)) == 3  # about 1/5 each
@@ -126,10 +123,6 @@ def test_top_k_at_or_above_the_vocabulary_keeps_all(top_k: int) -> None:
 def test_top_p_of_1_keeps_all() -> None:
     logits = random_logits(30, 5_000, seed=2, scale=1.0)
     torch.testing.assert_close(keep_top_p(logits, 1.0), logits, rtol=0, atol=0)
-
-
-def test_all_logits_equal_to_the_kth_stay() -> None:
-    assert support(probs_of(LOGITS, strategy="top_k", top_k=4)) == 5
 
 
 def test_all_logits_equal_to_the_last_of_the_nucleus_stay() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformer import DecoderOnlyTransformer
 from transformer.config import IGNORE
 from transformer.data.document_mask import document_mask
+from transformer.exercises.properties.accumulation import TargetTimesWeight
 from transformer.training_utils import Objective, accumulate_gradients, clip_gradients, count_targets
 
 Models = Callable[..., DecoderOnlyTransformer]
@@ -54,17 +55,6 @@ def test_any_cut_into_micro_batches_gives_the_same_gradient(tiny_model: Models, 
     torch.testing.assert_close(
         gradients_of(model, parts), gradients_of(model, [(inputs, targets)]), rtol=1e-9, atol=1e-12
     )
-
-
-class TargetTimesWeight(nn.Module):
-    """A model of one weight w whose loss on a token with target t is w * t: its gradient is the mean target."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.tensor(1.0))
-
-    def forward(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        return self.weight * targets.clamp(min=0).sum(), (targets != IGNORE).sum()
 
 
 def test_a_mean_of_means_weighs_the_tokens_of_a_short_micro_batch_too_much() -> None:

@@ -16,6 +16,7 @@ from transformer.config import ModelConfig, OptimizerConfig, SamplingConfig
 from transformer.embeddings import rotary_table, sinusoidal_table
 from transformer.embeddings import rotate as rotate_by
 from transformer.interpret.induction_by_hand import A, B, induction_model
+from transformer.kernels import tiled_loss, top_p
 from transformer.kv_cache import KVCache
 from transformer.loss import next_token_loss
 from transformer.perplexity import Evaluation, calculate_perplexity
@@ -91,6 +92,10 @@ def filtered(logits: Tensor, temperature: float, top_k: int | None, top_p: float
     return filter_logits(logits, settings)
 
 
+def faster_filtered(logits: Tensor, temperature: float, top_k: int | None, top_p_: float) -> Tensor:
+    return top_p.filter_logits(logits, SamplingConfig("top_k_top_p", temperature, top_k or logits.shape[-1], top_p_))
+
+
 def perplexity(batches: Iterable[tuple[Tensor, Tensor]]) -> float:
     logits, targets = zip(*batches, strict=True)
     return calculate_perplexity(torch.cat(logits), torch.cat(targets))
@@ -157,9 +162,15 @@ INDUCTION_MODEL = SimpleNamespace(
     induction_head=lambda *sizes: head_matrices(*B, *sizes),
 )
 """The two heads of interpret/induction_by_hand.py, as another solution of that exercise."""
-FASTER_ATTENTION = (
-    lambda q, k, v, mask: fused_attention(q, k, v, mask),
+OTHERS: dict[str, list[SimpleNamespace]] = {
+    "attention": [SimpleNamespace(attention=lambda q, k, v, mask: fused_attention(q, k, v, mask))],
+    "loss": [SimpleNamespace(inputs_and_targets=inputs_and_targets, next_token_loss=tiled_loss.next_token_loss)],
+    "sampling": [SimpleNamespace(keep_top_k=keep_top_k, keep_top_p=top_p.keep_top_p, filter_logits=faster_filtered)],
+    "induction": [INDUCTION_MODEL],
+}
+"""Faster or other versions, by exercise."""
+CAUSAL_ATTENTION = (
     lambda q, k, v, mask: fused_attention(q, k, v),
     lambda q, k, v, mask: explicit_attention(q, k, v)[0],
 )
-"""Other versions of attention; the last two know the causal mask themselves."""
+"""Versions of attention that know the causal mask themselves."""

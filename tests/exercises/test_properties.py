@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from exercises.solutions import FASTER_ATTENTION, INDUCTION_MODEL, SOLUTIONS
+from exercises.solutions import CAUSAL_ATTENTION, OTHERS, SOLUTIONS
 from exercises.wrong import WRONG, Wrong
 from transformer.exercises.catalogue import EXERCISES
-from transformer.exercises.properties import attention, induction
+from transformer.exercises.properties import attention
 from transformer.exercises.property import Broken, Property
 
 ALL = [(one.name, holds) for one in EXERCISES for holds in one.properties]
@@ -20,15 +20,16 @@ def test_a_property_holds_for_this_projects_code(exercise: str, holds: Property)
     holds(SOLUTIONS[exercise])
 
 
-@pytest.mark.parametrize("attend", FASTER_ATTENTION)
+@pytest.mark.parametrize("attend", CAUSAL_ATTENTION)
 @pytest.mark.parametrize("holds", attention.CAUSAL, ids=lambda holds: holds.name)
-def test_causal_properties_hold_for_every_version_of_attention(holds: Property, attend: object) -> None:
+def test_causal_properties_hold_for_attention_that_is_given_no_mask(holds: Property, attend: object) -> None:
     holds(SimpleNamespace(attention=attend))
 
 
-@pytest.mark.parametrize("holds", induction.PROPERTIES, ids=lambda holds: holds.name)
-def test_the_induction_model_of_the_lesson_has_the_properties(holds: Property) -> None:
-    holds(INDUCTION_MODEL)
+@pytest.mark.parametrize(("exercise", "holds"), [(name, holds) for name, holds in ALL if name in OTHERS])
+def test_a_property_holds_for_the_faster_versions(exercise: str, holds: Property) -> None:
+    for solution in OTHERS[exercise]:
+        holds(solution)
 
 
 def first_broken(case: Wrong) -> tuple[Property, str] | None:

@@ -90,7 +90,7 @@ wrong("attention", "hides what it may see", "those of query 1 sum to nan",
       attention=lambda q, k, v, mask: attend()(q, k, v, ~mask | torch.eye(*mask.shape[-2:], dtype=torch.bool) & (
           torch.arange(mask.shape[-2]) == 0).view(-1, 1) & (torch.arange(mask.shape[-1]) < 0)
           if mask.shape[-1] > 1 else mask))  # fmt: skip
-wrong("attention", "overflows", "with queries and keys a thousand times as large, the output is nan or infinite",
+wrong("attention", "overflows", "with queries and keys ten thousand times as large, the output is nan or infinite",
       attention=attend(weigh=lambda scores, dim: scores.exp() / scores.exp().sum(dim, keepdim=True)))  # fmt: skip
 wrong("attention", "changes the queries", "changed the numbers of q",
       attention=lambda q, k, v, mask: attend(lambda q, k: 1.0)(q.div_(math.sqrt(q.shape[-1])), k, v, mask))  # fmt: skip

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-TOLERANCE = 1e-4
+TOLERANCE = 1e-5
 """Largest difference between numbers that count as equal, for numbers up to 1; float32 and another order of sums."""
 
 

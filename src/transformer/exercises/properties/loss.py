@@ -157,7 +157,7 @@ def gradient_is_probability_minus_truth(solution: Any) -> None:
         raise Broken("the loss has no gradient: it does not depend on hidden any more")
     (found,) = torch.autograd.grad(nats, hidden)
     wanted = hidden.detach().softmax(-1) - torch.eye(3)[[2, 0]]
-    if not torch.allclose(found, wanted, atol=1e-4):
+    if not torch.allclose(found, wanted, atol=1e-5):
         raise Broken(
             f"logits {readable(hidden.detach())}, targets [2, 0]: the gradient is {readable(found)} instead of "
             f"{readable(wanted)}"
