@@ -49,11 +49,12 @@ def test_a_check_reports_each_kind_of_result(
     assert status == 1
     lines = out.splitlines()
     assert lines[0] == "causal_mask  passes, all 3 properties hold"
-    assert lines[1] == "attention    4 of 9 properties hold, then one does not"
+    assert lines[1] == "attention    4 of 9 properties hold; this one does not:"
     assert lines[2] == "  The scores are divided by the square root of D, the width of a head."
-    assert "as without a division" in lines[3]
+    assert lines[3].startswith("  For example: D = 4, ")
+    assert lines[3].endswith(", as without a division")
     assert lines[4] == "  a hint: uv run python main.py exercises hint attention"
-    assert lines[5] == "heads        does not run"
+    assert lines[5] == "heads        stops with an error:"
     assert lines[6].startswith("cache        there is no file ")
     assert lines[7] == "positions    rotate is not written yet"
     assert lines[-1] == "1 of 12 pass"

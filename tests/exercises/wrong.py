@@ -86,7 +86,7 @@ wrong("attention", "hides after the softmax", "those of query 0 sum to", attenti
 wrong("attention", "hides with 0", "with 2 tokens, position 0 changed when token 1 changed", attention=attend(hidden=0))
 wrong("attention", "ignores the mask", "with 2 tokens, position 0 changed when token 1 changed",
       attention=lambda q, k, v, mask: attend()(q, k, v, torch.ones_like(mask)))  # fmt: skip
-wrong("attention", "hides what it may see", "those of query 1 sum to nan",
+wrong("attention", "hides what it may see", "is everything hidden from it?",
       attention=lambda q, k, v, mask: attend()(q, k, v, ~mask | torch.eye(*mask.shape[-2:], dtype=torch.bool) & (
           torch.arange(mask.shape[-2]) == 0).view(-1, 1) & (torch.arange(mask.shape[-1]) < 0)
           if mask.shape[-1] > 1 else mask))  # fmt: skip

@@ -33,7 +33,7 @@ class Result:
     held: int = 0
     """Properties that held before."""
     statement: str = ""
-    """What is not true, if a property is broken."""
+    """The property that is broken, or was being checked."""
     message: str = ""
     """The smallest example, or the error with the reader's line."""
     hint: str = ""
@@ -64,12 +64,12 @@ def check(exercise: Exercise, file: Path, begin: Callable[[Property], object] = 
             return Result(exercise.name, "broken", held, holds.statement, str(broken), holds.hint)
         except NotImplementedError as error:
             if not raised_in(error, file):
-                return Result(exercise.name, "failed", held, message=described(error, file), hint=holds.hint)
+                return Result(exercise.name, "failed", held, holds.statement, described(error, file), holds.hint)
             unfinished.append(holds.about)
             if not exercise.one_is_enough:
                 break
         except Exception as error:
-            return Result(exercise.name, "failed", held, message=described(error, file), hint=holds.hint)
+            return Result(exercise.name, "failed", held, holds.statement, described(error, file), holds.hint)
     done = tuple(name for name in exercise.functions if name not in unfinished)
     if unfinished and not (exercise.one_is_enough and done):
         first = next(holds for holds in exercise.properties if holds.about == unfinished[0])

@@ -49,7 +49,7 @@ def check_in_process(folder: Path, exercises: Sequence[Exercise], scratch: Path,
     job = json.dumps([str(folder), [one.name for one in exercises], str(report), str(stuck), seconds])
     line = [sys.executable, "-P", "-c", f"from transformer.exercises.isolation import run_job; run_job({job!r})"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(line, stdin=subprocess.DEVNULL, env=environment) as process:
+    with subprocess.Popen(line, stdin=subprocess.DEVNULL, env=environment, start_new_session=True) as process:
         try:
             status: int | None = process.wait(START_SECONDS + seconds * sum(len(one.properties) for one in exercises))
         except subprocess.TimeoutExpired:
@@ -59,10 +59,10 @@ def check_in_process(folder: Path, exercises: Sequence[Exercise], scratch: Path,
     lines = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
     results = [Result(**{**line, "functions": tuple(line["functions"])}) for line in lines if "status" in line]
     if len(results) < len(exercises):
-        begun = next((line for line in reversed(lines) if "hint" in line and "status" not in line), {"hint": ""})
+        begun = lines[-1] if lines and "begun" in lines[-1] else {"begun": "", "hint": ""}
         one = exercises[len(results)]
         message = how_it_ended(status, stuck.read_text(encoding="utf-8"), folder / one.file_name, seconds)
-        results.append(Result(one.name, "failed", message=message, hint=begun["hint"]))
+        results.append(Result(one.name, "failed", 0, begun["begun"], message, begun["hint"]))
     return results
 
 
@@ -89,7 +89,7 @@ def run_job(job: str) -> None:
 
         def begin(holds: Property) -> None:
             faulthandler.dump_traceback_later(seconds, exit=True, file=trace)
-            write({"hint": holds.hint})
+            write({"begun": holds.statement, "hint": holds.hint})
 
         for name in names:
             one = exercise_called(name)

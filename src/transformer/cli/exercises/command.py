@@ -76,12 +76,12 @@ def check(options: ExercisesOptions, out: Console) -> None:
     """Checks the exercises and prints the first problem of each that is named, or of the first that has one."""
     chosen = [exercise_called(name) for name in options.names] or list(EXERCISES)
     results = check_files(options.folder, chosen, options.seconds)
-    remember(options.folder, results)
     has_shown = False
     for result in results:
         shows = bool(options.names) or not has_shown
         show_result(result, options, shows, out)
         has_shown = has_shown or result.status in ("broken", "failed")
+    remember(options.folder, results)
     done = [result for result in results if result.status == "passed"]
     if not options.names:
         out.print(f"\n{len(done)} of {len(results)} pass")
@@ -96,16 +96,21 @@ def show_result(result: Result, options: ExercisesOptions, in_full: bool, out: C
         "passed": f"passes, all {result.held} properties hold",
         "missing": f"there is no file {options.folder / one.file_name}: {again(options.folder)} makes it",
         "unfinished": result.message,
-        "broken": f"{result.held} of {len(one.properties)} properties hold, then one does not",
-        "failed": "does not run",
+        "broken": f"{result.held} of {len(one.properties)} properties hold; this one does not:",
+        "failed": "stops with an error:",
     }[result.status]
     style = {"passed": "green", "broken": "red", "failed": "red"}.get(result.status, "dim")
     out.print(Text.assemble((f"{one.name:<13}", "bold"), (said, style)))
     if not in_full or result.status not in ("broken", "failed"):
         return
-    for line in (result.statement, *result.message.splitlines()):
-        if line:
+    if result.status == "broken":
+        out.print(f"  {result.statement}")
+        out.print(f"  For example: {result.message}")
+    else:
+        for line in result.message.splitlines():
             out.print(f"  {line}")
+        if result.statement:
+            out.print(f"  in the check of: {result.statement}")
     if result.hint:
         out.print(f"  a hint: {again(options.folder, 'hint', one.name)}", style="dim")
 
@@ -118,7 +123,7 @@ def hint(options: ExercisesOptions, out: Console) -> None:
     if result.status in ("passed", "missing"):
         show_result(result, options, True, out)
     elif result.status == "broken":
-        out.print(f"{one.name}: {result.statement}")
+        out.print(f"{one.name}: not true yet: {result.statement}")
     else:
         out.print(f"{one.name}: {result.message}")
     if result.hint:

@@ -47,9 +47,10 @@ def has_weights_that_sum_to_one(solution: Any) -> None:
         out = attended(solution, q, k, torch.ones(1, 1, tokens, 2))
         for position, total in enumerate(out[0, 0, :, 0].tolist()):
             if not is_close(total, 1):
+                hidden = "; a softmax over -inf alone is nan: is everything hidden from it?" * math.isnan(total)
                 raise Broken(
                     f"with {tokens} token{'s' * (tokens > 1)} and values of 1, the output is the sum of the weights: "
-                    f"those of query {position} sum to {readable(total)}"
+                    f"those of query {position} sum to {readable(total)}{hidden}"
                 )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Returns the weighted sums of the values, (B, H, T, D): softmax(q k^T / sqrt(D)) v, where the mask allows it.
+    """Returns softmax(q k^T / sqrt(D)) v, (B, H, T, D), with a weight of 0 for each key that the mask hides.
 
     q (B, H, T, D); k and v (B, H, S, D); mask bool, (T, S) or another shape that broadcasts to (B, H, T, S): True
     where a query may attend to a key.

@@ -1,6 +1,6 @@
 """Exercise: the causal mask. Lesson: src/transformer/attention.py, "Why a mask?".
 
-Which query may attend to which key. T queries, S keys; the queries are the last T of the S tokens.
+A query may attend to its own token and to earlier ones. T queries, S keys; the queries are the last T of the S tokens.
 """
 
 from __future__ import annotations
