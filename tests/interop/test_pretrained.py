@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import transformer
-from chat_templates import render_here, save_chat_model
+from chat_templates import SMOLLM2, render_here, save_chat_model
+from model_folders import save_model
+from tiny_tokenizers import tokenizer_files
 from transformer import ConfigError
 from transformer.inference.text_stream import generate_text
 from transformer.presets import sampling_preset
@@ -111,6 +115,23 @@ def test_a_model_with_a_template_answers_messages(tmp_path: Path, monkeypatch: p
     assert ids.shape[1] + len(model.tokenizer.encode(longest)) <= 60
     with pytest.raises(ValueError, match="leaves no room for an answer"):
         model.chat("Hi " * 60)
+
+
+def test_a_template_comes_from_transformers_and_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_template, "render", render_here)
+    monkeypatch.chdir(tmp_path)
+    contents, settings = tokenizer_files("smollm")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(contents), eos_token=settings["eos_token"])
+    tokenizer.chat_template = SMOLLM2
+    tokenizer.save_pretrained(save_model(tmp_path / "theirs"))  # its template is in a file of its own
+    assert (tmp_path / "theirs" / "chat_template.jinja").is_file()
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes."}]
+    wanted = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+    model = transformer.load("theirs")
+    assert chat_template.chat_ids(model.tokenizer, chat) == wanted
+    model.save_pretrained("again")
+    again = AutoTokenizer.from_pretrained("again")
+    assert again.apply_chat_template(chat, add_generation_prompt=True, return_dict=False) == wanted
 
 
 def test_a_model_without_a_template_does_not_chat(model: transformer.Pretrained) -> None:

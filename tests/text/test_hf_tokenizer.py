@@ -195,6 +195,14 @@ def test_tokens_in_a_cache_are_kept_apart_by_the_vocabulary_and_not_by_its_size(
     assert len({encoding_id(tokenizer) for tokenizer in same_size}) == len(KINDS)
 
 
+def test_special_tokens_are_named_as_the_settings_name_them() -> None:
+    contents, given = tokenizer_files("llama3")
+    named = {"pad_token": {"content": "<pad>"}, "unk_token": None, "mask_token": {}, "sep_token": 3}
+    found = HuggingFaceTokenizer(contents, {**given, **named}).special_tokens
+    assert found == {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>", "pad_token": "<pad>"}
+    assert HuggingFaceTokenizer(contents, {}).special_tokens == {"eos_token": "<|end_of_text|>"}
+
+
 def test_one_of_several_chat_templates_is_the_default() -> None:
     contents, given = tokenizer_files("gpt2")
     several = [{"name": "tool_use", "template": "a"}, {"name": "default", "template": "b"}]

@@ -76,6 +76,11 @@ def chat_ids(
     return tokenizer.encode_special(first) + [i for part in others for i in _continuing(tokenizer, part)]
 
 
+def has_template(tokenizer: Tokenizer) -> bool:
+    """Whether the model of this tokenizer comes with a chat template."""
+    return isinstance(tokenizer, HuggingFaceTokenizer) and tokenizer.chat_template is not None
+
+
 def room_for_answer(ids: Sequence[int], context: int) -> int:
     """Returns how many tokens of an answer fit into the model's context. Raises ChatError if none do."""
     if len(ids) >= context:
@@ -102,7 +107,8 @@ def render(template: str, variables: Mapping[str, Any]) -> str:
     except OSError as error:
         raise ChatError(f"the chat template could not be run: {error}") from error
     if done.returncode:
-        raise ChatError(f"the process of the chat template ended with status {done.returncode}")
+        last = brief(done.stderr.decode(errors="replace").strip().rpartition("\n")[2])
+        raise ChatError(f"the process of the chat template ended with status {done.returncode}: {last}")
     found = json.loads(done.stdout)
     if "error" in found:
         raise ChatError(f"the chat template cannot write these messages: {brief(found['error'])}")

@@ -114,9 +114,10 @@ class HuggingFaceTokenizer:
     @property
     def special_tokens(self) -> dict[str, str]:
         """The special tokens that the settings name, such as eos_token: chat templates read them under these names."""
-        given = {name: token for name in SPECIAL_NAMES if (token := self.settings.get(name)) is not None}
-        named = {name: token["content"] if isinstance(token, dict) else token for name, token in given.items()}
-        return {"eos_token": self.decode([self.eot_id]), **{name: str(token) for name, token in named.items()}}
+        given = {name: self.settings.get(name) for name in SPECIAL_NAMES}
+        named = {name: token.get("content") if isinstance(token, dict) else token for name, token in given.items()}
+        found = {name: token for name, token in named.items() if isinstance(token, str)}
+        return {"eos_token": self.decode([self.eot_id]), **found}
 
     def encode(self, text: str) -> list[int]:
         return _ids(self._run, text)

@@ -16,7 +16,8 @@ from transformer.cli.generate.repl import VALUES, Shell, commands
 from transformer.cli.json_output import print_json
 from transformer.cli.models import open_model, weight_format
 from transformer.config import SAMPLING_PRESETS, Weights
-from transformer.text import HuggingFaceTokenizer, Tokenizer, decode_text
+from transformer.text import decode_text
+from transformer.text.chat_template import has_template
 from transformer.training.checkpoint import LoadedModel
 
 
@@ -40,7 +41,7 @@ def main(options: GenerateOptions) -> None:
         )
 
         if not options.chat and has_template(loaded.tokenizer):
-            pen.say("this model was trained to answer: with --chat it does, without it continues your text")
+            pen.say("the model has a chat template: with --chat it answers messages, without it continues your text")
         Shell(pen, options, seed, line_reader(tuple(commands(pen)), VALUES)).run()
         return
     if prompts is None:
@@ -59,10 +60,6 @@ def conversation(options: GenerateOptions, pen: Pen) -> Chat:
             "that was trained to, such as hf:HuggingFaceTB/SmolLM2-135M-Instruct"
         )
     return Chat(pen.loaded.tokenizer, pen.context, options.system, pen.say)
-
-
-def has_template(tokenizer: Tokenizer) -> bool:
-    return isinstance(tokenizer, HuggingFaceTokenizer) and tokenizer.chat_template is not None
 
 
 def given_prompts(options: GenerateOptions) -> list[str] | None:

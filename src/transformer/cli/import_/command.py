@@ -11,6 +11,7 @@ from transformer.cli.options import command_line
 from transformer.interop.importing import check_free, import_checkpoint
 from transformer.interop.sources import locate, opened
 from transformer.planning.cost import readable
+from transformer.text.chat_template import has_template
 from transformer.training import checkpoint
 
 
@@ -33,4 +34,5 @@ def main(options: ImportOptions) -> None:
     count = sum({weight.data_ptr(): weight.numel() for weight in weights.values()}.values())  # tied ones once
     (dtype,) = {str(weight.dtype).removeprefix("torch.") for weight in weights.values()}
     out.print(f"{path}: written, {count:,} parameters in {dtype}, {readable(path.stat().st_size)}", soft_wrap=True)
-    out.print(f'to write with it: {command_line()} generate --checkpoint {path} --prompt "..."', soft_wrap=True)
+    what, flags = ("talk to", "--chat") if has_template(source.tokenizer) else ("write with", '--prompt "..."')
+    out.print(f"to {what} it: {command_line()} generate --checkpoint {path} {flags}", soft_wrap=True)
