@@ -56,7 +56,6 @@ The names follow TransformerLens, with this project's terms. Read before: model.
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -66,7 +65,7 @@ from typing import NamedTuple, Protocol
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transformer.attention import CausalSelfAttention, Context, causal_mask
+from transformer.attention import CausalSelfAttention, Context, attention_scores
 from transformer.block import Block
 from transformer.kv_cache import KVCache
 
@@ -300,6 +299,8 @@ class HookedAttention:
         # k and v may be views of a cache, which later tokens change and which no function may change.
         q, k, v = self._pass("queries", q.clone()), self._pass("keys", k.clone()), self._pass("values", v.clone())
         if any(place in ("scores", "weights") for place, _ in self.functions):
+            if mask is not None and mask.is_floating_point():
+                mask = mask.to(q.dtype)  # as in fused_attention
             scores = self._pass("scores", attention_scores(q, k, mask))
             weights = self._pass("weights", scores.softmax(dim=-1))  # (B, H, T, S)
             v = v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)  # (B, H, S, D)
@@ -312,12 +313,3 @@ class HookedAttention:
                 result = function(activation)
                 activation = activation if result is None else result
         return activation
-
-
-def attention_scores(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Returns what softmax reads in attention.attention_weights, (B, H, T, S), for the same arguments."""
-    k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # (B, H, S, D)
-    scores: Tensor = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, H, T, S)
-    if mask is None:
-        mask = causal_mask(q.shape[-2], k.shape[-2], q.device)
-    return scores.masked_fill(~mask, -math.inf) if not mask.is_floating_point() else scores + mask.to(scores.dtype)

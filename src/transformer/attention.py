@@ -99,8 +99,8 @@ def causal_mask(queries: int, keys: int, device: torch.device | None = None) -> 
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
-def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Returns softmax(q k^T / sqrt(D) + mask), (B, H, T, S), for q (B, H, T, D) and k (B, K, S, D), H a multiple of K.
+def attention_scores(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Returns q k^T / sqrt(D) + mask, (B, H, T, S), for q (B, H, T, D) and k (B, K, S, D), H a multiple of K.
 
     The mask is as in Context; True stands for 0 and False for -inf.
     """
@@ -108,8 +108,12 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tenso
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, H, T, S)
     if mask is None:
         mask = causal_mask(q.shape[-2], k.shape[-2], q.device)  # (T, S)
-    scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
-    return scores.softmax(dim=-1)
+    return scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+
+
+def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Returns the softmax of the scores, (B, H, T, S): how much each query attends to each key."""
+    return attention_scores(q, k, mask).softmax(dim=-1)
 
 
 def explicit_attention(
@@ -117,7 +121,7 @@ def explicit_attention(
 ) -> tuple[Tensor, Tensor]:
     """Scaled dot-product attention, step by step: arXiv 1706.03762, equation 1.
 
-    q, k and the mask as in attention_weights, v (B, K, S, D). `dropout` is the probability that a weight is dropped;
+    q, k and the mask as in attention_scores, v (B, K, S, D). `dropout` is the probability that a weight is dropped;
     the caller passes 0 outside training. Returns the output (B, H, T, D) and the weights before dropout (B, H, T, S).
     """
     weights = attention_weights(q, k, mask)  # (B, H, T, S)
