@@ -1,7 +1,9 @@
-"""Shows what happens inside a model, at the terminal and as an HTML page: where its heads attend, and their habits.
+"""Shows what happens inside a model for a prompt, at the terminal and as an HTML page, and the habits of its heads.
 
     uv run python main.py interpret --prompt "ROMEO: But soft, what"          the latest checkpoint; interpret.html
     uv run python main.py interpret checkpoints_demo --prompt "ROMEO:" --head 1.2
+    uv run python main.py interpret --prompt "The king is" --target " dead" --rather-than " here"
+    uv run python main.py interpret --prompt "Ann saw Bob. Bob saw" --versus "Ann saw Bob. Ann saw"        patching
     uv run python main.py interpret hf:openai-community/gpt2 --text-file notes.txt --out habits.html
     uv run python main.py interpret --prompt "ROMEO:" --json
     uv run python main.py interpret --film checkpoints_induction              a run's attention through its training

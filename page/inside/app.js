@@ -45,14 +45,18 @@ var GPT = GPT || {};
     at("model").textContent = report.model;
     at("about").textContent = report.about.join(" · ");
     if (!report.prompt) return document.querySelector(".asked").remove();
-    at("prompt").append(...written(report.prompt));
-    at("question").append("The most likely next tokens:");
+    const prompts = report.versus ? ["The first prompt", "The second prompt"] : ["The prompt"];
+    prompts.forEach((name, i) => {
+      const words = html("p", { class: "context" }, written([report.prompt, report.versus][i]));
+      at("prompts").append(html("h2", {}, name), words);
+    });
     const bars = GPT.parts.bars("The most likely next tokens");
     bars.show(
       report.next.map(({ piece, probability }) => ({
         label: chip(piece),
         fraction: probability,
         text: percent(probability),
+        isMarked: piece.id === report.attribution.target.id,
       })),
     );
     at("next").append(bars.element);

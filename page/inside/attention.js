@@ -3,15 +3,16 @@
 var GPT = GPT || {};
 (() => {
   "use strict";
-  const { html, chip, paint, palette, percent, visible, spoken } = GPT.draw;
+  const { html, chip, number, paint, palette, percent, visible, spoken } = GPT.draw;
   const { report, set, weight, headName } = GPT.inside;
+  const DEEP = 8; // layers
   const SIDE = 40; // pixels of a small picture at most: a larger text is drawn smaller
 
   GPT.picture("attention", {
     mount(element) {
       this.map = GPT.parts.headMap("Attention of every head", {
         paint: (cell, layer, head) => this.thumbnail(cell, layer, head),
-        describe: (layer, head) => attended(layer, head),
+        describe: result,
       });
       this.card = html("dl", { class: "card-facts" });
       this.title = html("h4", { "aria-live": "polite" });
@@ -20,8 +21,9 @@ var GPT = GPT || {};
         onchoose: (token, key) => set({ token, key }),
         onpeek: (token, key) => this.say(token, key),
       });
-      const left = html("div", {}, this.map.element, this.card);
-      const right = html("div", {}, this.title, this.text(), this.sentence, this.matrix.element);
+      const isDeep = report.layers > DEEP; // then the grid of heads is as tall as everything beside it
+      const left = html("div", {}, this.map.element, !isDeep && this.card);
+      const right = html("div", {}, this.title, this.text(), this.sentence, this.matrix.element, isDeep && this.card);
       element.append(html("div", { class: "two" }, left, right));
       addEventListener("resize", () => this.update(GPT.inside.state));
     },
@@ -122,16 +124,24 @@ var GPT = GPT || {};
 
   const breaks = (piece) => /\n/.test(piece.text);
 
-  /** What the last token attends to most. */
-  function attended(layer, head) {
-    const { key, weight: share } = report.results[layer][head];
-    return `the last token attends most to ${spoken(report.prompt[key])}, ${percent(share)}`;
+  /** The share of a head in the prediction, and what the last token attends to most. */
+  function result(layer, head) {
+    const { key, weight: most } = report.results[layer][head];
+    const share = number(report.attribution.heads[layer][head]);
+    return `share ${share}; the last token attends most to ${spoken(report.prompt[key])}, ${percent(most)}`;
   }
 
-  /** The habits of a head beside those of an even head. */
-  const facts = (layer, head) =>
-    report.habits.kinds
-      .filter(({ even }) => even !== null)
-      .map(({ name, scores, even }) => [name, `${percent(scores[layer][head])} (even ${percent(even)})`])
-      .map(([name, value]) => html("div", {}, html("dt", {}, name), html("dd", {}, value)));
+  /** What is known about a head: its share, the tokens that it favours, its habits beside those of an even head. */
+  function facts(layer, head) {
+    const { up, down } = report.results[layer][head];
+    const favoured = (found) => found.flatMap(({ piece }, i) => [i ? " " : "", chip(piece)]);
+    const kinds = report.habits.kinds.filter(({ even }) => even !== null);
+    const lines = [
+      ["share of the prediction", number(report.attribution.heads[layer][head])],
+      ["makes more likely", favoured(up)],
+      ["makes less likely", favoured(down)],
+      ...kinds.map(({ name, scores, even }) => [name, `${percent(scores[layer][head])} (even ${percent(even)})`]),
+    ];
+    return lines.map(([name, value]) => html("div", {}, html("dt", {}, name), html("dd", {}, value)));
+  }
 })();

@@ -32,6 +32,7 @@ var GPT = GPT || {};
     const top = html("div", { role: "row", class: "head-row" }, html("span", { role: "columnheader" }, ""), heads);
     const grid = html("div", { class: "head-map", role: "grid", "aria-label": `${name}: a row for each layer` }, top, rows);
     grid.style.setProperty("--heads", report.heads);
+    grid.style.setProperty("--layers", report.layers);
     const scroll = html("div", { class: "head-scroll" }, grid);
 
     const say = (layer, head) => {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
@@ -12,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from transformer.interop.pretrained import load_checkpoint
 from transformer.interpret.heads import head_habits
+from transformer.interpret.question import Question
+from transformer.interpret.report import prompt_report
 from transformer.training import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,36 +32,21 @@ def report_in(page: Path) -> dict[str, Any]:
     return found
 
 
-def unpacked(packed: str, *shape: int) -> torch.Tensor:
-    """The attention weights of a page, (L, H, T, T)."""
-    weights = torch.zeros(shape)
-    rows, columns = torch.tril_indices(*shape[-2:])
-    whole = np.frombuffer(base64.b64decode(packed), dtype="<u2").astype(np.float32)
-    weights[..., rows, columns] = torch.from_numpy(whole / 65_535).view(*shape[:2], -1)
-    return weights
-
-
-def test_the_page_holds_the_attention_weights_predictions_and_habits_of_the_library(
+def test_the_page_and_the_json_hold_the_report_of_the_library(
     command: Command, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    outcome = command("interpret", "--prompt", TEXT, "--head", "1.0")
+    arguments = ("interpret", "--prompt", TEXT, "--versus", TEXT.upper(), "--head", "1.0", "--target", "x")
+    outcome = command(*arguments, "--rather-than", "-")
     assert outcome.status == 0, outcome.err
     found = report_in(tmp_path / "interpret.html")
-    model = load_checkpoint(tiny_checkpoint, "cpu").model
-    tokens = torch.tensor([list(TEXT.encode())])
-    length = tokens.shape[1]
-    expected = torch.stack(model.attention_weights(tokens))[:, 0]
-    torch.testing.assert_close(unpacked(found["attention"], 2, 2, length, length), expected, rtol=0, atol=1e-5)
-    assert [piece["text"] for piece in found["prompt"]] == list(TEXT)
-    with torch.no_grad():
-        probabilities, ids = model(tokens)[0, -1].softmax(-1).topk(5)
-    assert [each["piece"]["id"] for each in found["next"]] == ids.tolist()
-    assert [each["probability"] for each in found["next"]] == pytest.approx(probabilities.tolist(), abs=1e-5)
-    assert found["chosen"] == [1, 0]
-    assert found["results"][1][0] == {
-        "key": int(expected[1, 0, -1].argmax()),
-        "weight": pytest.approx(float(expected[1, 0, -1].max()), abs=1e-5),
-    }
+    loaded = load_checkpoint(tiny_checkpoint, "cpu")
+    question = Question(list(TEXT.encode()), ord("x"), ord("-"), list(TEXT.upper().encode()), (1, 0))
+    expected = prompt_report(loaded.model, loaded.tokenizer, question)
+    assert {name: found[name] for name in expected} == json.loads(json.dumps(expected))
+    assert found["about"][1:3] == ["step 7, 5,376 tokens seen", "8,976 parameters"]
+    assert "patching takes 9 passes" in outcome.err
+    printed = json.loads(command(*arguments, "--rather-than", "-", "--json").out)
+    assert printed == {name: value for name, value in found.items() if name != "attention"}
 
 
 def test_the_page_is_one_file_and_no_token_can_end_its_script(
@@ -93,19 +78,33 @@ def test_habits_on_a_text_are_those_of_its_rows_with_errors(
     assert not (tmp_path / "interpret.html").exists()  # --json alone writes no page
 
 
-def test_the_terminal_shows_predictions_the_chosen_head_and_each_habit_beside_the_even_head(
+def test_the_terminal_shows_the_prediction_by_block_the_heads_and_their_habits(
     command: Command, tiny_checkpoint: Path
 ) -> None:
-    outcome = command("interpret", "--prompt", TEXT, "--head", "0.1")
+    outcome = command("interpret", "--prompt", TEXT, "--versus", TEXT.upper(), "--target", "x", "--rather-than", "y")
     assert outcome.out.startswith("19 tokens; most likely next: ")
-    assert "head 0.1: '\\n' attends most to " in outcome.out
+    assert re.search(r"│ block 1 +│ '.*%  .* │ +\d\.\d% │ +\d+ │", outcome.out)
+    assert "Shares in the logit of 'x' minus that of 'y', " in outcome.out
+    assert re.search(r"│ [01]\.[01] +│ [+−]0\.\d\d │ '.*' \d+% +│", outcome.out)
+    assert re.search(r"one head +│ [01]\.[01]: [+−]?\d+%; ", outcome.out)
     assert re.search(r"induction +│ +\d+\.\d% │ [01]\.[01]: \d+\.\d% ± ", outcome.out)
     assert "2 layers of 2 heads over 19 tokens: " in outcome.err
     assert "open it in a browser" in outcome.out
+    one = command("interpret", "--prompt", "ab", "--head", "0.1").out
+    assert "Head 0.1, for each token" in one
+    assert "Patching" not in one
 
 
 REFUSED = {
     "an empty prompt": (["--prompt", ""], "--prompt is empty"),
+    "an empty second prompt": (["--prompt", "x", "--versus", ""], "--versus is empty"),
+    "unequal prompts": (
+        ["--prompt", "ab", "--versus", "\x1b[2J"],
+        "the prompts have 2 and 4 tokens, and patching needs equal numbers: |a|b| and |\\x1b|[|2|J|",
+    ),
+    "equal predictions": (["--prompt", "ab", "--versus", "ab"], "the model predicts the same token after both prompts"),
+    "a target of two tokens": (["--prompt", "x", "--target", "no"], "'no' is 2 tokens for this model, |n|o|"),
+    "a target without a prompt": (["--target", "x"], "--target is about a prompt: give --prompt TEXT"),
     "longer than the context": (["--prompt", "x" * 25], "the prompt has 25 tokens, and the model's context is 24"),
     "no such layer": (["--prompt", "x", "--head", "2.0"], "head 2.0: there is no layer 2, the last one is 1"),
     "no such head": (["--prompt", "x", "--head", "1.7"], "head 1.7: there is no head 7, the last one is 1"),

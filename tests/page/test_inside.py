@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,11 +16,11 @@ from transformer import DecoderOnlyTransformer
 from transformer.cli.interpret.command import page
 from transformer.interpret.heads import head_habits
 from transformer.interpret.question import Question
-from transformer.interpret.report import chosen_head, habits_report, prompt_report
+from transformer.interpret.report import habits_report, prompt_report
 from transformer.text import load_tokenizer
 
 Opened = Callable[[Path], tuple[Page, list[str]]]
-PROMPT = list("<b>Now é:\nnow".encode())
+PROMPT, VERSUS = list("<b>Now é:\nnow".encode()), list("<b>Now é:\nwas".encode())
 
 
 @pytest.fixture(scope="package")
@@ -32,9 +33,9 @@ def inside(opened: Opened, model: DecoderOnlyTransformer, tmp_path: Path) -> Ite
     """The page of a report about a tiny model; an error in it or a request fails the test."""
     tokenizer = load_tokenizer("byte")
     habits = head_habits(model, torch.tensor([PROMPT, PROMPT[::-1]]))
-    question = Question(PROMPT, head=(1, 2))
+    question = Question(PROMPT, target=3, rather_than=65, versus=VERSUS, head=(1, 2))
     report = {
-        "model": "<i>tiny</i>", "about": ["a fact"], "layers": 2, "heads": 4, "chosen": chosen_head(question, habits),
+        "model": "<i>tiny</i>", "about": ["a fact"], "layers": 2, "heads": 4,
         **prompt_report(model, tokenizer, question), "habits": habits_report(habits, "Measured here."),
     }  # fmt: skip
     path = tmp_path / "inside.html"
@@ -55,7 +56,7 @@ def test_the_arrow_keys_choose_a_head_in_every_picture(inside: Page) -> None:
         inside.keyboard.press(key)
     assert compute(inside, "() => [GPT.inside.state.layer, GPT.inside.state.head]") == [0, 3]
     expect(inside.locator("[data-picture=attention] h4")).to_have_text("Head 0.3")
-    for name in ("attention", "habits"):
+    for name in ("attention", "attribution", "patching", "habits"):
         expect(inside.locator(chosen.format(name))).to_have_attribute("tabindex", "0")
         assert (inside.locator(chosen.format(name)).get_attribute("aria-label") or "").startswith("head 0.3: ")
     inside.locator("[data-picture=habits] .even button").first.click()
@@ -86,10 +87,63 @@ def test_a_token_that_is_pointed_at_or_reached_with_keys_shows_its_weights(
     assert f"(token 2) with {100 * float(weights[4, 2]):.1f}%" in readout(inside)
 
 
+def shown_report(inside: Page) -> Any:
+    return compute(inside, "() => GPT.report")
+
+
+def figure(text: str) -> float:
+    """A number as the page writes it."""
+    return float(text.replace("−", "-").replace("%", "") or 0)
+
+
+def test_the_lens_is_a_table_of_the_reports_tokens_with_arrow_keys(inside: Page) -> None:
+    cells = shown_report(inside)["lens"]["cells"]
+    table = inside.locator("[data-picture=lens] table")
+    chosen = table.locator("td.is-chosen")
+    chosen.focus()
+    for key in ("ArrowUp", "ArrowLeft"):
+        inside.keyboard.press(key)
+    last = len(PROMPT) - 1
+    assert chosen.evaluate("cell => ({ ...cell.dataset })") == {"row": "1", "column": str(last - 1)}
+    assert compute(inside, "() => GPT.inside.state.token") == last - 1  # every picture follows
+    words = inside.locator("[data-picture=lens] .readout")
+    assert f" {100 * cells[1][last - 1][4]['probability']:.1f}%" in words.inner_text()
+    table.locator("tbody tr").last.locator("td").last.hover()
+    assert "has rank " in words.inner_text()
+    strength = [
+        cell.evaluate("cell => cell.style.getPropertyValue('--strength')") for cell in table.locator("td").all()
+    ]
+    assert strength == [f"{100 * best['probability']:.0f}%" for row in cells for best, *_ in row]
+
+
+def test_bars_and_heat_maps_show_the_reports_numbers(inside: Page) -> None:
+    report = shown_report(inside)
+    values = inside.locator("[data-picture=attribution] .signed-value").all_inner_texts()
+    assert [figure(text) for text in values] == [round(part["value"], 2) for part in report["attribution"]["parts"]]
+    for index, place in enumerate(report["patching"]["places"]):
+        inside.locator("[data-picture=patching] .choice label").nth(index).click()
+        table = inside.locator("[data-picture=patching] table:visible")
+        restored = [value for row in place["values"] for value in row]
+        texts = [figure(text) for text in table.locator("td").all_inner_texts()]
+        assert texts == pytest.approx([100 * value if abs(value) >= 0.05 else 0 for value in restored], abs=0.51)
+    rows = inside.locator("[data-picture=head] tbody tr").all()
+    assert len(rows) == len(PROMPT)
+    up = report["head"]["rows"][2]["up"]
+    assert [figure(text) for text in rows[2].locator("td").nth(1).locator("small").all_inner_texts()] == [
+        round(each["value"], 2) for each in up
+    ]
+    inside.locator("[data-picture=attribution] .signed button").first.click()
+    name = inside.locator("[data-picture=attribution] .signed button .signed-label").first.inner_text()
+    assert inside.locator("[data-picture=attention] h4").inner_text().lower() == name
+
+
 def test_texts_of_the_report_are_shown_as_they_are(inside: Page) -> None:
     assert inside.locator("h1").inner_text() == "Inside <i>tiny</i>"
-    assert inside.locator("#prompt .token").all_inner_texts()[:4] == ["<", "b", ">", "N"]
-    assert inside.locator("#prompt .token").all_inner_texts()[7:9] == ["c3", "a9"]  # é, one byte a token
+    assert inside.locator("#prompts p:first-of-type .token").all_inner_texts()[:4] == ["<", "b", ">", "N"]
+    assert inside.locator("#prompts p:first-of-type .token").all_inner_texts()[7:9] == [
+        "c3",
+        "a9",
+    ]  # é, one byte a token
     assert "undefined" not in inside.inner_text("main")
     assert "NaN" not in inside.inner_text("main")
 

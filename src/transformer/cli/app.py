@@ -38,7 +38,7 @@ COMMANDS = {
     "evaluate": ("transformer.cli.evaluate", "perplexity and bits per byte of a checkpoint"),
     "import": ("transformer.cli.import_", "make a checkpoint of a model from the hub, a folder or a .gguf file"),
     "inspect": ("transformer.cli.inspect", "show what a checkpoint contains, and check it"),
-    "interpret": ("transformer.cli.interpret", "see inside a model: where its heads attend, and their habits"),
+    "interpret": ("transformer.cli.interpret", "see inside a model: the prediction block by block, what its heads do"),
     "compare": ("transformer.cli.compare", "rank all checkpoints"),
     "plot": ("transformer.cli.plot", "draw the curves of one or more runs, as a picture and a table"),
     "demo-sampling": ("transformer.cli.sampling", "compare the sampling strategies side by side"),

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 
-TEXTS = {"--prompt", "--stop", "--sample-prompt"}
+TEXTS = {"--prompt", "--stop", "--sample-prompt", "--versus", "--target", "--rather-than"}
 """Flags whose value is a text."""
 
 

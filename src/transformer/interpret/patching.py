@@ -31,8 +31,8 @@ token it is) into block 1, and the last one to the logits:
 effect, however important. And a patched run is one that the model never makes by itself, so an effect can come from a
 combination that no text produces. Effects need not add up to 1.
 
-**Cost.** Two passes, and one pass of a batch for each layer: T copies of the prompt for positions, H for heads, H T for
-both.
+**Cost.** Two passes, and one pass of a batch for each layer: H copies of the prompt for heads, T for positions (less
+those before the first difference, where both runs are equal), H T for both.
 Papers: arXiv 2004.12265, 2202.05262; how to do it and how to read it, arXiv 2309.16042, 2404.15255. Read before:
 activations.py, attribution.py. Next: neurons.py.
 """
@@ -43,6 +43,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from transformer.activations import hooked, recorded
@@ -80,9 +81,20 @@ def patch_positions(
     names = [f"blocks.{layer}.{'residual_before' if what == 'residual' else what}" for layer in range(layers)]
     if what == "residual":
         names.append(f"blocks.{layers - 1}.residual_after")
-    length = clean.shape[-1]
-    masks = torch.eye(length, dtype=torch.bool)[:, :, None]  # (T, T, 1): copy t is patched at position t
-    return _effects(model, clean, corrupt, answer, names, masks, direction, on_layer)
+    same = common_start(clean, corrupt)
+    masks = torch.eye(clean.shape[-1], dtype=torch.bool)[same:, :, None]  # (T - same, T, 1): a copy for each position
+    effects = _effects(model, clean, corrupt, answer, names, masks, direction, on_layer)
+    return F.pad(effects, (same, 0))  # nothing differs before: no effect
+
+
+def common_start(clean: Tensor, corrupt: Tensor) -> int:
+    """Returns the number of tokens before the first difference: there, all activations of both prompts are equal.
+
+    It is 0 for prompts that prepare() refuses.
+    """
+    if clean.shape != corrupt.shape or torch.equal(clean, corrupt):
+        return 0
+    return int((clean != corrupt).any(0).nonzero()[0])
 
 
 def patch_heads(

@@ -13,14 +13,14 @@ from transformer.cli.inlining import inlined
 from transformer.cli.interpret.film import write_film
 from transformer.cli.interpret.options import InterpretOptions
 from transformer.cli.interpret.rows import habit_rows
-from transformer.cli.interpret.terminal import show_habits, show_prompt
+from transformer.cli.interpret.terminal import show_report
 from transformer.cli.json_output import print_json
 from transformer.cli.models import open_model
 from transformer.cli.progress import Show, progress_bar
-from transformer.interpret.heads import head_habits
-from transformer.interpret.question import Question
-from transformer.interpret.report import chosen_head, habits_report, packed_bytes, prompt_report
-from transformer.text.tokenizer import prompt_ids
+from transformer.interpret.heads import head_habits, strongest
+from transformer.interpret.question import Question, check, complete, read_question
+from transformer.interpret.report import habits_report, patching_passes, prompt_report
+from transformer.interpret.report_values import packed_bytes
 from transformer.training.checkpoint import LoadedModel
 from transformer.training.files import write_text
 
@@ -36,26 +36,26 @@ def main(options: InterpretOptions) -> None:
     notes.print(loaded.description, style="dim", soft_wrap=True)
     question = asked(options, loaded)
     notes.print(size_line(question, loaded), style="dim", soft_wrap=True)
-    with progress_bar(notes, "measuring habits") as show:
-        report = about(loaded) | measured(options, question, loaded, show)
+    with progress_bar(notes, "reading the prompt" if question else "measuring habits") as show:
+        report = about(loaded) | computed(options, question, loaded, show)
     if options.json:
         print_json({name: value for name, value in report.items() if name != "attention"})
     else:
-        if question is not None:
-            show_prompt(report, out)
-        show_habits(report["habits"], out)
+        show_report(report, out)
     if options.page is not None:
-        written = write_page(options.page, report)
-        (notes if options.json else out).print(written, soft_wrap=True)
+        line = write_page(options.page, report)
+        (notes if options.json else out).print(line, soft_wrap=True)
 
 
 def asked(options: InterpretOptions, loaded: LoadedModel) -> Question | None:
     """Returns the question about the prompt, if there is one. Raises ValueError before anything takes time."""
     if options.prompt is None:
         return None
-    question = Question(prompt_ids(loaded.tokenizer, options.prompt), options.chosen_head)
-    question.check(loaded.model)
-    return question
+    question = read_question(
+        loaded.tokenizer, options.prompt, options.target, options.rather_than, options.versus, options.chosen_head
+    )
+    check(question, loaded.model)
+    return complete(question, loaded.model)
 
 
 def size_line(question: Question | None, loaded: LoadedModel) -> str:
@@ -65,15 +65,18 @@ def size_line(question: Question | None, loaded: LoadedModel) -> str:
     if question is not None:
         length = len(question.prompt)
         line += f" over {length} tokens: {packed_bytes(config, length) / 1e6:.2f} MB of attention weights in the page"
+        if question.versus:
+            line += f"; patching takes {patching_passes(loaded.model)} passes, each of several copies of the prompt"
     return line
 
 
-def measured(options: InterpretOptions, question: Question | None, loaded: LoadedModel, show: Show) -> dict[str, Any]:
+def computed(options: InterpretOptions, question: Question | None, loaded: LoadedModel, show: Show) -> dict[str, Any]:
     """Returns everything in the report that is computed."""
-    report = {} if question is None else prompt_report(loaded.model, loaded.tokenizer, question)
     rows, sentence = habit_rows(loaded.model, loaded.tokenizer, options.text_file)
+    report = {} if question is None else prompt_report(loaded.model, loaded.tokenizer, question, show)
     habits = head_habits(loaded.model, rows, lambda done, total: show("measuring habits", done, total))
-    return report | {"chosen": chosen_head(question, habits), "habits": habits_report(habits, sentence)}
+    chosen = list(strongest(habits["induction"]))
+    return {"chosen": chosen, "habits": habits_report(habits, sentence), **report}
 
 
 def about(loaded: LoadedModel) -> dict[str, Any]:
@@ -82,11 +85,12 @@ def about(loaded: LoadedModel) -> dict[str, Any]:
     imported = contents.get("imported", {}).get("source")
     parameters = sum(loaded.model.parameter_counts().values())
     facts = (
+        loaded.path.name,
         f"imported from {imported}" if imported else f"step {contents['step']:,}, {contents['tokens']:,} tokens seen",
         f"{parameters:,} parameters", f"{config.num_layers} layers of {config.num_heads} heads",
         f"width {config.d_model}", f"{config.position} positions", f"encoding {loaded.tokenizer.name}",
     )  # fmt: skip
-    name = imported or f"{loaded.path.absolute().parent.name}/{loaded.path.name}"
+    name = imported or loaded.path.absolute().parent.name
     return {"model": name, "about": facts, "layers": config.num_layers, "heads": config.num_heads}
 
 

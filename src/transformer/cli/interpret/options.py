@@ -12,16 +12,24 @@ from transformer.cli.options import POSITIONAL, parse
 
 @dataclass(frozen=True)
 class InterpretOptions:
-    """See inside a model: where its heads attend, and what each of them does in general."""
+    """See inside a model: its prediction block by block, what its heads do, what decides between two prompts."""
 
     checkpoint: Path | None = field(default=None, metadata=POSITIONAL)
     """The checkpoint to open. None: the latest; FOLDER: the latest in it. "best": the lowest validation loss of all
     runs here; FOLDER/best: of those in FOLDER. hf:OWNER/NAME, a folder with config.json
     or a .gguf file: a model of another program, imported at its first use."""
     prompt: str | None = None
-    """The text to read: the report shows where every head attends in it. None: only the habits of all heads."""
+    """The text to read: the report explains the prediction of the token after it. None: only the habits of all
+    heads."""
+    versus: str | None = None
+    """A second prompt of as many tokens, which another token follows: patching then shows which activations decide
+    between the two."""
+    target: str | None = None
+    """Explain the prediction of this next token, for example " Paris". None: the most likely one."""
+    rather_than: str | None = None
+    """Explain why the target is predicted and not this token. None: with --versus, the most likely token there."""
     head: str | None = None
-    """Show this head first: its layer and number, each from 0, for example 3.1."""
+    """Show one head in detail: its layer and number, each from 0, for example 3.1."""
     text_file: Path | None = None
     """Measure the habits of all heads on this text (txt, md, jsonl or parquet, or a folder), with standard errors.
     None: on random tokens that are repeated once."""
@@ -61,7 +69,16 @@ def check(options: InterpretOptions) -> None:
         ):
             flag = "a checkpoint" if name == "checkpoint" else f"--{name.replace('_', '-')}"
             raise ValueError(f"--film plays the text that the run recorded: leave out {flag}")
-    if options.prompt == "":
-        raise ValueError("--prompt is empty: give a text of at least one token")
+    for flag, text in (("--prompt", options.prompt), ("--versus", options.versus)):
+        if text == "":
+            raise ValueError(f"{flag} is empty: give a text of at least one token")
+    for flag, given in (
+        ("--versus", options.versus),
+        ("--target", options.target),
+        ("--rather-than", options.rather_than),
+        ("--head", options.head),
+    ):
+        if given is not None and options.prompt is None:
+            raise ValueError(f"{flag} is about a prompt: give --prompt TEXT")
     if options.head is not None and not re.fullmatch(r"\d{1,6}\.\d{1,6}", options.head, re.ASCII):
         raise ValueError(f"--head {options.head} is not a layer and a head, each from 0, such as 3.1")

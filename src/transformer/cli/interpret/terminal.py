@@ -9,7 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 NAMED = 3
-"""Heads that are named for each habit."""
+"""Heads that are named for each habit, places for each kind of activation, tokens for each head."""
+LARGEST = 6
+"""Heads in the list of the largest shares."""
+STAGES = 16
+"""Rows of the logit lens; of a deeper model, evenly spaced blocks."""
 
 
 def shown(piece: Mapping[str, Any]) -> str:
@@ -23,14 +27,111 @@ def shown(piece: Mapping[str, Any]) -> str:
     return " ".join(f"{byte:02x}" for byte in piece["bytes"]) if "bytes" in piece else repr(piece["text"])
 
 
-def show_prompt(report: Mapping[str, Any], out: Console) -> None:
-    """Prints the predictions after the prompt, and where the chosen head attends."""
-    best = ", ".join(f"{shown(each['piece'])} {each['probability']:.1%}" for each in report["next"])
-    out.print(f"{len(report['prompt'])} tokens; most likely next: {best}", soft_wrap=True)
-    layer, head = report["chosen"]
-    found = report["results"][layer][head]
-    last, key = report["prompt"][-1], report["prompt"][found["key"]]
-    out.print(f"head {layer}.{head}: {shown(last)} attends most to {shown(key)}, {found['weight']:.0%}", soft_wrap=True)
+def signed(value: float, digits: int = 2) -> str:
+    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def show_report(report: Mapping[str, Any], out: Console) -> None:
+    """Prints the parts that the report has."""
+    if "prompt" in report:
+        best = ", ".join(f"{shown(each['piece'])} {each['probability']:.1%}" for each in report["next"])
+        out.print(f"{len(report['prompt'])} tokens; most likely next: {best}\n", soft_wrap=True)
+        for table in (lens_table(report), heads_table(report)):
+            out.print(table)
+            out.print()
+        if report["patching"]:
+            show_patching(report, out)
+            out.print()
+    show_habits(report["habits"], out)
+    if report.get("head"):
+        out.print()
+        out.print(head_table(report))
+
+
+def lens_table(report: Mapping[str, Any]) -> Table:
+    """The most likely next tokens after each block, and how likely the target is there."""
+    lens, target = report["lens"], shown(report["attribution"]["target"])
+    table = Table(title="Logit lens: the prediction after each block", title_justify="left")
+    table.add_column("after")
+    table.add_column("most likely", overflow="fold")
+    table.add_column(target, justify="right")
+    table.add_column("rank", justify="right")
+    last, step = len(lens["stages"]) - 1, -(-len(lens["stages"]) // STAGES)
+    for stage in sorted(range(last, -1, -step)):  # the last one is always among them
+        best = "  ".join(f"{shown(each['piece'])} {each['probability']:.0%}" for each in lens["cells"][stage][-1][:3])
+        found = lens["target"][stage]
+        table.add_row(lens["stages"][stage], best, f"{found['probability']:.1%}", f"{found['rank']:,}")
+    return table
+
+
+def heads_table(report: Mapping[str, Any]) -> Table:
+    """The heads with the largest shares in the logit, with what they attend to and their strongest habit."""
+    found = report["attribution"]
+    versus = f" minus that of {shown(found['versus'])}" if found["versus"] else ""
+    title = f"Shares in the logit of {shown(found['target'])}{versus}, {signed(found['total'])}: the largest heads"
+    table = Table(title=title, title_justify="left")
+    for heading in ("head", "share", "the last token attends most to", "habit", "even head"):
+        table.add_column(heading, justify="right" if heading in ("share", "even head") else "left", overflow="fold")
+    heads = [part for part in found["parts"] if "head" in part]
+    for part in heads[:LARGEST]:
+        layer, head = part["layer"], part["head"]
+        result = report["results"][layer][head]
+        key = f"{shown(report['prompt'][result['key']])} {result['weight']:.0%}"
+        table.add_row(f"{layer}.{head}", signed(part["value"]), key, *habit_of(report["habits"], layer, head))
+    others = found["total"] - sum(part["value"] for part in heads[:LARGEST])
+    table.add_row("others", signed(others), "", "", "")
+    return table
+
+
+def habit_of(habits: Mapping[str, Any], layer: int, head: int) -> tuple[str, str]:
+    """The habit in which a head is furthest above an even head, with both scores; empty if there is none."""
+    kinds = [kind for kind in habits["kinds"] if kind["even"] is not None]
+    above = {kind["name"]: kind["scores"][layer][head] - kind["even"] for kind in kinds}
+    name = max(above, key=above.__getitem__, default="")
+    if not name or above[name] <= 0:
+        return "", ""
+    (kind,) = (kind for kind in kinds if kind["name"] == name)
+    return f"{name} {kind['scores'][layer][head]:.1%}", f"{kind['even']:.1%}"
+
+
+def show_patching(report: Mapping[str, Any], out: Console) -> None:
+    """Prints the activations that restore most of the difference between the prompts."""
+    found, prompt = report["patching"], report["prompt"]
+    out.print(
+        f"Patching: the logit of {shown(found['target'])} minus that of {shown(found['versus'])} is "
+        f"{signed(found['clean'])} after the first prompt (100%) and {signed(found['corrupt'])} after the second (0%).",
+        soft_wrap=True,
+    )
+    table = Table(title="One activation of the first prompt, put into the second, restores", title_justify="left")
+    table.add_column("activation")
+    table.add_column("layer, token: most restored", overflow="fold")
+    for place in found["places"]:
+        cells = [
+            (value, f"{row}, {shown(prompt[at])} at {at}: {value:.0%}")
+            for row, values in zip(place["rows"], place["values"], strict=True)
+            for at, value in enumerate(values)
+        ]
+        table.add_row(place["name"], "; ".join(text for _, text in sorted(cells, reverse=True)[:NAMED]))
+    heads = [
+        (value, f"{layer}.{head}: {value:.0%}")
+        for layer, row in enumerate(found["heads"])
+        for head, value in enumerate(row)
+    ]
+    table.add_row("one head", "; ".join(text for _, text in sorted(heads, reverse=True)[:LARGEST]))
+    out.print(table)
+
+
+def head_table(report: Mapping[str, Any]) -> Table:
+    """What one head does at each token of the prompt."""
+    found = report["head"]
+    table = Table(title=f"Head {found['layer']}.{found['head']}, for each token", title_justify="left")
+    for heading in ("token", "attends most to", "makes more likely", "makes less likely"):
+        table.add_column(heading, overflow="fold")
+    for piece, row in zip(report["prompt"], found["rows"], strict=True):
+        key = f"{shown(report['prompt'][row['key']])} {row['weight']:.0%}"
+        favoured = ("  ".join(shown(each["piece"]) for each in row[side][:NAMED]) for side in ("up", "down"))
+        table.add_row(shown(piece), key, *favoured)
+    return table
 
 
 def show_habits(habits: Mapping[str, Any], out: Console) -> None:
