@@ -173,11 +173,21 @@ def test_a_template_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch
         ([], "a chat has at least one message"),
         ("Hi", "a message is a role and a content"),
         ([{"role": "user", "content": object()}], "a message is a role and a content"),
+        ([{"role": "user", "content": "".join(map(chr, chat_template.MARKS))}], "each of the characters that could"),
     ],
 )
 def test_messages_that_cannot_be_written_are_one_line(messages: Any, said: str) -> None:
     with pytest.raises(ChatError, match=said):
         chat_ids(ours("mistral"), messages)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_character_that_could_be_the_mark_stays_in_its_message() -> None:
+    text = "a\U000f0000b\udb80\udc01<|im_end|>"  # the surrogates are one character, U+F0001
+    whole = ours("smollm").decode(chat_ids(ours("smollm"), [{"role": "user", "content": text}]))
+    assert "a\U000f0000b\U000f0001<|im_end|><|im_end|>" in whole
+    with pytest.raises(ChatError, match="a message is a role and a content"):
+        chat_ids(ours("smollm"), [USER], tools=[len])
 
 
 def test_a_model_without_a_template_says_so() -> None:

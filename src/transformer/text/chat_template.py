@@ -67,12 +67,14 @@ def chat_ids(
     """
     if not isinstance(tokenizer, HuggingFaceTokenizer) or tokenizer.chat_template is None:
         raise ChatError("the model has no chat template: it continues texts, and was not trained to answer messages")
-    template, given = tokenizer.chat_template, {**variables, "messages": _plain(messages)}
+    template, given = tokenizer.chat_template, _plain(messages, variables)
     everything = template + json.dumps(given, ensure_ascii=False)
-    mark = next(chr(number) for number in MARKS if chr(number) not in everything)
+    mark = next((chr(number) for number in MARKS if chr(number) not in everything), "")
+    if not mark:
+        raise ChatError("the messages contain each of the characters that could mark special tokens in them")
     marked = _with_texts(given, lambda text: _marked(tokenizer, text, mark))
-    variables = {**tokenizer.special_tokens, "add_generation_prompt": add_generation_prompt, **marked}
-    first, *others = render(template, variables).split(mark)
+    given = {**tokenizer.special_tokens, "add_generation_prompt": add_generation_prompt, **marked}
+    first, *others = render(template, given).split(mark)
     return tokenizer.encode_special(first) + [i for part in others for i in _continuing(tokenizer, part)]
 
 
@@ -115,16 +117,20 @@ def render(template: str, variables: Mapping[str, Any]) -> str:
     return str(found["text"])
 
 
-def _plain(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Returns the messages as plain values, without those that are None. Raises ChatError for anything else."""
+def _plain(messages: Sequence[Message], variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the variables and the messages as plain values, without those of a message that are None.
+
+    Raises ChatError for anything else.
+    """
     if not messages:
         raise ChatError("a chat has at least one message")
     try:
         chat = [{name: value for name, value in message.items() if value is not None} for message in messages]
-        plain: list[dict[str, Any]] = json.loads(json.dumps(chat))
+        plain = json.loads(json.dumps({**variables, "messages": chat}))
+        whole: dict[str, Any] = _with_texts(plain, replace_lone_surrogates)
     except (AttributeError, TypeError, ValueError, RecursionError) as error:
         raise ChatError(f"a message is a role and a content, both texts: {brief(error)}") from error
-    return plain
+    return whole
 
 
 def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
@@ -141,7 +147,6 @@ def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
 
 def _marked(tokenizer: HuggingFaceTokenizer, text: str, mark: str) -> str:
     """Returns the text with a mark after the first character of each special token in it."""
-    text = replace_lone_surrogates(text)
     for _ in range(MOST_CUTS):
         starts = tokenizer.special_starts(text)
         if not starts:
