@@ -114,6 +114,8 @@ def test_a_gguf_file_is_written_in_the_number_format_of_kind(
     wanted = transformer.load(tiny_checkpoint).model.embeddings.token.weight.detach()
     torch.testing.assert_close(stored, wanted, rtol=0, atol=error)
     assert torch.equal(stored, wanted) == (kind == "f32")
+    again = command("export", "--to", "gguf", "model.gguf")
+    assert (again.status, again.err) == (2, "error: model.gguf exists already: give the name of a new file\n")
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the hub library, for large files
@@ -140,6 +142,8 @@ def test_what_was_compared_is_uploaded_and_what_differs_is_not(
         (("--to", "hf", "a", "b"), "--to takes a format and one path"),
         (("nowhere.pt", "--to", "hf", "out"), "there is no checkpoint nowhere.pt"),
         (("--to", "hf", "out", "--push-to", "ann/model"), "--push-to ann/model is not hf:USER/NAME"),
+        (("--to", "hf", "out", "--push-to", "hf:ann/model.git"), "hf:ann/model.git is not hf:USER/NAME"),
+        (("--to", "hf", "out", "--push-to", "hf:ann/a--b"), "hf:ann/a--b is not hf:USER/NAME"),
         (("--to", "hf", "out", "--public"), "--public is for --push-to"),
         (("--to", "hf", "out", "--kind", "q8_0"), "--kind q8_0 is for --to gguf"),
         (("--to", "gguf", "out"), "--to gguf out: the name of the file must end in .gguf"),

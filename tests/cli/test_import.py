@@ -49,13 +49,14 @@ def test_an_imported_model_is_the_latest_checkpoint_of_every_command(command: Co
 
 
 def test_out_revision_and_dtype_are_options(command: Command, model: Path, tmp_path: Path) -> None:
-    told = command("import", "tiny", "--out", "own/folder", "--dtype", "bfloat16")
+    told = command("import", "tiny", "--out", "own/a folder", "--dtype", "bfloat16")
     assert told.status == 0, told.err
     assert "in bfloat16" in told.out
-    assert [path.name for path in (tmp_path / "own" / "folder").iterdir()] == ["model_epoch_0_hf400.pt"]
-    again = command("import", "tiny", "--out", "own/folder")
+    assert "generate --checkpoint 'own/a folder/model_epoch_0_hf400.pt' --prompt" in told.out  # ready for a shell
+    assert [path.name for path in (tmp_path / "own" / "a folder").iterdir()] == ["model_epoch_0_hf400.pt"]
+    again = command("import", "tiny", "--out", "own/a folder")
     assert again.status == 2
-    assert again.err == "error: own/folder already holds a model: give another --out, or remove its checkpoints\n"
+    assert again.err == "error: own/a folder already holds a model: give another --out, or remove its checkpoints\n"
     revision = command("import", "tiny", "--revision", "main")
     assert revision.err == "error: --revision main: only a model on the hub has revisions, and tiny is a path\n"
 

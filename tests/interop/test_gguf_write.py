@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from full_disk import files_of_at_most
 from llama_cpp import LlamaCpp
 from transformer.config import ModelConfig
 from transformer.interop.errors import SourceError
@@ -157,3 +158,10 @@ def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch:
         write_gguf(model_of("gpt2"), ByteTokenizer(), path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_one_clear_line_and_leaves_no_file(tmp_path: Path) -> None:
+    """NumPy reports a full disk without a number; the message was "[Errno None] None"."""
+    with files_of_at_most(20_000), pytest.raises(OSError, match=r"could be written .*written.*model\.gguf"):
+        write_gguf(model_of("llama"), ByteTokenizer(), tmp_path / "model.gguf", "f32")
+    assert list(tmp_path.iterdir()) == []

@@ -158,6 +158,13 @@ def test_the_card_of_an_imported_model_names_its_source_and_licence(tiny_checkpo
     assert "| training | 7 steps, 5,376 tokens |" in card
 
 
+def test_a_name_that_is_not_utf_8_does_not_stop_an_export(tiny_model: Model, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer("byte")
+    model = tiny_model(dtype=torch.float32, vocab_size=tokenizer.vocab_size)
+    save_pretrained(model, tokenizer, tmp_path / "out", {"imported from": "caf\udce9"})
+    assert "caf\N{REPLACEMENT CHARACTER}" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_card_tells_where_the_model_comes_from(tiny_checkpoint: Path, tmp_path: Path) -> None:
     contents = torch.load(tiny_checkpoint, weights_only=True)
     contents["config"]["data"]["dataset"] = "/data/ann/my notes|2.txt"

@@ -22,6 +22,7 @@ from transformer.interop.gguf_names import ARCHITECTURES
 from transformer.interop.gguf_vocabulary import vocabulary
 from transformer.model import DecoderOnlyTransformer
 from transformer.text import Tokenizer
+from transformer.text.tokenizer import replace_lone_surrogates
 from transformer.training.files import replacing
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _family(config: ModelConfig) -> str:
 
 
 def _add_settings(writer: gguf.GGUFWriter, config: ModelConfig, family: str, about: Mapping[str, str]) -> None:
-    writer.add_name(about["name"])
+    writer.add_name(replace_lone_surrogates(about["name"]))  # of a file whose name is not UTF-8
     if licence := about.get("licence"):
         writer.add_license(licence)
     writer.add_context_length(config.max_seq_len)

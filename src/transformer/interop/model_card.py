@@ -11,6 +11,7 @@ from typing import Any
 
 from transformer.config import DataConfig
 from transformer.reporting.config_flags import train_flags
+from transformer.text.tokenizer import replace_lone_surrogates
 from transformer.training.checkpoint import LoadedModel
 
 FINEWEB = "HuggingFaceFW/fineweb-edu"
@@ -91,7 +92,7 @@ def model_card(name: str, about: Mapping[str, str], settings: Mapping[str, Any],
     lines = [*_metadata(about), "", f"# {_cell(name)}", "", use, "", "| | |", "| --- | --- |", *rows]
     if command:
         lines += ["", "To train it again:", "", "```bash", command, "```"]
-    return "\n".join(lines) + "\n"
+    return replace_lone_surrogates("\n".join(lines) + "\n")  # of file names that are not UTF-8
 
 
 def _metadata(about: Mapping[str, str]) -> list[str]:

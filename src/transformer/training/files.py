@@ -50,6 +50,8 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.errno is None:  # NumPy's, of a full disk: a sentence alone
+            raise OSError(errno.EIO, f"not all of it could be written ({error})", str(path)) from error
         if isinstance(error, OSError) and error.filename is None:  # a failed write does not name its file
             error.filename = str(path)
         raise

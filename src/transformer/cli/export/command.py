@@ -27,6 +27,8 @@ Compare = Callable[[Path, DecoderOnlyTransformer, Tokenizer], Agreement]
 
 def main(options: ExportOptions) -> None:
     out = console()
+    if options.format != "hf" and options.path.exists():
+        raise ValueError(f"{options.path} exists already: give the name of a new file")
     loaded = open_model(options.checkpoint, "cpu")
     out.print(loaded.description, style="dim")
     {"hf": export_folder, "gguf": export_gguf, "onnx": export_onnx}[options.format](options, loaded, out)

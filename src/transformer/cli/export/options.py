@@ -13,7 +13,9 @@ from transformer.config import near_miss
 
 FORMATS = {"hf": "FOLDER", "gguf": "FILE.gguf", "onnx": "FILE.onnx"}
 """The formats, and what is written in each."""
-REPOSITORY = r"hf:[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*"
+PART = r"\w(?:[\w.-]{,94}\w)?"
+REPOSITORY = re.compile(rf"hf:(?!.*(?:--|\.\.|\.git$)){PART}/{PART}", re.ASCII)
+"""The names that the hub accepts."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def check_upload(options: ExportOptions) -> None:
     """Raises ValueError for flags of an upload that do not fit together."""
     if options.push_to is not None and options.format != "hf":
         raise ValueError("--push-to uploads the folder of --to hf FOLDER")
-    if options.push_to is not None and not re.fullmatch(REPOSITORY, options.push_to):
-        raise ValueError(f"--push-to {options.push_to} is not hf:USER/NAME")
+    if options.push_to is not None and not REPOSITORY.fullmatch(options.push_to):
+        raise ValueError(f"--push-to {options.push_to} is not hf:USER/NAME, of letters, digits, - _ and .")
     if options.public and options.push_to is None:
         raise ValueError("--public is for --push-to hf:USER/NAME")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from transformer.cli.console import console, printable
@@ -22,9 +23,8 @@ def main(options: ImportOptions) -> None:
     location = locate(options.source, options.revision, notify)
     folder = options.out or Path(f"checkpoints_{location.name}")
     check_free(folder)  # before anything is fetched
-    source = opened(
-        location, notify, options.max_seq_len
-    )  # at a terminal, the hub library shows the progress of downloads
+    # At a terminal, the hub library shows the progress of downloads.
+    source = opened(location, notify, options.max_seq_len)
     at = f" at commit {location.revision[:12]}" if location.revision else ""
     licence = source.provenance.get("licence", "not named by the model: ask its authors")
     out.print(printable(f"{location.source}{at}, {readable(source.nbytes)}, licence {licence}"), soft_wrap=True)
@@ -35,4 +35,4 @@ def main(options: ImportOptions) -> None:
     (dtype,) = {str(weight.dtype).removeprefix("torch.") for weight in weights.values()}
     out.print(f"{path}: written, {count:,} parameters in {dtype}, {readable(path.stat().st_size)}", soft_wrap=True)
     what, flags = ("talk to", "--chat") if has_template(source.tokenizer) else ("write with", '--prompt "..."')
-    out.print(f"to {what} it: {command_line()} generate --checkpoint {path} {flags}", soft_wrap=True)
+    out.print(f"to {what} it: {command_line()} generate --checkpoint {shlex.quote(str(path))} {flags}", soft_wrap=True)
