@@ -10,8 +10,8 @@ everything works:
     uv run python main.py train --preset demo --dataset notes/    your own .txt, .md, .jsonl or .parquet
 
 The times are from docs/measurements.md. The default run trains on 1 billion tokens and downloads FineWeb-Edu: 18 days
-on two cores of an AMD EPYC, and --quick 20 hours. A preset (default, quick, tiny, demo, gpt2, modern) is a starting
-point: each further flag changes one setting.
+on two cores of an AMD EPYC, and --quick 20 hours. A preset (default, quick, tiny, demo, induction, gpt2, modern) is a
+starting point: each further flag changes one setting.
 
 **Output.** The command first prints the size of the run: parameters, tokens per step, steps. During the run it prints
 the loss (nats per token), the perplexity (its exponential), the learning rate and tokens per second; metrics.jsonl also

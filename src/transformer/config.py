@@ -148,7 +148,8 @@ class DataConfig(Config):
     """The text that the model learns from, and how it is cut into rows."""
 
     dataset: str = "fineweb"
-    """fineweb (streamed), hf:OWNER/NAME (any dataset on the hub), shakespeare (bundled), or a path to your own text."""
+    """fineweb (streamed), hf:OWNER/NAME (any dataset on the hub), shakespeare (bundled), repeats (parts of it
+    among repeated random letters), or a path to your own text."""
     encoding: str = "cl100k_base"
     """Tokenizer: cl100k_base, p50k_base, byte, or bpeN (N entries, trained on the dataset)."""
     seq_length: int = 128
@@ -188,6 +189,11 @@ class DataConfig(Config):
     def is_on_hub(self) -> bool:
         """Whether the dataset is streamed from the hub."""
         return self.dataset == "fineweb" or self.dataset.startswith("hf:")
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether the dataset comes with the project."""
+        return self.dataset in ("shakespeare", "repeats")
 
     def problems(self) -> list[str]:
         return config_checks.data_problems(self)

@@ -28,6 +28,11 @@ _TINY = ModelConfig(vocab_size=257, d_model=32, num_heads=2, num_layers=2, d_ff=
 _DEMO = ModelConfig(
     vocab_size=4096, d_model=128, num_heads=4, num_layers=2, d_ff=512, dropout=0.0, position="alibi", bias=False,
 )  # fmt: skip
+# A model that forms an induction head within a minute or two: benchmarks/results/induction.md
+_INDUCTION = ModelConfig(
+    vocab_size=257, d_model=64, num_heads=4, num_layers=2, d_ff=128, max_seq_len=64, dropout=0.0, position="rotary",
+    activation="relu", bias=False,
+)  # fmt: skip
 # 50_281: the ids of p50k_base
 _GPT2 = ModelConfig(
     vocab_size=50_281, d_model=768, num_heads=12, num_layers=12, d_ff=3072, max_seq_len=1024, activation="gelu_tanh"
@@ -52,6 +57,11 @@ PRESETS: dict[str, TrainConfig] = {
         _DEMO, "_demo", data=DataConfig(dataset="shakespeare", encoding="bpe4096"),
         optimizer=OptimizerConfig("muon", learning_rate=0.01, muon_learning_rate=0.02, warmup_fraction=0.05),
         batch_size=16, accumulation_steps=1, max_steps=600, eval_every=200,
+    ),
+    "induction": _preset(
+        _INDUCTION, "_induction", batch_size=16, accumulation_steps=1, max_steps=3_000, eval_every=50, sample_tokens=0,
+        data=DataConfig(dataset="repeats", encoding="byte", seq_length=64, validation_tokens=8_192),
+        optimizer=OptimizerConfig(learning_rate=3e-3, schedule="wsd"), watch_inside=True,
     ),
     "gpt2": _preset(
         _GPT2, "_gpt2", batch_size=4, accumulation_steps=128, data=DataConfig(encoding="p50k_base", seq_length=1024)

@@ -25,7 +25,7 @@ from transformer.training.events import Event
 SHAPES: dict[str, dict[str, Any]] = {
     "adamw": {  # 13 rows; 6 numbers are not a multiple of 4
         "d_model": 6, "num_layers": 2, "validation_tokens": 100, "precision": "float32", "qk_norm": "all",
-        "norm_position": "after", "qkv_bias": False,
+        "norm_position": "after", "qkv_bias": False, "watch_inside": True,
     },
     "muon": {
         "d_model": 8, "num_layers": 2, "optimizer": "muon", "position": "rotary", "norm": "rmsnorm",

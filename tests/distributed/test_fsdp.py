@@ -75,6 +75,19 @@ def check_learning(seen: Seen, kind: str, folder: Path) -> None:
                 assert other.get("grad_norm", 0.0) == pytest.approx(ours.get("grad_norm", 0.0), rel=1e-4)
             assert_close(weights(trainer), own[kind][shard]["weights"])
         assert_same(own[kind]["True"]["weights"], seen[0][kind]["True"]["weights"])
+    check_inside([numbers(event) for event in events], [own[kind]["True"]["events"] for own in seen])
+
+
+def check_inside(alone: list[dict[str, Any]], sharded: list[list[dict[str, Any]]]) -> None:
+    """With watch_inside, rank 0 measures a sharded model as one process measures a whole one."""
+    expected, *found = ([e for e in events if e["kind"] == "InsideMetrics"] for events in (alone, *sharded))
+    assert [len(events) for events in found] == [len(expected)] + [0] * (len(found) - 1)
+    for ours, other in zip(expected, found[0], strict=True):
+        assert (ours["step"], ours["even"]) == (other["step"], other["even"])
+        assert [ours["first_loss"], ours["second_loss"]] == pytest.approx([other["first_loss"], other["second_loss"]])
+        for name, layers in ours["scores"].items():
+            for heads, others in zip(layers, other["scores"][name], strict=True):
+                assert heads == pytest.approx(others, abs=2e-4)
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from transformer.text import (
     LocalText,
     Tokenizer,
     Tokens,
+    load_repeats,
     load_shakespeare,
     load_tokenizer,
     read_local_text,
@@ -72,8 +73,8 @@ def _open_hub_dataset(config: DataConfig, tokenizer: Tokenizer | None, notify: N
 
 def local_text(config: DataConfig) -> LocalText:
     """Returns the documents of a dataset on this machine. Raises ValueError as read_documents does."""
-    if config.dataset == "shakespeare":
-        return LocalText.of(load_shakespeare())
+    if config.is_bundled:
+        return LocalText.of(load_repeats() if config.dataset == "repeats" else load_shakespeare())
     return read_local_text(Path(config.dataset), config.text_column)
 
 

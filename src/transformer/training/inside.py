@@ -29,7 +29,7 @@ from transformer.training.events import AttentionFrame, InsideMetrics
 ROWS = 8
 LONGEST = 128
 """Most tokens in a row; a row is not longer than a training row."""
-FILMED = 48
+FILMED = 32
 """Most tokens of the film's text."""
 
 
@@ -65,10 +65,11 @@ class InsideWatch:
         habits, losses = head_habits(model, self.rows), in_context_loss(model, self.rows)
         weights = model.attention_weights(self.filmed.to(model.device))
         tokens = [self.data.tokenizer.decode([token]) for token in self.filmed[0].tolist()]
+        frame = AttentionFrame(step, tokens, len(weights), weights[0].shape[1], packed(weights))
         scores = {name: habit.score.mul(1e4).round().div(1e4).tolist() for name, habit in habits.items()}
         even = {name: round(habit.even, 4) for name, habit in habits.items()}
         yield InsideMetrics(step, scores, even, losses.first, losses.second, time.perf_counter() - started)
-        yield AttentionFrame(step, tokens, len(weights), weights[0].shape[1], packed(weights))
+        yield frame
 
 
 def packed(weights: Sequence[Tensor]) -> str:

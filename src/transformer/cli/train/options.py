@@ -23,7 +23,7 @@ class TrainOptions:
 
     config: TrainConfig = field(default_factory=TrainConfig, metadata={"heading": "the run"})
     preset: str = "default"
-    """Starting point of the settings: default, quick, tiny, demo, gpt2 or modern."""
+    """Starting point of the settings: default, quick, tiny, demo, induction, gpt2 or modern."""
     quick: bool = False
     """Same as --preset quick: a smaller model, and 10M tokens per epoch."""
     mps: bool = False

@@ -89,7 +89,7 @@ def may_be_same_text(contents: dict[str, Any], stored: DataConfig, given: DataCo
 
 def check_text_is_there(data: DataConfig) -> None:
     """Raises ConfigError if a run to be resumed has read a file that is not there, as its path is read here."""
-    if not data.is_on_hub and data.dataset != "shakespeare" and not Path(data.dataset).exists():
+    if not data.is_on_hub and not data.is_bundled and not Path(data.dataset).exists():
         where = "" if Path(data.dataset).is_absolute() else f" in {Path.cwd()}"
         raise ConfigError(
             [f"the run reads {data.dataset}, which does not exist{where}: give --dataset with its path now"]
