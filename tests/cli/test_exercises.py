@@ -61,7 +61,7 @@ def test_a_check_reports_each_kind_of_result(
     progress = command("exercises").out
     assert "exercises: 1 file made" in progress
     assert "1 of 12 done" in progress
-    assert "train --preset demo --with-exercises" in progress
+    assert "train --preset demo --position rotary --with-exercises" in progress
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_finished_parts_train_and_the_ordinary_commands_read_the_checkpoint(comm
     outcome = command(*line, "--with-exercises")
     assert (outcome.status, outcome.err) == (0, "")
     assert "your parts in this run: attention, causal_mask" in outcome.out
-    assert "not used: perplexity (it is not a part of training)" in outcome.out
+    assert "not used: perplexity (not a part of training)" in outcome.out
     assert command("inspect", "run").status == 0
     assert command("generate", "--checkpoint", "run", "--prompt", "To be", "--max-new-tokens", "4").status == 0
     assert command("train", "--resume", "--checkpoint-dir", "run", "--max-steps", "4").status == 0

@@ -23,7 +23,7 @@ from transformer.trainer import Trainer
 from transformer.training import checkpoint
 
 Trainers = Callable[..., Trainer]
-USED = ["attention", "causal_mask", "block", "loss", "sampling", "accumulation", "schedule"]
+USED = ["attention", "causal_mask", "heads", "positions", "block", "loss", "sampling", "accumulation", "schedule"]
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +65,18 @@ def losses(trainer: Trainer) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"num_kv_heads": 1, "position": "rotary"}, {"norm": "rmsnorm", "bias": False}]
+    "settings",
+    [
+        {"position": "sinusoidal"},
+        {"position": "rotary", "num_kv_heads": 1, "qk_norm": "head"},
+        {"position": "rotary", "norm": "rmsnorm", "bias": False, "rope_theta": 100.0},
+    ],
 )
 def test_correct_parts_take_the_same_steps(settings: dict[str, Any], trainer_of: Trainers) -> None:
     trainer = trainer_of(**settings)
     chosen = parts(trainer)
     assert chosen.used == USED
-    assert set(chosen.unused) == set(SOLUTIONS) - set(USED)
+    assert chosen.unused == dict.fromkeys(("cache", "perplexity", "induction"), "not a part of training")
     assert losses(trainer) == pytest.approx(losses(trainer_of(**settings)), rel=1e-5)
 
 
@@ -80,6 +85,9 @@ def test_correct_parts_take_the_same_steps(settings: dict[str, Any], trainer_of:
     [
         ("attention", "attention", lambda q, k, v, mask: v.mean(2, keepdim=True).expand_as(q) + 0 * q),
         ("causal_mask", "causal_mask", lambda t, s: torch.ones(t, s, dtype=torch.bool)),
+        ("heads", "split_heads", lambda x, heads: x.unflatten(-1, (-1, heads)).permute(0, 3, 1, 2)),
+        ("heads", "merge_heads", lambda x: x.flip(1).transpose(1, 2).flatten(2)),
+        ("positions", "rotate", lambda x, positions, theta: x),
         ("block", "block", lambda x, attention, network, norm, norm2: x + attention(norm(x))),
         ("block", "layer_norm", lambda x, weight, bias, eps: 3 * x),
         ("loss", "next_token_loss", lambda h, w, t: (2 * solutions.next_token_loss(h, w, t)[0], len(t) + 0 * t[0])),
@@ -90,10 +98,10 @@ def test_correct_parts_take_the_same_steps(settings: dict[str, Any], trainer_of:
 def test_the_readers_version_is_what_trains(
     exercise: str, function: str, change: Callable[..., Any], trainer_of: Trainers
 ) -> None:
-    trainer = trainer_of()
+    trainer = trainer_of(position="rotary")
     changed = SimpleNamespace(**{**vars(SOLUTIONS[exercise]), function: change})
     assert parts(trainer, [], **{exercise: changed}).used == [exercise]
-    assert losses(trainer) != pytest.approx(losses(trainer_of()), rel=1e-6)
+    assert losses(trainer) != pytest.approx(losses(trainer_of(position="rotary")), rel=1e-6)
 
 
 def test_the_checkpoint_is_an_ordinary_one(trainer_of: Trainers) -> None:
@@ -108,6 +116,16 @@ def test_the_checkpoint_is_an_ordinary_one(trainer_of: Trainers) -> None:
     again = trainer_of()
     again.resume(checkpoint.state_path(trainer.directory, "byte"))
     assert again.step == 3
+
+
+@pytest.mark.parametrize("position", ["rotary", "sinusoidal"])
+def test_positions_that_are_not_written_are_not_used(position: str, trainer_of: Trainers) -> None:
+    def unwritten(*_: object, **__: object) -> None:
+        raise NotImplementedError
+
+    nothing = SimpleNamespace(rotate=unwritten, sinusoidal_table=unwritten)
+    chosen = parts(trainer_of(position=position), [], positions=nothing)
+    assert chosen.unused == {"positions": f"the one for --position {position} is not written"}
 
 
 def test_sample_texts_use_the_readers_filters(trainer_of: Trainers) -> None:
@@ -137,6 +155,7 @@ def test_a_part_that_does_not_fit_the_run_is_named(
 ) -> None:
     trainer = trainer_of(**settings)
     chosen = parts(trainer, USED)
+    reasons = {"positions": "the model has", **reasons}
     assert chosen.used == [name for name in USED if name not in reasons]
     assert {name for name in reasons if reasons[name] in chosen.unused[name]} == set(reasons)
     assert losses(trainer) == pytest.approx(losses(trainer_of(**settings)), rel=1e-5)

@@ -63,7 +63,9 @@ def show_progress(folder: Path, out: Console) -> None:
         out.print(f"check:  {again(folder, 'check', left[0].name)}")
     if done:
         place = "" if folder == FOLDER else f" --exercises-folder {shlex.quote(str(folder))}"
-        out.print(f"train with what passes:  {command_line()} train --preset demo --with-exercises{place}")
+        out.print(
+            f"train with what passes:  {command_line()} train --preset demo --position rotary --with-exercises{place}"
+        )
 
 
 def lesson_path(exercise: Exercise) -> Path:

@@ -55,7 +55,10 @@ def passing(folder: Path, seconds: float = 10.0) -> Sequence[Exercise]:
 
 
 def unused_text(chosen: Chosen) -> str:
-    return ", ".join(f"{name} ({reason})" for name, reason in chosen.unused.items())
+    """Returns the exercises that are not used, those with the same reason together."""
+    reasons = dict.fromkeys(chosen.unused.values())
+    names = {why: ", ".join(name for name, reason in chosen.unused.items() if reason == why) for why in reasons}
+    return "; ".join(f"{several} ({why})" for why, several in names.items())
 
 
 @contextlib.contextmanager
