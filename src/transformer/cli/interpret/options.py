@@ -64,9 +64,9 @@ def check(options: InterpretOptions) -> None:
     """Raises ValueError for options that do not fit together."""
     if options.film is not None:
         default = InterpretOptions(film=options.film, out=options.out, device=options.device)
-        for name in (
-            field.name for field in fields(options) if getattr(options, field.name) != getattr(default, field.name)
-        ):
+        for name in (own.name for own in fields(options)):
+            if getattr(options, name) == getattr(default, name):
+                continue
             flag = "a checkpoint" if name == "checkpoint" else f"--{name.replace('_', '-')}"
             raise ValueError(f"--film plays the text that the run recorded: leave out {flag}")
     for flag, text in (("--prompt", options.prompt), ("--versus", options.versus)):

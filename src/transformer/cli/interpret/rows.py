@@ -9,13 +9,15 @@ from torch import Tensor
 
 from transformer.interpret.in_context import ordinary_tokens, repeated_rows
 from transformer.model import DecoderOnlyTransformer
-from transformer.text import Tokenizer
+from transformer.text import Tokenizer, prompt_ids
 from transformer.text.local_files import read_documents
 
 ROWS = 32
 """Rows at most; a text of more tokens is measured on its first ones."""
 LENGTH = 128
 """Tokens in a row of a text, if the model's context is not shorter."""
+TEXTS, WRITTEN = 8, 64
+"""Texts that the model writes, to find the tokens that it knows, and tokens in each."""
 REPEATED = 32
 """Random tokens in a row, before they are repeated."""
 
@@ -30,8 +32,28 @@ def repeated(model: DecoderOnlyTransformer, tokenizer: Tokenizer) -> tuple[Tenso
     length = min(REPEATED, model.config.max_seq_len // 2)
     if length < 2:
         raise ValueError(f"habits need a context of 4 tokens, and this model's is {model.config.max_seq_len}")
-    rows = repeated_rows(ordinary_tokens(tokenizer), ROWS, length, torch.Generator().manual_seed(0))
-    return rows, f"Measured on {ROWS} rows of {length} random tokens, each row said twice."
+    tokens, counts = written(model, tokenizer)
+    length = max(2, min(length, len(tokens) // 3))  # a third: else the rarest are drawn too
+    rows = repeated_rows(tokens, ROWS, length, torch.Generator().manual_seed(0), counts)
+    drawn = f"{ROWS} rows of {length} random tokens, drawn as often as the model writes them"
+    return rows, f"Measured on {drawn}, each row said twice."
+
+
+def written(model: DecoderOnlyTransformer, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
+    """Returns the tokens (N,) that the model writes by itself, and how often each (N,).
+
+    A model of letters has hardly seen most of the 256 bytes: on bytes drawn evenly it would show no habit at all.
+    """
+    start = torch.tensor([prompt_ids(tokenizer, "")] * TEXTS, device=model.device)
+    generator = torch.Generator(model.device).manual_seed(0)
+    texts = model.generate(start, max_new_tokens=WRITTEN, sampling_strategy="multinomial", generator=generator).cpu()
+    ordinary = ordinary_tokens(tokenizer)
+    found = texts[:, start.shape[1] :]
+    found = found[torch.isin(found, ordinary)]
+    if len(found.unique()) < 2:  # nothing but end-of-text, for example
+        found = ordinary
+    tokens, counts = found.unique(return_counts=True)
+    return tokens, counts
 
 
 def rows_of(model: DecoderOnlyTransformer, tokenizer: Tokenizer, path: Path) -> tuple[Tensor, str]:
