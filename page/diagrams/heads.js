@@ -24,7 +24,7 @@ var GPT = GPT || {};
           const map = row(weights, h, T * T);
           const own = row(map, token, T); // the weights of the chosen token
           strongest.push(best(own, 1)[0]);
-          return this.card({ h, map, own, pieces, token, isChosen: h === head, T, colours });
+          return this.card({ h, map, own, pieces, ids: state.tokens, token, isChosen: h === head, T, colours });
         }),
       );
       if (focused >= 0) this.heads.children[focused].querySelector("button").focus({ preventScroll: true });
@@ -36,11 +36,11 @@ var GPT = GPT || {};
       ];
     },
 
-    card({ h, map, own, pieces, token, isChosen, T, colours }) {
+    card({ h, map, own, pieces, ids, token, isChosen, T, colours }) {
       const canvas = html("canvas", {
         class: "small-map",
         role: "img",
-        "aria-label": `Head ${h + 1}, the whole matrix: ${habit(map, T)}`,
+        "aria-label": `Head ${h + 1}, the whole matrix`,
       });
       paint(canvas, map.map(Math.sqrt), T, 1, colours);
       const most = best(own, 1)[0];
@@ -87,18 +87,17 @@ var GPT = GPT || {};
             { class: "note" },
             "Attends most to ",
             most === token ? "itself" : chip(pieces[most]),
-            ` (${percent(own[most])}). Over the whole text: ${habit(map, T)}.`,
+            ` (${percent(own[most])}).${T === 1 ? " One token can only attend to itself." : " Over the whole text:"}`,
+          ),
+          html(
+            "dl",
+            { class: "scores" },
+            GPT.habits(map, ids).map(({ name, score, even }) =>
+              html("div", {}, html("dt", {}, name), html("dd", {}, percent(score), html("small", {}, ` even ${percent(even)}`))),
+            ),
           ),
         ),
       );
     },
   });
-
-  /** The weight on the token itself, the previous and the first one, averaged over all tokens but the first. */
-  function habit(map, T) {
-    if (T === 1) return "one token, which can only attend to itself";
-    const mean = (column) =>
-      Array.from({ length: T - 1 }, (_, i) => map[(i + 1) * T + column(i + 1)]).reduce((a, b) => a + b, 0) / (T - 1);
-    return `${percent(mean((t) => t))} on itself, ${percent(mean((t) => t - 1))} on the previous token, ${percent(mean(() => 0))} on the first token`;
-  }
 })();

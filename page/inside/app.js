@@ -26,11 +26,12 @@ var GPT = GPT || {};
     return stored[(layer * H + head) * triangle + (token * (token + 1)) / 2 + key] / FULL;
   }
 
-  /** Whole numbers of 16 bits, lowest byte first, from base64. */
+  /** Whole numbers of 16 bits, lowest byte first as in browsers, from base64. */
   function unpacked(text) {
-    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-    const view = new DataView(bytes.buffer);
-    return Uint16Array.from({ length: bytes.length / 2 }, (_, i) => view.getUint16(2 * i, true));
+    const letters = atob(text);
+    const bytes = new Uint8Array(letters.length);
+    for (let i = 0; i < letters.length; i += 1) bytes[i] = letters.charCodeAt(i);
+    return new Uint16Array(bytes.buffer);
   }
 
   function set(changes) {

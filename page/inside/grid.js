@@ -4,6 +4,7 @@ var GPT = GPT || {};
 (() => {
   "use strict";
   const { html } = GPT.draw;
+  const EDGE = 4; // pixels beside a cell that was scrolled into view
 
   /** grid("Name", { corner, rows, columns, cell, describe, onchoose }): `rows` and `columns` are headings, cell(row, column)
    *  gives { content, strength, isMinus?, isMarked?, words }, describe(row, column) what is below the table. */
@@ -27,6 +28,7 @@ var GPT = GPT || {};
     const lines = made.map((cells, row) => html("tr", { role: "row" }, heading("row", rows[row]), cells));
     const body = html("tbody", { role: "rowgroup" }, lines);
     const top = html("thead", { role: "rowgroup" }, html("tr", { role: "row" }, heading("col", corner), heads));
+    const scroll = html("div", { class: "scroll" });
     const table = html("table", { class: "grid", role: "grid", "aria-label": name }, top, body);
 
     const placeOf = (target) => {
@@ -47,7 +49,16 @@ var GPT = GPT || {};
       chosen.setAttribute("tabindex", 0);
       chosen.classList.add("is-chosen");
       heads[column].classList.add("is-chosen");
+      reveal();
       say(row, column);
+    }
+
+    /** Scrolls sideways until the chosen cell is in view. */
+    function reveal() {
+      const [left, right] = [chosen.offsetLeft, chosen.offsetLeft + chosen.offsetWidth];
+      const names = lines[0].firstChild.offsetWidth; // the row headings stay at the left
+      if (left - names < scroll.scrollLeft) scroll.scrollLeft = left - names;
+      if (right > scroll.scrollLeft + scroll.clientWidth) scroll.scrollLeft = right - scroll.clientWidth + EDGE;
     }
 
     function choose(row, column) {
@@ -73,6 +84,7 @@ var GPT = GPT || {};
       choose(within(to[0], rows.length), within(to[1], columns.length));
       chosen.focus({ preventScroll: false });
     });
-    return { element: html("div", {}, html("div", { class: "scroll" }, table), readout), move, at: () => at };
+    scroll.append(table);
+    return { element: html("div", {}, scroll, readout), move, reveal, at: () => at };
   };
 })();

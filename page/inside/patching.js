@@ -6,6 +6,7 @@ var GPT = GPT || {};
   const { html, chip, number, visible, spoken } = GPT.draw;
   const { report } = GPT.inside;
   const LABEL = 10; // letters of a token above a column
+  const START = report.versus ? report.prompt.findIndex(({ id }, t) => id !== report.versus[t].id) : 0;
   const SMALL = 0.5; // a difference of two logits that hardly matters
 
   GPT.picture("patching", {
@@ -19,40 +20,45 @@ var GPT = GPT || {};
         paint: (cell, layer, head) => GPT.parts.heat(cell, heads[layer][head], 1),
         describe: (layer, head) => `restores ${signed(heads[layer][head])}`,
       });
-      element.append(
-        html("p", { class: "readout" }, ends()),
-        html("div", { class: "controls" }, choice.element),
-        ...this.grids.map((grid) => grid.element),
-        html("h4", {}, "The output of one head, at all positions"),
-        this.map.element,
-      );
+      const controls = html("div", { class: "controls" }, choice.element);
+      const cut = `${START === 1 ? "The first token is" : `The first ${START} tokens are`} left out: nothing differs there.`;
+      const note = START > 0 && html("p", { class: "note" }, cut);
+      const atPositions = html("div", {}, controls, ...this.grids.map((grid) => grid.element), note);
+      const ofHeads = html("div", {}, html("h4", {}, "The output of one head, at all positions"), this.map.element);
+      element.append(html("p", { class: "readout" }, ends()), html("div", { class: "two" }, atPositions, ofHeads));
       this.show(0);
     },
 
-    grid({ name, rows, values }) {
-      const grid = GPT.parts.grid(`${name}: restored, by layer and position`, {
-        corner: "layer",
+    grid({ name, rows, values: all }) {
+      const values = all.map((row) => row.slice(START));
+      const prompt = report.prompt.slice(START);
+      const grid = GPT.parts.grid(`${name}: restored, by block and position`, {
+        corner: "",
         rows,
-        columns: report.prompt.map((piece, t) => column(piece, report.versus[t])),
+        columns: prompt.map((piece, t) => column(piece, report.versus[START + t])),
         cell: (row, t) => ({
           content: Math.abs(values[row][t]) >= 0.05 ? number(100 * values[row][t], 0) : "",
           strength: Math.abs(values[row][t]),
           isMinus: values[row][t] < 0,
-          words: `layer ${rows[row]}, ${spoken(report.prompt[t])}: ${signed(values[row][t])}`,
+          words: `${rows[row]}, ${spoken(prompt[t])}: ${signed(values[row][t])}`,
         }),
-        describe: (row, t) => [`${name}, layer ${rows[row]}, at `, chip(report.prompt[t]), `: ${signed(values[row][t])} restored`],
+        describe: (row, t) => [`${name}, ${rows[row]}, at `, chip(prompt[t]), `: ${signed(values[row][t])} restored`],
         onchoose: () => {},
       });
-      grid.move(0, report.prompt.length - 1);
+      const flat = values.flat();
+      const most = flat.indexOf(Math.max(...flat));
+      grid.move(Math.floor(most / prompt.length), most % prompt.length);
       return grid;
     },
 
     show(index) {
       this.grids.forEach((grid, i) => grid.element.toggleAttribute("hidden", i !== index));
+      this.grids[index].reveal();
     },
 
     update(state) {
       this.map.show(state);
+      this.grids.forEach((grid) => grid.reveal());
     },
   });
 

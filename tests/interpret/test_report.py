@@ -109,7 +109,7 @@ def test_patching_is_that_of_the_library_at_every_place(
 ) -> None:
     found, corrupt, answer = report["patching"], torch.tensor([VERSUS]), logit_difference(7, 200)
     stream, attention, network = found["places"]
-    assert stream["rows"] == ["before 0", "before 1", "after 1"]
+    assert stream["rows"] == ["before block 0", "before block 1", "after block 1"]
     for place, what in ((stream, "residual"), (attention, "attention.output"), (network, "feedforward.output")):
         expected = patch_positions(model, tokens, corrupt, answer, what)  # type: ignore[arg-type]
         torch.testing.assert_close(torch.tensor(place["values"]).double(), expected, **CLOSE)

@@ -21,6 +21,8 @@ from transformer.text import load_tokenizer
 
 Opened = Callable[[Path], tuple[Page, list[str]]]
 PROMPT, VERSUS = list("<b>Now é:\nnow".encode()), list("<b>Now é:\nwas".encode())
+START = 11
+"""The first position at which the prompts differ."""
 
 
 @pytest.fixture(scope="package")
@@ -123,9 +125,11 @@ def test_bars_and_heat_maps_show_the_reports_numbers(inside: Page) -> None:
     for index, place in enumerate(report["patching"]["places"]):
         inside.locator("[data-picture=patching] .choice label").nth(index).click()
         table = inside.locator("[data-picture=patching] table:visible")
-        restored = [value for row in place["values"] for value in row]
+        restored = [value for row in place["values"] for value in row[START:]]
         texts = [figure(text) for text in table.locator("td").all_inner_texts()]
         assert texts == pytest.approx([100 * value if abs(value) >= 0.05 else 0 for value in restored], abs=0.51)
+    assert PROMPT[:START] == VERSUS[:START]
+    assert f"The first {START} tokens are left out" in inside.locator("[data-picture=patching]").inner_text()
     rows = inside.locator("[data-picture=head] tbody tr").all()
     assert len(rows) == len(PROMPT)
     up = report["head"]["rows"][2]["up"]

@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, Page, expect
 from page.browsing import DRAWN, ROOT, TEXT, compute
 from transformer import DecoderOnlyTransformer
 from transformer.interop.lesson_page import dequantised_model, script
+from transformer.interpret.heads import score_habits
 
 LESSON = (ROOT / "index.html").read_text(encoding="utf-8")
 DIAGRAMS = re.findall(r'data-diagram="(\w+)"', LESSON)
@@ -183,6 +184,22 @@ def test_pointing_at_a_cell_shows_pytorchs_dot_product_score_and_attention_weigh
         assert shown["dot"] == pytest.approx(dot, abs=0.006)
         assert shown["score"] == pytest.approx(dot / model.config.head_dim**0.5, abs=0.006)
         assert shown["weight"] == pytest.approx(100 * float(weights[row, column]), abs=0.06)
+
+
+def test_heads_show_the_scores_of_their_habits_beside_an_even_heads(
+    lesson: Page, computed: tuple[DecoderOnlyTransformer, torch.Tensor, dict[str, int]]
+) -> None:
+    model, _, at = computed
+    lesson.fill("#text", "to be or not to be")
+    lesson.evaluate(DRAWN)
+    tokens = torch.tensor([compute(lesson, "() => GPT.app.state.tokens")])
+    habits = score_habits([model.attention_weights(tokens)[at["layer"]]], tokens)
+    for head, card in enumerate(lesson.locator("[data-diagram=heads] article").all()):
+        assert card.locator(".scores dt").all_inner_texts() == list(habits)
+        shown = [figure(text) for text in card.locator(".scores dd").all_inner_texts() for text in text.split(" even ")]
+        expected = [100 * each for habit in habits.values() for each in (float(habit.score[0, head]), habit.even)]
+        assert shown == pytest.approx(expected, abs=0.06)
+    assert habits["induction"].queries
 
 
 @torch.no_grad()

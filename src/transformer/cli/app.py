@@ -58,6 +58,7 @@ LESS_MEMORY = {
     "train": "a smaller --batch-size, --d-model or encoding needs less",
     "generate": "smaller --num-samples or --max-new-tokens, or --int8, need less",
     "evaluate": "a smaller --batch-size or --context, or --int8, needs less",
+    "interpret": "a shorter --prompt needs less",
     "compare": "a smaller --batch-size or --context needs less",
     "import": "--dtype bfloat16 needs half of float32",
     "export": "--no-compare needs less",

@@ -194,8 +194,8 @@ def patching(
 
     for name, what in PLACES.items():
         values = patch_positions(model, clean, corrupt, answer, what, on_layer=on_layer)
-        rows = [f"before {layer}" if what == "residual" else f"{layer}" for layer in range(layers)]
-        rows += [f"after {layers - 1}"] if what == "residual" else []
+        rows = [f"before block {layer}" if what == "residual" else f"block {layer}" for layer in range(layers)]
+        rows += [f"after block {layers - 1}"] if what == "residual" else []
         places.append({"name": name, "rows": rows, "values": rounded(values)})
     heads = patch_heads(model, clean, corrupt, answer, on_layer=on_layer)
     first, second = (rounded(answer(model.next_logits(tokens))[0]) for tokens in (clean, corrupt))

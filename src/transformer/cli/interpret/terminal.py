@@ -104,14 +104,12 @@ def show_patching(report: Mapping[str, Any], out: Console) -> None:
     )
     table = Table(title="One activation of the first prompt, put into the second, restores", title_justify="left")
     table.add_column("activation")
-    table.add_column("layer, token: most restored", overflow="fold")
+    table.add_column("block, token: most restored", overflow="fold")
     for place in found["places"]:
-        cells = [
-            (value, f"{row}, {shown(prompt[at])} at {at}: {value:.0%}")
-            for row, values in zip(place["rows"], place["values"], strict=True)
-            for at, value in enumerate(values)
-        ]
-        table.add_row(place["name"], "; ".join(text for _, text in sorted(cells, reverse=True)[:NAMED]))
+        columns = zip(*place["values"], strict=True)  # of each position only the block that restores most
+        best = [(max(column), place["rows"][column.index(max(column))], at) for at, column in enumerate(columns)]
+        cells = [f"{row}, {shown(prompt[at])} at {at}: {value:.0%}" for value, row, at in sorted(best, reverse=True)]
+        table.add_row(place["name"], "; ".join(cells[:NAMED]))
     heads = [
         (value, f"{layer}.{head}: {value:.0%}")
         for layer, row in enumerate(found["heads"])
