@@ -42,10 +42,14 @@ prints the total cost.
 
 **Files** in --checkpoint-dir: model_epoch_N_ENCODING.pt after each epoch (for generate, evaluate and compare);
 training_state_ENCODING.pt and the state before it (for --resume); metrics.jsonl, one event per line; loss_curve.png and
-.svg; tensorboard/ (for `tensorboard --logdir .`; --trackers wandb or trackio logs there). A checkpoint contains its
-config and its encoding, so the other commands need no flags for them. One run uses the folder at a time; the files of
-an earlier run move to earlier_N/ in it. `main.py plot RUN RUN` draws several runs in one plot. --keep-last 3 keeps the
-last three epochs and the one with the lowest validation loss, which `generate --checkpoint FOLDER/best` selects.
+.svg; with --watch-inside inside.png and .svg and film.frames; tensorboard/ (for `tensorboard --logdir .`; --trackers
+wandb or trackio logs there). A checkpoint contains its config and its encoding, so the other commands need no flags for
+them. One run uses the folder at a time; the files of an earlier run move to earlier_N/ in it. `main.py plot RUN RUN`
+draws several runs in one plot. --keep-last 3 keeps the last three epochs and the one with the lowest validation loss,
+which `generate --checkpoint FOLDER/best` selects.
+
+**Inside.** --watch-inside measures during the run where the attention heads attend and when the model learns from its
+context; inside.png shows it and `interpret --film` plays it. In --preset induction an induction head forms in minutes.
 
 **Fine-tuning.** --init-from CHECKPOINT starts a new run from a trained model, on other text. Weights, model shape, row
 length and encoding come from the checkpoint; the optimizer state and all other settings are new. Use a lower

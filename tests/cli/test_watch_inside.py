@@ -22,7 +22,7 @@ def test_a_watched_run_is_drawn_and_filmed_and_plot_draws_it_again(command: Comm
     assert f"inside: {Path('run/inside.png')}" in outcome.out
     said = [line for line in outcome.out.splitlines() if ", inside: previous token " in line]
     assert [line.split(",")[0] for line in said] == ["step 2", "step 3"]  # the evaluations
-    assert [frame.step for frame in read_film(tmp_path / "run" / "film.jsonl")] == [0, 1, 2, 3]
+    assert [frame.step for frame in read_film(tmp_path / "run" / "film.frames")] == [0, 1, 2, 3]
     (tmp_path / "run" / "inside.png").unlink()
 
     outcome = command("plot", "--inside", "run")

@@ -17,7 +17,7 @@ from transformer.training.run_folder import HOLDER, LOCK, RunFolderError, RunLoc
 OWN = {
     "model_epoch_1_byte.pt", "training_state_byte.pt", "training_state_byte_previous.pt", "metrics.jsonl",
     "loss_curve.png", "loss_curve.svg", "wandb_id.txt",
-    "film.jsonl", "inside.png", "inside.svg",
+    "film.frames", "inside.png", "inside.svg",
 }  # fmt: skip
 YOURS = {"notes.txt", "thesis.doc", "model.pt", "loss.png"}
 

@@ -1,6 +1,7 @@
-"""The frames of a run's film, film.jsonl: all attention weights on one text, at one step per line.
+"""The frames of a run's film, film.frames: all attention weights on one text, at one step per line.
 
-They are not in metrics.jsonl because they are long: a frame of 2 layers with 4 heads takes 13 kB.
+They are not in metrics.jsonl because they are long: a frame of 2 layers with 4 heads takes 6 kB. The name does not end
+in .jsonl, which would make the file a part of the text if the run is in the folder of its text (text/local_files.py).
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from pathlib import Path
 from transformer.training.events import AttentionFrame, Event, RunStarted
 from transformer.training.files import write_text
 
-FILM_FILE = "film.jsonl"
+FILM_FILE = "film.frames"
 
 
 class FilmLog:
-    """A callback that appends every AttentionFrame to `directory`/film.jsonl.
+    """A callback that appends every AttentionFrame to `directory`/film.frames.
 
     A run that starts at step 0 begins a new file; a resumed run keeps the frames up to its step.
     """

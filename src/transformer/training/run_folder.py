@@ -25,7 +25,8 @@ from transformer.training.files import is_running
 
 LOCK, HOLDER = ".run.lock", ".run.holder"
 OWN_FILES = re.compile(
-    r"training_state_.+|model_epoch_\d+_.+\.pt|metrics\.jsonl|film\.jsonl|(loss_curve|inside)\.(png|svg)|tensorboard|(wandb|trackio)_id\.txt"
+    r"training_state_.+|model_epoch_\d+_.+\.pt|metrics\.jsonl|film\.frames|"
+    r"(loss_curve|inside)\.(png|svg)|tensorboard|(wandb|trackio)_id\.txt"
 )
 """The names of the files and folders that a run writes; all other files belong to the user."""
 
