@@ -2,6 +2,7 @@
 
     uv run python main.py import hf:HuggingFaceTB/SmolLM2-135M               from the hub, as checkpoints_SmolLM2-135M
     uv run python main.py import hf:openai-community/gpt2 --revision main --out gpt2
+    uv run python main.py import hf:OWNER/NAME/FILE.gguf                     one .gguf file of a repository
     uv run python main.py import folder                                      config.json, safetensors, tokenizer.json
     uv run python main.py import model.gguf --dtype bfloat16
 

@@ -195,7 +195,7 @@ def test_words_that_are_no_source_are_one_line(command: Command, tiny_checkpoint
         "nowhere cannot be imported: give a folder with config.json, a .gguf file, or hf:OWNER/NAME"
         in told["nowhere"].err
     )
-    assert "hf:gpt2 is not hf:OWNER/NAME or hf:OWNER/NAME@REVISION" in told["hf:gpt2"].err
+    assert "hf:gpt2 is not hf:OWNER/NAME, hf:OWNER/NAME@REVISION or" in told["hf:gpt2"].err
     assert (
         "ann/model cannot be imported: give a folder with config.json, a .gguf file, or hf:ann/model"
         in told["ann/model"].err

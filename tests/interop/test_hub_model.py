@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import constants
 
 from model_folders import files_in, save_model
@@ -15,8 +16,12 @@ from stand_in_hub import StandInHub, taken_for_the_hub
 from transformer.data.hub.errors import HubError
 from transformer.interop import hub_model
 from transformer.interop.errors import SourceError
+from transformer.interop.families import read_model
+from transformer.interop.gguf_files import GgufFile
+from transformer.interop.gguf_write import write_gguf
 from transformer.interop.importing import imported
 from transformer.interop.sources import Source, open_source
+from transformer.training import checkpoint
 
 REPO = "someone/tiny"
 
@@ -168,7 +173,54 @@ def test_a_repository_without_a_needed_file_is_refused_before_its_weights_are_fe
     server.add(REPO, {name: data for name, data in files().items() if name != missing})
     with pytest.raises(SourceError, match=rf"hf:{REPO} has no {missing}"):
         open_source(f"hf:{REPO}")
-    assert set(fetched(server)) <= {"config.json"}
+    assert set(fetched(server)) <= {"config.json", "README.md"}
+
+
+@pytest.fixture
+def gguf_server(server: StandInHub, tmp_path: Path) -> StandInHub:
+    """A hub with REPO that holds .gguf files alone, one of them in a folder."""
+    pytest.importorskip("gguf", reason="the package gguf writes the files")
+    source = open_source(str(save_model(tmp_path / "saved")))
+    model = read_model(source.settings, source.tensor, source.names, torch.float32)
+    write_gguf(model, source.tokenizer, tmp_path / "m.gguf", "f32", {"licence": "mit"})
+    data = (tmp_path / "m.gguf").read_bytes()
+    names = ("tiny-F32.gguf", "more/tiny-F32+.gguf", "tiny-00001-of-00002.gguf")
+    server.add(REPO, {"README.md": b"# Tiny", **dict.fromkeys(names, data), "tiny.imatrix": b""})
+    return server
+
+
+def test_one_gguf_file_of_a_repository_is_fetched_once(gguf_server: StandInHub, tmp_path: Path) -> None:
+    name, told = "more/tiny-F32+.gguf", list[str]()
+    path = imported(f"hf:{REPO}/{name}", told.append)
+    first = gguf_server.commit(REPO).sha
+    assert fetched(gguf_server) == ["README.md", name]
+    loaded = checkpoint.load_model(path)
+    about = loaded.contents["imported"]
+    assert (about["source"], about["revision"]) == (f"hf:{REPO}/{name}", first)
+    assert about["sha256"] == f"{Path(name).name}={gguf_server.commit(REPO).files[name].sha256}"
+    wanted = GgufFile(tmp_path / "m.gguf").tensor("model.embed_tokens.weight")
+    assert torch.equal(loaded.model.embeddings.get_parameter("token.weight"), wanted)
+    gguf_server.stop_serving()
+    assert imported(f"hf:{REPO}/{name}", told.append) == path
+    assert told[-1] == f"the hub cannot be reached: continuing with commit {first[:12]} of {REPO}, fetched before"
+    assert open_source(f"hf:{REPO}/{name}@{first}").provenance["revision"] == first
+
+
+def test_a_repository_of_gguf_files_lists_them(gguf_server: StandInHub) -> None:
+    listed = r"it has more/tiny-F32\+\.gguf, tiny-F32\.gguf$"
+    with pytest.raises(SourceError, match=rf"hf:{REPO} needs the name of a file, hf:{REPO}/FILE\.gguf; {listed}"):
+        open_source(f"hf:{REPO}")
+    with pytest.raises(SourceError, match=rf"hf:{REPO} has no file other\.gguf; {listed}"):
+        open_source(f"hf:{REPO}/other.gguf")
+    gguf_server.add(REPO, dict.fromkeys((f"{number:05}.gguf" for number in range(100_000)), b""))
+    with pytest.raises(SourceError, match=r"00000\.gguf, .* 00029\.gguf and 99970 more$"):
+        open_source(f"hf:{REPO}")
+    for text in (f"hf:{REPO}/../../a.gguf", f"hf:{REPO}/x.bin", f"hf:{REPO}/a.gguf/b", f"hf:{REPO}/.gguf@"):
+        with pytest.raises(SourceError, match=r"is not hf:OWNER/NAME, hf:OWNER/NAME@REVISION or hf:OWNER/NAME/FILE"):
+            open_source(text)
+    gguf_server.add(REPO, files())
+    with pytest.raises(SourceError, match=rf"hf:{REPO} has no file a\.gguf; it has no \.gguf file"):
+        open_source(f"hf:{REPO}/a.gguf")
 
 
 def test_a_name_in_the_listing_cannot_leave_the_folder(server: StandInHub) -> None:

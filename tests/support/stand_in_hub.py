@@ -8,7 +8,7 @@ resolve) as the hub does, counts what it sent, and fails in the ways a network f
         ...
         assert hub.bytes_sent(".parquet") < 100_000
 
-As on the hub, contents of parquet and safetensors files come from another origin (`cdn_url`, a second port) by a
+As on the hub, contents of parquet, safetensors and gguf files come from another origin (`cdn_url`, a second port) by a
 redirect, and what the CDN calls ETag is not the X-Linked-Etag of the hub. `python tests/stand_in_hub.py` serves in a
 process of its own.
 """
@@ -171,7 +171,7 @@ class Commit:
 
 
 def is_lfs(path: str) -> bool:
-    return path.endswith((".parquet", ".safetensors"))
+    return path.endswith((".parquet", ".safetensors", ".gguf"))
 
 
 class HubError(Exception):

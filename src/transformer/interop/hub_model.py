@@ -1,6 +1,7 @@
 """A model's repository on the Hugging Face hub: its commit and its files, through the hub library's own cache.
 
-Only the files that an import reads are fetched: settings, tokenizer, model card and licence, safetensors. They stay in
+Only the files that an import reads are fetched: settings, tokenizer, model card and licence, safetensors; or one .gguf
+file, where a repository holds several, each a model of its own. They stay in
 the cache of the hub library (HF_HOME), which other programs share: a later import needs no network, and a download that
 was interrupted is resumed. data/hub/ turns the hub's errors into one line, with retries.
 """
@@ -20,9 +21,11 @@ from transformer.data.hub.client import OPENING_PATIENCE, Hub
 from transformer.data.hub.errors import Fault, HubError, Unreachable, endpoint, first_line
 from transformer.interop.digests import sha256_of
 from transformer.interop.errors import SourceError
+from transformer.training.checkpoint_contents import brief
 from transformer.training.files import NO_ROOM
 
-REPOSITORY = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
+REPOSITORY = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:/([\w./+-]+\.gguf))?(?:@([\w./-]+))?", re.ASCII)
+"""hf:OWNER/NAME, /FILE.gguf, @REVISION."""
 COMMIT = re.compile("[0-9a-f]{40}")
 SMALL_FILES = {
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
@@ -30,6 +33,11 @@ SMALL_FILES = {
 }  # fmt: skip
 WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json")
 LICENCES = re.compile(r"LICEN[CS]E(\.\w+)?")
+MARKS = ("config.json", "README.md", ".gitattributes")
+"""Small files, one of which nearly every repository has: one that is fetched under the name of a revision makes the hub
+library remember the commit of the revision."""
+MOST_LISTED = 30
+"""Files that a message lists; the others are counted."""
 DOWNLOAD_PATIENCE = 60.0
 """Seconds of retries after the hub library has given up, each with retries of its own."""
 
@@ -48,19 +56,17 @@ def commit_of(repo: str, revision: str, notify: Notify = silent) -> str:
         return revision
     try:
         commit, names = _described(repo, revision, notify, OPENING_PATIENCE)
-        if "config.json" in names:  # fetched under this name, so that the library remembers the commit of the revision
-            _downloaded(repo, revision, "config.json", notify)
+        if mark := next((name for name in MARKS if name in names), None):
+            _downloaded(repo, revision, mark, notify)
         return commit
     except Unreachable as error:
-        from huggingface_hub import try_to_load_from_cache
-
-        known = try_to_load_from_cache(repo, "config.json", revision=revision)
-        if not isinstance(known, str):
+        known = next((at for mark in MARKS if (at := _cached(repo, revision, mark))), None)
+        if known is None:
             raise HubError(
                 f"model {repo} cannot be reached ({error.reason}), and it was never fetched: connect once, or import "
                 "a folder or a .gguf file"
             ) from error
-        commit = Path(known).parent.name
+        commit = known.parent.name
         notify(f"the hub cannot be reached: continuing with commit {commit[:12]} of {repo}, fetched before")
         return commit
 
@@ -70,17 +76,17 @@ def fetch_model(repo: str, commit: str, notify: Notify = silent) -> tuple[Path, 
 
     Raises HubError for a network that fails, SourceError for a repository without weights that can be read.
     """
-    from huggingface_hub import try_to_load_from_cache
-
-    known = try_to_load_from_cache(repo, "config.json", revision=commit)
+    known = _cached(repo, commit, "config.json")
     try:
-        patience = 0.0 if isinstance(known, str) else OPENING_PATIENCE
-        listed = _described(repo, commit, notify, patience)[1]
+        listed = _described(repo, commit, notify, 0.0 if known else OPENING_PATIENCE)[1]
     except Unreachable:
-        listed = [path.name for path in Path(known).parent.iterdir()] if isinstance(known, str) else []
+        listed = [path.name for path in known.parent.iterdir()] if known else []
         if not any(WEIGHTS.fullmatch(name) for name in listed):  # nor were all files fetched before
             raise
     names = [name for name in listed if is_wanted(name)]
+    is_complete = {"config.json", "tokenizer.json"} <= {*names} and any(map(WEIGHTS.fullmatch, names))
+    if not is_complete and any(name.endswith(".gguf") for name in listed):
+        raise SourceError(f"hf:{repo} needs the name of a file, hf:{repo}/FILE.gguf; it has {_gguf_files(listed)}")
     for name in ("config.json", "tokenizer.json"):
         if name not in names:
             raise SourceError(f"hf:{repo} has no {name}: only models in the format of transformers can be imported")
@@ -88,6 +94,34 @@ def fetch_model(repo: str, commit: str, notify: Notify = silent) -> tuple[Path, 
         raise SourceError(f"hf:{repo} has no model.safetensors: other formats of weights are not imported from the hub")
     fetched = {name: _downloaded(repo, commit, name, notify) for name in sorted(names)}
     return fetched["config.json"][0].parent, {name: digest for name, (_, digest) in fetched.items()}
+
+
+def fetch_gguf(repo: str, name: str, commit: str, notify: Notify = silent) -> tuple[Path, dict[str, str]]:
+    """Returns a .gguf file of a commit, which is fetched if necessary, and its sha256 by its name.
+
+    Raises HubError for a network that fails, SourceError for a file that is not there.
+    """
+    if not _cached(repo, commit, name):
+        listed = _described(repo, commit, notify, OPENING_PATIENCE)[1]
+        if name not in listed:
+            raise SourceError(f"hf:{repo} has no file {name}; it has {_gguf_files(listed)}")
+    path, digest = _downloaded(repo, commit, name, notify)
+    return path, {path.name: digest}
+
+
+def _gguf_files(names: list[str]) -> str:
+    """Returns the .gguf files among the names, for a message; the parts of split models cannot be imported."""
+    found = [name for name in names if name.endswith(".gguf") and not re.search(r"-\d+-of-\d+\.gguf", name)]
+    more = f" and {len(found) - MOST_LISTED} more" if len(found) > MOST_LISTED else ""
+    return ", ".join(map(brief, found[:MOST_LISTED])) + more or "no .gguf file that can be imported"
+
+
+def _cached(repo: str, revision: str, name: str) -> Path | None:
+    """Returns a file in the library's cache, if it is there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo, name, revision=revision)
+    return Path(found) if isinstance(found, str) else None
 
 
 def _described(repo: str, revision: str, notify: Notify, patience: float) -> tuple[str, list[str]]:
@@ -115,10 +149,10 @@ def _downloaded(repo: str, revision: str, name: str, notify: Notify) -> tuple[Pa
 
 def _attempt(repo: str, revision: str, name: str) -> tuple[Path, str]:
     """Downloads a file once. Raises Fault for a failure that another attempt may repair."""
-    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     try:
-        if not isinstance(try_to_load_from_cache(repo, name, revision=revision), str):
+        if not _cached(repo, revision, name):
             # Without this, the download of a file that cannot be reached would be retried for half a minute.
             get_hf_file_metadata(hf_hub_url(repo, name, revision=revision, endpoint=endpoint()))
         with silenced():

@@ -1,7 +1,8 @@
 """A model of another program: where it is, and how to read its settings, weights and tokenizer.
 
-A source is `hf:OWNER/NAME[@REVISION]` on the Hugging Face hub, a folder in the format of transformers (config.json,
-safetensors, tokenizer.json), or a .gguf file. Nothing in it is executed. importing.py makes a checkpoint of it.
+A source is `hf:OWNER/NAME[@REVISION]` or `hf:OWNER/NAME/FILE.gguf[@REVISION]` on the Hugging Face hub, a folder in the
+format of transformers (config.json, safetensors, tokenizer.json), or a .gguf file. Nothing in it is executed.
+importing.py makes a checkpoint of it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from transformer.interop.digests import sha256_of
 from transformer.interop.errors import SourceError
 from transformer.interop.families import model_config
 from transformer.interop.folders import file_in
-from transformer.interop.hub_model import LICENCES, REPOSITORY, commit_of, fetch_model, is_wanted
+from transformer.interop.hub_model import LICENCES, REPOSITORY, commit_of, fetch_gguf, fetch_model, is_wanted
 from transformer.interop.json_files import LARGEST_TOKENIZER, read_json
 from transformer.interop.spelling import spelled
 from transformer.interop.tensor_files import TensorFolder
@@ -76,8 +78,8 @@ class Location:
     @property
     def name(self) -> str:
         """A name for the folder of its checkpoint: letters, digits, dots, dashes and underscores."""
-        last = self.source.rpartition("/")[2] if self.path is None else self.path.resolve().name.removesuffix(".gguf")
-        return re.sub(r"[^\w.-]+", "-", last, flags=re.ASCII).strip(".-")[:60] or "model"
+        last = self.source.rpartition("/")[2] if self.path is None else self.path.resolve().name
+        return re.sub(r"[^\w.-]+", "-", last.removesuffix(".gguf"), flags=re.ASCII).strip(".-")[:60] or "model"
 
 
 def is_source(text: str) -> bool:
@@ -110,7 +112,7 @@ def locate(
     elif (path / "config.json").is_file():
         files = [file_in(path, file.name) for file in path.iterdir() if is_wanted(file.name)]
     else:
-        is_name = REPOSITORY.fullmatch(f"hf:{text}") and not path.exists()
+        is_name = REPOSITORY.fullmatch(f"hf:{text}") and not path.exists() and path.suffix != ".gguf"
         wanted = f"give a folder with config.json, a .gguf file, or {f'hf:{text}' if is_name else 'hf:OWNER/NAME'}"
         raise SourceError(f"{text} cannot be imported: {wanted}")
     return Location(text, path, sha256={file.name: digest(file) for file in sorted(files)})
@@ -118,21 +120,23 @@ def locate(
 
 def opened(location: Location, notify: Notify = silent, max_seq_len: int | None = None) -> Source:
     """Opens a source that was located. Errors: as of open_source()."""
-    folder, sha256 = location.path, location.sha256
-    if folder is None:
-        folder, sha256 = fetch_model(location.source.removeprefix("hf:"), location.revision, notify)
-    if folder.is_file():
-        return _open_gguf(location, folder, max_seq_len)
-    return _open_folder(location, folder, sha256, max_seq_len)
+    path, sha256 = location.path, location.sha256
+    if path is None:
+        owner, name, *file = location.source.removeprefix("hf:").split("/", 2)
+        fetch = partial(fetch_gguf, name=file[0]) if file else fetch_model
+        path, sha256 = fetch(f"{owner}/{name}", commit=location.revision, notify=notify)
+    return (_open_gguf if path.is_file() else _open_folder)(location, path, sha256, max_seq_len)
 
 
 def _on_hub(text: str, revision: str | None, notify: Notify) -> Location:
     found = REPOSITORY.fullmatch(text)
     if found is None or ".." in f"{text} {revision}":
-        raise SourceError(f"{text} is not hf:OWNER/NAME or hf:OWNER/NAME@REVISION, as in hf:openai-community/gpt2")
-    if revision is not None and found[2] not in (None, revision):
+        forms = "hf:OWNER/NAME, hf:OWNER/NAME@REVISION or hf:OWNER/NAME/FILE.gguf"
+        raise SourceError(f"{text} is not {forms}, as in hf:openai-community/gpt2")
+    repo, _, named = found.groups()
+    if revision is not None and named not in (None, revision):
         raise SourceError(f"{text} and --revision {revision} name two revisions: give one of them")
-    return Location(f"hf:{found[1]}", revision=commit_of(found[1], revision or found[2] or "main", notify))
+    return Location(text.partition("@")[0], revision=commit_of(repo, revision or named or "main", notify))
 
 
 def _open_folder(location: Location, folder: Path, sha256: Mapping[str, str], max_seq_len: int | None) -> Source:
@@ -147,11 +151,11 @@ def _open_folder(location: Location, folder: Path, sha256: Mapping[str, str], ma
     )  # fmt: skip
 
 
-def _open_gguf(location: Location, path: Path, max_seq_len: int | None) -> Source:
+def _open_gguf(location: Location, path: Path, sha256: Mapping[str, str], max_seq_len: int | None) -> Source:
     from transformer.interop.gguf_files import GgufFile  # only this needs the package gguf
 
     file = GgufFile(path, max_seq_len)
-    provenance = _provenance(location, location.sha256, str(file.settings.get("license", "")))
+    provenance = _provenance(location, sha256, str(file.settings.get("license", "")))
     size = path.stat().st_size
     return Source(
         file.settings, file.names, file.tensor, file.tokenizer(), provenance,

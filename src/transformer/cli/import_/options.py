@@ -15,8 +15,8 @@ class ImportOptions:
     """Make a checkpoint of a model of another program, which every command then takes."""
 
     source: str | None = field(default=None, metadata=POSITIONAL)
-    """hf:OWNER/NAME or hf:OWNER/NAME@REVISION on the Hugging Face hub, a folder with config.json, model.safetensors and
-    tokenizer.json, or a .gguf file."""
+    """hf:OWNER/NAME or hf:OWNER/NAME@REVISION on the Hugging Face hub (hf:OWNER/NAME/FILE.gguf is one of its files), a
+    folder with config.json, model.safetensors and tokenizer.json, or a .gguf file."""
     out: Path | None = None
     """The folder to write to, which must not hold a checkpoint yet. None: checkpoints_NAME."""
     revision: str | None = None
