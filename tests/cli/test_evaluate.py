@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -101,8 +102,21 @@ def test_the_table_shows_the_same_numbers(command: Command, tiny_checkpoint: Pat
     assert f"{found['perplexity']:.2f}" in outcome.out
     assert found["verdict"] in outcome.out
     assert "1,500 tokens in " in outcome.out
+    assert "1,500 tokens of held-out text of shakespeare\n" in outcome.out
     assert "windows of 24 with a stride of 12" in outcome.out
     assert "\x1b" not in outcome.out
+
+
+def test_the_amount_of_text_and_the_time_left_are_shown_while_it_is_evaluated(
+    command: Command, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformer.cli.progress.LINE_SECONDS", 0.0)
+    (tmp_path / "notes.txt").write_text("A few words. " * 40, encoding="utf-8")
+    outcome = command("evaluate", "--text-file", "notes.txt", "--batch-size", "40")
+    lines = outcome.out.splitlines()
+    [at] = [at for at, line in enumerate(lines) if line == "521 tokens of notes.txt; --max-tokens evaluates fewer"]
+    assert re.fullmatch(r"evaluating: \d+% done, about .+ left", lines[at + 1])
+    assert lines[at + 2] == "evaluating: 100% done"
 
 
 @pytest.mark.parametrize("stride", ["1", "24"])

@@ -186,7 +186,7 @@ def test_written_in_8_bits_llama_cpp_has_almost_the_same_probabilities(
 
 
 def test_twelve_steps_of_training_lower_the_loss_of_held_out_documents(path: Path, tmp_path: Path) -> None:
-    """On the guides of this project, as docs/models.md describes it: a minute of one core, 4 GB of disk while it runs."""
+    """On the guides of this project, as docs/models.md describes it: a minute of one core, and 4 GB of disk."""
     line = [
         *(sys.executable, str(ROOT / "main.py"), "train", "--init-from", str(path), "--dataset", str(ROOT / "docs")),
         *("--seq-length", "128", "--learning-rate", "5e-5", "--batch-size", "4", "--accumulation-steps", "1"),

@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from transformer.cli.formatting import duration
+
 LINE_SECONDS = 10.0
 """Where no bar can be drawn, seconds between two lines of progress."""
 MAX_NAME = 40
@@ -21,9 +23,9 @@ Show = Callable[[str, int, int], object]
 
 @contextlib.contextmanager
 def progress_bar(out: Console, what: str, quiet: bool = False) -> Iterator[Show]:
-    """Shows a bar on a terminal until the context ends, and a line every LINE_SECONDS elsewhere."""
+    """Shows a bar on a terminal until the context ends, a line every LINE_SECONDS elsewhere, with the time left."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("left"), TimeRemainingColumn(compact=True))
-    last = time.monotonic()
+    started = last = time.monotonic()
     with Progress(*columns, console=out, transient=True, disable=quiet or not out.is_terminal) as bar:
         task = bar.add_task(what, total=None)
 
@@ -32,7 +34,8 @@ def progress_bar(out: Console, what: str, quiet: bool = False) -> Iterator[Show]
             bar.update(task, description=what[-MAX_NAME:], completed=done, total=total)
             if not (quiet or out.is_terminal) and time.monotonic() - last >= LINE_SECONDS:
                 last = time.monotonic()
-                out.print(f"{what}: {done / max(1, total):.0%} done", style="dim")
+                left = f", about {duration((last - started) * (total / done - 1))} left" if 0 < done < total else ""
+                out.print(f"{what}: {done / max(1, total):.0%} done{left}", style="dim")
 
         yield show
 

@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from transformer.cli.console import console
+from transformer.cli.console import console, printable
 from transformer.cli.download_progress import fetch_numbers, notifier
 from transformer.cli.evaluate.measure import Texts, baselines, score, text_notice, verdict, windows
 from transformer.cli.evaluate.options import EvaluateOptions
+from transformer.cli.formatting import counted
 from transformer.cli.json_output import print_json
 from transformer.cli.models import open_model, weight_format
 from transformer.cli.progress import progress_bar
@@ -35,9 +36,11 @@ def main(options: EvaluateOptions) -> None:
         documents = Texts(options.measure, notify).of(loaded.config.data, loaded.tokenizer, is_imported)
     if notice := text_notice(loaded, documents, options.measure):
         out.print(notice)
+    total = documents.num_tokens
+    fewer = "; --max-tokens evaluates fewer" if options.measure.max_tokens is None else ""
+    out.print(printable(f"{counted(total, 'token')} of {documents.name}{fewer}"), style="dim")
     started = time.perf_counter()
     with progress_bar(out, "evaluating") as progress:
-        total = documents.num_tokens
         scores = score(loaded, documents, options.measure, lambda done: progress("evaluating", done, total))
     seconds = time.perf_counter() - started
     if options.json:
