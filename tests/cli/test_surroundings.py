@@ -160,6 +160,17 @@ def test_a_folder_in_place_of_a_checkpoint_is_the_latest_in_it(command: Command,
     assert (found.status, found.err.splitlines()[0].split(" (")[0]) == (0, str(tiny_checkpoint))
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["generate --checkpoint", "evaluate --checkpoint", "inspect", "compare", "train --resume-from", "plot --out"],
+)
+def test_an_empty_path_is_not_this_folder(command: Command, tiny_checkpoint: Path, line: str) -> None:
+    """Usually it is an unset variable of the shell, and the latest checkpoint here is not what it was to name."""
+    outcome = command(*line.split(), "")
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert "the path is empty, as from an unset shell variable: give one, or leave it out" in outcome.err
+
+
 def test_an_empty_word_and_the_marker_of_the_end_are_no_values(command: Command) -> None:
     outcome = command("export-page", "")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)

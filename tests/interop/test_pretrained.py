@@ -142,6 +142,8 @@ def test_a_model_without_a_template_does_not_chat(model: transformer.Pretrained)
 def test_a_source_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"there is no checkpoint nowhere\.pt"):
         transformer.load("nowhere.pt")
+    with pytest.raises(CheckpointError, match="the path is empty: leave it out for the latest checkpoint"):
+        transformer.load("")
     with pytest.raises(CheckpointError, match="no checkpoint found"):
         transformer.load(tmp_path)
 

@@ -253,4 +253,8 @@ def _converted(hint: Any, kind: Any, word: str, expands: bool) -> Any:
         if isinstance(value, str):
             raise argparse.ArgumentTypeError(f"{word!r} is not {'a whole' if kind is int else 'a'} number")
         return value
+    if kind is Path and not word:  # as a path it would be this folder
+        raise argparse.ArgumentTypeError(
+            "the path is empty, as from an unset shell variable: give one, or leave it out"
+        )
     return kind(os.path.expanduser(word) if expands else word)  # noqa: PTH111

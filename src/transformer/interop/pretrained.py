@@ -183,6 +183,8 @@ def find_checkpoint(source: str | os.PathLike[str] | None = None) -> Path:
     """Returns the checkpoint that a source of load() names. Raises CheckpointError if there is none."""
     if source is None:
         return checkpoint.latest(Path())
+    if not os.fspath(source):  # as a path it would be this folder
+        raise checkpoint.CheckpointError("the path is empty: leave it out for the latest checkpoint, or give one")
     path = Path(source).expanduser()
     if is_source(path.as_posix()):
         return imported(path.as_posix())
