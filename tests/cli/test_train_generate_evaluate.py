@@ -617,6 +617,7 @@ HELP = {
     "compare": ["--directory", "(default: None)"],
     "inspect": ["(default: None)", "--json"],
     "plot": ["--out", "(default: None)"],
+    "exercises": ["[ACTION ...]", "--folder PATH", "(default: exercises)", "--seconds FLOAT", "(default: 10.0)"],
     "demo": ["--prompt STR", "--seed INT", "(default: 1)"],
     "demo-sampling": ["--with-model", "(default:"],
     "benchmark": ["(default:"],

@@ -68,8 +68,7 @@ def losses(trainer: Trainer) -> list[float]:
     "settings",
     [
         {"position": "sinusoidal"},
-        {"position": "rotary", "num_kv_heads": 1, "qk_norm": "head"},
-        {"position": "rotary", "norm": "rmsnorm", "bias": False, "rope_theta": 100.0},
+        {"position": "rotary", "rope_theta": 100.0, "num_kv_heads": 1, "qk_norm": "head", "norm": "rmsnorm"},
     ],
 )
 def test_correct_parts_take_the_same_steps(settings: dict[str, Any], trainer_of: Trainers) -> None:
