@@ -53,6 +53,8 @@ def test_the_installed_command_runs_the_demo_and_exports_the_page_in_an_empty_fo
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "GPT.exported" in page
     assert 'src="page/' not in page
+    run(transformer, "interpret", "--prompt", "ROMEO:", folder=tmp_path)
+    assert "GPT.report" in (tmp_path / "interpret.html").read_text(encoding="utf-8")
     where = run(scripts / "python", "-c", "import transformer; print(transformer.__file__)", folder=tmp_path)
     assert str(scripts.parent) in where
 

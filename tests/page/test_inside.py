@@ -152,6 +152,25 @@ def test_texts_of_the_report_are_shown_as_they_are(inside: Page) -> None:
     assert "NaN" not in inside.inner_text("main")
 
 
+@pytest.mark.parametrize("prompt", [None, [65]], ids=["habits alone", "one token"])
+def test_the_smallest_reports_are_shown_without_an_error(
+    opened: Opened, tiny_model: Callable[..., DecoderOnlyTransformer], tmp_path: Path, prompt: list[int] | None
+) -> None:
+    model = tiny_model(vocab_size=257, num_layers=1, num_heads=1)
+    habits = habits_report(head_habits(model, torch.tensor([PROMPT[:5]])), "Measured here.")  # one row: no errors
+    report = {"model": "m", "about": [], "layers": 1, "heads": 1, "chosen": [0, 0], "habits": habits}
+    if prompt:
+        report |= prompt_report(model, load_tokenizer("byte"), Question(prompt, target=3))
+    path = tmp_path / "inside.html"
+    path.write_text(page(report), encoding="utf-8")
+    shown, wrong = opened(path)
+    for word in ("undefined", "NaN", "null"):
+        assert word not in shown.inner_text("main")
+    pictures = shown.locator("[data-picture]").evaluate_all("found => found.map((each) => each.dataset.picture)")
+    assert pictures == (["attention", "lens", "attribution", "habits"] if prompt else ["habits"])
+    assert wrong == []
+
+
 @pytest.mark.parametrize("width", [360, 1440])
 def test_it_fits_the_window(inside: Page, width: int) -> None:
     inside.set_viewport_size({"width": width, "height": 800})

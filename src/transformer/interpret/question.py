@@ -87,10 +87,9 @@ def complete(question: Question, model: DecoderOnlyTransformer) -> Question:
     """Returns the question with both tokens. Raises ValueError if they are the same."""
     target, other = question.target, question.rather_than
     with eval_mode(model):
-        if target is None:
-            target = int(model.next_logits(question.tokens(model)).argmax())
+        target = most_likely(model, question.prompt) if target is None else target
         if other is None and question.versus is not None:
-            other = int(model.next_logits(replace(question, prompt=question.versus).tokens(model)).argmax())
+            other = most_likely(model, question.versus)
             if other == target:
                 raise ValueError(
                     "the model predicts the same token after both prompts, so there is no difference to explain: name "
@@ -99,3 +98,8 @@ def complete(question: Question, model: DecoderOnlyTransformer) -> Question:
     if other is not None and other == target:
         raise ValueError("--target and --rather-than are the same token, so there is no difference to explain")
     return replace(question, target=target, rather_than=other)
+
+
+def most_likely(model: DecoderOnlyTransformer, ids: list[int]) -> int:
+    """Returns the most likely token after some others."""
+    return int(model.next_logits(torch.tensor([ids], device=model.device)).argmax())
