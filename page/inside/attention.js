@@ -128,7 +128,8 @@ var GPT = GPT || {};
   function result(layer, head) {
     const { key, weight: most } = report.results[layer][head];
     const share = number(report.attribution.heads[layer][head]);
-    return `share ${share}; the last token attends most to ${spoken(report.prompt[key])}, ${percent(most)}`;
+    const word = spoken(report.prompt[key]).replace(/^space (?=.)/, ""); // read by everyone, not only aloud
+    return `share ${share}; the last token attends most to ${word}, ${percent(most)}`;
   }
 
   /** What is known about a head: its share, the tokens that it favours, its habits beside those of an even head. */

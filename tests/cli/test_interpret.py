@@ -69,7 +69,7 @@ def test_habits_on_a_text_are_those_of_its_rows_with_errors(
     ids = [*text.encode(), 256][: 6 * 24]  # the context is 24 tokens; the last row is not full
     rows = torch.tensor(ids).view(6, 24)
     expected = head_habits(load_checkpoint(tiny_checkpoint, "cpu").model, rows)
-    assert found["measured"] == "Measured on notes.txt: the first 144 tokens, in rows of 24."
+    assert found["measured"] == "Measured on notes.txt: the first 144 tokens, in 6 rows of 24."
     for kind in found["kinds"]:
         habit = expected[kind["name"]]
         torch.testing.assert_close(torch.tensor(kind["scores"]), habit.score.float(), rtol=0, atol=1e-5)
@@ -86,6 +86,7 @@ def test_the_terminal_shows_the_prediction_by_block_the_heads_and_their_habits(
     assert re.search(r"│ block 1 +│ '.*%  .* │ +\d\.\d% │ +\d+ │", outcome.out)
     assert "Shares in the logit of 'x' minus that of 'y', " in outcome.out
     assert re.search(r"│ [01]\.[01] +│ [+−]0\.\d\d │ '.*' \d+% +│", outcome.out)
+    assert re.search(r"│ feed-forward +│ [+−]\d\.\d\d │", outcome.out)  # what no head adds is named too
     assert re.search(r"one head +│ [01]\.[01]: [+−]?\d+%; ", outcome.out)
     assert re.search(r"induction +│ +\d+\.\d% │ [01]\.[01]: \d+\.\d% ± ", outcome.out)
     assert "2 layers of 2 heads over 19 tokens: " in outcome.err
@@ -112,6 +113,7 @@ REFUSED = {
     "a negative head": (["--prompt", "x", "--head=-1.0"], "--head -1.0 is not a layer and a head"),
     "no such text": (["--text-file", "nowhere.txt"], "nowhere.txt does not exist"),
     "a text of one token": (["--text-file", "short.txt"], "short.txt has 2 tokens, too few to measure habits on"),
+    "a folder as page": (["--prompt", "x", "--out", "checkpoints"], "--out checkpoints is a folder: name a file in it"),
     "no folder": (["--prompt", "x", "--out", "checkpoints/model_epoch_3_byte.pt/x"], "nothing can be written to"),
 }
 

@@ -75,8 +75,8 @@ def ablate(
 ) -> Ablation:
     """Returns the losses on rows (B, T) int64 with an activation ablated, or only one head of it.
 
-    `name` as in activations.py. With a head, its axis 1 is that of the heads. "resample" takes the output on the next
-    row of a batch, so rows should be in random order. Raises ValueError for an unknown name or head, and for a single
+    `name` as in activations.py. With a head, its axis 1 is that of the heads. "resample" takes the output on the row
+    before, so rows should be in random order. Raises ValueError for an unknown name or head, and for a single
     row to resample.
     """
     return ablate_all(model, rows, [(name, head)], by)[0]
@@ -127,7 +127,7 @@ def _replacement(by: By, head: int | None, mean: Tensor | None) -> Function:
 
     def replace(activation: Tensor) -> Tensor:
         if by == "resample":
-            other = activation.roll(1, 0)  # the next row's
+            other = activation.roll(1, 0)  # that of the row before, and of the last row for the first
         else:
             other = torch.zeros_like(activation) if mean is None else mean.to(activation).expand_as(activation)
         if head is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformer.cli.console import console, writing_files
 from transformer.cli.export_page.options import lesson_path
+from transformer.cli.formatting import counted
 from transformer.cli.inlining import inlined
 from transformer.cli.interpret.film import write_film
 from transformer.cli.interpret.options import InterpretOptions
@@ -17,6 +18,7 @@ from transformer.cli.interpret.terminal import show_report
 from transformer.cli.json_output import print_json
 from transformer.cli.models import open_model
 from transformer.cli.progress import Show, progress_bar
+from transformer.interop.model_card import last_part
 from transformer.interpret.heads import head_habits, strongest
 from transformer.interpret.question import Question, check, complete, read_question
 from transformer.interpret.report import habits_report, patching_passes, prompt_report
@@ -64,7 +66,8 @@ def size_line(question: Question | None, loaded: LoadedModel) -> str:
     line = f"{config.num_layers} layers of {config.num_heads} heads"
     if question is not None:
         length = len(question.prompt)
-        line += f" over {length} tokens: {packed_bytes(config, length) / 1e6:.2f} MB of attention weights in the page"
+        size = f"{packed_bytes(config, length) / 1e6:.2f} MB"
+        line += f" over {counted(length, 'token')}: {size} of attention weights in the page"
         if question.versus:
             line += f"; patching takes {patching_passes(loaded.model)} passes, each of several copies of the prompt"
     return line
@@ -82,7 +85,7 @@ def computed(options: InterpretOptions, question: Question | None, loaded: Loade
 def about(loaded: LoadedModel) -> dict[str, Any]:
     """Returns what the report says about the model."""
     config, contents = loaded.model.config, loaded.contents
-    imported = contents.get("imported", {}).get("source")
+    imported = last_part(contents.get("imported", {}).get("source", ""))  # a page may be shown to others
     parameters = sum(loaded.model.parameter_counts().values())
     facts = (
         loaded.path.name,

@@ -1,4 +1,4 @@
-"""The rows of tokens on which the habits of heads are measured: a text's, or random tokens said twice."""
+"""The rows of tokens on which the habits of heads are measured: a text's, or random tokens that are repeated once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from transformer.cli.formatting import counted
 from transformer.interpret.in_context import ordinary_tokens, repeated_rows
 from transformer.model import DecoderOnlyTransformer
 from transformer.text import Tokenizer, prompt_ids
@@ -28,7 +29,7 @@ def habit_rows(model: DecoderOnlyTransformer, tokenizer: Tokenizer, text: Path |
 
 
 def repeated(model: DecoderOnlyTransformer, tokenizer: Tokenizer) -> tuple[Tensor, str]:
-    """Random tokens, said twice: nothing but the repetition can be predicted, so a habit shows alone."""
+    """Random tokens, repeated once: nothing but the repetition can be predicted, so a habit shows alone."""
     length = min(REPEATED, model.config.max_seq_len // 2)
     if length < 2:
         raise ValueError(f"habits need a context of 4 tokens, and this model's is {model.config.max_seq_len}")
@@ -36,7 +37,7 @@ def repeated(model: DecoderOnlyTransformer, tokenizer: Tokenizer) -> tuple[Tenso
     length = max(2, min(length, len(tokens) // 3))  # a third: else the rarest are drawn too
     rows = repeated_rows(tokens, ROWS, length, torch.Generator().manual_seed(0), counts)
     drawn = f"{ROWS} rows of {length} random tokens, drawn as often as the model writes them"
-    return rows, f"Measured on {drawn}, each row said twice."
+    return rows, f"Measured on {drawn}, and repeated once."
 
 
 def written(model: DecoderOnlyTransformer, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
@@ -73,5 +74,5 @@ def rows_of(model: DecoderOnlyTransformer, tokenizer: Tokenizer, path: Path) -> 
         raise ValueError(f"{path} has {len(ids)} tokens, too few to measure habits on: give a longer text")
     used = rows * length
     which = "all" if is_whole and used == len(ids) else f"the first {used:,}"
-    told = f"Measured on {path.name}: {which} tokens, in rows of {length}."
+    told = f"Measured on {path.name}: {which} tokens, in {counted(rows, 'row')} of {length}."
     return torch.tensor(ids[:used]).view(rows, length), told

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from transformer.cli.formatting import counted
+
 NAMED = 3
 """Heads that are named for each habit, places for each kind of activation, tokens for each head."""
 LARGEST = 6
@@ -28,14 +30,14 @@ def shown(piece: Mapping[str, Any]) -> str:
 
 
 def signed(value: float, digits: int = 2) -> str:
-    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    return f"{value:+z.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def show_report(report: Mapping[str, Any], out: Console) -> None:
     """Prints the parts that the report has."""
     if "prompt" in report:
         best = ", ".join(f"{shown(each['piece'])} {each['probability']:.1%}" for each in report["next"])
-        out.print(f"{len(report['prompt'])} tokens; most likely next: {best}\n", soft_wrap=True)
+        out.print(f"{counted(len(report['prompt']), 'token')}; most likely next: {best}\n", soft_wrap=True)
         for table in (lens_table(report), heads_table(report)):
             out.print(table)
             out.print()
@@ -65,7 +67,7 @@ def lens_table(report: Mapping[str, Any]) -> Table:
 
 
 def heads_table(report: Mapping[str, Any]) -> Table:
-    """The heads with the largest shares in the logit, with what they attend to and their strongest habit."""
+    """The heads with the largest shares, what they attend to and their strongest habit; then the other parts."""
     found = report["attribution"]
     versus = f" minus that of {shown(found['versus'])}" if found["versus"] else ""
     title = f"Shares in the logit of {shown(found['target'])}{versus}, {signed(found['total'])}: the largest heads"
@@ -78,8 +80,12 @@ def heads_table(report: Mapping[str, Any]) -> Table:
         result = report["results"][layer][head]
         key = f"{shown(report['prompt'][result['key']])} {result['weight']:.0%}"
         table.add_row(f"{layer}.{head}", signed(part["value"]), key, *habit_of(report["habits"], layer, head))
-    others = found["total"] - sum(part["value"] for part in heads[:LARGEST])
-    table.add_row("others", signed(others), "", "", "")
+    for name, parts in (
+        ("other heads", heads[LARGEST:]),
+        ("feed-forward", [part for part in found["parts"] if part["name"].startswith("feed-forward")]),
+        ("embeddings, biases", [part for part in found["parts"] if part["name"] in ("embeddings", "biases")]),
+    ):
+        table.add_row(name, signed(sum(part["value"] for part in parts)), "", "", "")
     return table
 
 
