@@ -37,8 +37,9 @@ and a last linear map combines their results. With fewer key and value heads tha
 neighbouring query heads share a key and a value head, so there are fewer keys and values to compute and to store.
 
 **Variants** of other families of models, to skip at first. With `qkv_bias=True` (Qwen2.5) the three maps have a bias,
-whatever the other layers have. With `qk_norm` queries and keys pass an RMS norm (block.py) before they are
-rotated, each head alone (Qwen3) or all heads together (OLMo 2), so that scores do not grow with the stream.
+whatever the other layers have. With `qk_norm` queries and keys are divided by the root of their mean square before they
+are rotated (RMS norm: block.py), each head alone (Qwen3) or all together (OLMo 2), so that scores do not grow with the
+stream.
 
 **Prefill and decode: two modes, one path.** This is for generation only: on a first reading assume T = S and no cache,
 and come back after generation.py. *Prefill* processes all prompt tokens at once. *Decode* processes one new token,
@@ -56,6 +57,7 @@ returns all; advance() counts the new tokens when every layer has stored its own
 with the square of the context. `explicit_attention` is for reading; the model calls `fused_attention`, PyTorch's own
 function for the same formula. Where it can, that handles the keys in blocks and stores no (T, S) weights
 (FlashAttention).
+
 **Is it working?** `model.attention_weights(tokens)` returns the weights: each row sums to 1, nothing is above the
 diagonal, and in a trained model some head attends to the previous token.
 

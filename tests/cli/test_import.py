@@ -116,6 +116,9 @@ HOSTILE: dict[str, tuple[str, bytes | None, str]] = {
     "a family with another part": ("config.json", b'{"model_type": "mixtral"}', "needs a mixture of experts"),
     "code": ("config.json", b'{"model_type": "llama", "auto_map": {"AutoModelForCausalLM": "x.Y"}}', "never run"),
     "no weights": ("model.safetensors", None, "model.safetensors"),
+    "a repository without its large files": (
+        "model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "git lfs pull"
+    ),
     "no header": ("model.safetensors", b"\xff" * 64, "model.safetensors: not a safetensors file"),
     "no tokenizer": ("tokenizer.json", None, "tiny has no tokenizer.json"),
     "another tokenizer": ("tokenizer.json", b"{}", "tokenizer.json"),

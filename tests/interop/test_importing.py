@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -190,6 +191,17 @@ def test_a_source_that_cannot_be_imported_leaves_no_cache(here: Path) -> None:
     with pytest.raises(SourceError, match=r"model\.safetensors: not a safetensors file"):
         imported("model")
     assert [path for path in here.rglob("*") if path.is_file() and folder not in path.parents] == []
+
+
+def test_a_shard_with_a_name_of_its_own_is_refused(here: Path) -> None:
+    """Its digest was not taken, so that other contents under this name were found in the cache as if unchanged."""
+    folder = save_model(here / "model")
+    names = open_source("model").names
+    (folder / "model.safetensors").rename(folder / "mine.safetensors")
+    index = {"weight_map": dict.fromkeys(names, "mine.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    with pytest.raises(SourceError, match=r"mine\.safetensors is not named as shards are"):
+        open_source("model")
 
 
 PEAK = """

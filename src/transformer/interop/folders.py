@@ -34,3 +34,9 @@ def file_in(folder: Path, name: str) -> Path:
     if not is_file:
         raise SourceError(f"{path}: is not a regular file")
     return path
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raises SourceError for the few lines that stand for a large file in a repository cloned without Git LFS."""
+    if path.stat().st_size < 1024 and path.read_bytes().startswith(b"version https://git-lfs.github.com/spec/"):
+        raise SourceError(f"{path} is a pointer of Git LFS, not the file: type `git lfs pull` in its folder")

@@ -23,7 +23,7 @@ from transformer.data.contracts import Notify, silent
 from transformer.interop.digests import sha256_of
 from transformer.interop.errors import SourceError
 from transformer.interop.families import model_config
-from transformer.interop.folders import file_in
+from transformer.interop.folders import file_in, refuse_pointer
 from transformer.interop.hub_model import LICENCES, REPOSITORY, commit_of, fetch_gguf, fetch_model, is_wanted
 from transformer.interop.json_files import LARGEST_TOKENIZER, read_json
 from transformer.interop.spelling import spelled
@@ -115,6 +115,8 @@ def locate(
         is_name = REPOSITORY.fullmatch(f"hf:{text}") and not path.exists() and path.suffix != ".gguf"
         wanted = f"give a folder with config.json, a .gguf file, or {f'hf:{text}' if is_name else 'hf:OWNER/NAME'}"
         raise SourceError(f"{text} cannot be imported: {wanted}")
+    for file in files:
+        refuse_pointer(file)
     return Location(text, path, sha256={file.name: digest(file) for file in sorted(files)})
 
 
@@ -142,6 +144,8 @@ def _on_hub(text: str, revision: str | None, notify: Notify) -> Location:
 def _open_folder(location: Location, folder: Path, sha256: Mapping[str, str], max_seq_len: int | None) -> Source:
     settings, tensors = read_json(folder / "config.json"), TensorFolder(folder)
     size = model_config(settings, max_seq_len).vocab_size
+    if others := tensors.files - sha256.keys():  # whose contents the checkpoint would not record
+        raise SourceError(f"{folder}: {min(others)} is not named as shards are: model-00001-of-00002.safetensors")
     provenance = _provenance(location, sha256, _licence(folder, sha256))
     formats = {tensors.tensor(name).dtype for name in tensors.names if name.endswith((".weight", ".bias"))}
     return Source(

@@ -74,6 +74,11 @@ class TensorFolder:
         return self._entries.keys()
 
     @property
+    def files(self) -> set[str]:
+        """The names of the files that hold them."""
+        return {entry.path.name for entry in self._entries.values()}
+
+    @property
     def nbytes(self) -> int:
         """The size of all tensors, in bytes."""
         return sum(entry.end - entry.start for entry in self._entries.values())
