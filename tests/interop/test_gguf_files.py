@@ -11,8 +11,9 @@ import transformers
 from torch import Tensor
 
 from transformer.interop.errors import SourceError
-from transformer.interop.gguf_files import CHUNK_BYTES, GgufFile, halves_as_pairs, llama3_divisors, shortest
+from transformer.interop.gguf_files import GgufFile
 from transformer.interop.gguf_header import TENSOR_TYPES
+from transformer.interop.gguf_numbers import CHUNK_BYTES, halves_as_pairs, llama3_divisors, shortest
 
 gguf = pytest.importorskip("gguf", reason="the package gguf reads and writes the files")
 
@@ -129,7 +130,7 @@ def blocks(kind: str, rows: int, columns: int) -> np.ndarray[Any, Any]:
 def test_a_quantised_matrix_is_read_as_gguf_reads_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, chunk: int
 ) -> None:
-    monkeypatch.setattr("transformer.interop.gguf_files.CHUNK_BYTES", chunk)
+    monkeypatch.setattr("transformer.interop.gguf_numbers.CHUNK_BYTES", chunk)
     raw, model = blocks(kind, 40, 256), tiny_gpt2(width=256)
     quantisation = gguf.GGMLQuantizationType[kind]
     tensors = tensors_of(model) | {"token_embd.weight": (raw, quantisation)}

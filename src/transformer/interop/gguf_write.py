@@ -17,8 +17,8 @@ from torch import Tensor
 
 from transformer.config import ModelConfig
 from transformer.interop.families import hf_settings, hf_weights
-from transformer.interop.gguf_files import halves_as_pairs, llama3_divisors, require_gguf
 from transformer.interop.gguf_names import ARCHITECTURES
+from transformer.interop.gguf_numbers import halves_as_pairs, llama3_divisors, require_gguf
 from transformer.interop.gguf_vocabulary import vocabulary
 from transformer.model import DecoderOnlyTransformer
 from transformer.text import Tokenizer

@@ -1,4 +1,4 @@
-"""Reads a JSON file that somebody else wrote: config.json, tokenizer_config.json, the index of sharded weights."""
+"""Reads JSON and text that somebody else wrote: config.json, tokenizer.json, the index of sharded weights."""
 
 from __future__ import annotations
 
@@ -20,14 +20,24 @@ TOO_DEEP = f"its values are nested more than {DEEPEST} levels deep"
 
 def read_json(path: Path, largest: int = LARGEST_JSON) -> dict[str, Any]:
     """Returns the JSON object in a file. Raises SourceError if the file holds anything else."""
+    return json_object(_content(path, largest), str(path))
+
+
+def read_text(path: Path, largest: int = LARGEST_TOKENIZER) -> str:
+    """Returns the text in a file, which must be UTF-8, with the line ends of Unix. Raises SourceError."""
     try:
-        size = path.stat().st_size
-        if size > largest:
-            raise SourceError(f"{path}: {size:,} bytes are too many for a JSON file; at most {largest:,} are read")
-        content = path.read_bytes()
+        return _content(path, largest).decode().replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{path}: not a text in UTF-8") from error
+
+
+def _content(path: Path, largest: int) -> bytes:
+    try:
+        if (size := path.stat().st_size) > largest:
+            raise SourceError(f"{path}: {size:,} bytes are too many; at most {largest:,} are read")
+        return path.read_bytes()
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror or error}") from error
-    return json_object(content, str(path))
 
 
 def json_object(content: bytes, name: str) -> dict[str, Any]:

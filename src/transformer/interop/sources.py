@@ -25,7 +25,7 @@ from transformer.interop.errors import SourceError
 from transformer.interop.families import model_config
 from transformer.interop.folders import file_in, refuse_pointer
 from transformer.interop.hub_model import LICENCES, REPOSITORY, commit_of, fetch_gguf, fetch_model, is_wanted
-from transformer.interop.json_files import LARGEST_TOKENIZER, read_json
+from transformer.interop.json_files import read_json, read_text
 from transformer.interop.spelling import spelled
 from transformer.interop.tensor_files import TensorFolder
 from transformer.text import Tokenizer
@@ -172,16 +172,15 @@ def _tokenizer(folder: Path, settings: Mapping[str, Any], vocab_size: int) -> Hu
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise SourceError(f"{folder} has no tokenizer.json: save_pretrained() of its fast tokenizer writes one")
-    about, generation = ({}, {})
-    if (own := folder / "tokenizer_config.json").is_file():
-        about = read_json(own)
-    if (own := folder / "generation_config.json").is_file():
-        generation = read_json(own)
+    about, generation = (
+        read_json(own) if (own := folder / f"{name}_config.json").is_file() else {}
+        for name in ("tokenizer", "generation")
+    )
     if (own := folder / "chat_template.jinja").is_file():
-        about["chat_template"] = _text(own)
+        about["chat_template"] = read_text(own)
     stops = _whole_numbers([generation.get("eos_token_id"), settings.get("eos_token_id")])
     try:
-        return HuggingFaceTokenizer(_text(path), about, vocab_size=vocab_size, stop_ids=stops)
+        return HuggingFaceTokenizer(read_text(path), about, vocab_size=vocab_size, stop_ids=stops)
     except SourceError:
         raise
     except ValueError as error:
@@ -193,16 +192,6 @@ def _whole_numbers(value: Any) -> list[int]:
     if isinstance(value, list):
         return [number for item in value for number in _whole_numbers(item)]
     return [value] if type(value) is int else []
-
-
-def _text(path: Path) -> str:
-    """Returns a text in UTF-8. Raises SourceError."""
-    if (size := path.stat().st_size) > LARGEST_TOKENIZER:
-        raise SourceError(f"{path}: {size:,} bytes are too many; at most {LARGEST_TOKENIZER:,} are read")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise SourceError(f"{path}: not a text in UTF-8") from error
 
 
 def _provenance(location: Location, sha256: Mapping[str, str], licence: str) -> dict[str, str]:
@@ -221,9 +210,8 @@ def _licence(folder: Path, names: Collection[str]) -> str:
     card = (
         re.match(r"\s*---\n(.*?)\n---", _beginning(folder / "README.md"), re.DOTALL) if "README.md" in names else None
     )
-    named: dict[str, str] = (
-        dict(re.findall(r"^(license|license_name): *[\"']?([^\"'\n]+)", card[1], re.MULTILINE)) if card else {}
-    )
+    pairs = re.findall(r"^(license|license_name): *[\"']?([^\"'\n]+)", card[1] if card else "", re.MULTILINE)
+    named: dict[str, str] = dict(pairs)
     if (licence := named.get("license", "other").strip()) != "other" or (licence := named.get("license_name", "")):
         return licence
     files = sorted(name for name in names if LICENCES.fullmatch(name))
