@@ -1,6 +1,6 @@
 """Weights between another program's names and layouts and ours, family by family, both ways.
 
-A family is a table of names. Three layouts differ from ours:
+The names are in family_names.py. Three layouts differ from ours:
 
 - Llama and the families after it store queries, keys and values as three matrices; ours is one, their rows in turn.
 - GPT-2 stores the matrices of a block as (inputs, outputs), the transpose of PyTorch's (outputs, inputs).
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from transformer.config import ModelConfig
 from transformer.interop.errors import SourceError
+from transformer.interop.family_names import NAMES, Names, head_names, their_names
 from transformer.interop.family_settings import family_name, model_config
 from transformer.model import DecoderOnlyTransformer
 from transformer.training.checkpoint_contents import FLOATS, all_finite, brief, check_memory, listed, meta_model
@@ -31,96 +31,6 @@ from transformer.training.filling import place, place_tables
 
 SMALL_TABLES = 64 * 2**20
 """Bytes that tables of positions may take in any model; in a larger model, as many as its weights."""
-
-
-@dataclass(frozen=True)
-class Names:
-    """The names of one family: our module -> theirs, in which {} is the layer; several if they store it in parts."""
-
-    prefix: str
-    """What every name but the output projection's begins with; files of the model without its head leave it out."""
-    modules: Mapping[str, tuple[str, ...]]
-    head: tuple[str, ...] = ("lm_head",)
-    """Names of the output projection; the first is the one that is written."""
-    unused: str = r"$^"
-    """Pattern of tensors that hold no weights: masks and tables that older programs stored."""
-    layout: str = "rows"
-    """rows, as ours (MPT), transposed (GPT-2) or by head (GPT-NeoX)."""
-
-
-LLAMA = {
-    "embeddings.token": ("embed_tokens",),
-    "final_norm": ("norm",),
-    "attention_norm": ("layers.{}.input_layernorm",),
-    "attention.qkv": tuple(f"layers.{{}}.self_attn.{part}_proj" for part in "qkv"),
-    "attention.out": ("layers.{}.self_attn.o_proj",),
-    "feedforward_norm": ("layers.{}.post_attention_layernorm",),
-    "feedforward.gate": ("layers.{}.mlp.gate_proj",),
-    "feedforward.up": ("layers.{}.mlp.up_proj",),
-    "feedforward.down": ("layers.{}.mlp.down_proj",),
-}
-QUERY_KEY_NORMS = {
-    "attention.q_norm": ("layers.{}.self_attn.q_norm",),
-    "attention.k_norm": ("layers.{}.self_attn.k_norm",),
-}
-OLMO2 = LLAMA | QUERY_KEY_NORMS | {
-    "attention_norm": ("layers.{}.post_attention_layernorm",),
-    "feedforward_norm": ("layers.{}.post_feedforward_layernorm",),
-}  # fmt: skip
-GPT2 = {
-    "embeddings.token": ("wte",),
-    "embeddings.position": ("wpe",),
-    "final_norm": ("ln_f",),
-    "attention_norm": ("h.{}.ln_1",),
-    "attention.qkv": ("h.{}.attn.c_attn",),
-    "attention.out": ("h.{}.attn.c_proj",),
-    "feedforward_norm": ("h.{}.ln_2",),
-    "feedforward.up": ("h.{}.mlp.c_fc",),
-    "feedforward.down": ("h.{}.mlp.c_proj",),
-}
-GPT_NEOX = {
-    "embeddings.token": ("embed_in",),
-    "final_norm": ("final_layer_norm",),
-    "attention_norm": ("layers.{}.input_layernorm",),
-    "attention.qkv": ("layers.{}.attention.query_key_value",),
-    "attention.out": ("layers.{}.attention.dense",),
-    "feedforward_norm": ("layers.{}.post_attention_layernorm",),
-    "feedforward.up": ("layers.{}.mlp.dense_h_to_4h",),
-    "feedforward.down": ("layers.{}.mlp.dense_4h_to_h",),
-}
-MPT = {
-    "embeddings.token": ("wte",),
-    "final_norm": ("norm_f",),
-    "attention_norm": ("blocks.{}.norm_1",),
-    "attention.qkv": ("blocks.{}.attn.Wqkv",),
-    "attention.out": ("blocks.{}.attn.out_proj",),
-    "feedforward_norm": ("blocks.{}.norm_2",),
-    "feedforward.up": ("blocks.{}.ffn.up_proj",),
-    "feedforward.down": ("blocks.{}.ffn.down_proj",),
-}
-ROTARY_TABLE = r"layers\.\d+\.(self_attn|attention)\.rotary_emb\.inv_freq"
-NAMES = {
-    **dict.fromkeys(("llama", "mistral", "qwen2"), Names("model.", LLAMA, unused=ROTARY_TABLE)),
-    "qwen3": Names("model.", LLAMA | QUERY_KEY_NORMS),
-    "olmo2": Names("model.", OLMO2),
-    "gpt2": Names("transformer.", GPT2, unused=r"h\.\d+\.attn\.(masked_)?bias", layout="transposed"),
-    "mpt": Names("transformer.", MPT, layout="as ours"),
-    "gpt_neox": Names(
-        "gpt_neox.", GPT_NEOX, ("embed_out", "lm_head"),
-        rf"{ROTARY_TABLE}|layers\.\d+\.attention\.(masked_)?bias", "by head",
-    ),
-}  # fmt: skip
-"""model_type -> the family's names."""
-
-
-def their_names(names: Names, ours: str) -> list[str]:
-    """Returns the tensors that make up one of our parameters, without the prefix: `blocks.3.attention.out.weight`."""
-    module, _, kind = ours.rpartition(".")
-    layer = re.match(r"blocks\.(\d+)\.", module)
-    if module == "head":
-        return [f"{names.head[0]}.{kind}"]
-    parts = names.modules[module[layer.end() :] if layer else module]
-    return [f"{part.format(layer[1] if layer else '')}.{kind}" for part in parts]
 
 
 def read_model(
@@ -152,8 +62,9 @@ def shortened(
     tensor: Callable[[str], Tensor], settings: Mapping[str, Any], max_seq_len: int | None
 ) -> Callable[[str], Tensor]:
     """Returns `tensor` with the first rows of a table of learned positions, as many as are kept."""
-    table = NAMES[family_name(settings)].modules.get("embeddings.position", ("no table",))[0]
-    return lambda name: tensor(name)[:max_seq_len] if name.endswith(f"{table}.weight") else tensor(name)
+    tables = NAMES[family_name(settings)].modules.get("embeddings.position", ())
+    ends = tuple(f"{table}.weight" for table in tables)
+    return lambda name: tensor(name)[:max_seq_len] if name.endswith(ends) else tensor(name)
 
 
 def check_layers(config: ModelConfig, settings: Mapping[str, Any], names: Collection[str]) -> None:
@@ -210,10 +121,6 @@ def read_weight(
         view.copy_(part if order is None else part[order])
     if not all_finite(parameter):
         raise SourceError(f"{brief(', '.join(theirs))}: holds nan, or numbers too large for {parameter.dtype}")
-
-
-def head_names(source: Names) -> list[str]:
-    return [f"{head}.weight" for head in source.head]
 
 
 def match_names(model: DecoderOnlyTransformer, source: Names, names: Collection[str]) -> dict[str, str]:
