@@ -138,7 +138,7 @@ var GPT = GPT || {};
     const favoured = (found) => found.flatMap(({ piece }, i) => [i ? " " : "", chip(piece)]);
     const kinds = report.habits.kinds.filter(({ even }) => even !== null);
     const lines = [
-      ["share of the prediction", number(report.attribution.heads[layer][head])],
+      ["share in the logit", number(report.attribution.heads[layer][head])],
       ["makes more likely", favoured(up)],
       ["makes less likely", favoured(down)],
       ...kinds.map(({ name, scores, even }) => [name, `${percent(scores[layer][head])} (even ${percent(even)})`]),

@@ -177,3 +177,13 @@ def test_at_a_terminal_it_shows_progress_and_the_report(tiny_checkpoint: Path, t
     assert "5 tokens; most likely next" in text
     assert "interpret.html: written" in text
     assert all(len(row) <= 80 for row in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).splitlines() if "│" in row)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="the shell's head")
+def test_the_page_is_written_though_nobody_reads_the_report(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    line = f"'{sys.executable}' '{ROOT / 'main.py'}' interpret --prompt 'A hen' --head 0.0 | head -c 1"
+    done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "5"
+    assert "Traceback" not in done.stderr
+    assert report_in(tmp_path / "interpret.html")["head"]["rows"]

@@ -40,12 +40,14 @@ def main(options: InterpretOptions) -> None:
     notes.print(size_line(question, loaded), style="dim", soft_wrap=True)
     with progress_bar(notes, "reading the prompt" if question else "measuring habits") as show:
         report = about(loaded) | computed(options, question, loaded, show)
-    if options.json:
-        print_json({name: value for name, value in report.items() if name != "attention"})
-    else:
-        show_report(report, out)
-    if options.page is not None:
-        line = write_page(options.page, report)
+    try:
+        if options.json:
+            print_json({name: value for name, value in report.items() if name != "attention"})
+        else:
+            show_report(report, out)
+    finally:  # the page is also written if the reader of a pipe has ended, as in `... | head`
+        line = "" if options.page is None else write_page(options.page, report)
+    if line:
         (notes if options.json else out).print(line, soft_wrap=True)
 
 
