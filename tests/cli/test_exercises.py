@@ -115,6 +115,8 @@ def test_loops_crashes_and_exits_cost_one_line_each(
     crash = "import ctypes\n\n\ndef split_heads(x, n):\n    ctypes.string_at(0)\n\n\nmerge_heads = split_heads\n"
     (folder / "03_heads.py").write_text(crash, encoding="utf-8")
     (folder / "07_loss.py").write_text("while True: pass\n", encoding="utf-8")
+    thread = "import threading\n\nthreading.Thread(target=threading.Event().wait).start()\nprint('started')\n"
+    (folder / "11_schedule.py").write_text(thread, encoding="utf-8")
     (folder / "08_sampling.py").write_text("input('a question')\n", encoding="utf-8")
     names = ("causal_mask", "attention", "heads", "loss", "sampling", "schedule")
     status, out = failing(command, "exercises", "check", *names, "--seconds", "1.5", capsys=capsys)
@@ -124,7 +126,7 @@ def test_loops_crashes_and_exits_cost_one_line_each(
     assert "the code ended the whole process, with status 3" in out
     assert "line 5: ctypes.string_at(0)" in out
     assert "EOFError" in out
-    assert "schedule     lr_scale is not written yet" in out
+    assert "the file does not define lr_scale any more" in out
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ wrong("causal_mask", "means the opposite", "query 0 cannot attend to itself",
 wrong("causal_mask", "is aligned to the top left",
       "causal_mask(1, 2): query 0 is the token at position 1 of 2, but it cannot attend to key 1",
       causal_mask=lambda t, s: ones(t, s).tril())  # fmt: skip
-wrong("causal_mask", "has keys as rows", "has shape (3, 2), that is (S, T), instead of (T, S) = (2, 3)",
+wrong("causal_mask", "has keys as rows", "the shape is (3, 2), that is (S, T), instead of (T, S) = (2, 3)",
       causal_mask=lambda t, s: ones(s, t))  # fmt: skip
 wrong("causal_mask", "holds numbers to add", "holds numbers (torch.float32)",
       causal_mask=lambda t, s: torch.zeros(t, s).masked_fill(~causal_mask(t, s), -math.inf))  # fmt: skip
@@ -94,7 +94,7 @@ wrong("attention", "overflows", "with queries and keys ten thousand times as lar
       attention=attend(weigh=lambda scores, dim: scores.exp() / scores.exp().sum(dim, keepdim=True)))  # fmt: skip
 wrong("attention", "changes the queries", "changed the numbers of q",
       attention=lambda q, k, v, mask: attend(lambda q, k: 1.0)(q.div_(math.sqrt(q.shape[-1])), k, v, mask))  # fmt: skip
-wrong("attention", "returns the weights", "has shape (2, 3, 4, 5)",
+wrong("attention", "returns the weights", "the shape is (2, 3, 4, 5)",
       attention=lambda q, k, v, mask: attend()(q, k, torch.eye(k.shape[-2]), mask))  # fmt: skip
 wrong("attention", "is causal whatever the mask says", "a mask of shape (2, 1, 1, 3)",
       attention=lambda q, k, v, mask: attend()(q, k, v, causal_mask(q.shape[2], k.shape[2])))  # fmt: skip
@@ -508,7 +508,7 @@ def accumulate(divide: Callable[[Any, int, Any], Any], clear: bool = False, add:
             if clear:
                 objective.zero_grad()
             loss, count = objective(inputs, targets)
-            (divide(loss, len(batches), count) / divisor).backward()
+            (divide(loss, len(batches) if isinstance(batches, list) else 1, count) / divisor).backward()
             total, tokens = total + (loss if graph else loss.detach()), tokens + count
         return total, tokens
 
@@ -517,6 +517,12 @@ def accumulate(divide: Callable[[Any, int, Any], Any], clear: bool = False, add:
 
 def without_division(objective: Any, batches: Any, divisor: Any) -> Any:
     return solutions.accumulate_gradients(objective, batches, 1)
+
+
+def all_at_once(objective: Any, batches: Any, divisor: Any) -> Any:
+    nats, counts = zip(*(objective(tokens, targets) for tokens, targets in batches), strict=True)
+    (sum(nats) / divisor).backward()
+    return sum(nats).detach(), sum(counts)
 
 
 def mean_of_means(objective: Any, batches: Any, divisor: Any) -> Any:
@@ -536,6 +542,8 @@ wrong("accumulation", "clears at the start", ".grad was 10, and the micro-batch 
       accumulate_gradients=accumulate(lambda loss, n, c: loss, add=False))  # fmt: skip
 wrong("accumulation", "returns the graph", "the returned nats require a gradient",
       accumulate_gradients=accumulate(lambda loss, n, c: loss, graph=True))  # fmt: skip
+wrong("accumulation", "keeps all graphs", "micro-batch 1 was read before the gradient of micro-batch 0 was computed",
+      accumulate_gradients=all_at_once)  # fmt: skip
 wrong("accumulation", "counts padding", "count_targets is 6 instead of 4",
       count_targets=lambda batches: sum(targets.numel() for _, targets in batches))  # fmt: skip
 wrong("accumulation", "returns the mean", "returned 3 nats and 2 tokens instead of 6 and 2",

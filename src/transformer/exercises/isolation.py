@@ -47,7 +47,7 @@ def check_in_process(folder: Path, exercises: Sequence[Exercise], scratch: Path,
     report.write_text("", encoding="utf-8")
     stuck.write_text("", encoding="utf-8")
     job = json.dumps([str(folder), [one.name for one in exercises], str(report), str(stuck), seconds])
-    line = [sys.executable, "-P", "-c", f"from transformer.exercises.isolation import run_job; run_job({job!r})"]
+    line = [sys.executable, "-P", "-u", "-c", f"from transformer.exercises.isolation import run_job; run_job({job!r})"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(line, stdin=subprocess.DEVNULL, env=environment, start_new_session=True) as process:
         try:
@@ -56,7 +56,8 @@ def check_in_process(folder: Path, exercises: Sequence[Exercise], scratch: Path,
             status = None
         finally:
             process.kill()
-    lines = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
+    whole_lines, _, _ = report.read_text(encoding="utf-8").rpartition("\n")
+    lines = [json.loads(line) for line in whole_lines.splitlines()]
     results = [Result(**{**line, "functions": tuple(line["functions"])}) for line in lines if "status" in line]
     if len(results) < len(exercises):
         begun = lines[-1] if lines and "begun" in lines[-1] else {"begun": "", "hint": ""}
@@ -97,3 +98,4 @@ def run_job(job: str) -> None:
             result = check(one, Path(folder) / one.file_name, begin)
             faulthandler.cancel_dump_traceback_later()
             write(asdict(result))
+    os._exit(0)  # also if the reader's code has started a thread that never ends

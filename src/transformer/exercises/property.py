@@ -70,7 +70,7 @@ def expect_tensor(found: object, call: str, **sizes: int) -> Tensor:
 
     >>> expect_tensor(torch.zeros(3, 2), "f(x)", T=2, S=3)
     Traceback (most recent call last):
-    transformer.exercises.property.Broken: f(x) has shape (3, 2), that is (S, T), instead of (T, S) = (2, 3)
+    transformer.exercises.property.Broken: f(x): the shape is (3, 2), that is (S, T), instead of (T, S) = (2, 3)
     """
     if found is None:
         raise Broken(f"{call} returned nothing: does the function end with `return`?")
@@ -83,7 +83,7 @@ def expect_tensor(found: object, call: str, **sizes: int) -> Tensor:
         is_known = len(letters) == len(sizes) and sorted(read) == sorted(sizes)
         order = f", that is ({', '.join(read)})," if is_known else ""
         names = f"({', '.join(name.rstrip('_') for name in sizes)}) = " if sizes else ""
-        raise Broken(f"{call} has shape {tuple(found.shape)}{order} instead of {names}{wanted}")
+        raise Broken(f"{call}: the shape is {tuple(found.shape)}{order} instead of {names}{wanted}")
     return found
 
 

@@ -50,7 +50,7 @@ def show_progress(folder: Path, out: Console) -> None:
     left = [one for one in EXERCISES if states[one.name] != "passed"]
     table = Table(box=None, pad_edge=False)
     for heading in ("file", "exercise", "lesson", "state"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for one in EXERCISES:
         state = STATES[states[one.name]] or ("next" if one in left[:1] else "")
         style = "green" if states[one.name] == "passed" else "bold" if one in left[:1] else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -133,7 +134,30 @@ def returns_tensors(solution: Any) -> None:
         expect_tensor(value, f"the {name} that accumulate_gradients(...) returned")
 
 
+@about(
+    "accumulate_gradients",
+    hint="One micro-batch after another: forward, backward, then the next. A sum of losses that is differentiated at "
+    "the end keeps the activations of all of them.",
+)
+def one_micro_batch_is_in_memory_at_a_time(solution: Any) -> None:
+    """Each micro-batch is read once, and its gradient is computed before the next one is read."""
+    objective, computed = TargetTimesWeight(), list[float]()
+
+    def reading() -> Iterator[Batch]:
+        for number, batch in enumerate(micro_batches((2,), (4,), (6,))):
+            gradient = 0.0 if objective.weight.grad is None else float(objective.weight.grad)
+            if number and gradient in (0.0, *computed):
+                raise Broken(
+                    f"micro-batch {number} was read before the gradient of micro-batch {number - 1} was computed"
+                )
+            computed.append(gradient)
+            yield batch
+
+    solution.accumulate_gradients(objective, reading(), 3)
+
+
 PROPERTIES = (
     counts_all_targets_but_padding, gradient_is_that_of_the_mean_over_all_tokens, adds_to_the_gradients_that_are_there,
-    returns_the_summed_nats_and_tokens, returns_numbers_without_a_graph, returns_tensors,
+    one_micro_batch_is_in_memory_at_a_time, returns_the_summed_nats_and_tokens, returns_numbers_without_a_graph,
+    returns_tensors,
 )  # fmt: skip
