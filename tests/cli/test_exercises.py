@@ -54,7 +54,7 @@ def test_a_check_reports_each_kind_of_result(
     assert lines[3].startswith("  For example: D = 4, ")
     assert lines[3].endswith(", as without a division")
     assert lines[4] == "  a hint: uv run python main.py exercises hint attention"
-    assert lines[5] == "heads        stops with an error:"
+    assert lines[5] == "heads        stops with an error"
     assert lines[6].startswith("cache        there is no file ")
     assert lines[7] == "positions    rotate is not written yet"
     assert lines[-1] == "1 of 12 pass"

@@ -98,8 +98,8 @@ def show_result(result: Result, options: ExercisesOptions, in_full: bool, out: C
         "passed": f"passes, all {result.held} properties hold",
         "missing": f"there is no file {options.folder / one.file_name}: {again(options.folder)} makes it",
         "unfinished": result.message,
-        "broken": f"{result.held} of {len(one.properties)} properties hold; this one does not:",
-        "failed": "stops with an error:",
+        "broken": f"{result.held} of {len(one.properties)} properties hold" + "; this one does not:" * in_full,
+        "failed": "stops with an error" + ":" * in_full,
     }[result.status]
     style = {"passed": "green", "broken": "red", "failed": "red"}.get(result.status, "dim")
     out.print(Text.assemble((f"{one.name:<13}", "bold"), (said, style)))
