@@ -140,6 +140,17 @@ def test_a_network_that_fails_for_good_is_one_line_and_a_later_import_continues(
     assert same_weights(open_source(f"hf:{REPO}"))
 
 
+def test_a_cache_that_is_a_file_is_one_line_and_no_fault_of_the_network(
+    server: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file"))
+    told: list[str] = []
+    with pytest.raises(HubError, match=r"cannot be stored in the hub library's cache .*set HF_HOME"):
+        open_source(f"hf:{REPO}", notify=told.append)
+    assert told == []
+
+
 def test_half_a_download_is_not_taken_for_the_model(server: StandInHub) -> None:
     fault = server.fail("reset_body", "/cdn/", times=1000)
     with pytest.raises(HubError, match=r"cannot read model\.safetensors"):

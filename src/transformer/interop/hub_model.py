@@ -163,7 +163,7 @@ def _attempt(repo: str, revision: str, name: str) -> tuple[Path, str]:
     except RuntimeError as error:  # of the library's second way of downloading
         raise Fault(f"the download failed ({first_line(error)})") from error
     except OSError as error:
-        if error.errno in NO_ROOM or isinstance(error, PermissionError):
+        if error.errno in NO_ROOM or isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
             where = f"{name} of {repo} cannot be stored in the hub library's cache"
             raise HubError(f"{where} ({error.strerror}): free some space, or set HF_HOME to another folder") from error
         raise

@@ -19,9 +19,9 @@ LARGEST_FILE = 2**50
 """Bytes; a larger size is an odd answer, which would be divided into shards without end."""
 PERMANENT = {"InvalidURL", "LocalProtocolError", "TooManyRedirects", "UnsupportedProtocol"}
 """Errors of the HTTP client for which a retry is useless."""
-OF_THIS_MACHINE = (FileNotFoundError, ImportError, UnicodeEncodeError)
-"""Settings of this machine that no retry repairs: SSL_CERT_FILE without a file, a proxy whose protocol needs another
-package, a token with a letter that a header cannot carry."""
+OF_THIS_MACHINE = (FileNotFoundError, FileExistsError, NotADirectoryError, ImportError, UnicodeEncodeError)
+"""Settings of this machine that no retry repairs: SSL_CERT_FILE without a file, HF_HOME in a file, a proxy whose
+protocol needs another package, a token with a letter that a header cannot carry."""
 
 
 class HubError(ValueError):
@@ -91,7 +91,7 @@ def explained(what: str, repo: str, kind: str = "dataset") -> Iterator[None]:
             message = f"cannot read {what} from {host()}: {line}; check the name, HF_ENDPOINT and HF_TOKEN"
             raise HubError(message) from error
         if isinstance(error, OF_THIS_MACHINE):
-            variables = "HF_TOKEN, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE"
+            variables = "HF_HOME, HF_TOKEN, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE"
             raise HubError(f"cannot read {what} from {host()}: {line}; check {variables}") from error
         client_closed = isinstance(error, RuntimeError) and "closed" in line  # by the library, in another thread
         if client_closed or isinstance(error, errors.HfHubHTTPError.__bases__):
