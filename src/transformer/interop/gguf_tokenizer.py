@@ -14,10 +14,11 @@ from typing import Any, NoReturn
 
 from transformer.interop.errors import SourceError
 from transformer.interop.gguf_header import GgufHeader, GgufList
+from transformer.interop.tokenizer_json import GPT2
+from transformer.text.hf_contents import SPACE_MARK
 from transformer.text.hf_tokenizer import HuggingFaceTokenizer
 
 CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 LLAMA3 = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 DIGITS = r"\p{N}"
@@ -35,7 +36,6 @@ COMPOSED = {"qwen2"}
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Types of tokens."""
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-SPACE_MARK = "▁"
 LONGEST_TOKEN = 512
 """Characters of a token with a score: each way to cut it in two is tried."""
 

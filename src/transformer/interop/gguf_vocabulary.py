@@ -14,7 +14,6 @@ from transformer.interop.gguf_tokenizer import (
     BYTE,
     CONTROL,
     DIGITS,
-    GPT2,
     LLAMA3,
     NORMAL,
     PIECES,
@@ -23,7 +22,7 @@ from transformer.interop.gguf_tokenizer import (
     UNUSED,
     USER_DEFINED,
 )
-from transformer.interop.tokenizer_json import PATTERNS, tokenizer_files
+from transformer.interop.tokenizer_json import GPT2, PATTERNS, tokenizer_files
 from transformer.text import HuggingFaceTokenizer, Tokenizer
 from transformer.text.bpe import SPLIT_PATTERN
 from transformer.text.encodings import PATTERNS as RUST_PATTERNS

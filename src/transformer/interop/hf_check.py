@@ -16,6 +16,7 @@ from torch import Tensor
 
 from transformer.model import DecoderOnlyTransformer
 from transformer.text import Tokenizer, prompt_ids
+from transformer.training.filling import model_of
 
 TEXTS = ("ROMEO: But soft, what light?", "  def f(x):\n\treturn x ** 2  # naïve, 10,000 \N{GRINNING FACE}\n\n")
 NEW_TOKENS = 32
@@ -57,11 +58,8 @@ def compare_with_transformers(folder: Path, model: DecoderOnlyTransformer, token
 
 
 def in_float32(model: DecoderOnlyTransformer) -> DecoderOnlyTransformer:
-    """Returns a copy whose weights are those of the model, and whose table of positions is not rounded."""
-    with torch.random.fork_rng(devices=[]):
-        wide = DecoderOnlyTransformer(model.config, device=model.device).eval()
-    wide.load_state_dict(model.state_dict())
-    return wide
+    """Returns a plain model in float32, whose table of positions is not rounded; float32 weights are shared with it."""
+    return model_of(model.config, model.state_dict(), model.device).eval()
 
 
 def compare_tokenizers(other: Any, tokenizer: Tokenizer) -> None:

@@ -12,12 +12,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
-from transformer.interop.tokenizer_json import PATTERNS, merges
+from transformer.interop.tokenizer_json import GPT2, PATTERNS, merges
 from transformer.text import HuggingFaceTokenizer
 from transformer.text.bpe import byte_alphabet
 
-GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-"""The regular expression of the ByteLevel step."""
 _ESCAPE = r"\\[pP]\{[A-Z][a-z]?\}|\\[sSrnt/]"
 SAME_IN_JAVASCRIPT = re.compile(
     rf"(?:{_ESCAPE}|\[\^?(?:{_ESCAPE}|[^\\\[\]&])*\]|\(\?(?:i:|:|!)|\{{\d(?:,\d)?\}}(?!\+)|[A-Za-z0-9 '|()?*+/_-])*"

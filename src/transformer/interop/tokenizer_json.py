@@ -41,6 +41,8 @@ PATTERNS = {
     SPLIT_PATTERN: SPLIT_PATTERN,
 }
 """By a regular expression of Rust: an equal one of Oniguruma. (?>x) keeps all that x matched; \\z is the end."""
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+"""The regular expression by which the ByteLevel step cuts a text."""
 
 
 def tokenizer_files(tokenizer: Tokenizer, context: int) -> dict[str, Any]:
