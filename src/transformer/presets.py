@@ -28,7 +28,7 @@ _TINY = ModelConfig(vocab_size=257, d_model=32, num_heads=2, num_layers=2, d_ff=
 _DEMO = ModelConfig(
     vocab_size=4096, d_model=128, num_heads=4, num_layers=2, d_ff=512, dropout=0.0, position="alibi", bias=False,
 )  # fmt: skip
-# A model that forms an induction head within a minute or two: benchmarks/results/induction.md
+# A model that forms an induction head within minutes: benchmarks/results/induction.md
 _INDUCTION = ModelConfig(
     vocab_size=257, d_model=64, num_heads=4, num_layers=2, d_ff=128, max_seq_len=64, dropout=0.0, position="rotary",
     activation="relu", bias=False,

@@ -21,6 +21,7 @@ from transformer.training.events import (
     EpochMetrics,
     EvalMetrics,
     Event,
+    InsideMetrics,
     Progress,
     RunEnded,
     RunStarted,
@@ -80,7 +81,8 @@ def curve(folder: Path, name: str) -> list[tuple[int, float]]:
 def test_each_event_becomes_numbers_or_text_at_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TRACKERS, "recorder", Recorder)
     tracking = Tracking(["recorder"], tmp_path, SETTINGS)
-    emit(tracking, START, STEP, EVALUATION, Sample(5, "Once ", "upon"), Progress(5, "saving"), EPOCH, END)
+    inside = InsideMetrics(5, {"induction": [[0.25, 0.5]]}, {"induction": 0.125}, 5.5, 5.25)
+    emit(tracking, START, STEP, EVALUATION, inside, Sample(5, "Once ", "upon"), Progress(5, "saving"), EPOCH, END)
     recorder = tracking.trackers["recorder"]
     assert isinstance(recorder, Recorder)
     numbers = {
@@ -91,6 +93,7 @@ def test_each_event_becomes_numbers_or_text_at_its_step(tmp_path: Path, monkeypa
         ("start", "checkpoints", 0, SETTINGS),
         ("log", numbers, 1),
         ("log", {"loss/validation": 5.25, "perplexity/validation": 190.6, "bits_per_byte": 7.5}, 5),
+        ("log", {"inside/induction": 0.5, "inside/loss_first_half": 5.5, "inside/loss_second_half": 5.25}, 5),
         ("text", "sample", "Once upon", 5),
         ("text", "verdict", "epoch 1: learning: both fall", 5),
         ("finish",),

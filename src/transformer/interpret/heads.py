@@ -34,7 +34,9 @@ differ, so the *standard error* is computed from the rows (a ratio of two sums o
 are not independent.
 
 **What a score does not show.** A weight says where a head reads, not what it writes: a head may attend to a token and
-copy nothing. Ablation (ablation.py) and attribution (attribution.py) answer that.
+copy nothing. Ablation (ablation.py) and attribution (attribution.py) answer that. Nor does it say how the head found
+the key: in rows of N tokens said twice, a head that counts back N - 1 tokens has the score 1 of induction. So use rows
+longer than what the model has seen repeated at a fixed distance, or a text.
 
 **Cost.** One forward pass with explicit weights: L H T^2 numbers for each row, in batches of rows.
 Papers: the four habits, arXiv 2209.11895 (induction heads), 1906.04341 (what BERT's heads attend to). Read before:
