@@ -142,6 +142,10 @@ DAMAGED: dict[str, tuple[dict[str, Any], str]] = {
     "a merge that is no token": ({"merges": ["q zz"]}, "its vocabulary cannot be used"),
     "an end of text that is no token": ({"ids": {"eos": 10**6}}, "eos_token_id is 1000000, and there are 700 tokens"),
     "no end of text": ({"ids": {}, "tokens": ["a"], "types": [1], "merges": ["a a"]}, "its vocabulary cannot be used"),
+    "tokens that can be cut anywhere": (  # from 40 MB of them, gigabytes of merges were made
+        {"model": "llama", "tokens": ["a" * (k + 1) for k in range(200)], "types": [1] * 200, "scores": [0.0] * 200},
+        "its tokens can be cut into two others in more than 11,392 ways",
+    ),
     "scores that are missing": ({"model": "llama"}, "tokenizer.ggml.scores has no number for each token"),
 }
 

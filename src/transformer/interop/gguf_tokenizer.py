@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, NoReturn
 
 from transformer.interop.errors import SourceError
@@ -38,6 +39,8 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 LONGEST_TOKEN = 512
 """Characters of a token with a score: each way to cut it in two is tried."""
+MOST_CUTS = 16
+"""Ways to cut a token into two others, on average; known vocabularies have 2."""
 
 
 def read_tokenizer(header: GgufHeader, vocab_size: int) -> HuggingFaceTokenizer:
@@ -134,6 +137,9 @@ class _Vocabulary:
             self.refuse("tokenizer.ggml.scores has no number for each token")
         if max(map(len, self.tokens)) > LONGEST_TOKEN:
             self.refuse(f"a token has more than {LONGEST_TOKEN} characters")
+        most = MOST_CUTS * (len(self.tokens) + LONGEST_TOKEN)
+        if len(merges := list(islice(self._merges_by_score(scores), most + 1))) > most:
+            self.refuse(f"its tokens can be cut into two others in more than {most:,} ways")
         prefix = self.get("add_space_prefix", bool, True)
         replace = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE_MARK}
         first = [{"type": "Prepend", "prepend": SPACE_MARK}] if prefix else []
@@ -144,7 +150,7 @@ class _Vocabulary:
             "pre_tokenizer": None,
             "post_processor": None,
             "decoder": {"type": "Sequence", "decoders": [back, {"type": "ByteFallback"}, {"type": "Fuse"}, *last]},
-            "model": self._bpe(list(self._merges_by_score(scores)), byte_fallback=True, fuse_unk=True),
+            "model": self._bpe(merges, byte_fallback=True, fuse_unk=True),
         }
 
     def _bpe(self, merges: Sequence[Sequence[str]], **settings: bool) -> dict[str, Any]:
