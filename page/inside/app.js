@@ -51,6 +51,7 @@ var GPT = GPT || {};
       const words = html("p", { class: "context" }, written([report.prompt, report.versus][i]));
       at("prompts").append(html("h2", {}, name), words);
     });
+    if (report.versus) at("question").textContent += " after the first prompt";
     const bars = GPT.parts.bars("The most likely next tokens");
     bars.show(
       report.next.map(({ piece, probability }) => ({

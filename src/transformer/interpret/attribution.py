@@ -23,7 +23,8 @@ By hand, on the model of induction_by_hand.py, whose head 1.0 predicts: it has a
 
 **What it does not show.** Only the *direct* way to the logits is counted. Head 0.1 of that model gets 0, and without it
 nothing would be predicted: it writes what head 1.0 reads (patching.py finds it). A part may also remove what another
-wrote; large shares of both signs are common, and then ablating one of them changes little.
+wrote; large shares of both signs are common, and then ablating one of them changes little. With int8 weights the output
+projection is rounded, so the shares sum to the logit only nearly.
 
 **Cost.** One forward pass.
 Papers: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; arXiv 2211.00593. Read before: lens.py.
