@@ -5,8 +5,9 @@
     uv run python main.py export --to onnx my-model.onnx                      a file for onnxruntime, with a cache
     uv run python main.py export --to hf my-model --no-compare                the latest checkpoint, without comparing
 
-ONNX can express every shape of model. For the others, ALiBi for example is refused, with the nearest settings that can
-be exported. The code is in src/transformer/cli/export/ and src/transformer/interop/.
+ONNX can express every shape of model. For the others, ALiBi with ReLU for example is refused, with the nearest settings
+that can be exported. An existing file or folder is never replaced. The code is in src/transformer/cli/export/ and
+src/transformer/interop/.
 """
 
 import sys
