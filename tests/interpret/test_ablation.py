@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transformer import DecoderOnlyTransformer
-from transformer.interpret import ablation
-from transformer.interpret.ablation import ablate, ablate_all, all_parts, row_losses
+from transformer.interpret import in_context
+from transformer.interpret.ablation import ablate, ablate_all, all_parts
+from transformer.interpret.in_context import token_losses
 
 Models = Callable[..., DecoderOnlyTransformer]
 ROWS = torch.randint(17, (5, 7), generator=torch.Generator().manual_seed(0))
@@ -41,7 +42,7 @@ def test_the_mean_is_over_all_rows_and_positions_also_in_batches(
     tiny_model: Models, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_model()
-    monkeypatch.setattr(ablation, "LOGITS_AT_ONCE", 17 * 7 * 2)  # two rows a batch
+    monkeypatch.setattr(in_context, "LOGITS_AT_ONCE", 17 * 7 * 2)  # two rows a batch
     assert [len(batch) for batch in ablation._batches(model, ROWS)] == [3, 2]
     _, activations = model.run_with_cache(ROWS[:, :-1], [name])
     mean = activations[name].mean((0, -2), keepdim=True)
@@ -79,7 +80,7 @@ def test_all_parts_are_ablated_in_order_and_the_model_stays_in_its_mode(tiny_mod
     assert torch.equal(alone.plain, found[0].plain)
     assert math.isnan(ablate(model, ROWS[:1], HEADS, by="zero").error)
     with torch.no_grad():
-        assert torch.equal(row_losses(model.eval(), ROWS), found[0].plain)
+        assert torch.equal(token_losses(model.eval(), ROWS), found[0].plain)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from transformer import DecoderOnlyTransformer
-from transformer.interpret.ablation import ablate_all, all_parts, row_losses
+from transformer.interpret.ablation import ablate_all, all_parts
 from transformer.interpret.attribution import attribute
 from transformer.interpret.heads import head_habits
-from transformer.interpret.in_context import repeated_rows
+from transformer.interpret.in_context import repeated_rows, token_losses
 from transformer.interpret.induction_by_hand import CERTAINTY, START, A, B, induction_model
 from transformer.interpret.lens import logit_lens
 from transformer.interpret.patching import logit_difference, patch_heads, patch_positions
@@ -46,7 +46,7 @@ def test_it_predicts_what_followed_this_token_before_and_nothing_else() -> None:
 
 @torch.no_grad()
 def test_the_first_half_is_a_guess_and_the_second_is_certain() -> None:
-    losses = row_losses(model(), rows())
+    losses = token_losses(model(), rows())
     assert losses[:, :9].tolist() == [[pytest.approx(math.log(12), abs=1e-5)] * 9] * 4
     certain = math.log(1 + 11 * math.exp(-CERTAINTY))
     torch.testing.assert_close(losses[:, 9:], torch.full((4, 7), certain).double(), rtol=0, atol=1e-5)

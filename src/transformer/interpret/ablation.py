@@ -38,16 +38,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from transformer.activations import Function, hooked, recorded
 from transformer.generation import eval_mode
+from transformer.interpret.in_context import batches, token_losses
 from transformer.model import DecoderOnlyTransformer
 
 By = Literal["zero", "mean", "resample"]
-LOGITS_AT_ONCE = 2**24
-"""Logits that are computed at once, 64 MiB in float32: it decides how many rows a batch has."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +92,11 @@ def ablate_all(
     _check(model, rows, parts, by)
     found = []
     with eval_mode(model):
-        plain = row_losses(model, rows)
+        plain = token_losses(model, rows)
         means = _means(model, rows, sorted({name for name, _ in parts})) if by == "mean" else {}
         for done, (name, head) in enumerate(parts, start=1):
             with hooked(model, {name: _replacement(by, head, means.get(name))}):
-                found.append(Ablation(plain, row_losses(model, rows)))
+                found.append(Ablation(plain, token_losses(model, rows)))
             if on_part is not None:
                 on_part(done, len(parts))
     return found
@@ -111,15 +109,6 @@ def all_parts(model: DecoderOnlyTransformer) -> list[tuple[str, int | None]]:
         (f"blocks.{layer}.attention.heads", head) for layer in layers for head in heads
     ]
     return parts + [(f"blocks.{layer}.feedforward.output", None) for layer in layers]
-
-
-def row_losses(model: DecoderOnlyTransformer, rows: Tensor) -> Tensor:
-    """Returns the loss of every token after the first, in nats: rows (B, T) int64 -> (B, T - 1) float64."""
-    losses = []
-    for batch in _batches(model, rows):
-        logits = model(batch[:, :-1]).float()  # (B, T - 1, V)
-        losses.append(F.cross_entropy(logits.transpose(1, 2), batch[:, 1:], reduction="none").cpu().double())
-    return torch.cat(losses)
 
 
 def _replacement(by: By, head: int | None, mean: Tensor | None) -> Function:
@@ -140,18 +129,12 @@ def _replacement(by: By, head: int | None, mean: Tensor | None) -> Function:
 def _means(model: DecoderOnlyTransformer, rows: Tensor, names: list[str]) -> dict[str, Tensor]:
     """Returns the mean of each activation (B, ..., T, N) over all rows and positions: (..., 1, N)."""
     sums: dict[str, Tensor] = {}
-    for batch in _batches(model, rows):
+    for batch in batches(model, rows):
         with recorded(model, names) as found:
             model(batch[:, :-1])
         for name, activation in found.items():
             sums[name] = sums.get(name, 0) + activation.float().sum((0, -2)).cpu().double().unsqueeze(-2)
     return {name: total / (len(rows) * (rows.shape[1] - 1)) for name, total in sums.items()}
-
-
-def _batches(model: DecoderOnlyTransformer, rows: Tensor) -> tuple[Tensor, ...]:
-    """Splits the rows, each batch with at least two of them, because resampling takes from a neighbour."""
-    size = max(2, LOGITS_AT_ONCE // (model.config.vocab_size * rows.shape[1]))
-    return rows.to(model.device).tensor_split(max(1, len(rows) // size))
 
 
 def _check(model: DecoderOnlyTransformer, rows: Tensor, parts: list[tuple[str, int | None]], by: By) -> None:

@@ -91,15 +91,19 @@ def repeated_rows(
 
 @torch.no_grad()
 def token_losses(model: DecoderOnlyTransformer, rows: Tensor) -> Tensor:
-    """Returns the loss of every token after the first, in nats: rows (B, T) int64 -> (B, T - 1) float32."""
-    batch = max(1, LOGITS_AT_ONCE // (model.config.vocab_size * rows.shape[1]))
+    """Returns the loss of every token after the first, in nats: rows (B, T) int64 -> (B, T - 1) float64."""
     losses = []
     with eval_mode(model):
-        for tokens in rows.split(batch):
-            tokens = tokens.to(model.device)
+        for tokens in batches(model, rows):
             logits = model(tokens[:, :-1]).float()  # (B, T - 1, V)
-            losses.append(F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none").cpu())
+            losses.append(F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none").cpu().double())
     return torch.cat(losses)
+
+
+def batches(model: DecoderOnlyTransformer, rows: Tensor) -> tuple[Tensor, ...]:
+    """Splits the rows so that their logits fit; at least two rows to a batch, because resampling takes the next one."""
+    size = max(2, LOGITS_AT_ONCE // (model.config.vocab_size * rows.shape[1]))
+    return rows.to(model.device).tensor_split(max(1, len(rows) // size))
 
 
 def in_context_loss(model: DecoderOnlyTransformer, rows: Tensor) -> InContextLoss:
