@@ -12,7 +12,7 @@ from torch import Tensor
 
 from transformer import DecoderOnlyTransformer
 from transformer.interpret import in_context
-from transformer.interpret.ablation import ablate, ablate_all, all_parts
+from transformer.interpret.ablation import By, ablate, ablate_all, all_parts
 from transformer.interpret.in_context import token_losses
 
 Models = Callable[..., DecoderOnlyTransformer]
@@ -43,7 +43,7 @@ def test_the_mean_is_over_all_rows_and_positions_also_in_batches(
 ) -> None:
     model = tiny_model()
     monkeypatch.setattr(in_context, "LOGITS_AT_ONCE", 17 * 7 * 2)  # two rows a batch
-    assert [len(batch) for batch in ablation._batches(model, ROWS)] == [3, 2]
+    assert [len(batch) for batch in in_context.batches(model, ROWS)] == [3, 2]
     _, activations = model.run_with_cache(ROWS[:, :-1], [name])
     mean = activations[name].mean((0, -2), keepdim=True)
     head = 3 if name == HEADS else None
@@ -94,7 +94,7 @@ def test_all_parts_are_ablated_in_order_and_the_model_stays_in_its_mode(tiny_mod
     ],
 )
 def test_what_cannot_be_ablated_is_refused(
-    tiny_model: Models, rows: Tensor, name: str, head: int, by: ablation.By, message: str
+    tiny_model: Models, rows: Tensor, name: str, head: int, by: By, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         ablate(tiny_model(), rows, name, head=head, by=by)
