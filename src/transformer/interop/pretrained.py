@@ -162,8 +162,9 @@ def load(
 
     source: a checkpoint, the folder of a run (its latest checkpoint), or FOLDER/best (its lowest validation loss).
     None: the latest of all runs in this folder, "best": the best of them. Or a model of another program, which is
-    imported at its first use: hf:OWNER/NAME on the hub, a folder with its config.json, or a .gguf file. device: "auto",
-    "cpu", "cuda" or "mps". weights: the format to which the weight matrices are rounded. kernels: see accelerate().
+    imported at its first use: hf:OWNER/NAME or hf:OWNER/NAME/FILE.gguf on the hub, a folder with its config.json, or a
+    .gguf file. device: "auto", "cpu", "cuda" or "mps". weights: the format to which the weight matrices are rounded.
+    kernels: see accelerate().
     Raises ValueError: CheckpointError, SourceError or HubError, one line each.
     """
     return Pretrained(load_checkpoint(find_checkpoint(source), device, weights, kernels))
