@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 GREEDY = {"temperature": 0, "cache_prompt": False, "stream": False}
 
 
@@ -24,6 +22,8 @@ class LlamaCpp:
     """A model in a GGUF file, on one thread, with a float32 cache."""
 
     def __init__(self, path: Path, context: int = 256) -> None:
+        import pytest  # here, since each server would import it too, in 0.2 s
+
         pytest.importorskip("xllamacpp", reason="the package xllamacpp is llama.cpp")
         line = [sys.executable, __file__, str(path), str(context)]
         server = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
