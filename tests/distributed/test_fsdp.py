@@ -28,9 +28,9 @@ HERE = Path(__file__).parent
 Seen = list[dict[str, Any]]
 
 
-def run_together(folder: Path, processes: int) -> Seen:
-    """Runs sharded_processes.py with the given number of processes; returns the results of each."""
-    return ranks.seen(HERE / "sharded_processes.py", folder, processes)
+def run_together(folder: Path, processes: int, *parts: str) -> Seen:
+    """Runs these parts of sharded_processes.py with the given number of processes; returns the results of each."""
+    return ranks.seen(HERE / "sharded_processes.py", folder, processes, *parts)
 
 
 def alone(folder: Path, kind: str, **settings: Any) -> tuple[Trainer, list[Event]]:
@@ -54,12 +54,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def seen(folder: Path) -> Seen:
-    """What two processes saw, after one had left them a state."""
+    """What two processes saw."""
+    return run_together(folder, 2, "first")
+
+
+@pytest.fixture(scope="module")
+def more(folder: Path) -> Seen:
+    """What two processes saw of the rest, after one had left them a state; for slow tests."""
     first, _ = alone(folder / "handed", "muon", max_steps=9)
     for _ in range(3):
         first.train_step()
     first.save_state()
-    return run_together(folder, 2)
+    return run_together(folder, 2, "more")
 
 
 def check_learning(seen: Seen, kind: str, folder: Path) -> None:
@@ -92,36 +98,40 @@ def check_inside(alone: list[dict[str, Any]], sharded: list[list[dict[str, Any]]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SHAPES)
-def test_sharded_or_whole_or_alone_a_run_has_the_same_losses(seen: Seen, folder: Path, kind: str) -> None:
-    check_learning(seen, kind, folder)
+def test_sharded_or_whole_or_alone_a_run_has_the_same_losses(more: Seen, folder: Path, kind: str) -> None:
+    check_learning(more, kind, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SHAPES)
-def test_each_process_keeps_its_part_of_weights_and_averages(seen: Seen, kind: str) -> None:
+def test_each_process_keeps_its_part_of_weights_and_averages(more: Seen, kind: str) -> None:
     for what in ("parameters", "averages"):
-        own, every = zip(*(process[kind][what] for process in seen), strict=True)
+        own, every = zip(*(process[kind][what] for process in more), strict=True)
         assert sum(own) == every[0]
         assert max(own) <= 0.6 * every[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SHAPES)
-def test_an_epochs_checkpoint_is_one_file_of_whole_weights(seen: Seen, folder: Path, kind: str) -> None:
+def test_an_epochs_checkpoint_is_one_file_of_whole_weights(more: Seen, folder: Path, kind: str) -> None:
     path = checkpoint.latest(folder / f"{kind}_True")
     loaded = checkpoint.load_model(path)
     assert list(loaded.model.state_dict()) == list(checkpoint.load(folder / f"{kind}_False" / path.name)["model"])
-    assert_same(dict(loaded.model.state_dict()), seen[0][kind]["True"]["weights"])
+    assert_same(dict(loaded.model.state_dict()), more[0][kind]["True"]["weights"])
 
 
-def test_a_new_sharded_run_can_begin_with_the_weights_of_a_checkpoint(seen: Seen) -> None:
-    for own in seen:
+@pytest.mark.slow
+def test_a_new_sharded_run_can_begin_with_the_weights_of_a_checkpoint(more: Seen) -> None:
+    for own in more:
         assert_same(own["going_on"]["begun weights"], own["muon"]["True"]["weights"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SHAPES)
-def test_the_first_process_alone_can_use_the_whole_model(seen: Seen, folder: Path, kind: str) -> None:
+def test_the_first_process_alone_can_use_the_whole_model(more: Seen, folder: Path, kind: str) -> None:
     model = checkpoint.load_model(checkpoint.latest(folder / f"{kind}_True")).model
-    assert seen[0][kind]["True"]["written"] == model.generate(torch.tensor(PROMPT), 10).tolist()
-    assert seen[1][kind]["True"]["written"] == []
+    assert more[0][kind]["True"]["written"] == model.generate(torch.tensor(PROMPT), 10).tolist()
+    assert more[1][kind]["True"]["written"] == []
 
 
 def test_a_resumed_sharded_run_equals_one_that_never_stopped_bit_for_bit(seen: Seen) -> None:
@@ -167,8 +177,9 @@ def handed_on(folder: Path, seen: Seen) -> Trainer:
     return trainer
 
 
-def test_one_process_leaves_a_state_to_two_and_they_leave_theirs_to_one(seen: Seen, folder: Path) -> None:
-    trainer = handed_on(folder, seen)
+@pytest.mark.slow
+def test_one_process_leaves_a_state_to_two_and_they_leave_theirs_to_one(more: Seen, folder: Path) -> None:
+    trainer = handed_on(folder, more)
     whole, _ = alone(folder / "never_handed", "muon", max_steps=9)
     for _ in range(9):
         whole.train_step()
@@ -177,16 +188,18 @@ def test_one_process_leaves_a_state_to_two_and_they_leave_theirs_to_one(seen: Se
 
 
 @pytest.mark.slow
-def test_four_processes_learn_the_same_and_resume_the_run_of_two(seen: Seen, folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(seen[0]["going_on"]["path"], tmp_path / "handed" / "training_state_byte")
-    four = run_together(tmp_path, 4)
+def test_four_processes_learn_the_same_and_resume_the_run_of_two(
+    seen: Seen, more: Seen, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(more[0]["going_on"]["path"], tmp_path / "handed" / "training_state_byte")
+    four = run_together(tmp_path, 4, "first", "more")
     for kind in SHAPES:
         check_learning(four, kind, tmp_path)
     for own in four:
         assert_same(own["resuming"]["weights"], own["resuming"]["resumed weights"])
         assert own["bad_gradient"] == seen[0]["bad_gradient"]
         assert own["going_on"]["step"] == 9
-        assert_close(weights(handed_on(folder, seen)), own["going_on"]["weights"])
+        assert_close(weights(handed_on(folder, more)), own["going_on"]["weights"])
 
 
 # The folder

@@ -30,9 +30,9 @@ def run(script: Path, folder: Path, processes: int, *arguments: str) -> subproce
     )  # fmt: skip
 
 
-def seen(script: Path, folder: Path, processes: int) -> list[dict[str, Any]]:
+def seen(script: Path, folder: Path, processes: int, *arguments: str) -> list[dict[str, Any]]:
     """Runs the script; returns what each process wrote to seen_RANK.pt."""
-    done = run(script, folder, processes)
+    done = run(script, folder, processes, *arguments)
     assert done.returncode == 0, done.stderr[-4000:]
     assert "Warning" not in done.stderr, done.stderr
     return [torch.load(folder / f"seen_{rank}.pt", weights_only=False) for rank in range(processes)]
