@@ -112,7 +112,7 @@ def tiny_checkpoint(tmp_path: Path) -> Path:
     """checkpoints/model_epoch_3_byte.pt in tmp_path: a byte-level model with fresh weights and a context of 24."""
     torch.manual_seed(0)
     shape = ModelConfig(vocab_size=257, d_model=16, num_heads=2, num_layers=2, d_ff=32, max_seq_len=24, dropout=0.0)
-    config = TrainConfig(shape, DataConfig("shakespeare", "byte", seq_length=24))
+    config = TrainConfig(shape, DataConfig("shakespeare", "byte", seq_length=24, validation_tokens=4_096))
     tokenizer = load_tokenizer("byte")
     contents = checkpoint.model_contents(DecoderOnlyTransformer(shape), config, tokenizer)
     path = checkpoint.epoch_path(tmp_path / "checkpoints", 3, tokenizer.short_name)
