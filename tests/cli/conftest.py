@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +47,19 @@ def command(
         return Outcome(status, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture
+def plain_pictures() -> Iterator[pytest.MonkeyPatch]:
+    """Loss curves are written as empty figures: drawing one takes most of the time of a run of a few steps.
+
+    For files of tests that train, and whose subject is no picture. `plain_pictures.undo()` draws real ones again.
+    """
+    from matplotlib.figure import Figure
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transformer.reporting.run_plots.draw", lambda runs, against: Figure())
+        yield patch
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ import pytest
 from same_runs import assert_same_run
 from transformer.training import checkpoint
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 Command = Callable[..., Any]
 TINY = ("train", "--preset", "tiny", "--device", "cpu", "--num-layers", "1", "--batch-size", "2", "--log-every", "1")
 TINY += (

@@ -19,6 +19,8 @@ from stand_in_hub import FINEWEB, StandInHub, fineweb_files, taken_for_the_hub
 from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.training.events import EvalMetrics, StepMetrics
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 ROOT = Path(__file__).resolve().parents[2]
 Command = Callable[..., Any]
 # 6,000 documents of some 160 letters, in 3 files of 20 row groups; each file makes 4 shards.

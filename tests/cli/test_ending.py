@@ -28,6 +28,8 @@ from transformer.training import checkpoint
 from transformer.training.events import EvalMetrics, RunEnded
 from transformer.training.run_folder import RunLock
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 ROOT = Path(__file__).resolve().parents[2]
 Command = Callable[..., Any]
 RUN = ("train", "--preset", "tiny", "--device", "cpu", "--max-steps", "30", "--eval-every", "10", "--log-every", "3")
@@ -197,8 +199,11 @@ def test_a_picture_never_decides_the_status_of_a_run(command: Command, tmp_path:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have only names in Unicode")
-def test_a_folder_whose_name_is_not_utf_8_is_as_good_as_any(command: Command, tmp_path: Path, whole: Path) -> None:
+def test_a_folder_whose_name_is_not_utf_8_is_as_good_as_any(
+    command: Command, tmp_path: Path, whole: Path, plain_pictures: pytest.MonkeyPatch
+) -> None:
     """The run ended well, then came a traceback from the picture, and status 1."""
+    plain_pictures.undo()
     name = os.fsdecode(b"caf\xe9 \xe8\xae\xad\xe7\xbb\x83")
     outcome = command(*RUN, "--checkpoint-dir", name, "--trackers", "tensorboard")
     assert (outcome.status, outcome.err) == (0, "")

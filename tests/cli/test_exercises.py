@@ -13,6 +13,8 @@ import pytest
 
 from exercises.test_checking import ATTENTION, MASK
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 ROOT = Path(__file__).resolve().parents[2]
 Command = Callable[..., Any]
 

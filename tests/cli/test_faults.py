@@ -25,6 +25,8 @@ from transformer.training import checkpoint
 from transformer.training.events import StepMetrics
 from transformer.training.run_folder import LOCK
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 resource = pytest.importorskip("resource", reason="Windows has no limit on the size of files")
 Command = Callable[..., Any]
 RUN = ("train", "--preset", "tiny", "--device", "cpu", "--max-steps", "30", "--eval-every", "10", "--log-every", "3")

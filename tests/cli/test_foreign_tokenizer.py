@@ -21,6 +21,8 @@ from transformer.evaluation.document_perplexity import score_documents
 from transformer.text import HuggingFaceTokenizer, load_shakespeare, read_documents
 from transformer.training import checkpoint
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 Command = Callable[..., Any]
 TOKENIZER = HuggingFaceTokenizer(*tokenizer_files("llama3"), vocab_size=512, stop_ids=[381])
 RUN = ("--dataset", "notes.txt", "--batch-size", "2", "--seq-length", "16", "--checkpoint-dir", "new", "--max-steps")

@@ -15,6 +15,8 @@ import pytest
 from full_disk import files_of_at_most
 from model_folders import save_gguf, save_model
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 Command = Callable[..., Any]
 
 

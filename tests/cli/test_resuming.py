@@ -21,6 +21,8 @@ from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.training import checkpoint
 from transformer.training.events import RunEnded, StepMetrics
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ("train", "--preset", "tiny", "--max-steps", "120", "--eval-every", "50", "--log-every", "5")
 Command = Callable[..., Any]

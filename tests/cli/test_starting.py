@@ -21,6 +21,8 @@ from transformer.trainer import Trainer
 from transformer.training import checkpoint
 from transformer.training.events import StepMetrics
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 Command = Callable[..., Any]
 CADENCE = ("--eval-every", "4", "--log-every", "1")
 FIRST = ("train", "--preset", "tiny", "--dataset", "first.txt", "--encoding", "bpe270", "--max-steps", "8", *CADENCE)

@@ -18,6 +18,8 @@ from transformer.data.hub.errors import HubError, explained
 from transformer.distributed.processes import Dist
 from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 Command = Callable[..., Any]
 RUN = ("train", "--preset", "tiny", "--device", "cpu", "--num-layers", "1", "--batch-size", "2", "--trackers")
 RUN += ("--validation-tokens", "300", "--sample-tokens", "0", "--checkpoint-dir", "run")

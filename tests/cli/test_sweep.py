@@ -18,6 +18,8 @@ from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.training import checkpoint
 from transformer.training.events import RunEnded, RunStarted
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 Command = Callable[..., Any]
 TINY = ("train", "--preset", "tiny", "--dataset", "story.txt", "--seq-length", "16", "--batch-size", "4")
 SHORT = (*TINY, "--max-steps", "4", "--eval-every", "2", "--log-every", "1")
@@ -52,7 +54,10 @@ def test_every_combination_is_a_run_with_a_folder_of_its_own() -> None:
         assert Path(config.checkpoint_dir) == Path("checkpoints") / variant.name
 
 
-def test_the_runs_are_ranked_in_a_table_and_drawn_in_one_picture(command: Command, tmp_path: Path) -> None:
+def test_the_runs_are_ranked_in_a_table_and_drawn_in_one_picture(
+    command: Command, tmp_path: Path, plain_pictures: pytest.MonkeyPatch
+) -> None:
+    plain_pictures.undo()
     outcome = command(*SHORT, "--set", "learning-rate=1e-5,3e-3")
     assert (outcome.status, outcome.err) == (0, "")
     names = ["learning_rate_1e-05", "learning_rate_0.003"]

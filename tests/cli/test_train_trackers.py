@@ -13,6 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.training.events import EvalMetrics, StepMetrics
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 Command = Callable[..., Any]
 RUN = ("train", "--preset", "tiny", "--max-steps", "20", "--eval-every", "10", "--log-every", "5")
 
