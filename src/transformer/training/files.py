@@ -65,9 +65,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises ValueError if there is anything at `path` but an empty folder, and OSError.
     """
     path = Path(os.path.realpath(path))
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        what = "is not empty" if path.is_dir() else "is a file"
-        raise ValueError(f"{path} exists and {what}: give the name of a new folder")
+    check_new_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         if not _is_being_written(left):  # its process was killed
@@ -83,6 +81,13 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     flush_folder(path.parent)
+
+
+def check_new_folder(path: Path) -> None:
+    """Raises ValueError if there is anything at `path` but an empty folder."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        what = "is not empty" if path.is_dir() else "is a file"
+        raise ValueError(f"{path} exists and {what}: give the name of a new folder")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -21,13 +21,16 @@ from transformer.model import DecoderOnlyTransformer
 from transformer.planning.cost import readable
 from transformer.text import Tokenizer
 from transformer.training.checkpoint import LoadedModel
+from transformer.training.files import check_new_folder
 
 Compare = Callable[[Path, DecoderOnlyTransformer, Tokenizer], Agreement]
 
 
 def main(options: ExportOptions) -> None:
     out = console()
-    if options.format != "hf" and options.path.exists():
+    if options.format == "hf":
+        check_new_folder(options.path)  # before a large model is loaded
+    elif options.path.exists():
         raise ValueError(f"{options.path} exists already: give the name of a new file")
     loaded = open_model(options.checkpoint, "cpu")
     out.print(loaded.description, style="dim")
