@@ -101,7 +101,7 @@ def token_losses(model: DecoderOnlyTransformer, rows: Tensor) -> Tensor:
 
 
 def batches(model: DecoderOnlyTransformer, rows: Tensor) -> tuple[Tensor, ...]:
-    """Splits the rows so that their logits fit; at least two rows to a batch, because resampling takes the next one."""
+    """Splits the rows so that their logits fit; at least two rows to a batch, because resampling takes a neighbour."""
     size = max(2, LOGITS_AT_ONCE // (model.config.vocab_size * rows.shape[1]))
     return rows.to(model.device).tensor_split(max(1, len(rows) // size))
 

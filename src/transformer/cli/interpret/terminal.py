@@ -114,8 +114,9 @@ def show_patching(report: Mapping[str, Any], out: Console) -> None:
     for place in found["places"]:
         columns = zip(*place["values"], strict=True)  # of each position only the block that restores most
         best = [(max(column), place["rows"][column.index(max(column))], at) for at, column in enumerate(columns)]
-        cells = [f"{row}, {shown(prompt[at])} at {at}: {value:.0%}" for value, row, at in sorted(best, reverse=True)]
-        table.add_row(place["name"], "; ".join(cells[:NAMED]))
+        most = [(value, row, at) for value, row, at in sorted(best, reverse=True)[:NAMED] if value >= 0.005]
+        cells = [f"{row}, {shown(prompt[at])} at {at}: {value:.0%}" for value, row, at in most]
+        table.add_row(place["name"], "; ".join(cells) or "nothing")
     heads = [
         (value, f"{layer}.{head}: {value:.0%}")
         for layer, row in enumerate(found["heads"])
