@@ -205,7 +205,7 @@ class MixesUp(CacheOf):
 wrong("cache", "forgets", "the keys of the tokens [1] instead of [0, 1]", Cache=Forgets)
 wrong("cache", "stores at position 0", "the keys of the tokens [1, 0] instead of [0, 1]", Cache=StoresAtTheStart)
 wrong("cache", "puts the newest first", "the keys of the tokens [1, 0] instead of [0, 1]", Cache=NewestFirst)
-wrong("cache", "starts positions from 0 again", "with 1 tokens stored, cache.positions(1) is [0] instead of [1]",
+wrong("cache", "starts positions from 0 again", "with 1 token stored, cache.positions(1) is [0] instead of [1]",
       Cache=PositionsFromZero)  # fmt: skip
 wrong("cache", "counts calls, not tokens", "with 3 tokens stored, cache.positions(1) is [1] instead of [3]",
       Cache=CountsCalls)  # fmt: skip

@@ -70,9 +70,8 @@ def check(options: InterpretOptions) -> None:
             flag = "a checkpoint" if name == "checkpoint" else f"--{name.replace('_', '-')}"
             raise ValueError(f"--film plays the text that the run recorded: leave out {flag}")
     if options.out is not None and options.out.is_dir():
-        raise ValueError(
-            f"--out {options.out} is a folder: name a file in it, such as {options.out / 'interpret.html'}"
-        )
+        example = options.out / ("film.html" if options.film else "interpret.html")
+        raise ValueError(f"--out {options.out} is a folder: name a file in it, such as {example}")
     for flag, text in (("--prompt", options.prompt), ("--versus", options.versus)):
         if text == "":
             raise ValueError(f"{flag} is empty: give a text of at least one token")

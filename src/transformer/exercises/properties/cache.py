@@ -90,9 +90,8 @@ def counts_positions_from_the_stored_tokens(solution: Any) -> None:
             found = expect_tensor(cache.positions(size), f"cache.positions({size})", T=size)
             wanted = list(range(stored, stored + size))
             if found.tolist() != wanted:
-                raise Broken(
-                    f"with {stored} tokens stored, cache.positions({size}) is {readable(found)} instead of {wanted}"
-                )
+                after = f"with {stored} token{'' if stored == 1 else 's'} stored"
+                raise Broken(f"{after}, cache.positions({size}) is {readable(found)} instead of {wanted}")
             cache.update(numbered(stored, size), numbered(stored, size))
             stored += size
 
