@@ -51,14 +51,15 @@ def command(
 
 @pytest.fixture
 def plain_pictures() -> Iterator[pytest.MonkeyPatch]:
-    """Loss curves are written as empty figures: drawing one takes most of the time of a run of a few steps.
+    """Loss curves, and stages of sampling, are empty figures: drawing one takes most of the time of a short run.
 
-    For files of tests that train, and whose subject is no picture. `plain_pictures.undo()` draws real ones again.
+    For files of tests whose subject is no picture. `plain_pictures.undo()` draws real ones again.
     """
     from matplotlib.figure import Figure
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transformer.reporting.run_plots.draw", lambda runs, against: Figure())
+        for name in ("reporting.run_plots.draw", "cli.sampling.command.draw_stages"):
+            patch.setattr(f"transformer.{name}", lambda *_: Figure())
         yield patch
 
 

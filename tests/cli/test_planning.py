@@ -16,6 +16,8 @@ import transformer.planning.cost
 from transformer.presets import PRESETS
 from transformer.processor import choices, processor, row
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 Command = Callable[..., Any]
 
 

@@ -14,6 +14,8 @@ from torch.testing import assert_close
 from transformer.config import SAMPLING_PRESETS
 from transformer.text import load_tokenizer
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 Command = Callable[..., Any]
 
 
@@ -98,7 +100,10 @@ def test_output_is_plain_text_without_a_terminal(command: Command) -> None:
         assert f"\n{way}: " in out  # when to use it
 
 
-def test_the_picture_and_the_numbers_are_written_where_asked(command: Command, tmp_path: Path) -> None:
+def test_the_picture_and_the_numbers_are_written_where_asked(
+    command: Command, tmp_path: Path, plain_pictures: pytest.MonkeyPatch
+) -> None:
+    plain_pictures.undo()
     out = command("demo-sampling", "--temperatures", "0", "1", "--out", "deep/folder", "--top-k", "20").out
     assert "top_k=20 keeps all 12 tokens of the vocabulary" in out
     written = {path.name: path for path in (tmp_path / "deep/folder").iterdir()}

@@ -26,6 +26,8 @@ from transformer.reporting.metrics_log import METRICS_FILE, read_metrics
 from transformer.training import checkpoint
 from transformer.training.events import EvalMetrics, RunEnded, StepMetrics
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ("train", "--preset", "tiny", "--device", "cpu", "--dropout", "0", "--max-steps", "12", "--log-every", "1")
 LOOKS = ("--eval-every", "6", "--accumulation-steps", "2", "--precision", "float32")  # compared to rounding

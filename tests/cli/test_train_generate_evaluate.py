@@ -32,6 +32,8 @@ from transformer.trainer import Trainer
 from transformer.training import checkpoint
 from transformer.training.events import EpochMetrics, EvalMetrics, RunEnded, RunStarted, StepMetrics
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 ROOT = Path(__file__).resolve().parents[2]
 Command = Callable[..., Any]
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "two", "red", "hens", "run", "up", "the", "hill"]
@@ -416,7 +418,10 @@ def test_compare_leaves_out_a_checkpoint_whose_text_is_gone(command: Command, tr
     assert "│ checkpoints_tiny" in outcome.out
 
 
-def test_plot_draws_the_latest_run_or_those_named(command: Command, trained: Path) -> None:
+def test_plot_draws_the_latest_run_or_those_named(
+    command: Command, trained: Path, plain_pictures: pytest.MonkeyPatch
+) -> None:
+    plain_pictures.undo()
     for picture in (trained / "checkpoints_tiny").glob("loss_curve.*"):
         picture.unlink()
     outcome = command("plot")
@@ -432,7 +437,10 @@ def test_plot_draws_the_latest_run_or_those_named(command: Command, trained: Pat
     assert "checkpoints_second: train" in text
 
 
-def test_plot_of_several_runs_is_a_picture_beside_them_and_a_table(command: Command, trained: Path) -> None:
+def test_plot_of_several_runs_is_a_picture_beside_them_and_a_table(
+    command: Command, trained: Path, plain_pictures: pytest.MonkeyPatch
+) -> None:
+    plain_pictures.undo()
     for name in ("first", "second"):
         shutil.copytree(trained / "checkpoints_tiny", trained / "sweep" / name)
     (trained / "sweep" / "first" / "loss_curve.png").unlink()
