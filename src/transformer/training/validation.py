@@ -12,6 +12,7 @@ from transformer.config import IGNORE, SAMPLING_PRESETS, TrainConfig
 from transformer.data.contracts import TextData
 from transformer.distributed.processes import Dist
 from transformer.evaluation.statistics import LossVariance
+from transformer.generation import eval_mode
 from transformer.inference.text_stream import generate_text
 from transformer.model import DecoderOnlyTransformer
 from transformer.perplexity import Evaluation, evaluate_perplexity
@@ -70,5 +71,6 @@ def evaluate(
 def sample(model: DecoderOnlyTransformer, tokenizer: Tokenizer, config: TrainConfig, step: int) -> Sample:
     """Returns the model's continuation of the configured prompt; it draws from its own generator, seeded alike."""
     settings, length = SAMPLING_PRESETS["balanced"], config.sample_tokens
-    text = generate_text(model, tokenizer, config.sample_prompt, settings, length, seed=config.seed)
+    with eval_mode(model):  # here once, instead of before and after each token
+        text = generate_text(model, tokenizer, config.sample_prompt, settings, length, seed=config.seed)
     return Sample(step, config.sample_prompt, text)

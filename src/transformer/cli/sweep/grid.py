@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -101,7 +102,13 @@ def choices_of(given: Sequence[str], groups: Groups) -> dict[str, list[Any]]:
 def group_and_type(config: TrainConfig, group: str, name: str) -> tuple[str, Any]:
     """Returns the group of a setting ("" for the run itself) and its type."""
     holder = getattr(config, group) if group else config
-    return group, get_type_hints(type(holder))[name]
+    return group, types_of(type(holder))[name]
+
+
+@cache
+def types_of(settings: type) -> dict[str, Any]:
+    """Returns the type of each field of a dataclass; every run asks for those of all settings."""
+    return get_type_hints(settings)
 
 
 def with_settings(config: TrainConfig, chosen: dict[str, Any], groups: Groups) -> TrainConfig:
