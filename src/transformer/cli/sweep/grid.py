@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -56,7 +55,7 @@ def variants(base: TrainConfig, given: Sequence[str], typed: Set[str] = frozense
     """
     if rank_prefix():
         raise ValueError("--set trains one run after another in one process: start without torchrun, or without --set")
-    groups = {name: group_and_type(base, group, name) for group, name, _ in leaves(base)}
+    groups = groups_and_types(base)
     choices, parent = choices_of(given, groups), Path(base.checkpoint_dir)
     found: list[Variant] = []
     problems: list[str] = []
@@ -99,16 +98,11 @@ def choices_of(given: Sequence[str], groups: Groups) -> dict[str, list[Any]]:
     return choices
 
 
-def group_and_type(config: TrainConfig, group: str, name: str) -> tuple[str, Any]:
-    """Returns the group of a setting ("" for the run itself) and its type."""
-    holder = getattr(config, group) if group else config
-    return group, types_of(type(holder))[name]
-
-
-@cache
-def types_of(settings: type) -> dict[str, Any]:
-    """Returns the type of each field of a dataclass; every run asks for those of all settings."""
-    return get_type_hints(settings)
+def groups_and_types(config: TrainConfig) -> Groups:
+    """Returns the group of each setting ("" for the run itself) and its type."""
+    holders: dict[str, Any] = {group: getattr(config, group) if group else config for group, _, _ in leaves(config)}
+    types = {group: get_type_hints(type(holder)) for group, holder in holders.items()}
+    return {name: (group, types[group][name]) for group, name, _ in leaves(config)}
 
 
 def with_settings(config: TrainConfig, chosen: dict[str, Any], groups: Groups) -> TrainConfig:
