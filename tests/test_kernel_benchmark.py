@@ -27,7 +27,7 @@ def case(choice: str, **milliseconds: float) -> dict[str, Any]:
     return {"decision": "product", "choice": choice, "median_ms": milliseconds}
 
 
-@pytest.mark.parametrize("rows", [1, 4, 16])
+@pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(16, marks=pytest.mark.slow)])
 def test_every_candidate_that_works_here_equals_the_plain_one(rows: int) -> None:
     import bench_kernels
     import kernel_candidates

@@ -53,6 +53,7 @@ def test_a_full_disk_is_one_line(arguments: str, tmp_path: Path) -> None:
     assert re.fullmatch("error: .*No space left on device\n", done.stderr)
 
 
+@pytest.mark.slow
 @needs_posix
 def test_a_table_whose_reader_ends_early_is_no_error(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """rich ended the process with status 1 and no word."""
@@ -60,6 +61,7 @@ def test_a_table_whose_reader_ends_early_is_no_error(tiny_checkpoint: Path, tmp_
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
+@pytest.mark.slow
 @needs_posix
 def test_missing_streams_become_the_null_device(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """A daemon's standard output is None in Python: an AttributeError ended the command."""

@@ -42,7 +42,10 @@ def test_the_traced_step_gives_the_same_tokens(tiny_model: Models, position: str
     "settings",
     [
         {"head_width": 6, "qk_norm": "head", "parallel_blocks": True, "rotary_fraction": 1 / 3},
-        {"qk_norm": "all", "norm_position": "after", "rope_scaling": "llama3:4:0.1:0.3:8", "qkv_bias": False},
+        pytest.param(
+            {"qk_norm": "all", "norm_position": "after", "rope_scaling": "llama3:4:0.1:0.3:8", "qkv_bias": False},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_traced_step_follows_the_settings_of_every_family(tiny_model: Models, settings: dict[str, Any]) -> None:
@@ -50,6 +53,7 @@ def test_the_traced_step_follows_the_settings_of_every_family(tiny_model: Models
     check(tiny_model(position="rotary", max_seq_len=8, num_kv_heads=2, norm="rmsnorm", **settings), "eager")
 
 
+@pytest.mark.slow
 def test_the_traced_step_of_a_quantised_model_gives_the_same_tokens(tiny_model: Models) -> None:
     torch._dynamo.reset()
     model = tiny_model(dtype=torch.float32, d_model=32, max_seq_len=8)

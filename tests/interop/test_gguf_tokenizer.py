@@ -166,6 +166,7 @@ def test_more_tokens_than_the_model_has_are_one_line(tmp_path: Path) -> None:
         read_tokenizer(read_header(path), PADDED - 1)
 
 
+@pytest.mark.slow
 def test_every_rule_cuts_as_llama_cpp_cuts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer, text = given_tokenizer_once("gpt2"), "It's o'er, 12345 x\n\n  y"
     for pre in PIECES:
