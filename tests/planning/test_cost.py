@@ -270,10 +270,13 @@ REAL_SHAPES = {
     ),
     "one micro-batch a step": run_of(ModelConfig(8_000, 128, 4, 4, 512, 128), 128, accumulation_steps=1),
 }
+LARGER = {"quick, fewer rows", "modern, narrow"}  # a step of these takes a second
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("shape", REAL_SHAPES)
+@pytest.mark.parametrize(
+    "shape", [pytest.param(name, marks=pytest.mark.slow) if name in LARGER else name for name in REAL_SHAPES]
+)
 def test_the_greatest_memory_is_what_a_step_really_holds(shape: str, precision: Any) -> None:
     config = dataclasses.replace(REAL_SHAPES[shape], precision=precision)
     objective = objective_of(config)
