@@ -127,7 +127,8 @@ def test_long_texts_are_repeated_less_often(command: Command, tmp_path: Path) ->
         (["--repeats", "0"], "repeats and prompt_tokens must be at least 1"),
         (
             ["--preset", "tinny"],
-            "there is no preset 'tinny'; one of default, quick, tiny, demo, induction, gpt2, modern; did you mean 'tiny'?",
+            "there is no preset 'tinny'; one of default, quick, tiny, demo, induction, gpt2, modern; "
+            "did you mean 'tiny'?",
         ),
         (["--preset", "tiny", "--max-seq-len", "-3"], "max_seq_len=-3 must be above 0"),
         (["--checkpoint", "x.pt", "--preset", "tiny"], "leave them out to measure a --checkpoint"),
