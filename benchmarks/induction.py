@@ -5,7 +5,7 @@
 
 Each run is `main.py train --preset induction` with some flags, in its own process, two at a time. The curves are the
 measurements of --watch-inside in its metrics.jsonl: the strongest score of each habit, and the loss on random tokens
-said twice. An induction head counts as formed at the first measurement from which its score stays above 0.5. Of the
+repeated once. An induction head counts as formed at the first measurement from which its score stays above 0.5. Of the
 pictured run, each head is then replaced by its mean output (interpret/ablation.py), which shows those that the model
 needs for learning from the context.
 
@@ -82,7 +82,7 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def without_heads(folder: Path) -> dict[str, Any]:
-    """Returns the losses of both halves of random tokens said twice, with all heads and with each head ablated."""
+    """Returns the losses of both halves of repeated random tokens, with all heads and with each head ablated."""
     loaded = checkpoint.load_model(checkpoint.latest(folder))
     rows, _ = habit_rows(loaded.model, loaded.tokenizer, None)
     parts = [part for part in all_parts(loaded.model) if part[1] is not None]
@@ -123,7 +123,7 @@ def table(results: dict[str, Any]) -> str:
 
 `{results["command"]}`, on {results["machine"]["processor"]}, one thread each. Scores are the strongest head's at the
 end; even is the score of a head that attends to all tokens evenly. Losses are in nats per token on random tokens
-said twice, at the end. Formed: the first step from which the induction score stays above {FORMED}.
+repeated once, at the end. Formed: the first step from which the induction score stays above {FORMED}.
 
 | run | flags | previous token | induction | even | formed at step | loss, first half | second half |
 | --- | --- | --- | --- | --- | --- | --- | --- |

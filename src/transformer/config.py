@@ -255,7 +255,7 @@ class TrainConfig(Config):
     """Prompt of the sample text; empty: begin a new text."""
     watch_inside: bool = False
     """At steps 0, 1, 2, 4, 8, ... and at each evaluation, measure the habits of the attention heads, the loss on random
-    tokens said twice, and the attention weights on one text (docs/training.md)."""
+    tokens repeated once, and the attention weights on one text (docs/training.md)."""
     patience: int = 0
     """Stop after this many evaluations without a new best validation loss, but at least 4; 0 disables it."""
     save_every_minutes: float = 10.0

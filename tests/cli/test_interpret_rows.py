@@ -26,7 +26,7 @@ def model_of(likely: list[int], tiny_config: Callable[..., ModelConfig]) -> Deco
 
 def test_they_are_drawn_as_often_as_the_model_writes_them(tiny_config: Callable[..., ModelConfig]) -> None:
     rows, sentence = habit_rows(model_of(list(LETTERS), tiny_config), load_tokenizer("byte"), None)
-    assert rows.shape == (32, 6)  # a third of nine letters, said twice
+    assert rows.shape == (32, 6)  # a third of nine letters, repeated once
     assert set(rows.flatten().tolist()) == set(LETTERS)
     assert "32 rows of 3 random tokens" in sentence
 

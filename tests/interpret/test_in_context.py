@@ -1,4 +1,4 @@
-"""In-context loss: random tokens said twice, and the losses of both halves."""
+"""In-context loss: repeated random tokens, and the losses of both halves."""
 
 from __future__ import annotations
 

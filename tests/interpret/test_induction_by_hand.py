@@ -29,7 +29,7 @@ def model() -> DecoderOnlyTransformer:
 
 
 def rows(count: int = 4, length: int = 8) -> Tensor:
-    """START, and then random tokens said twice, (count, 1 + 2 * length)."""
+    """START, and then repeated random tokens, (count, 1 + 2 * length)."""
     tokens = repeated_rows(torch.arange(1, 12), count, length, torch.Generator().manual_seed(0))
     return torch.cat([torch.full((count, 1), START), tokens], dim=1)
 

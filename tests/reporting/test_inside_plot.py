@@ -1,4 +1,4 @@
-"""The picture of a run's inside: strongest heads, even heads, and the loss on random tokens said twice."""
+"""The picture of a run's inside: strongest heads, even heads, and the loss on repeated random tokens."""
 
 from __future__ import annotations
 

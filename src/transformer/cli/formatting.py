@@ -20,7 +20,7 @@ def inside_numbers(event: InsideMetrics) -> str:
     for name, even in event.even.items():
         score, layer, head = event.strongest(name)
         habits.append(f"{name} {score:.2f} in head {layer}.{head} (even {even:.2f})")
-    halves = f"random tokens said twice: loss {event.first_loss:.2f}, then {event.second_loss:.2f}"
+    halves = f"repeated random tokens: loss {event.first_loss:.2f}, then {event.second_loss:.2f}"
     return f"step {event.step}, inside: {', '.join(habits)}; {halves}"
 
 

@@ -28,15 +28,15 @@ and one of 5, so an even head scores (1/4 + 1/5) / 2. A head that attends only t
 >>> round(found.even, 6), found.queries, found.score.tolist()
 (0.225, 2, [[1.0]])
 
-**Which rows?** On random tokens said twice nothing is left to guess but the repetition, so the scores tell a mechanism
+**Which rows?** On repeated random tokens nothing is left to guess but the repetition, so the scores tell a mechanism
 from a preference for certain words; on a text they say what the head does there. Scores are means over queries; rows
 differ, so the *standard error* is computed from the rows (a ratio of two sums over rows), not from the queries, which
 are not independent.
 
 **What a score does not show.** A weight says where a head reads, not what it writes: a head may attend to a token and
 copy nothing. Ablation (ablation.py) and attribution (attribution.py) answer that. Nor does it say how the head found
-the key: in rows of N tokens said twice, a head that counts back N - 1 tokens has the score 1 of induction. So use rows
-longer than what the model has seen repeated at a fixed distance, or a text.
+the key: in rows of N tokens repeated once, a head that counts back N - 1 tokens has the score 1 of induction. So use
+rows longer than what the model has seen repeated at a fixed distance, or a text.
 
 **Cost.** One forward pass with explicit weights: L H T^2 numbers for each row, in batches of rows.
 Papers: the four habits, arXiv 2209.11895 (induction heads), 1906.04341 (what BERT's heads attend to). Read before:

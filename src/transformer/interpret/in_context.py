@@ -3,7 +3,7 @@ r"""In-context learning: how much better a model predicts the end of a text for 
 **The problem.** A model can know a language from training, and it can learn from the text before it. The loss does not
 tell them apart.
 
-**The idea.** Random tokens, said twice:
+**The idea.** Random tokens, repeated once:
 
     first half    r1 r2 r3 ... rN        nothing to predict: the loss is ln V for the best possible model
     second half   r1 r2 r3 ... rN        fully determined by the first half, if the model looks back
@@ -29,7 +29,7 @@ are fairer: a rare token, which the model has hardly seen, has a high loss where
 first half is often above ln V, because random tokens contradict what the model knows.
 
 **Cost.** One forward pass over the rows.
-Papers: in-context learning score and induction heads, arXiv 2209.11895; random tokens said twice, transformer-circuits
+Papers: in-context learning score and induction heads, arXiv 2209.11895; repeated random tokens, transformer-circuits
 2021, "A mathematical framework for transformer circuits". Read before: heads.py.
 """
 
@@ -74,7 +74,7 @@ def ordinary_tokens(tokenizer: Tokenizer) -> Tensor:
 def repeated_rows(
     ordinary: Tensor, rows: int, length: int, generator: torch.Generator, counts: Tensor | None = None
 ) -> Tensor:
-    """Returns rows (rows, 2 * length) int64 of `length` random tokens, said twice; `ordinary` (N,) are those to draw.
+    """Returns rows (rows, 2 * length) int64 of `length` random tokens, repeated once, drawn from `ordinary` (N,).
 
     With `counts` (N,) they are drawn in proportion to them. Within a row no token is drawn twice if there are enough,
     so that each has exactly one earlier occurrence.

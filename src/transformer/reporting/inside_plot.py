@@ -1,6 +1,6 @@
 """When the habits of attention heads appear in a run, drawn with matplotlib from the measurements of --watch-inside.
 
-The top panel shows the losses: of training, and on random tokens said twice, first and second half. The bottom panel
+The top panel shows the losses: of training, and on repeated random tokens, first and second half. The bottom panel
 shows, for each habit, the score of the head in which it is strongest at that step, and dashed in the same colour the
 score of a head that attends evenly to all tokens: where both lines meet, there is no such habit.
 """
@@ -46,7 +46,7 @@ def draw_inside(run: History) -> Figure:
     habits.set_ylabel("attention paid to the keys of the habit")
     habits.set_ylim(0, 1)
     habits.set_xlabel("steps")
-    note = "random tokens said twice: the second half can be predicted from the context alone"
+    note = "repeated random tokens: the second half can be predicted from the context alone"
     loss.set_title(note, fontsize="small", loc="left", color="dimgray")
     return figure
 

@@ -76,7 +76,7 @@ class EvalMetrics:
 
 @dataclass(frozen=True)
 class InsideMetrics:
-    """What --watch-inside measures: the habits of all heads, and the loss on random tokens said twice (interpret/)."""
+    """What --watch-inside measures: the habits of all heads, and the loss on repeated random tokens (interpret/)."""
 
     step: int
     scores: dict[str, list[list[float]]]

@@ -42,14 +42,14 @@ class InsideWatch:
 
     @cached_property
     def rows(self) -> Tensor:
-        """Random tokens of the validation text, drawn by their frequency and said twice, (ROWS, T) int64."""
+        """Random tokens of the validation text, drawn by their frequency and repeated once, (ROWS, T) int64."""
         tokens, counts = self._text.unique(return_counts=True)
         half = max(2, min(LONGEST // 2, self.seq_length // 2, len(tokens) // 3))  # a third: else the rarest come too
         return repeated_rows(tokens, ROWS, half, torch.Generator().manual_seed(0), counts)
 
     @cached_property
     def filmed(self) -> Tensor:
-        """The beginning of the validation text, said twice, (1, T) int64."""
+        """The beginning of the validation text, repeated once, (1, T) int64."""
         return self._text[: min(FILMED, self.seq_length) // 2].repeat(2)[None]
 
     @property
