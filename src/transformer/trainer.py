@@ -206,14 +206,6 @@ class Trainer(ResumableRun):
             if self.dist.is_main:
                 self.emit(validation.sample(model, self.data.tokenizer, self.config, self.step))
 
-    def measure_inside(self) -> None:
-        """With watch_inside, emits the habits of the heads and the in-context loss; changes nothing about training."""
-        if self.config.watch_inside:
-            self.so_far.metric_sums.pause()
-            with self.dist.unsharded(self.model) as model:  # of several processes, rank 0 measures
-                for event in self.inside.measure(model, self.step) if self.dist.is_main else ():
-                    self.emit(event)
-
     def finish_epoch(self, score: EvalMetrics) -> None:
         """Saves the epoch's checkpoint and emits the epoch's losses with a diagnosis of both curves."""
         train_loss = self.so_far.end_epoch()

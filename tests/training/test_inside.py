@@ -14,6 +14,7 @@ import torch
 from test_trainer import Recorder, assert_same, numbers, tiny_run, tiny_text, trained, weights
 from transformer.config import ConfigError, TrainConfig
 from transformer.interpret.heads import HABITS
+from transformer.interpret.report_values import pack
 from transformer.reporting.film_log import FILM_FILE, FilmLog, read_film, to_line
 from transformer.trainer import Trainer
 from transformer.training.events import (
@@ -25,7 +26,6 @@ from transformer.training.events import (
     RunStarted,
     StepMetrics,
 )
-from transformer.training.inside import packed
 
 SHAPE: dict[str, Any] = {"dropout": 0.2, "num_layers": 2, "max_steps": 9, "eval_every": 3, "epochs": 2}
 """Evaluations at steps 3, 5 (the end of an epoch), 6 and 9."""
@@ -106,7 +106,7 @@ def test_rows_of_three_tokens_are_too_short_for_anything_to_be_said_twice(tmp_pa
 
 def test_a_frame_holds_the_weights_of_each_query_up_to_itself_in_bytes() -> None:
     weights = torch.tensor([[[[1.0, 0.0], [0.25, 0.75]]]])
-    assert list(base64.b64decode(packed([weights, weights]))) == [255, 64, 191] * 2
+    assert list(base64.b64decode(pack(torch.cat([weights, weights]), bits=8))) == [255, 64, 191] * 2
 
 
 def test_the_film_shows_the_same_text_twice(whole: tuple[Trainer, list[Event]]) -> None:

@@ -1,12 +1,35 @@
-"""One self-contained HTML file from a page that consists of several: scripts, styles and pictures inside."""
+"""One self-contained HTML file from a page that consists of several: scripts, styles, pictures and values inside."""
 
 from __future__ import annotations
 
 import base64
+import json
 import mimetypes
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+from transformer.cli.console import writing_files
+from transformer.cli.export_page.options import lesson_path
+from transformer.training.files import write_text
+
+
+def page_with(document: str, script: str, name: str, values: Any) -> str:
+    """Returns the page of `document` with values as JavaScript's GPT.`name`, in place of the file `script`.
+
+    No text in the values can end the script that it is in. Errors are those of inlined().
+    """
+    root = lesson_path().parent
+    literal = json.dumps(values).replace("<", "\\u003c")
+    return inlined(root / document, root, {script: f"var GPT = GPT || {{}};\nGPT.{name} = {literal};\n"})
+
+
+def write_page(path: Path, text: str) -> str:
+    """Writes a page and returns a line about it."""
+    with writing_files():
+        write_text(path, text)
+    return f"{path}: written, {len(text.encode()) / 1e6:.2f} MB; open it in a browser"
 
 
 def inlined(document: Path, root: Path, scripts: Mapping[str, str]) -> str:

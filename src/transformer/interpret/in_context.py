@@ -89,6 +89,17 @@ def repeated_rows(
     return ordinary[chosen].repeat(1, 2)
 
 
+def familiar_rows(text: Tensor, rows: int, longest: int) -> Tensor:
+    """Returns repeated_rows() of tokens drawn as often as they occur in text (N,) int64; always the same ones.
+
+    A row has at most `longest` tokens before they are repeated, and a third of the different ones: else the rarest
+    would be drawn too.
+    """
+    tokens, counts = text.unique(return_counts=True)
+    length = max(2, min(longest, len(tokens) // 3))
+    return repeated_rows(tokens, rows, length, torch.Generator().manual_seed(0), counts)
+
+
 @torch.no_grad()
 def token_losses(model: DecoderOnlyTransformer, rows: Tensor) -> Tensor:
     """Returns the loss of every token after the first, in nats: rows (B, T) int64 -> (B, T - 1) float64."""

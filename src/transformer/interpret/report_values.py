@@ -13,8 +13,6 @@ from transformer.config import ModelConfig
 from transformer.text import Tokenizer
 
 DIGITS = 5
-FULL = 65_535
-"""The whole number that stands for an attention weight of 1."""
 
 
 class Pieces:
@@ -58,11 +56,14 @@ def rounded(values: Tensor) -> Any:
     return cut(values.cpu().double().tolist())
 
 
-def pack(weights: Tensor) -> str:
-    """Returns attention weights (..., T, T) as base64: rows up to the diagonal, 16 bits each, lowest byte first."""
+def pack(weights: Tensor, bits: int = 16) -> str:
+    """Returns attention weights (..., T, T) as base64: rows up to the diagonal, 8 or 16 bits each, lowest byte first.
+
+    The largest whole number of so many bits stands for 1.
+    """
     rows, columns = torch.tril_indices(*weights.shape[-2:])
-    whole = (weights[..., rows, columns].float() * FULL).round().int().cpu().numpy()
-    return base64.b64encode(whole.astype("<u2").tobytes()).decode("ascii")
+    whole = (weights[..., rows, columns].float() * (2**bits - 1)).round().int().cpu().numpy()
+    return base64.b64encode(whole.astype(f"<u{bits // 8}").tobytes()).decode("ascii")
 
 
 def packed_bytes(config: ModelConfig, length: int) -> int:

@@ -1,18 +1,17 @@
 """Measurements inside the model while it trains (--watch-inside): when do its heads take up which habit?
 
-At step 0, after 1, 2, 4, 8, ... steps and at every evaluation, the model reads the same few rows of random tokens said
-twice. Measured are the habits of all heads (interpret/heads.py) and the losses of both halves (in_context.py there).
-One more text gives a frame of the run's film: all attention weights on the beginning of the validation text, said
-twice. A checkpoint after each epoch would be too late: heads form within the first few hundred steps.
+At step 0, after 1, 2, 4, 8, ... steps and at every evaluation, the model reads the same few rows of repeated random
+tokens. Measured are the habits of all heads (interpret/heads.py) and the losses of both halves (in_context.py there).
+One more text gives a frame of the run's film: all attention weights on the beginning of the validation text, repeated
+once. A checkpoint after each epoch would be too late: heads form within the first few hundred steps.
 
 The training does not notice: the rows come from a generator of their own, and nothing else is random.
 """
 
 from __future__ import annotations
 
-import base64
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,7 +21,8 @@ from torch import Tensor
 from transformer.config import IGNORE
 from transformer.data.contracts import TextData
 from transformer.interpret.heads import head_habits
-from transformer.interpret.in_context import in_context_loss, repeated_rows
+from transformer.interpret.in_context import familiar_rows, in_context_loss
+from transformer.interpret.report_values import pack
 from transformer.model import DecoderOnlyTransformer
 from transformer.training.events import AttentionFrame, InsideMetrics
 
@@ -43,9 +43,7 @@ class InsideWatch:
     @cached_property
     def rows(self) -> Tensor:
         """Random tokens of the validation text, drawn by their frequency and repeated once, (ROWS, T) int64."""
-        tokens, counts = self._text.unique(return_counts=True)
-        half = max(2, min(LONGEST // 2, self.seq_length // 2, len(tokens) // 3))  # a third: else the rarest come too
-        return repeated_rows(tokens, ROWS, half, torch.Generator().manual_seed(0), counts)
+        return familiar_rows(self._text, ROWS, min(LONGEST, self.seq_length) // 2)
 
     @cached_property
     def filmed(self) -> Tensor:
@@ -63,21 +61,13 @@ class InsideWatch:
         """Yields the numbers and the frame of this step."""
         started = time.perf_counter()
         habits, losses = head_habits(model, self.rows), in_context_loss(model, self.rows)
-        weights = model.attention_weights(self.filmed.to(model.device))
+        weights = torch.cat(model.attention_weights(self.filmed.to(model.device))).nan_to_num(0)  # (L, H, T, T)
         tokens = [self.data.tokenizer.decode([token]) for token in self.filmed[0].tolist()]
-        frame = AttentionFrame(step, tokens, len(weights), weights[0].shape[1], packed(weights))
+        frame = AttentionFrame(step, tokens, len(weights), weights.shape[1], pack(weights, bits=8))
         scores = {name: habit.score.mul(1e4).round().div(1e4).tolist() for name, habit in habits.items()}
         even = {name: round(habit.even, 4) for name, habit in habits.items()}
         yield InsideMetrics(step, scores, even, losses.first, losses.second, time.perf_counter() - started)
         yield frame
-
-
-def packed(weights: Sequence[Tensor]) -> str:
-    """Returns the weights of one text, L tensors (1, H, T, T), as AttentionFrame keeps them."""
-    stacked = torch.cat(list(weights)).float().cpu().nan_to_num(0)  # (L, H, T, T)
-    query, key = torch.ones(stacked.shape[-2:], dtype=torch.bool).tril().nonzero(as_tuple=True)
-    shares = stacked[:, :, query, key].mul(255).round().to(torch.uint8)  # (L, H, T (T + 1) / 2)
-    return base64.b64encode(shares.numpy().tobytes()).decode()
 
 
 def is_early(step: int) -> bool:

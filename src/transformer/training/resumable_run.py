@@ -98,6 +98,14 @@ class ResumableRun:
         for callback in self.callbacks:
             callback(event)
 
+    def measure_inside(self) -> None:
+        """With watch_inside, emits the habits of the heads and the in-context loss; changes nothing about training."""
+        if self.config.watch_inside:
+            self.so_far.metric_sums.pause()
+            with self.dist.unsharded(self.model) as model:  # of several processes, rank 0 measures
+                for event in self.inside.measure(model, self.step) if self.dist.is_main else ():
+                    self.emit(event)
+
     def save(self, score: EvalMetrics, summary: Mapping[str, float | str] | None = None) -> Path:
         """Writes the epoch's checkpoint: weights, their score and `summary`. Returns its path.
 

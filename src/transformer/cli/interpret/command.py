@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformer.cli.console import console, writing_files
-from transformer.cli.export_page.options import lesson_path
+from transformer.cli.console import console
 from transformer.cli.formatting import counted
-from transformer.cli.inlining import inlined
+from transformer.cli.inlining import page_with, write_page
 from transformer.cli.interpret.film import write_film
 from transformer.cli.interpret.options import InterpretOptions
 from transformer.cli.interpret.rows import habit_rows
@@ -24,7 +22,6 @@ from transformer.interpret.question import Question, check, complete, read_quest
 from transformer.interpret.report import habits_report, patching_passes, prompt_report
 from transformer.interpret.report_values import packed_bytes
 from transformer.training.checkpoint import LoadedModel
-from transformer.training.files import write_text
 
 DOCUMENT, REPORT = "page/inside/inside.html", "page/inside/report.js"
 
@@ -46,7 +43,7 @@ def main(options: InterpretOptions) -> None:
         else:
             show_report(report, out)
     finally:  # the page is also written if the reader of a pipe has ended, as in `... | head`
-        line = "" if options.page is None else write_page(options.page, report)
+        line = "" if options.page is None else write_page(options.page, page(report))
     if line:
         (notes if options.json else out).print(line, soft_wrap=True)
 
@@ -99,16 +96,6 @@ def about(loaded: LoadedModel) -> dict[str, Any]:
     return {"model": name, "about": facts, "layers": config.num_layers, "heads": config.num_heads}
 
 
-def write_page(path: Path, report: Mapping[str, Any]) -> str:
-    """Writes the page and returns a line about it."""
-    text = page(report)
-    with writing_files():
-        write_text(path, text)
-    return f"{path}: written, {len(text.encode()) / 1e6:.2f} MB; open it in a browser"
-
-
 def page(report: Mapping[str, Any]) -> str:
-    """Returns the page with the report inside, of which no text can end the script that it is in."""
-    root = lesson_path().parent
-    values = json.dumps(report).replace("<", "\\u003c")
-    return inlined(root / DOCUMENT, root, {REPORT: f"var GPT = GPT || {{}};\nGPT.report = {values};\n"})
+    """Returns the page with the report inside."""
+    return page_with(DOCUMENT, REPORT, "report", report)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from transformer.cli.console import console, writing_files
-from transformer.cli.export_page.options import lesson_path
+from transformer.cli.console import console
 from transformer.cli.formatting import counted
-from transformer.cli.inlining import inlined
+from transformer.cli.inlining import page_with, write_page
 from transformer.reporting.film_log import FILM_FILE, read_film
 from transformer.reporting.history import History, read_history
 from transformer.reporting.metrics_log import METRICS_FILE, without_nan
-from transformer.training.files import write_text
 
 DOCUMENT, RECORDED = "page/film/film.html", "page/film/recorded.js"
 MAX_TRAIN_POINTS = 500
@@ -22,17 +19,12 @@ MAX_TRAIN_POINTS = 500
 
 def write_film(run: Path, path: Path) -> None:
     """Writes the page of a run's folder and prints a line about it. Raises ValueError if the run recorded no film."""
-    text = film_page(run)
-    with writing_files():
-        write_text(path, text)
-    console().print(f"{path}: written, {len(text.encode()) / 1e6:.2f} MB; open it in a browser", soft_wrap=True)
+    console().print(write_page(path, film_page(run)), soft_wrap=True)
 
 
 def film_page(run: Path) -> str:
     """Returns the page, which needs no network. Raises ValueError if the run recorded no film."""
-    root = lesson_path().parent
-    values = json.dumps(without_nan(recorded(run))).replace("<", "\\u003c")
-    return inlined(root / DOCUMENT, root, {RECORDED: f"var GPT = GPT || {{}};\nGPT.recorded = {values};\n"})
+    return page_with(DOCUMENT, RECORDED, "recorded", without_nan(recorded(run)))
 
 
 def recorded(run: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from transformer.cli.formatting import counted
-from transformer.interpret.in_context import ordinary_tokens, repeated_rows
+from transformer.interpret.in_context import familiar_rows, ordinary_tokens
 from transformer.model import DecoderOnlyTransformer
 from transformer.text import Tokenizer, prompt_ids
 from transformer.text.local_files import read_documents
@@ -33,15 +33,13 @@ def repeated(model: DecoderOnlyTransformer, tokenizer: Tokenizer) -> tuple[Tenso
     length = min(REPEATED, model.config.max_seq_len // 2)
     if length < 2:
         raise ValueError(f"habits need a context of 4 tokens, and this model's is {model.config.max_seq_len}")
-    tokens, counts = written(model, tokenizer)
-    length = max(2, min(length, len(tokens) // 3))  # a third: else the rarest are drawn too
-    rows = repeated_rows(tokens, ROWS, length, torch.Generator().manual_seed(0), counts)
-    drawn = f"{ROWS} rows of {length} random tokens, drawn as often as the model writes them"
+    rows = familiar_rows(written(model, tokenizer), ROWS, length)
+    drawn = f"{ROWS} rows of {rows.shape[1] // 2} random tokens, drawn as often as the model writes them"
     return rows, f"Measured on {drawn}, and repeated once."
 
 
-def written(model: DecoderOnlyTransformer, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
-    """Returns the tokens (N,) that the model writes by itself, and how often each (N,).
+def written(model: DecoderOnlyTransformer, tokenizer: Tokenizer) -> Tensor:
+    """Returns tokens (N,) that the model writes by itself.
 
     A model of letters has hardly seen most of the 256 bytes: on bytes drawn evenly it would show no habit at all.
     """
@@ -51,10 +49,7 @@ def written(model: DecoderOnlyTransformer, tokenizer: Tokenizer) -> tuple[Tensor
     ordinary = ordinary_tokens(tokenizer)
     found = texts[:, start.shape[1] :]
     found = found[torch.isin(found, ordinary)]
-    if len(found.unique()) < 2:  # nothing but end-of-text, for example
-        found = ordinary
-    tokens, counts = found.unique(return_counts=True)
-    return tokens, counts
+    return found if len(found.unique()) > 1 else ordinary  # nothing but end-of-text, for example
 
 
 def rows_of(model: DecoderOnlyTransformer, tokenizer: Tokenizer, path: Path) -> tuple[Tensor, str]:
