@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +14,7 @@ import pytest
 
 import transformer
 from chat_templates import render_here, save_chat_model
+from terminals import READY, run_with_lines, typing_to
 from transformer.text import chat_ids, chat_template
 from transformer.training import checkpoint
 
@@ -109,15 +108,7 @@ class Conversation:
     def told(self, *lines: str) -> tuple[str, str]:
         """Returns what is on standard output and error when these lines are typed and then Ctrl-D."""
         self.capsys.readouterr()
-        waiting = iter(lines)
-
-        def read() -> str:
-            for line in waiting:
-                return line
-            raise EOFError
-
-        self.shell.read = read
-        self.shell.run()
+        run_with_lines(self.shell, lines)
         out, err = self.capsys.readouterr()
         return out, err.split("another answer.\n", 1)[1]
 
@@ -195,65 +186,37 @@ def test_help_names_the_commands_of_a_chat(model: transformer.Pretrained, capsys
     assert {"/clear", "/system", "/again", "/preset"} <= set(words)
 
 
-READY = b"\x1b[?2004h"
-"""What prompt_toolkit sends before it reads a line."""
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
 def test_a_person_at_a_terminal_talks_to_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pty
-    import select
-
-    from test_generate import LAUNCH
-
     monkeypatch.chdir(tmp_path)
     model = transformer.load(save_chat_model(tmp_path / "checkpoints", 2000))
-    leader, follower = pty.openpty()
-    line = [str(ROOT / "main.py"), "generate", "--chat", *SHORT]
-    running = subprocess.Popen(
-        [sys.executable, "-c", LAUNCH, *line], start_new_session=True, stdin=follower, stdout=follower, stderr=follower,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "200", "OMP_NUM_THREADS": "1", "PROMPT_TOOLKIT_NO_CPR": "1"},
-    )  # fmt: skip
-    os.close(follower)
-
-    def until(what: bytes) -> str:
-        """Returns what the terminal shows up to `what`."""
-        shown, end = b"", time.monotonic() + 120
-        while what not in shown:
-            assert select.select([leader], [], [], end - time.monotonic())[0], shown
-            shown += os.read(leader, 1)
-        return shown.decode(errors="replace")
 
     def visible(text: str) -> str:
         return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text).replace("\n", "\r\n")
 
-    try:
-        assert "Type a message and press Enter." in until(READY)
-        os.write(leader, b"Is it far?\r")
+    with typing_to("generate", "--chat", *SHORT) as terminal:
+        assert "Type a message and press Enter." in terminal.until(READY)
+        terminal.type(b"Is it far?\r")
         first = model.chat("Is it far?", 6, seed=7)
-        assert visible(first) in until(b"seed 7: ")
-        until(READY)
-        os.write(leader, b"\r")
-        until(READY)
-        os.write(leader, b"And now?\r")
+        assert visible(first) in terminal.until(b"seed 7: ")
+        terminal.until(READY)
+        terminal.type(b"\r")
+        terminal.until(READY)
+        terminal.type(b"And now?\r")
         second = model.chat([user("Is it far?"), assistant(first), user("And now?")], 6, seed=8)
-        assert visible(second) in until(b"seed 8: ")
-        until(READY)
-        os.write(leader, b"/cl\t\r")
-        assert "a new conversation" in until(READY)
-        os.write(leader, b"/length 100000\r")
-        until(READY)
-        os.write(leader, b"/temperature 2\r")
-        until(READY)
-        os.write(leader, b"Long\r")
-        until(b"\x1b[?2004l")
+        assert visible(second) in terminal.until(b"seed 8: ")
+        terminal.until(READY)
+        terminal.type(b"/cl\t\r")
+        assert "a new conversation" in terminal.until(READY)
+        terminal.type(b"/length 100000\r")
+        terminal.until(READY)
+        terminal.type(b"/temperature 2\r")
+        terminal.until(READY)
+        terminal.type(b"Long\r")
+        terminal.until(b"\x1b[?2004l")
         time.sleep(1)
-        os.write(leader, b"\x03")
-        assert re.search("stopped|ended by", until(READY))
-        os.write(leader, b"\x04")
-        assert running.wait(120) == 0
-    finally:
-        running.kill()
-        running.wait()
-        os.close(leader)
+        terminal.type(b"\x03")
+        assert re.search("stopped|ended by", terminal.until(READY))
+        terminal.type(b"\x04")
+        assert terminal.running.wait(120) == 0

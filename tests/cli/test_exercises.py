@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from exercises.test_checking import ATTENTION, MASK
+from terminals import shown_at_terminal
 
 pytestmark = pytest.mark.usefixtures("plain_pictures")
 
@@ -187,26 +187,8 @@ def test_an_error_in_a_part_during_training_is_one_line(command: Command, tmp_pa
     ],
 )
 def test_each_action_at_a_terminal(words: list[str], status: int, says: str, tmp_path: Path) -> None:
-    import pty
-
-    environment = {**os.environ, "TERM": "xterm", "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
     run = [sys.executable, str(ROOT / "main.py"), "exercises"]
     subprocess.run(run, cwd=tmp_path, check=True, capture_output=True, timeout=120)
-    ours, theirs = pty.openpty()
-    shown = b""
-    with subprocess.Popen(
-        [*run, *words], stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, env=environment
-    ) as at:
-        os.close(theirs)
-        while True:
-            try:
-                read = os.read(ours, 65_536)
-            except OSError:  # the other end is closed
-                break
-            if not read:
-                break
-            shown += read
-        found = at.wait(timeout=120)
-    os.close(ours)
-    assert says in shown.decode()
+    shown, found = shown_at_terminal(["exercises", *words], tmp_path, seconds=120)
+    assert says in shown
     assert found == status

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from terminals import READY, run_with_lines, typing_to
 from transformer.config import SAMPLING_PRESETS, SamplingConfig, Weights
 from transformer.inference.text_stream import TextStream, generate_text
 from transformer.kernels import accelerate, round_weights
@@ -316,15 +314,7 @@ class Conversation:
     def told(self, *lines: str) -> tuple[str, str]:
         """Returns what lands on standard output and error when these lines are typed and then Ctrl-D."""
         self.capsys.readouterr()
-        waiting = iter(lines)
-
-        def read() -> str:
-            for line in waiting:
-                return line
-            raise EOFError
-
-        self.shell.read = read
-        self.shell.run()
+        run_with_lines(self.shell, lines)
         out, err = self.capsys.readouterr()
         return out, err.split("/again.\n", 1)[1]
 
@@ -453,62 +443,28 @@ def test_a_line_is_typed(case: str) -> None:
 # At a terminal
 
 
-LAUNCH = """
-import fcntl, os, signal, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # a suite that runs in the background hands down that Ctrl-C is ignored
-os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-"""
-READY = b"\x1b[?2004h"
-"""What prompt_toolkit sends before it reads a line."""
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
 def test_a_person_at_a_terminal_writes_changes_the_settings_and_stops_a_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pty
-    import select
-
     monkeypatch.chdir(tmp_path)
-    leader, follower = pty.openpty()
-    generate = [str(ROOT / "main.py"), "generate", "--seed", "7", "--max-new-tokens", "5"]
-    running = subprocess.Popen(
-        [sys.executable, "-c", LAUNCH, *generate], start_new_session=True,
-        stdin=follower, stdout=follower, stderr=follower,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "200", "OMP_NUM_THREADS": "1", "PROMPT_TOOLKIT_NO_CPR": "1"},
-    )  # fmt: skip
-    os.close(follower)
-
-    def until(what: bytes) -> str:
-        """Returns what the terminal shows up to `what`."""
-        shown, end = b"", time.monotonic() + 120
-        while what not in shown:
-            assert select.select([leader], [], [], end - time.monotonic())[0], shown
-            shown += os.read(leader, 1)
-        return shown.decode(errors="replace")
-
-    try:
-        assert "model_epoch_3_byte.pt (byte, " in until(READY)
-        os.write(leader, b"The cat\r")
-        assert "The cat" + alone("The cat", tokens=5).replace("\n", "\r\n") in until(b"ended by length")
-        until(READY)
-        os.write(leader, b"/preset gre\t\r")
-        assert "strategy greedy, seed 8" in until(READY)
-        os.write(leader, b"/length 1000000\r")
-        until(READY)
-        os.write(leader, b"Long\r")
-        until(b"\x1b[?2004l" + b"Long")  # the line has been read and the text begins
-        os.write(leader, b"\x03")
-        assert "stopped" in until(READY)
-        os.write(leader, b"half a li\x03")
-        until(READY)
-        os.write(leader, b"/quit\r")
-        assert running.wait(120) == 0
-    finally:
-        running.kill()
-        running.wait()
-        os.close(leader)
+    with typing_to("generate", "--seed", "7", "--max-new-tokens", "5") as terminal:
+        assert "model_epoch_3_byte.pt (byte, " in terminal.until(READY)
+        terminal.type(b"The cat\r")
+        assert "The cat" + alone("The cat", tokens=5).replace("\n", "\r\n") in terminal.until(b"ended by length")
+        terminal.until(READY)
+        terminal.type(b"/preset gre\t\r")
+        assert "strategy greedy, seed 8" in terminal.until(READY)
+        terminal.type(b"/length 1000000\r")
+        terminal.until(READY)
+        terminal.type(b"Long\r")
+        terminal.until(b"\x1b[?2004l" + b"Long")  # the line has been read and the text begins
+        terminal.type(b"\x03")
+        assert "stopped" in terminal.until(READY)
+        terminal.type(b"half a li\x03")
+        terminal.until(READY)
+        terminal.type(b"/quit\r")
+        assert terminal.running.wait(120) == 0
 
 
 def test_a_prompt_may_start_with_a_dash(command: Command) -> None:

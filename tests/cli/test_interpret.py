@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from terminals import shown_at_terminal
 from transformer.interop.pretrained import load_checkpoint
 from transformer.interpret.heads import head_habits
 from transformer.interpret.question import Question
@@ -154,25 +154,7 @@ def test_a_context_too_short_for_repeated_tokens_is_one_line(command: Command, t
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
 def test_at_a_terminal_it_shows_progress_and_the_report(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    import pty
-
-    ours, theirs = pty.openpty()
-    line = [sys.executable, str(ROOT / "main.py"), "interpret", "--prompt", "A hen"]
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(line, stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, env=environment) as running:
-        os.close(theirs)
-        shown = b""
-        while True:
-            try:
-                read = os.read(ours, 65_536)
-            except OSError:  # the other end is closed
-                break
-            shown += read
-            if not read:
-                break
-        status = running.wait(timeout=60)
-    os.close(ours)
-    text = shown.decode(errors="replace")
+    text, status = shown_at_terminal(["interpret", "--prompt", "A hen"], tmp_path, columns=80)
     assert status == 0, text
     assert "5 tokens; most likely next" in text
     assert "interpret.html: written" in text

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +12,8 @@ import pytest
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
+
+from terminals import shown_at_terminal
 
 ROOT = Path(__file__).resolve().parents[2]
 DOWN, ENTER, CTRL_C = "\x1b[B", "\r", "\x03"
@@ -53,28 +53,15 @@ def test_without_a_terminal_the_help_text_is_printed(command: Command) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
 def test_a_chosen_command_is_shown_and_run(tmp_path: Path) -> None:
     """In a process of its own, at a terminal."""
-    import pty
+    waiting = [*[DOWN] * 4, ENTER]
 
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, str(ROOT / "main.py")]
-    shown, waiting = b"", [*[DOWN] * 4, ENTER]
-    with subprocess.Popen(line, stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, env=environment) as running:
-        os.close(theirs)
-        while True:
-            try:
-                read = os.read(ours, 65_536)
-            except OSError:  # the other end is closed
-                break
-            if not read:
-                break
-            shown += read
-            if waiting and b"rank all checkpoints" in shown:
-                time.sleep(0.1)  # keys of one sequence belong together
-                os.write(ours, waiting.pop(0).encode())
-        status = running.wait(timeout=60)
-    os.close(ours)
-    text = shown.decode(errors="replace")
+    def answer(shown: bytes) -> bytes:
+        if not waiting or b"rank all checkpoints" not in shown:
+            return b""
+        time.sleep(0.1)  # keys of one sequence belong together
+        return waiting.pop(0).encode()
+
+    text, status = shown_at_terminal([], tmp_path, answer=answer)
     assert "uv run python main.py compare" in text
     assert "error: no checkpoint found in the folders checkpoints*" in text
     assert status == 2

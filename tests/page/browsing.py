@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from chromium import find_browser
 from playwright.sync_api import Page
 
@@ -48,3 +49,10 @@ def compute(page: Page, function: str, argument: Any = None) -> Any:
     }}"""
     answer = page.evaluate(code, json.dumps(argument))
     return None if answer is None else json.loads(answer)
+
+
+def serious_faults(page: Page, scheme: str) -> list[tuple[str, str]]:
+    """Returns what axe finds serious or critical: names of rules, and elements. Dark differs from light in contrast."""
+    chosen = {"runOnly": ["color-contrast"]} if scheme == "dark" else {}
+    found = Axe().run(page, options={"preload": False, **chosen}).response["violations"]
+    return [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in found if rule["impact"] in ("serious", "critical")]

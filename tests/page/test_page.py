@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from page.browsing import DRAWN, ROOT, TEXT, compute
+from page.browsing import DRAWN, ROOT, TEXT, compute, serious_faults
 from transformer import DecoderOnlyTransformer
 from transformer.interop.lesson_page import dequantised_model, script
 from transformer.interpret.heads import score_habits
@@ -275,12 +274,7 @@ def test_axe_finds_nothing_serious(lesson: Page, scheme: str) -> None:
     for details in lesson.locator("details").all():
         details.evaluate("element => { element.open = true; }")
     lesson.evaluate(DRAWN)
-    chosen = {"runOnly": ["color-contrast"]} if scheme == "dark" else {}  # the rest is the same in both
-    found = Axe().run(lesson, options={"preload": False, **chosen}).response["violations"]
-    serious = [
-        (rule["id"], rule["nodes"][0]["html"][:200]) for rule in found if rule["impact"] in ("serious", "critical")
-    ]
-    assert serious == []
+    assert serious_faults(lesson, scheme) == []
 
 
 @pytest.mark.parametrize("chapter", ["attention", "sampling"])
