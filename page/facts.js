@@ -50,7 +50,7 @@ var GPT = GPT || {};
           : "",
       tied: weights["head.weight"]
         ? "In this model those rows are a table of their own."
-        : "In this model those rows, E, are the token table of step 1 once more: a vector that points in the direction of a token's row makes that token likely.",
+        : "In this model those rows, E, are the table of embeddings once more: a vector that points in the direction of a token's row makes that token likely.",
     };
   };
 })();

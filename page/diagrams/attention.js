@@ -1,4 +1,4 @@
-// Step 2: the attention weights of one head as a matrix, and the whole computation of the selected cell.
+// The attention weights of one head as a matrix, and the whole computation of the selected cell.
 
 var GPT = GPT || {};
 (() => {

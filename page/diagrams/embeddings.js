@@ -1,4 +1,4 @@
-// Step 1: the chosen token's row of the token table, the row of its position, their sum; and the most similar rows.
+// The chosen token's row of the token table, the row of its position, their sum; and the most similar rows.
 
 var GPT = GPT || {};
 (() => {

@@ -1,4 +1,4 @@
-// Step 4: the hidden units of the chosen token, their activation function, and one unit in detail.
+// The hidden units of the chosen token, their activation function, and one unit in detail.
 
 var GPT = GPT || {};
 (() => {

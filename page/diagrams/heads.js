@@ -1,4 +1,4 @@
-// Step 3: the heads of one layer, and the attention weights of the chosen token in each.
+// The heads of one layer, and the attention weights of the chosen token in each.
 
 var GPT = GPT || {};
 (() => {

@@ -1,4 +1,4 @@
-// Step 6: the prediction of the model if it ended after each block: the "logit lens".
+// The prediction of the model if it ended after each block: the "logit lens".
 
 var GPT = GPT || {};
 (() => {

@@ -1,4 +1,4 @@
-// Step 5: the norm before a part, for the chosen token: its input, the divisor, and its output.
+// The norm before a part, for the chosen token: its input, the divisor, and its output.
 
 var GPT = GPT || {};
 (() => {

@@ -1,4 +1,4 @@
-// Step 1: four ways to encode positions, each computed at this model's sizes.
+// Four ways to encode positions, each computed at this model's sizes.
 
 var GPT = GPT || {};
 (() => {

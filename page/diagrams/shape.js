@@ -1,4 +1,4 @@
-// Step 6: the whole model as a list, in the order in which a text passes through it, with real sizes and counts.
+// The whole model as a list, in the order in which a text passes through it, with real sizes and counts.
 
 var GPT = GPT || {};
 (() => {

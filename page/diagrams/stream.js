@@ -1,4 +1,4 @@
-// Step 5: the residual stream of the chosen token: its values after each part, and the size of each correction.
+// The residual stream of the chosen token: its values after each part, and the size of each correction.
 
 var GPT = GPT || {};
 (() => {
