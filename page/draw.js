@@ -86,14 +86,16 @@ var GPT = GPT || {};
   /** The largest absolute value, used as the end of a colour scale. */
   const largest = (...vectors) => vectors.reduce((most, v) => v.reduce((m, x) => Math.max(m, Math.abs(x)), most), 1e-9);
 
-  /** The page's current colours, light or dark, as [red, green, blue], for canvases. */
-  function palette() {
+  /** The page's current colours, light or dark, as [red, green, blue], for canvases. `plus` names the colour of numbers above
+   *  0: query, key, value, stream or accent. */
+  function palette(plus = "accent") {
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => {
-      const hex = style.getPropertyValue(name).trim().slice(1);
+      const hex = style.getPropertyValue(`--${name}`).trim().slice(1);
       return [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16));
     };
-    return { none: colour("--panel"), plus: colour("--accent"), minus: colour("--minus") };
+    const named = Object.fromEntries(["query", "key", "value", "stream", "minus"].map((name) => [name, colour(name)]));
+    return { ...named, none: colour("panel"), plus: colour(plus) };
   }
 
   /** Paints numbers row by row, one pixel each: the colour is stronger for larger absolute values, and blue below 0. */

@@ -6,9 +6,10 @@ var GPT = GPT || {};
   const { html, paint, palette, largest } = GPT.draw;
 
   /** Vectors as strips of colour, one below the other, with one cursor over all of them. The reader moves it with the
-   *  pointer or the arrow keys. show(rows, describe): rows [{ label, values, most? }] of equal length; describe(column)
-   *  gives the values of a column in words. `most` is the end of the colour scale; without it, all rows use the same scale. */
-  function strips(name) {
+   *  pointer or the arrow keys. show(rows, describe): rows [{ label, values, most?, colour? }] of equal length;
+   *  describe(column) gives the values of a column in words. `most` is the end of the colour scale; without it, all rows use
+   *  the same scale. `colour` (query, key, value, stream) is that of numbers above 0. */
+  function strips(name, colour = "accent") {
     const table = html("div", { class: "strips-rows" });
     const output = html("p", { class: "readout" });
     const slider = html("div", { class: "strips", role: "slider", tabindex: 0, "aria-label": name }, table);
@@ -50,13 +51,15 @@ var GPT = GPT || {};
     });
     function show(given, inWords) {
       [rows, columns, describe] = [given, given[0].values.length, inWords];
-      const [colours, common] = [palette(), largest(...given.map(({ values }) => values))];
+      const common = largest(...given.map(({ values }) => values));
+      const style = (row) => row.colour && `color: var(--${row.colour})`;
       table.replaceChildren(
-        ...rows.flatMap(({ label, values, most }) => {
+        ...rows.flatMap((row) => {
+          const { label, values, most } = row;
           const canvas = html("canvas", { "aria-hidden": "true" });
-          paint(canvas, values, columns, most || common, colours);
+          paint(canvas, values, columns, most || common, palette(row.colour || colour));
           return [
-            html("span", { class: "strips-label" }, label),
+            html("span", { class: "strips-label", style: style(row) }, label),
             html("div", { class: "strips-strip" }, canvas, html("div", { class: "strips-cursor" })),
           ];
         }),
@@ -129,13 +132,14 @@ var GPT = GPT || {};
     return { element: html("div", {}, slider, output), show };
   }
 
-  /** Fractions as bars: show([{ label, fraction, text, behind?, isMarked?, onclick?, title? }]); behind: a pale longer bar. */
+  /** Fractions as bars: show([{ label, fraction, text, behind?, isMarked?, onclick?, title?, colour? }]); behind: a pale
+   *  longer bar; colour: query, key, value or stream. */
   function bars(name) {
     const element = html("ol", { class: "bars", "aria-label": name });
     function show(items) {
       const focused = Array.from(element.children).findIndex((line) => line.contains(document.activeElement));
       element.replaceChildren(
-        ...items.map(({ label, fraction, text, behind, isMarked, onclick, title }) => {
+        ...items.map(({ label, fraction, text, behind, isMarked, onclick, title, colour }) => {
           const inside = [
             html("span", { class: "bars-label" }, label),
             html(
@@ -149,7 +153,7 @@ var GPT = GPT || {};
           const line = onclick
             ? html("button", { type: "button", onclick, title }, inside)
             : html("div", { title }, inside);
-          return html("li", { class: isMarked && "is-marked" }, line);
+          return html("li", { class: isMarked && "is-marked", style: colour && `--bar: var(--${colour})` }, line);
         }),
       );
       if (focused >= 0) element.children[focused]?.firstChild.focus({ preventScroll: true });
