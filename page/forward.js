@@ -14,6 +14,7 @@
 //   const model = GPT.load(GPT.exported);
 //   const trace = model.run(model.tokenizer.encode("ROMEO:"));      trace.logits(trace.T - 1): logits of the next token
 //   const cache = model.start();                                     model.step(cache, token): the same, token by token
+//   model.run(tokens, (name, values) => name === "blocks.0.feedforward.output" && values.map(() => 0))       see advance
 
 var GPT = GPT || {};
 (() => {
@@ -21,6 +22,7 @@ var GPT = GPT || {};
   const { tensor, withShape, dot, linear, add, layerNorm, rmsNorm, activations, bytesOf } = GPT.maths;
 
   const FORMAT = 1;
+  const unchanged = (name, values) => values;
 
   class Model {
     constructor(exported) {
@@ -45,8 +47,8 @@ var GPT = GPT || {};
     }
 
     /** Reads all tokens at once. Returns the trace of all intermediate results: see advance. */
-    run(tokens) {
-      return this.advance(tokens, this.start(Math.max(1, tokens.length)));
+    run(tokens, edit) {
+      return this.advance(tokens, this.start(Math.max(1, tokens.length)), edit);
     }
 
     /** An empty cache for the keys and values of maxLen tokens. */
@@ -63,26 +65,36 @@ var GPT = GPT || {};
 
     /** Reads T tokens after the `past` ones in the cache, S = past + T in all. Returns the trace:
      *  tokens, T, past; tokenVectors, positionVectors (or null) and embedded (T, C); layers, one object per block, with
-     *  the results of attend and feedForward and the stream between them; final (T, C), after the last norm; logits(t), (V). */
-    advance(tokens, cache) {
+     *  the results of attend and feedForward and the stream between them; final (T, C), after the last norm; logits(t), (V).
+     *
+     *  edit(name, values, trace) may return other values of the same shape, which take their place; anything false keeps
+     *  them. Names as in src/transformer/activations.py: embeddings; in block N, blocks.N.residual_before, attention_norm,
+     *  attention.queries, .keys, .values, .heads (T, C: the heads side by side), .output, residual_mid, feedforward_norm,
+     *  feedforward.hidden, .output, residual_after; final_norm. The trace holds what has been computed so far. */
+    advance(tokens, cache, edit = null) {
       this.check(tokens, cache);
-      const trace = { tokens: Array.from(tokens), T: tokens.length, past: cache.length };
+      const trace = { tokens: Array.from(tokens), T: tokens.length, past: cache.length, layers: [] };
+      const edited = (name, values) => withShape((edit && edit(name, values, trace)) || values, values.shape);
       Object.assign(trace, this.embed(trace.tokens, cache.length));
-      let x = trace.embedded; // (T, C): the residual stream
-      trace.layers = this.layers.map((layer, index) => {
-        const inside = { input: x };
-        inside.normed1 = this.norm(x, layer["attention_norm.weight"], layer["attention_norm.bias"]); // (T, C)
-        Object.assign(inside, this.attend(inside.normed1, layer, cache, index));
-        inside.afterAttention = add(x, inside.attentionOut); // (T, C)
-        inside.normed2 = this.norm(
-          inside.afterAttention, layer["feedforward_norm.weight"], layer["feedforward_norm.bias"]); // (T, C)
-        Object.assign(inside, this.feedForward(inside.normed2, layer));
-        inside.output = add(inside.afterAttention, inside.feedForwardOut); // (T, C)
+      trace.embedded = edited("embeddings", trace.embedded); // (T, C): the residual stream
+      let x = trace.embedded;
+      this.layers.forEach((layer, index) => {
+        const inside = (trace.layers[index] = {});
+        const here = (name, values) => edited(`blocks.${index}.${name}`, values);
+        inside.input = here("residual_before", x);
+        const normed1 = this.norm(inside.input, layer["attention_norm.weight"], layer["attention_norm.bias"]);
+        inside.normed1 = here("attention_norm", normed1); // (T, C)
+        Object.assign(inside, this.attend(inside.normed1, layer, cache, index, here));
+        inside.afterAttention = here("residual_mid", add(inside.input, inside.attentionOut)); // (T, C)
+        const normed2 = this.norm(
+          inside.afterAttention, layer["feedforward_norm.weight"], layer["feedforward_norm.bias"]);
+        inside.normed2 = here("feedforward_norm", normed2); // (T, C)
+        Object.assign(inside, this.feedForward(inside.normed2, layer, here));
+        inside.output = here("residual_after", add(inside.afterAttention, inside.feedForwardOut)); // (T, C)
         x = inside.output;
-        return inside;
       });
       cache.length += trace.T;
-      trace.final = this.finalNorm(x); // (T, C)
+      trace.final = edited("final_norm", this.finalNorm(x)); // (T, C)
       const known = [];
       trace.logits = (t) => (known[t] ??= this.toLogits(row(trace.final, t))); // (V)
       return trace;
@@ -121,24 +133,25 @@ var GPT = GPT || {};
     /** Attention: x (T, C), normed, -> attentionOut (T, C), and the intermediate results
      *  q (H, T, D), k and v (K, T, D), with q and k rotated if positions are rotary (unrotated: before the rotation);
      *  scores (H, T, S), before the mask; weights (H, T, S), whose rows sum to 1; gathered (T, C), the weighted sums of
-     *  all heads, concatenated. */
-    attend(x, layer, cache, index) {
+     *  all heads, concatenated. `here` passes them to advance's edit. */
+    attend(x, layer, cache, index, here = unchanged) {
       const { num_heads: H, kv_heads: K } = this.config;
       const projected = linear(x, layer["attention.qkv.weight"], layer["attention.qkv.bias"]); // (T, (H + 2K) * D)
       let q = cutHeads(projected, 0, H, this.headDim); // (H, T, D)
       let k = cutHeads(projected, H, K, this.headDim); // (K, T, D)
-      const v = cutHeads(projected, H + K, K, this.headDim); // (K, T, D)
+      let v = cutHeads(projected, H + K, K, this.headDim); // (K, T, D)
       let unrotated = null;
       if (this.config.position === "rotary") {
         unrotated = { q, k };
         [q, k] = [q, k].map((heads) => rotate(heads, cache.length, this.config.rope_theta));
       }
+      [q, k, v] = [here("attention.queries", q), here("attention.keys", k), here("attention.values", v)];
       store(cache.keys[index], k, cache.length);
       store(cache.values[index], v, cache.length);
       const { scores, weights } = this.compare(q, cache.keys[index], cache.length); // (H, T, S) each
-      const gathered = weightedSum(weights, cache.values[index]); // (T, C)
-      const attentionOut = linear(gathered, layer["attention.out.weight"], layer["attention.out.bias"]); // (T, C)
-      return { q, k, v, unrotated, scores, weights, gathered, attentionOut };
+      const gathered = here("attention.heads", weightedSum(weights, cache.values[index])); // (T, C)
+      const added = linear(gathered, layer["attention.out.weight"], layer["attention.out.bias"]); // (T, C)
+      return { q, k, v, unrotated, scores, weights, gathered, attentionOut: here("attention.output", added) };
     }
 
     /** Every query with every key, q (H, T, D), keys (K, maxLen, D) -> scores and weights (H, T, S). */
@@ -165,16 +178,18 @@ var GPT = GPT || {};
     /** The feed-forward network, token by token: x (T, C), normed, -> feedForwardOut (T, C), and the intermediate results
      *  preActivation and hidden (T, d_ff), before and after the activation function; with swiglu, gated (T, d_ff) is the
      *  projection that the gate multiplies. */
-    feedForward(x, layer) {
+    feedForward(x, layer, here = unchanged) {
       const activation = activations[this.config.activation];
       const up = linear(x, layer["feedforward.up.weight"], layer["feedforward.up.bias"]); // (T, d_ff)
       const isGated = this.config.activation === "swiglu";
       const preActivation = isGated
         ? linear(x, layer["feedforward.gate.weight"], layer["feedforward.gate.bias"]) // (T, d_ff)
         : up;
-      const hidden = tensor(...up.shape);
-      for (let i = 0; i < hidden.length; i += 1) hidden[i] = activation(preActivation[i]) * (isGated ? up[i] : 1);
-      const feedForwardOut = linear(hidden, layer["feedforward.down.weight"], layer["feedforward.down.bias"]); // (T, C)
+      const units = tensor(...up.shape);
+      for (let i = 0; i < units.length; i += 1) units[i] = activation(preActivation[i]) * (isGated ? up[i] : 1);
+      const hidden = here("feedforward.hidden", units);
+      const added = linear(hidden, layer["feedforward.down.weight"], layer["feedforward.down.bias"]); // (T, C)
+      const feedForwardOut = here("feedforward.output", added);
       return { preActivation, gated: isGated ? up : null, hidden, feedForwardOut };
     }
 
