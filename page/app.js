@@ -69,6 +69,12 @@ var GPT = GPT || {};
     if (sentence) figure.reading.replaceChildren(...[sentence].flat());
   }
 
+  /** Waits until everything that was typed is computed, and the diagrams in view are drawn. */
+  async function settled() {
+    do await new Promise((done) => requestAnimationFrame(done));
+    while (isWaiting || !state.trace);
+  }
+
   function mount(element) {
     const diagram = diagrams.get(element.dataset.diagram);
     const body = html("div", { class: "diagram-body" });
@@ -214,6 +220,6 @@ var GPT = GPT || {};
     document.querySelectorAll("[data-diagram]").forEach(mount);
   }
 
-  GPT.app = { state, set };
+  GPT.app = { state, set, settled };
   document.addEventListener("DOMContentLoaded", start);
 })();

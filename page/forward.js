@@ -17,7 +17,7 @@
 //   model.run(tokens, (name, values) => name === "blocks.0.feedforward.output" && values.map(() => 0))       see advance
 
 var GPT = GPT || {};
-(() => {
+GPT.engine("forward", (GPT) => {
   "use strict";
   const { tensor, withShape, dot, linear, add, layerNorm, rmsNorm, activations, bytesOf } = GPT.maths;
 
@@ -317,4 +317,4 @@ var GPT = GPT || {};
 
   /** The model that main.py export-page wrote: config, tokenizer and weights. */
   GPT.load = (exported) => new Model(exported);
-})();
+});

@@ -4,7 +4,7 @@
 // JavaScript's own 64-bit numbers and rounded to 32 bits once, when they are stored.
 
 var GPT = GPT || {};
-(() => {
+GPT.engine("maths", (GPT) => {
   "use strict";
 
   /** A Float32Array of zeros with a shape: tensor(2, 3).shape is [2, 3]. */
@@ -117,4 +117,4 @@ var GPT = GPT || {};
   }
 
   GPT.maths = { tensor, withShape, dot, linear, add, layerNorm, rmsNorm, softmax, erf, activations, bytesOf };
-})();
+});

@@ -5,7 +5,7 @@
 // A step takes logits (V) and returns new ones; a token that it excludes gets -Infinity, so that its probability is 0.
 
 var GPT = GPT || {};
-(() => {
+GPT.engine("sampling", (GPT) => {
   "use strict";
   const { tensor, softmax } = GPT.maths;
 
@@ -106,4 +106,4 @@ var GPT = GPT || {};
   }
 
   GPT.sampling = { softmax, repetitionPenalty, temperature, topK, topP, minP, stages, draw, rng };
-})();
+});

@@ -6,7 +6,7 @@
 // tokens that together spell the string of lowest rank are merged, until no such pair is left (bpe.py).
 
 var GPT = GPT || {};
-(() => {
+GPT.engine("tokenizer", (GPT) => {
   "use strict";
   const { bytesOf } = GPT.maths;
   const REPLACEMENT = [0xef, 0xbf, 0xbd]; // U+FFFD, for invalid bytes
@@ -181,4 +181,4 @@ var GPT = GPT || {};
       .replace(/\\s/g, "\\p{White_Space}")
       .replace(/\\S/g, "\\P{White_Space}");
   }
-})();
+});

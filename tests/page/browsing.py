@@ -14,8 +14,8 @@ from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "ROMEO:\nBut, soft! what light through yonder window"
-DRAWN = "() => new Promise((done) => requestAnimationFrame(() => { dispatchEvent(new Event('beforeprint')); done(); }))"
-"""Waits for the next frame, then also draws the diagrams that are out of view."""
+DRAWN = "async () => { await GPT.app.settled(); dispatchEvent(new Event('beforeprint')); }"
+"""Waits until what was typed is computed and drawn, then also draws the diagrams that are out of view."""
 
 LOGITS = """([exported, tokens]) => {
   const model = GPT.load(exported || GPT.exported);

@@ -14,7 +14,7 @@ from transformer import DecoderOnlyTransformer
 from transformer.interop.lesson_page import export
 from transformer.text import load_tokenizer
 
-ENGINE = ["maths", "tokenizer", "sampling", "forward"]
+ENGINE = ["worker", "maths", "tokenizer", "sampling", "forward"]
 
 
 # Playwright's event loop belongs to its thread, so the browser is closed before tests of another folder run.
