@@ -9,6 +9,12 @@ var GPT = GPT || {};
   const BY = ["zero", "mean"];
   const MEASURES = ["answer", "loss"];
 
+  /** A number in three characters: .35, 1.2, 12. */
+  function short(value) {
+    const text = number(value, Math.abs(value) < 0.995 ? 2 : Math.abs(value) < 9.95 ? 1 : 0);
+    return text.replace(/^(−?)0\./, "$1.");
+  }
+
   GPT.diagram("apart", {
     mount(element, model) {
       Object.assign(this, { model, off: new Set(), by: 0, measure: 0, effects: new Map(), shown: null, timer: 0 });
@@ -172,7 +178,7 @@ var GPT = GPT || {};
       keys.forEach((key, i) => {
         const [value, isName] = [values[i], key.endsWith(".block")];
         const part = value === undefined ? 0 : Math.sign(value) * Math.sqrt(Math.abs(value) / most);
-        const text = value === undefined ? "" : number(value, Math.abs(value) < 9.95 ? (Math.abs(value) < 0.995 ? 2 : 1) : 0);
+        const text = value === undefined ? "" : short(value);
         this.board.shade(key, part, isName ? `Layer ${Number(key.split(".")[0]) + 1}` : text);
       });
       this.mark();

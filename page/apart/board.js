@@ -30,7 +30,7 @@ var GPT = GPT || {};
       const cell = (each) => (each.empty ? html("td", {}) : html("td", { colspan: each.span || null }, button(each)));
       const head = (each) => html("th", { scope: "row" }, each.key ? button(each) : each);
       table.replaceChildren(
-        html("thead", {}, html("tr", {}, heads.map((each) => html(each === "" ? "td" : "th", { scope: each === "" ? null : "col" }, html("span", {}, each))))),
+        html("thead", {}, html("tr", {}, heads.map((each) => html(each === "" ? "td" : "th", { scope: each === "" ? null : "col", class: each === "layer" && "is-corner" }, html("span", {}, each))))),
         html("tbody", {}, lines.map((line) => html("tr", {}, head(line.head), line.cells.map(cell)))),
       );
       rows = Array.from(table.tBodies[0].rows, (row) => Array.from(row.querySelectorAll("button"))).filter(({ length }) => length);

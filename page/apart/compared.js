@@ -26,7 +26,7 @@ var GPT = GPT || {};
   }
 
   /** The next token's probabilities in several runs: show(runs, always), runs of log-probabilities (V), in the order of
-   *  `names`, or only the first ones; the ids in `always` are shown and marked. */
+   *  `names`, or null where there is none; the ids in `always` are shown and marked. */
   function answers(name, names) {
     const list = html("ol", { class: "compared-rows", "aria-label": name });
     const legend = html("p", { class: "compared-legend", "aria-hidden": "true" },
@@ -37,7 +37,8 @@ var GPT = GPT || {};
       return html("li", {}, html("span", { class: "compared-label" }), html("span", { class: "compared-tracks", "aria-hidden": "true" }, tracks), html("span", { class: "compared-value" }));
     }
 
-    function show(runs, always = []) {
+    function show(given, always = []) {
+      const runs = given.filter(Boolean);
       const ids = chosen(runs, always);
       const most = Math.max(...ids.flatMap((id) => runs.map((run) => run[id])));
       resize(list, ids.length, line).forEach((item, index) => {
@@ -47,7 +48,8 @@ var GPT = GPT || {};
         const [label, tracks, value] = item.children;
         label.replaceChildren(html("span", { class: "token" }, visible(piece, 14)));
         names.forEach((_, at) => {
-          tracks.children[at].style.width = runs[at] ? `${100 * Math.exp(runs[at][id] - most)}%` : "0";
+          tracks.children[at].style.width = given[at] ? `${100 * Math.exp(given[at][id] - most)}%` : "0";
+          tracks.children[at].hidden = !given[at];
         });
         value.textContent = runs.map((run) => percent(Math.exp(run[id]))).join(" → ");
       });

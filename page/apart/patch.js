@@ -88,10 +88,10 @@ var GPT = GPT || {};
         return [html("span", { class: "token" }, visible(this.pieces[t], 10)), other && html("span", { class: "token is-other" }, visible(other, 10))];
       });
       const rows = Array.from({ length: L + 1 }, (_, row) => ({
-        head: rowName(row, L),
+        head: row < L ? `before ${row + 1}` : `after ${L}`,
         cells: columns.map((t) => ({ key: `${row}.${t}`, name: `${rowName(row, L)}, ${spoken(this.pieces[t])}` })),
       }));
-      this.board.build(["", ...heads], rows);
+      this.board.build(["layer", ...heads], rows);
       for (const { cells } of rows) for (const { key } of cells) this.board.get(key).setAttribute("aria-pressed", "false");
       this.point(null);
       this.answers.show(this.runs());
@@ -123,7 +123,7 @@ var GPT = GPT || {};
       const own = GPT.ablation.logProbs(GPT.app.state.trace.logits(this.tokens.length - 1));
       if (!this.ends) return [own];
       const [base, other] = this.ends.logProbs;
-      return [base, this.patchedRun || base, other];
+      return [base, this.patchedRun, other];
     },
 
     press(key) {
