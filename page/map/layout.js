@@ -1,0 +1,63 @@
+// Where the parts of the map are: from the size of the stage to places along (u) and across (v) the streams, in pixels. On a
+// wide stage the streams run from left to right, on a narrow one from top to bottom.
+
+(() => {
+  "use strict";
+  const WIDE = 620; // pixels: a narrower stage is drawn upright
+  const LINES = { wide: 11, upright: 7 };
+  const BARS = { wide: 8, upright: 5 };
+
+  /** Sizes that do not depend on the text. */
+  function frame(width, height) {
+    const isUpright = width < WIDE;
+    if (isUpright) {
+      return { isUpright, width, height, most: LINES.upright, bars: BARS.upright, chip: 22, strip: 9, start: 38, end: height - 114,
+        fan: [height - 112, height - 76], across: [38, width - 2], disc: 6 };
+    }
+    const isSmall = width < 860;
+    const [chip, strip] = isSmall ? [66, 34] : [86, 42];
+    const bars = isSmall ? 146 : Math.min(220, 0.2 * width);
+    const fan = isSmall ? 52 : Math.min(96, 0.09 * width);
+    return { isUpright, width, height, most: LINES.wide, bars: BARS.wide, chip, strip, start: chip + strip + 16, end: width - bars - fan - 6,
+      fan: [width - bars - fan, width - bars], across: [46, height - 4], disc: isSmall ? 7 : 8.5 };
+  }
+
+  /** How many columns of heads and feed-forward networks fit. */
+  const room = ({ start, end }) => Math.max(6, Math.floor((end - start) / 19));
+
+  /** Where each segment's columns are: heads as wide as fits, then a column for the feed-forward network. */
+  function place({ start, end, isUpright }, segments) {
+    const heads = segments.reduce((sum, { heads }) => sum + heads.length, 0);
+    const gap = isUpright ? 4 : Math.min(16, (end - start) / 40, 64 / segments.length);
+    const disc = isUpright ? 15 : Math.min(30, (end - start) / 25, 150 / segments.length);
+    const free = end - start - segments.length * (disc + gap);
+    const width = Math.min(isUpright ? 28 : 70, free / heads);
+    const slack = (free - width * heads) / segments.length;
+    let u = start + gap / 2;
+    return segments.map(({ heads }) => {
+      const from = u;
+      const columns = heads.map((_, i) => from + i * width);
+      u += heads.length * width;
+      const node = u + (disc + slack) / 2;
+      u += disc + slack + gap;
+      return { from, columns, width, headsEnd: from + heads.length * width, node, to: u - gap };
+    });
+  }
+
+  /** The lines' places across the streams: evenly, but not too far apart, and in the middle. */
+  function across({ across: [from, to], isUpright }, count) {
+    const gap = Math.min(isUpright ? 54 : 64, (to - from) / count);
+    const first = (from + to) / 2 - (gap * (count - 1)) / 2;
+    return Array.from({ length: count }, (_, i) => first + i * gap);
+  }
+
+  /** The bars' places across the streams, over the whole stage. */
+  function bars({ isUpright, width, height, across: [from] }, count) {
+    const [low, high] = isUpright ? [0, width] : [from - 30, height];
+    const gap = Math.min(isUpright ? Infinity : 50, (high - low) / count);
+    const first = (low + high) / 2 - (gap * (count - 1)) / 2;
+    return Array.from({ length: count }, (_, i) => first + i * gap);
+  }
+
+  GPT.map.layout = { frame, room, place, across, bars };
+})();

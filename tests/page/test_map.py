@@ -1,0 +1,111 @@
+"""The map on the first screen: the numbers behind its lines are PyTorch's, and its parts can be pressed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page
+
+from page.browsing import DRAWN, ROOT, compute
+from transformer.interop.lesson_page import dequantised_model
+
+Opened = Callable[[Path], tuple[Page, list[str]]]
+
+DRAWING = """(_, $$ = (selector) => document.querySelectorAll(selector)) => ({
+  own: Array.from($$(".map-own path"), ({ dataset }) => [dataset.column, Number(dataset.weight)]),
+  streams: Array.from($$(".map-streams path"), ({ dataset }) => dataset.lengths.split(" ").map(Number)),
+  discs: Array.from($$(".map-nodes circle"), ({ dataset }) => Number(dataset.length)),
+  fan: Array.from($$(".map-fan path"), ({ dataset }) => Number(dataset.probability)),
+  tokens: GPT.app.state.tokens,
+  lines: GPT.map.lines(GPT.app.state, 11),
+})"""
+"""The numbers that the drawing carries beside its shapes."""
+
+BOTTOM = "() => document.querySelector('.map-stage').getBoundingClientRect().bottom"
+
+
+@torch.no_grad()
+def test_curves_streams_discs_and_fan_carry_pytorchs_numbers(lesson: Page) -> None:
+    """The text is longer than the map: its first line gathers the earlier tokens."""
+    shown = compute(lesson, DRAWING)
+    model = dequantised_model(compute(lesson, "() => GPT.exported"))
+    tokens = torch.tensor([shown["tokens"]])
+    spans = [slice(line["first"], line["last"] + 1) for line in shown["lines"]]
+    assert spans[0].stop > 1
+    weights = [layer[0, :, -1] for layer in model.attention_weights(tokens)]  # of the last token: (H, T) each
+    expected = [
+        (f"{layer + 1}.{head + 1}", pytest.approx(float(weights[layer][head, span].sum()), abs=1e-4))
+        for layer in range(model.config.num_layers)
+        for head in range(model.config.num_heads)
+        for span in spans
+    ]
+    assert [tuple(curve) for curve in shown["own"]] == expected
+    context = model.context(tokens)
+    x = model.embeddings(tokens, context.positions)
+    lengths, discs = [x], []
+    for block in model.layers:
+        middle = x + block.attention(block.attention_norm(x), context)
+        discs.append(block.feedforward(block.feedforward_norm(middle)))
+        lengths += [x, middle, x := middle + discs[-1]]
+    lengths.append(x)
+    for drawn, span in zip(shown["streams"], spans, strict=True):
+        assert drawn == pytest.approx([float(at[0, span].norm(dim=-1).mean()) for at in lengths], abs=2e-3)
+    norms = [float(disc[0, span].norm(dim=-1).mean()) for disc in discs for span in spans]
+    assert shown["discs"] == pytest.approx(norms, abs=2e-3)
+    probs = model(tokens)[0, -1].softmax(-1)
+    best = probs.topk(len(shown["fan"]) - 1).values
+    assert shown["fan"] == pytest.approx([*best.tolist(), float(1 - best.sum())], abs=1e-4)
+
+
+def test_lines_heads_and_bars_are_pressed_and_moved_through_by_arrow_keys(lesson: Page) -> None:
+    def chosen() -> list[int]:
+        lesson.evaluate(DRAWN)
+        found: list[int] = compute(lesson, "() => [GPT.app.state.token, GPT.app.state.layer, GPT.app.state.head]")
+        return found
+
+    lesson.locator(".map-head").nth(6).press("Enter")
+    last = chosen()[0]
+    assert chosen() == [last, 1, 2]
+    lesson.keyboard.press("ArrowRight")
+    assert chosen() == [last, 1, 3]
+    lesson.locator(".map-chip[aria-pressed=true]").press("ArrowUp")
+    assert chosen() == [last - 1, 1, 3]
+    assert lesson.locator(".map-bar:not([disabled])").count() == 0  # a token can only be appended after the last one
+    lesson.locator(".map-hits path").nth(3).dispatch_event("click")
+    assert chosen()[0] == last - 7
+    lesson.keyboard.press("End")
+    bar = lesson.locator(".map-bar").first
+    written = bar.locator(".map-bar-label").inner_text()
+    bar.press("Enter")
+    assert chosen()[0] == last + 1
+    assert lesson.locator(".map-chip").last.inner_text() == written
+
+
+def test_write_on_appends_tokens_until_it_is_paused(lesson: Page) -> None:
+    text = lesson.input_value("#text")
+    button = lesson.locator(".map-write")
+    button.click()
+    lesson.wait_for_function("text => document.querySelector('#text').value.length > text.length + 3", arg=text)
+    assert button.inner_text() == "Pause"
+    button.click()
+    written = lesson.input_value("#text")
+    assert written.startswith(text)
+    lesson.wait_for_timeout(500)
+    assert lesson.input_value("#text") == written
+    assert button.inner_text() == "Write on"
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
+def test_the_whole_map_is_on_the_first_screen(browser: Browser, width: int, height: int) -> None:
+    with browser.new_page(viewport={"width": width, "height": height}, reduced_motion="reduce") as page:
+        page.goto((ROOT / "index.html").as_uri())
+        page.evaluate(DRAWN)
+        assert page.evaluate(BOTTOM) <= height
+        assert page.evaluate("() => document.getAnimations().length") == 0
+        assert page.locator(".map-chip").count() == (9 if width > 600 else 7)
+        found = Axe().run(page, context=".model-map", options={"preload": False}).response["violations"]
+        assert [rule["id"] for rule in found if rule["impact"] in ("serious", "critical")] == []
