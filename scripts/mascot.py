@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chromium import find_browser
+from browsers import find_browser
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from chromium import find_browser
+from browsers import find_browser
 from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "ROMEO:\nBut, soft! what light through yonder window"
 DRAWN = "async () => { await GPT.app.settled(); dispatchEvent(new Event('beforeprint')); }"
 """Waits until what was typed is computed and drawn, then also draws the diagrams that are out of view."""
+
+only_in_chromium = pytest.mark.parametrize("browser", ["chromium"], indirect=True, scope="package")
+"""For tests that choose a colour scheme or reduced motion: Playwright cannot do that in an installed Firefox."""
 
 LOGITS = """([exported, tokens]) => {
   const model = GPT.load(exported || GPT.exported);
@@ -25,10 +28,10 @@ LOGITS = """([exported, tokens]) => {
 """The logits (T, V) of an exported model; null stands for the page's own model."""
 
 
-def browser_path() -> str:
-    """Returns the path of the browser. Without one, tests are skipped; if CI is set, they fail."""
+def browser_path(engine: str = "chromium") -> str:
+    """Returns the path of an installed chromium or firefox. Without one, tests are skipped; if CI is set, they fail."""
     try:
-        return find_browser()
+        return find_browser(engine)
     except FileNotFoundError as error:
         if os.environ.get("CI"):
             pytest.fail(str(error))

@@ -18,10 +18,18 @@ ENGINE = ["worker", "maths", "tokenizer", "sampling", "forward"]
 
 
 # Playwright's event loop belongs to its thread, so the browser is closed before tests of another folder run.
-@pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=browser_path()) as running:
-        yield running
+# The installed Firefox is driven by WebDriver BiDi, which Playwright calls the channel "moz-firefox".
+@pytest.fixture(scope="package", params=["chromium", pytest.param("firefox", marks=pytest.mark.slow)])
+def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
+    """The tests of the page run in Chromium; the slow ones repeat them in Firefox."""
+    path = browser_path(request.param)
+    with sync_playwright() as playwright:
+        if request.param == "firefox":
+            running = playwright.firefox.launch(executable_path=path, channel="moz-firefox")
+        else:
+            running = playwright.chromium.launch(executable_path=path)
+        with running:
+            yield running
 
 
 @pytest.fixture(scope="package")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from page.browsing import compute, serious_faults
+from page.browsing import compute, only_in_chromium, serious_faults
 from transformer.cli.interpret.film import film_page
 from transformer.reporting.film_log import FilmLog
 from transformer.reporting.metrics_log import MetricsLog
@@ -101,6 +101,7 @@ def test_it_fits_the_window(film: Page, width: int) -> None:
 
 
 @pytest.mark.slow
+@only_in_chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious_in_the_film(film: Page, scheme: str) -> None:
     film.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from playwright.sync_api import Page, expect
 
-from page.browsing import compute, serious_faults
+from page.browsing import compute, only_in_chromium, serious_faults
 from transformer import DecoderOnlyTransformer
 from transformer.cli.interpret.command import page
 from transformer.interpret.heads import head_habits
@@ -177,6 +177,7 @@ def test_it_fits_the_window(inside: Page, width: int) -> None:
 
 
 @pytest.mark.slow
+@only_in_chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious_inside(inside: Page, scheme: str) -> None:
     inside.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]

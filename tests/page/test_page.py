@@ -16,7 +16,7 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Page, expect
 
-from page.browsing import DRAWN, ROOT, TEXT, compute, serious_faults
+from page.browsing import DRAWN, ROOT, TEXT, compute, only_in_chromium, serious_faults
 from transformer import DecoderOnlyTransformer
 from transformer.interop.lesson_page import dequantised_model, script
 from transformer.interpret.heads import score_habits
@@ -268,6 +268,7 @@ def test_models_with_other_settings_are_shown_without_an_error(
     assert wrong == []
 
 
+@only_in_chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(lesson: Page, scheme: str) -> None:
     lesson.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
