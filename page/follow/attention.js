@@ -19,7 +19,7 @@ var GPT = GPT || {};
     scene.appear(scene.add(svg("rect", { x: x + (litColumn * width) / columns - 1.5, y: y + lit * line - 2, width: width / columns + 3, height: line + 4, class: "follow-spot" })), 0.6);
     const end = x + width;
     if (!scene.isNarrow) scene.text(end + 12, y + Math.max(12, Math.min(height, (lit + 0.5) * line + 5)), `row ${lit + 1} of ${rows}`, { kind: "is-small", start: 0.4 });
-    return { y: y + height, ringY: y + lit * line };
+    return { y: y + height, from: (column) => [x + (column * width) / columns - scene.cellWidth / 2, y + lit * line - scene.cellHeight / 2] };
   }
 
   stops.push({
@@ -37,11 +37,11 @@ var GPT = GPT || {};
     draw(scene, story) {
       const { c, C, d, D } = story;
       const top = scene.isNarrow ? 18 : 4;
-      const { y } = picture(scene, { matrix: story.queryMatrix, rows: D, columns: C, lit: d, litColumn: c, y: top, height: scene.isNarrow ? 64 : 84, label: `W_q, head ${story.h + 1}`, kind: "q" });
+      const { y, from } = picture(scene, { matrix: story.queryMatrix, rows: D, columns: C, lit: d, litColumn: c, y: top, height: scene.isNarrow ? 64 : 84, label: `W_q, head ${story.h + 1}`, kind: "q" });
       dotProduct(scene, {
         y: y + 26, start: 0.9, ours: c, kind: "q", name: "query", bias: story.queryBias, total: story.queryBefore[d], label: `number ${d + 1} of the query`,
         a: { label: "norm(x)", values: story.norm1.result, kind: "x", name: "query.x", follow: true },
-        b: { label: `row ${d + 1}`, values: story.queryRow, kind: "q", name: "query.weight" },
+        b: { label: `row ${d + 1}`, values: story.queryRow, kind: "q", name: "query.weight", from },
       });
     },
   });

@@ -20,7 +20,7 @@ var GPT = GPT || {};
     constructor(width) {
       Object.assign(this, { width, isNarrow: width < 560, tweens: [], length: 0, height: 0 });
       this.svg = svg("svg", { class: "follow-scene", "aria-hidden": "true" });
-      this.columns = this.isNarrow ? 4 : 8; // how many numbers of a vector are shown
+      this.columns = this.isNarrow ? 4 : width < 760 ? 6 : 8; // how many numbers of a vector are shown
       this.left = this.isNarrow ? 0 : 138;
       this.gap = this.isNarrow ? 3 : 5;
       this.cellWidth = Math.min(84, (width - this.left - this.gap * (this.columns + 1)) / (this.columns + 1.5));

@@ -35,6 +35,7 @@ var GPT = GPT || {};
     if (hasHeader) scene.header(y, columns, { count, ours });
     const one = scene.row(top, { columns, rest, ours, ...a, start: 0 });
     const two = scene.row(top + scene.step, { columns, rest, ...b, label: `× ${b.label}`, start });
+    if (b.from) two.cells.forEach((cell, place) => scene.fly(cell, ...b.from(columns[place]), start + 0.06 * place, 0.8));
     const times = scene.row(top + 2 * scene.step, {
       label: "= products", columns, values: terms, rest: others, kind: "product", ours, name: `${name}.term`, start: start + 0.7, every: EVERY,
     });
@@ -52,9 +53,10 @@ var GPT = GPT || {};
     const parts = cells.filter(Boolean);
     const written = parts.map((cell) => Number(cell.words.textContent.replace("−", "-").replace(",", "")));
     if (bias !== null) {
-      const cell = scene.cell({ x: scene.x(1) + 26, y, value: bias, most: 2 * Math.abs(bias) + 0.001, kind: "rest", name: `${name}.bias` });
-      scene.text(scene.x(1) + 13, y + 20, "+", { anchor: "middle", kind: "is-sign" });
-      scene.text(cell.at.x + cell.at.width + 8, y + 20, "bias", { kind: "is-small" });
+      const added = start + arrival(parts).seconds;
+      const cell = scene.cell({ x: scene.x(1) + 26, y, value: bias, kind: "rest", name: `${name}.bias`, start: added });
+      scene.text(scene.x(1) + 13, y + 20, "+", { anchor: "middle", kind: "is-sign", start: added });
+      scene.text(cell.at.x + cell.at.width + 8, y + 20, "bias", { kind: "is-small", start: added });
       written.push(rounded(bias));
     }
     const hasBias = bias !== null;
@@ -66,18 +68,23 @@ var GPT = GPT || {};
     const end = sink(scene, { x: scene.x(0), y, start, parts, written: partial, total: before, kind: "rest", name: `${name}.sum`, isOurs: false });
     const x = scene.isNarrow ? scene.x(0) : place.x + 26;
     const below = scene.isNarrow ? y + scene.step : y;
-    scene.text(x - 12, below + 20, scene.isNarrow ? "" : "=", { anchor: "end", kind: "is-sign" });
+    scene.text(x - 12, below + 20, scene.isNarrow ? "" : "=", { anchor: "end", kind: "is-sign", start: end + 0.2 });
     scene.cell({ x, y: below, width: 1.15 * scene.cellWidth, value: total, kind, ours: true, name: `${name}.total`, start: end + 0.2 });
     scene.text(x + 1.15 * scene.cellWidth + 9, below + 20, label, { kind: `is-label is-${kind}`, start: end + 0.2 });
     return { end: end + 0.6 };
   }
 
+  /** When parts arrive that fly into one cell: the seconds from one to the next, and until the last. */
+  function arrival(parts) {
+    const each = Math.min(0.3, 2.4 / parts.length);
+    return { each, seconds: (parts.length - 1) * each + 0.55 };
+  }
+
   /** The cell that the parts fly into. */
   function sink(scene, { x, y, start, parts, written, total, kind, name, isOurs = true }) {
-    const each = Math.min(0.3, 2.4 / parts.length);
+    const { each, seconds } = arrival(parts);
     const cell = scene.cell({ x, y, width: isOurs ? 1.15 * scene.cellWidth : scene.cellWidth, value: total, kind, ours: isOurs, name: isOurs ? `${name}.total` : name, start });
     parts.forEach((part, i) => scene.send(part, x, y, start + i * each, 0.55));
-    const seconds = (parts.length - 1) * each + 0.55;
     scene.tween(start, seconds, (p) => {
       const arrived = p >= 1 ? parts.length : Math.floor(p * parts.length);
       const sum = written.slice(0, arrived).reduce((all, value) => all + value, 0);
