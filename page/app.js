@@ -3,8 +3,8 @@
 //   GPT.diagram("tokens", { mount(element, model) {...}, update(state) {...} })     in page/diagrams/, one file each
 //   GPT.app.set({ text: "ROMEO:" })          or token, layer, head, key: changes the selection, and redraws
 //
-// The model runs once per change of the text, before the next frame. A diagram is redrawn if it is in view, or when it
-// comes into view after a change.
+// A worker runs the model on the tokens that a change of the text brings: see live.js. A diagram is redrawn if it is in view,
+// or when it comes into view after a change.
 
 var GPT = GPT || {};
 (() => {
@@ -18,17 +18,46 @@ var GPT = GPT || {};
 
   const state = { text: "", pieces: [], tokens: [], cut: 0, trace: null, token: 0, layer: 0, head: 0, key: null };
   const figures = new Map(); // element -> { diagram, isNear, isStale }
-  let [model, isWaiting] = [null, false];
+  const known = new WeakMap(); // logits -> their probabilities
+  let [model, live, asked, isWaiting] = [null, null, null, false]; // asked: a text that is being read, and its changes
 
-  /** Changes the state; the diagrams are redrawn before the next frame. */
+  /** Changes the state; the diagrams are redrawn before the next frame. A new text, and what is changed with it, takes
+   *  effect when the model has read it: the trace in the state is always that of the tokens in the state. */
   function set(changes) {
-    const wasLast = state.token >= state.tokens.length - 1;
-    Object.assign(state, changes);
     if ("text" in changes) {
-      read();
-      if (wasLast && !("token" in changes)) state.token = state.tokens.length - 1;
-      state.key = null;
+      asked = { text: read(changes.text), changes };
+      live.read(asked.text.tokens);
+      return;
     }
+    if (asked) Object.assign(asked.changes, changes);
+    change(changes);
+  }
+
+  /** Cuts a text into tokens. An empty text becomes the end-of-text token. Of a text that is longer than the context, the
+   *  beginning is left out, in steps of a quarter of the context: between two steps, the model can keep what it has read. */
+  function read(text) {
+    const { tokenizer, config } = model;
+    const ids = tokenizer.encode(text);
+    const step = Math.ceil(config.max_seq_len / 4);
+    const cut = step * Math.ceil(Math.max(0, ids.length - config.max_seq_len) / step);
+    const pieces = ids.slice(cut).map((id) => ({ ...piece(id), isEnd: false }));
+    if (!pieces.length) pieces.push(piece(tokenizer.eot_id));
+    return { text, cut, pieces, tokens: pieces.map(({ id }) => id) };
+  }
+
+  /** The model has read the text that was asked for last. */
+  function onread(trace) {
+    if (!asked) return; // read twice
+    const [{ text, changes }, isFirst] = [asked, !state.trace];
+    if (state.token >= state.tokens.length - 1) state.token = Infinity; // the last token stays chosen
+    asked = null;
+    Object.assign(state, text, { trace, key: null, next: (t) => probabilities(trace.logits(t)) });
+    change(changes);
+    if (isFirst) change(sharpest());
+  }
+
+  function change(changes) {
+    Object.assign(state, changes);
     state.token = Math.max(0, Math.min(state.tokens.length - 1, state.token));
     if (state.key !== null) state.key = Math.max(0, Math.min(state.tokens.length - 1, state.key));
     for (const figure of figures.values()) figure.isStale = true;
@@ -36,17 +65,10 @@ var GPT = GPT || {};
     isWaiting = true;
   }
 
-  /** Cuts the text into tokens and runs the model on them. An empty text becomes the end-of-text token. */
-  function read() {
-    const { tokenizer, config } = model;
-    const all = tokenizer.pieces(state.text).map((piece) => ({ ...piece, isEnd: false }));
-    if (!all.length) all.push({ id: tokenizer.eot_id, text: "", bytes: [], isEnd: true });
-    state.cut = Math.max(0, all.length - config.max_seq_len);
-    state.pieces = all.slice(state.cut);
-    state.tokens = state.pieces.map(({ id }) => id);
-    state.trace = model.run(state.tokens);
-    const known = [];
-    state.next = (t) => (known[t] ??= GPT.sampling.softmax(state.trace.logits(t)));
+  /** The probabilities of logits, computed once: the logits of earlier tokens stay when a text grows. */
+  function probabilities(logits) {
+    if (!known.has(logits)) known.set(logits, GPT.sampling.softmax(logits));
+    return known.get(logits);
   }
 
   /** Any id as a piece, shown like the pieces of the text. */
@@ -57,13 +79,14 @@ var GPT = GPT || {};
 
   function show() {
     isWaiting = false;
+    if (!state.trace) return;
     showStrip();
     for (const figure of figures.values()) if (figure.isNear) refresh(figure);
   }
 
   /** Redraws one diagram if its content has changed. The return value of update is the sentence below it. */
   function refresh(figure) {
-    if (!figure.isStale) return;
+    if (!figure.isStale || !state.trace) return;
     figure.isStale = false;
     const sentence = figure.diagram.update(state);
     if (sentence) figure.reading.replaceChildren(...[sentence].flat());
@@ -72,7 +95,7 @@ var GPT = GPT || {};
   /** Waits until everything that was typed is computed, and the diagrams in view are drawn. */
   async function settled() {
     do await new Promise((done) => requestAnimationFrame(done));
-    while (isWaiting || !state.trace);
+    while (asked || isWaiting);
   }
 
   function mount(element) {
@@ -93,7 +116,7 @@ var GPT = GPT || {};
       for (const { target, isIntersecting } of entries) {
         const figure = figures.get(target);
         figure.isNear = isIntersecting;
-        if (isIntersecting && state.trace) refresh(figure);
+        if (isIntersecting) refresh(figure);
       }
     },
     { rootMargin: NEAR },
@@ -215,8 +238,8 @@ var GPT = GPT || {};
     fillFacts();
     quietComments();
     followChapters();
-    set({ text: document.getElementById("text").value, token: Infinity });
-    set(sharpest());
+    live = GPT.live(model, onread);
+    set({ text: document.getElementById("text").value });
     document.querySelectorAll("[data-diagram]").forEach(mount);
   }
 

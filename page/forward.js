@@ -116,7 +116,7 @@ GPT.engine("forward", (GPT) => {
       const tokenVectors = tensor(tokens.length, C);
       tokens.forEach((token, t) => tokenVectors.set(row(this.tokenTable, token), t * C));
       if (!this.positionTable) return { tokenVectors, positionVectors: null, embedded: tokenVectors };
-      const rows = this.positionTable.subarray(past * C, (past + tokens.length) * C);
+      const rows = this.positionTable.slice(past * C, (past + tokens.length) * C);
       const positionVectors = withShape(rows, [tokens.length, C]);
       return { tokenVectors, positionVectors, embedded: add(tokenVectors, positionVectors) };
     }

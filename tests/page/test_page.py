@@ -84,23 +84,6 @@ def test_typing_changes_every_diagram(lesson: Page) -> None:
     )
 
 
-def test_a_typed_character_is_shown_within_50_milliseconds(lesson: Page) -> None:
-    took = lesson.evaluate("""async () => {
-      const times = [];
-      for (const letter of "what breaks?") {
-        let frame;
-        requestAnimationFrame(() => { frame = performance.now(); });
-        const typed = performance.now();
-        GPT.app.set({ text: GPT.app.state.text + letter });
-        const read = performance.now() - typed;
-        await new Promise((done) => requestAnimationFrame(done));
-        times.push(read + performance.now() - frame);
-      }
-      return times.sort((a, b) => a - b);
-    }""")  # milliseconds of work, without the wait for the next frame
-    assert took[0] < 50, took  # the minimum: other work on the machine only adds time
-
-
 @pytest.mark.parametrize(
     "text", ["", "a", "\U0001f600 déjà\n\n", "to be or not to be " * 60], ids=["none", "a", "emoji", "long"]
 )

@@ -231,6 +231,7 @@ def test_the_same_seed_gives_the_same_draws_and_text(lesson: Page) -> None:
     texts = []
     for _ in range(2):
         lesson.fill("#text", TEXT)
+        lesson.evaluate(DRAWN)
         shown.get_by_role("button", name="Generate").click()
         texts.append(lesson.input_value("#text"))
     assert texts[0] == texts[1] != TEXT
