@@ -162,5 +162,5 @@ var GPT = GPT || {};
     return one === 1 ? GPT.draw.count(Math.round(value)) : `${(value / one).toPrecision(3)} ${unit}`;
   }
 
-  GPT.charts = { chart, slider, button, bytes, short };
+  GPT.charts = { chart, slider, button, bytes, short, ticks };
 })();

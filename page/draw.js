@@ -113,6 +113,20 @@ var GPT = GPT || {};
     context.putImageData(image, 0, 0);
   }
 
+  /** How strongly an attention weight is coloured, from 0 to 1: the square root of its part of the largest weight of its row.
+   *  So a row of a hundred small weights is as legible as a row of two large ones, and small weights can be distinguished. */
+  const shade = (weight, most) => (most > 0 ? Math.sqrt(weight / most) : 0);
+
+  /** The shades of a matrix of attention weights, row by row. */
+  function shades(weights, columns) {
+    const found = new Float32Array(weights.length);
+    for (let at = 0; at < weights.length; at += columns) {
+      const most = weights.subarray(at, at + columns).reduce((a, b) => Math.max(a, b), 0);
+      for (let i = at; i < Math.min(at + columns, weights.length); i += 1) found[i] = shade(weights[i], most);
+    }
+    return found;
+  }
+
   GPT.draw = {
     html,
     svg,
@@ -129,5 +143,7 @@ var GPT = GPT || {};
     largest,
     palette,
     paint,
+    shade,
+    shades,
   };
 })();

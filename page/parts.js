@@ -3,20 +3,25 @@
 var GPT = GPT || {};
 (() => {
   "use strict";
-  const { html, paint, palette, largest } = GPT.draw;
+  const { html, svg, paint, palette, largest, percent } = GPT.draw;
+  const TERM = 60; // milliseconds for each term while a sum is played
 
   /** Vectors as strips of colour, one below the other, with one cursor over all of them. The reader moves it with the
    *  pointer or the arrow keys. show(rows, describe): rows [{ label, values, most?, colour? }] of equal length;
    *  describe(column) gives the values of a column in words. `most` is the end of the colour scale; without it, all rows use
-   *  the same scale. `colour` (query, key, value, stream) is that of numbers above 0. */
+   *  the same scale. `colour` (query, key, value, stream) is that of numbers above 0. A row { label, sums } shows how the
+   *  numbers of `sums` add up, from left to right: those up to the cursor in full colour. play() moves the cursor over them. */
   function strips(name, colour = "accent") {
     const table = html("div", { class: "strips-rows" });
     const output = html("p", { class: "readout" });
     const slider = html("div", { class: "strips", role: "slider", tabindex: 0, "aria-label": name }, table);
-    let [rows, columns, column, describe] = [[], 1, 0, () => ""];
+    let [rows, columns, column, describe, playing] = [[], 1, null, () => "", null];
 
     function move(to) {
       column = Math.max(0, Math.min(columns - 1, to));
+      for (const term of table.querySelectorAll(".sums rect")) {
+        term.classList.toggle("is-later", Number(term.dataset.column) > column);
+      }
       for (const cursor of table.querySelectorAll(".strips-cursor")) {
         Object.assign(cursor.style, { left: `${(100 * column) / columns}%`, width: `max(3px, ${100 / columns}%)` });
       }
@@ -28,9 +33,20 @@ var GPT = GPT || {};
     }
 
     function point({ clientX }) {
-      const box = table.querySelector("canvas").getBoundingClientRect();
+      const box = table.querySelector(".strips-strip").getBoundingClientRect();
       const to = Math.floor(((clientX - box.left) / box.width) * columns);
-      if (to >= 0 && to < columns && to !== column) move(to);
+      if (to >= 0 && to < columns && to !== column) stopAt(to);
+    }
+    function stopAt(to) {
+      clearInterval(playing);
+      playing = null;
+      move(to);
+    }
+    /** From the first column to the last; at once if the reader wants no motion, or presses again. */
+    function play() {
+      const isStill = playing || matchMedia("(prefers-reduced-motion: reduce)").matches;
+      stopAt(isStill ? columns - 1 : 0);
+      if (!isStill) playing = setInterval(() => (column < columns - 1 ? move(column + 1) : stopAt(column)), TERM);
     }
     slider.addEventListener("pointermove", point);
     slider.addEventListener("pointerdown", point);
@@ -47,26 +63,54 @@ var GPT = GPT || {};
       }[event.key];
       if (to === undefined) return;
       event.preventDefault();
-      move(to);
+      stopAt(to);
     });
     function show(given, inWords) {
-      [rows, columns, describe] = [given, given[0].values.length, inWords];
-      const common = largest(...given.map(({ values }) => values));
+      clearInterval(playing);
+      [rows, columns, describe, playing] = [given, given[0].values.length, inWords, null];
+      const common = largest(...given.flatMap(({ values }) => (values ? [values] : [])));
       const style = (row) => row.colour && `color: var(--${row.colour})`;
       table.replaceChildren(
         ...rows.flatMap((row) => {
           const { label, values, most } = row;
-          const canvas = html("canvas", { "aria-hidden": "true" });
-          paint(canvas, values, columns, most || common, palette(row.colour || colour));
+          const canvas = row.sums ? sums(row.sums) : html("canvas", { "aria-hidden": "true" });
+          if (values) paint(canvas, values, columns, most || common, palette(row.colour || colour));
           return [
-            html("span", { class: "strips-label", style: style(row) }, label),
-            html("div", { class: "strips-strip" }, canvas, html("div", { class: "strips-cursor" })),
+            html("span", { class: "strips-label", style: style(row), "data-term": row.colour }, label),
+            html("div", { class: "strips-strip", "data-term": row.colour }, canvas, html("div", { class: "strips-cursor" })),
           ];
         }),
       );
-      move(column);
+      const isSum = rows.some((row) => row.sums); // a sum is first shown whole
+      move(column ?? (isSum ? columns - 1 : 0));
     }
-    return { element: html("div", { class: "strips-box" }, slider, output), show };
+    return { element: html("div", { class: "strips-box" }, slider, output), show, play };
+  }
+
+  /** Numbers that add up, from left to right: each begins at the height where the one before it ended. */
+  function sums(values) {
+    let [sum, low, high] = [0, 0, 0];
+    const spans = Array.from(values, (value) => {
+      const from = sum;
+      sum += value;
+      [low, high] = [Math.min(low, sum), Math.max(high, sum)];
+      return [Math.min(from, sum), Math.max(from, sum)];
+    });
+    const unit = 100 / (high - low || 1);
+    const y = (value) => ((high - value) * unit).toFixed(2);
+    const bars = spans.map(([from, to], i) =>
+      svg("rect", {
+        class: values[i] < 0 ? "is-minus" : null,
+        "data-column": i,
+        x: i + 0.06,
+        width: 0.88,
+        y: y(to),
+        height: Math.max(1.5, (to - from) * unit).toFixed(2),
+      }),
+    );
+    const zero = svg("line", { x1: 0, x2: values.length, y1: y(0), y2: y(0) });
+    const viewBox = `0 -3 ${values.length} 106`;
+    return svg("svg", { class: "sums", viewBox, preserveAspectRatio: "none", "aria-hidden": "true" }, zero, bars);
   }
 
   /** One vector as a map of small squares, row by row; the pointer and the arrow keys choose a number. */
@@ -133,10 +177,29 @@ var GPT = GPT || {};
   }
 
   /** Fractions as bars: show([{ label, fraction, text, behind?, isMarked?, onclick?, title?, colour? }]); behind: a pale
-   *  longer bar; colour: query, key, value or stream. */
+   *  longer bar; colour: query, key, value or stream. A fraction of null draws no bar. With a second argument, { most, text },
+   *  a scale below the bars says that the full width stands for `most`; text(value) writes a number of the scale. */
   function bars(name) {
     const element = html("ol", { class: "bars", "aria-label": name });
-    function show(items) {
+    const ruler = ({ most, text }) =>
+      html(
+        "li",
+        { class: "bars-ruler", "aria-hidden": "true" },
+        html(
+          "div",
+          {},
+          html("span", {}),
+          html(
+            "span",
+            { class: "bars-ticks" },
+            GPT.charts
+              .ticks(0, most, 4)
+              .map((at) => html("span", { style: `left: ${((100 * at) / most).toFixed(2)}%` }, text(at))),
+          ),
+          html("span", {}),
+        ),
+      );
+    function show(items, scale) {
       const focused = Array.from(element.children).findIndex((line) => line.contains(document.activeElement));
       element.replaceChildren(
         ...items.map(({ label, fraction, text, behind, isMarked, onclick, title, colour }) => {
@@ -146,7 +209,8 @@ var GPT = GPT || {};
               "span",
               { class: "bars-track", "aria-hidden": "true" },
               behind && html("span", { class: "bars-behind", style: `width: ${100 * behind}%` }),
-              html("span", { class: "bars-bar", style: `width: ${Math.max(0, Math.min(100, 100 * fraction))}%` }),
+              fraction !== null &&
+                html("span", { class: "bars-bar", style: `width: ${Math.max(0, Math.min(100, 100 * fraction))}%` }),
             ),
             html("span", { class: "bars-value" }, text),
           ];
@@ -155,8 +219,24 @@ var GPT = GPT || {};
             : html("div", { title }, inside);
           return html("li", { class: isMarked && "is-marked", style: colour && `--bar: var(--${colour})` }, line);
         }),
+        ...(scale && scale.most > 0 ? [ruler(scale)] : []),
       );
       if (focused >= 0) element.children[focused]?.firstChild.focus({ preventScroll: true });
+    }
+    return { element, show };
+  }
+
+  /** The legend of a row of attention weights: four shades and their numbers. show(name, most): most, the row's largest. */
+  function shadeScale() {
+    const element = html("p", { class: "scale" });
+    function show(name, most) {
+      const steps = [0, 1 / 3, 2 / 3, 1];
+      element.replaceChildren(
+        html("span", {}, name),
+        ...steps.map((step) =>
+          html("span", {}, html("i", { style: `--strength: ${Math.round(100 * step)}%` }), percent(most * step ** 2)),
+        ),
+      );
     }
     return { element, show };
   }
@@ -216,5 +296,5 @@ var GPT = GPT || {};
     });
   }
 
-  GPT.parts = { strips, map, bars, choice, layerChoice, headChoice, roving };
+  GPT.parts = { strips, map, bars, shadeScale, choice, layerChoice, headChoice, roving };
 })();

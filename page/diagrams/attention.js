@@ -3,47 +3,51 @@
 var GPT = GPT || {};
 (() => {
   "use strict";
-  const { html, chip, number, percent, row, paint, largest } = GPT.draw;
+  const { html, chip, number, percent, row, paint, palette, largest } = GPT.draw;
 
   GPT.diagram("attention", {
     mount(element, model) {
       this.model = model;
       this.choices = [GPT.parts.layerChoice(model), GPT.parts.headChoice(model)];
       this.matrix = GPT.parts.matrix("Attention: queries in rows, keys in columns", {
-        onchoose: (token, key) => GPT.app.set({ token, key }),
+        isFitted: true,
+        onchoose: (token, key) => {
+          GPT.app.set({ token, key });
+          requestAnimationFrame(() => reveal(this.answer));
+        },
         onpeek: (token, key) => this.explain(token, key),
       });
+      this.answer = html("p", { class: "answer" });
       this.comparing = GPT.parts.strips("Query times key, number by number");
       this.summing = GPT.parts.strips("The value and its part of the weighted sum, number by number");
       this.steps = html("dl", { class: "steps" });
       this.heading = html("h4", { class: "pair" });
-      this.maps = ["queries", "keys", "values"].map((name) => ({
-        name,
+      this.maps = ["query", "key", "value"].map((term) => ({
+        name: term === "query" ? "queries" : `${term}s`,
+        term,
         canvas: html("canvas", { class: "map", role: "img" }),
         mark: html("div", { class: "map-line" }),
       }));
+      const play = html("button", { type: "button", class: "action", onclick: () => this.comparing.play() }, "▶\ufe0e Add up");
       element.append(
-        html(
-          "div",
-          { class: "controls" },
-          this.choices.map(({ element: one }) => one),
-        ),
+        html("div", { class: "controls" }, this.choices.map(({ element: one }) => one)),
         html(
           "div",
           { class: "attention" },
+          html("div", {}, this.matrix.element, this.answer),
+          html("div", { class: "attention-detail" }, this.heading, this.comparing.element, play, this.steps, this.summing.element),
           html(
             "div",
-            {},
-            this.matrix.element,
-            html(
-              "div",
-              { class: "qkv" },
-              this.maps.map(({ name, canvas, mark }) =>
-                html("div", {}, name, html("div", { class: "map-box" }, canvas, mark)),
+            { class: "qkv" },
+            this.maps.map(({ name, term, canvas, mark }) =>
+              html(
+                "div",
+                { "data-term": term },
+                html("span", { class: term[0] }, name),
+                html("div", { class: "map-box" }, canvas, mark),
               ),
             ),
           ),
-          html("div", {}, this.heading, this.comparing.element, this.steps, this.summing.element),
         ),
       );
     },
@@ -74,8 +78,8 @@ var GPT = GPT || {};
       const size = trace.T * this.model.headDim;
       const kv = Math.floor((head * this.model.config.kv_heads) / this.model.config.num_heads);
       [row(q, head, size), row(k, kv, size), row(v, kv, size)].forEach((values, i) => {
-        const { name, canvas } = this.maps[i];
-        paint(canvas, values, this.model.headDim, largest(values));
+        const { name, term, canvas } = this.maps[i];
+        paint(canvas, values, this.model.headDim, largest(values), palette(term));
         canvas.setAttribute("aria-label", `The ${name} of all ${trace.T} tokens, ${this.model.headDim} numbers each`);
       });
     },
@@ -95,14 +99,19 @@ var GPT = GPT || {};
         Object.assign(this.maps[i].mark.style, { top: `${(100 * line) / trace.T}%`, height: `${100 / trace.T}%` }),
       );
       const products = query.map((x, d) => x * keyed[d]);
-      this.heading.replaceChildren(chip(pieces[token]), " (query) and ", chip(pieces[key]), " (key)");
+      const term = (name) => html("span", { class: name[0], "data-term": name }, name);
+      this.heading.replaceChildren(term("query"), " of ", chip(pieces[token]), " · ", term("key"), " of ", chip(pieces[key]));
+      let sum = 0;
+      const sums = products.map((x) => (sum += x)); // of the first 1, 2, 3, ... products
       this.comparing.show(
         [
-          { label: "query", values: query },
-          { label: "key", values: keyed },
+          { label: "query", values: query, colour: "query" },
+          { label: "key", values: keyed, colour: "key" },
           { label: "product", values: products, most: largest(products) },
+          { label: "sum so far", sums: products },
         ],
-        (d) => `Number ${d + 1} of ${D}: ${number(query[d])} × ${number(keyed[d])} = ${number(products[d])}.`,
+        (d) =>
+          `Number ${d + 1} of ${D}: ${number(query[d])} × ${number(keyed[d])} = ${number(products[d])}. Sum so far: ${number(sums[d])}.`,
       );
       const at = (head * trace.T + token) * trace.T;
       const seen = Array.from(
@@ -114,9 +123,9 @@ var GPT = GPT || {};
       const part = value.map((x) => weight * x);
       this.summing.show(
         [
-          { label: "value", values: value },
-          { label: `× ${percent(weight)}`, values: part },
-          { label: "weighted sum", values: all },
+          { label: "value", values: value, colour: "value" },
+          { label: `× ${percent(weight)}`, values: part, colour: "value" },
+          { label: "weighted sum", values: all, colour: "value" },
         ],
         (d) =>
           `Number ${d + 1} of ${D}: ${number(value[d])} × ${percent(weight)} = ${number(part[d])}; the sum over all tokens is ${number(all[d])}.`,
@@ -149,6 +158,22 @@ var GPT = GPT || {};
         isSeen ? power(Math.exp(seen[key])) : "0",
       ]);
       lines.push(["weight", ["divided by the sum over the row, ", power(sum)], percent(weight)]);
+      const hidden = ["The mask hides it from ", chip(this.state.pieces[token]), ", which comes earlier."];
+      const sums = [
+        `(${number(score * root)} ÷ ${number(root)}${slopes ? " − bias" : ""} = ${number(seen[key] ?? 0)}; e to that power is `,
+        power(Math.exp(seen[key] ?? 0)),
+        ", of ",
+        power(sum),
+        " in this row)",
+      ];
+      this.answer.replaceChildren(
+        chip(this.state.pieces[token]),
+        " attends to ",
+        key === token ? "itself" : chip(this.state.pieces[key]),
+        ": ",
+        html("b", {}, percent(weight)),
+        html("small", {}, isSeen ? ["Dot product of query and key: ", number(score * root), " ", sums] : hidden),
+      );
       this.steps.replaceChildren(
         ...lines.map(([step, words, value]) =>
           html("div", {}, html("dt", {}, words), html("dd", { "data-step": step }, value)),
@@ -156,6 +181,12 @@ var GPT = GPT || {};
       );
     },
   });
+
+  /** Scrolls just so far that an element is in view, if it is displayed. */
+  function reveal(element) {
+    const box = element.getBoundingClientRect();
+    if (box.height && box.bottom > innerHeight) scrollBy({ top: box.bottom - innerHeight + 8 });
+  }
 
   /** A number above 0 of any size: 3.16, or 2.1 × 10^7. */
   function power(value) {

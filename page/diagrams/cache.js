@@ -3,7 +3,7 @@
 var GPT = GPT || {};
 (() => {
   "use strict";
-  const { html, chip, count, paint, palette, largest, best } = GPT.draw;
+  const { html, chip, count, paint, palette, largest, best, shades } = GPT.draw;
   const { slider, button, bytes } = GPT.charts;
   const { write, promptThatFits, cacheBytes } = GPT.generation;
   const [MOST, PAUSE] = [10, 900]; // generated tokens, and milliseconds between them
@@ -23,13 +23,16 @@ var GPT = GPT || {};
       this.text = html("p", { class: "context cache-text", "aria-label": "The text at this step" });
       this.factors = html("p", { class: "factors" });
       this.rows = Object.fromEntries(ROWS.map((name) => [name, row()]));
-      const labels = { keys: "keys", values: "values", weights: "attention weights" };
+      const term = (name, colour) => html("span", { class: colour, "data-term": name }, `${name}s`);
+      const labels = { keys: term("key", "k"), values: term("value", "v"), weights: "attention weights" };
+      this.scale = GPT.parts.shadeScale();
       element.append(
         html("div", { class: "controls" }, html("div", { class: "buttons" }, this.back, this.play, this.next), this.moments.element),
         this.text,
         html("div", { class: "controls" }, this.layers.element, this.heads.element),
         html("div", { class: "cache-rows" },
-          ROWS.flatMap((name) => [html("span", { class: "note" }, labels[name]), this.rows[name].element])),
+          ROWS.flatMap((name) => [html("span", { class: "note" }, labels[name]), this.rows[name].element]),
+          html("span", {}), this.scale.element),
         this.factors);
     },
 
@@ -102,13 +105,12 @@ var GPT = GPT || {};
       const { num_heads: H, kv_heads: K, head_dim: D } = this.model.config;
       const kv = Math.floor((head * K) / H);
       const [columns, used, was] = [this.cache.maxLen, this.length(this.moment), this.length(Math.max(0, this.moment - 1))];
-      const colours = palette();
-      for (const name of ["keys", "values"]) {
+      for (const [name, colour] of [["keys", "key"], ["values", "value"]]) {
         const stored = this.cache[name][layer].subarray(kv * columns * D, (kv + 1) * columns * D); // (columns, D)
         const filled = stored.subarray(0, this.length(this.last) * D);
         const values = new Float32Array(D * columns);
         for (let t = 0; t < used; t += 1) for (let d = 0; d < D; d += 1) values[d * columns + t] = stored[t * D + d];
-        paint(this.rows[name].canvas, values, columns, largest(filled), colours);
+        paint(this.rows[name].canvas, values, columns, largest(filled), palette(colour));
         this.rows[name].show(columns, was, used);
       }
       const pass = this.moment ? this.passes[this.moment - 1] : null;
@@ -121,7 +123,9 @@ var GPT = GPT || {};
           shown.set(weights.subarray(from, from + used), t * columns);
         }
       }
-      paint(this.rows.weights.canvas, shown, columns, 1, colours);
+      paint(this.rows.weights.canvas, shades(shown, columns), columns, 1, palette());
+      const own = shown.subarray((T - 1) * columns);
+      this.scale.show(pass ? ["Last row: "] : ["Each row: "], pass ? own.reduce((a, b) => Math.max(a, b), 0) : 1);
       this.rows.weights.canvas.style.height = T === 1 ? "1.1rem" : "7rem";
       this.rows.weights.show(columns, 0, used);
     },

@@ -36,8 +36,10 @@ var GPT = GPT || {};
           }`,
       );
       const near = this.nearest(pieces[token].id);
+      const most = Math.max(near[0].cosine, 0);
       this.bars.show(
-        near.map(({ id, cosine }) => ({ label: chip(GPT.app.piece(id)), fraction: cosine, text: number(cosine) })),
+        near.map(({ id, cosine }) => ({ label: chip(GPT.app.piece(id)), fraction: cosine / (most || 1), text: number(cosine) })),
+        { most, text: String },
       );
       return [
         "In your text, ",

@@ -110,6 +110,7 @@ var GPT = GPT || {};
           text: number(values[t]),
           isMarked: t === token,
         })),
+        { most, text: String },
       );
       this.output.replaceChildren(...this.towards(unit).flatMap((id) => [chip(GPT.app.piece(id)), " "]));
     },

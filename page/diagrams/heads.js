@@ -3,7 +3,7 @@
 var GPT = GPT || {};
 (() => {
   "use strict";
-  const { html, best, chip, count, percent, paint, palette, row, visible } = GPT.draw;
+  const { html, best, chip, count, percent, paint, palette, row, shade, shades, visible } = GPT.draw;
 
   GPT.diagram("heads", {
     mount(element, model) {
@@ -42,7 +42,7 @@ var GPT = GPT || {};
         role: "img",
         "aria-label": `Head ${h + 1}, the whole matrix`,
       });
-      paint(canvas, map.map(Math.sqrt), T, 1, colours);
+      paint(canvas, shades(map, T), T, 1, colours);
       const most = best(own, 1)[0];
       return html(
         "article",
@@ -75,7 +75,7 @@ var GPT = GPT || {};
                   "span",
                   {
                     class: "token",
-                    style: `--strength: ${Math.round(100 * Math.sqrt(own[s]))}%`,
+                    style: `--strength: ${Math.round(100 * shade(own[s], own[most]))}%`,
                     title: percent(own[s]),
                   },
                   visible(piece, 24),

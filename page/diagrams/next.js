@@ -19,18 +19,20 @@ var GPT = GPT || {};
       const isLast = token === tokens.length - 1;
       this.context.replaceChildren(...pieces.slice(Math.max(0, token - 11), token + 1).map(chip), html("b", {}, " ?"));
       const rest = 1 - ids.reduce((sum, id) => sum + probs[id], 0);
-      this.bars.show([
+      const most = probs[ids[0]];
+      const items = [
         ...ids.map(GPT.app.piece).map((piece) => ({
           label: chip(piece),
-          fraction: probs[piece.id],
+          fraction: probs[piece.id] / most,
           text: percent(probs[piece.id]),
           isMarked: !isLast && piece.id === tokens[token + 1],
           title: isLast ? `append ${spoken(piece)}` : null,
           onclick:
             isLast && !piece.isEnd && !piece.text.includes("\ufffd") ? () => GPT.app.write(text + piece.text) : null,
         })),
-        { label: html("span", { class: "note" }, "all others"), fraction: rest, text: percent(rest) },
-      ]);
+        { label: html("span", { class: "note" }, "all others"), fraction: null, text: percent(rest) },
+      ];
+      this.bars.show(items, { most, text: (part) => `${Number((100 * part).toPrecision(3))}%` });
       const sentence = [
         "After ",
         chip(pieces[token]),

@@ -121,9 +121,9 @@ var GPT = GPT || {};
         })),
         {
           label: html("span", { class: "note" }, "all others"), text: rest(after) > 1e-6 ? percent(rest(after)) : "excluded",
-          fraction: Math.min(1, rest(after) / most), behind: Math.min(1, rest(before) / most),
+          fraction: null,
         },
-      ]);
+      ], { most, text: (part) => `${Number((100 * part).toPrecision(3))}%` });
     },
 
     /** The tokens that are left after each step, in order. */

@@ -7,7 +7,7 @@ var GPT = GPT || {};
 
   GPT.diagram("stream", {
     mount(element) {
-      this.strips = GPT.parts.strips("The residual stream of the chosen token, after each part");
+      this.strips = GPT.parts.strips("The residual stream of the chosen token, after each part", "stream");
       this.bars = GPT.parts.bars("The length of each correction and of the stream");
       element.append(
         this.strips.element,
@@ -50,8 +50,9 @@ var GPT = GPT || {};
           fraction: length(added) / most,
           behind: length(stream) / most,
           text: `+${number(length(added))} → ${number(length(stream))}`,
+          colour: "stream",
         })),
-      ]);
+      ], { most, text: String });
       const strongest = parts.reduce((a, b) => (length(b.added) > length(a.added) ? b : a));
       return [
         "In your text, the stream of ",

@@ -7,8 +7,9 @@ from itertools import combinations
 
 import pytest
 import torch
+from playwright.sync_api import Browser, Page, expect
 
-from page.browsing import ROOT
+from page.browsing import DRAWN, ROOT, compute
 
 STYLE = (ROOT / "page" / "style.css").read_text(encoding="utf-8")
 TERMS = ["query", "key", "value", "stream"]
@@ -76,3 +77,76 @@ def test_the_colours_of_terms_differ_for_colour_blind_readers(scheme: str, visio
     seen = {term: oklab((simulate @ colours(scheme)[term]).clamp(0, 1)) for term in [*TERMS, "minus"]}
     for one, other in combinations(seen, 2):
         assert float((seen[one] - seen[other]).norm()) > 0.07, (one, other)
+
+
+LONG = (
+    "The king shall have his own again, and every man his place; for who would bear the whips and scorns of time? " * 5
+)
+
+
+def written(colour: str) -> torch.Tensor:
+    """A computed colour, rgb(…) or color(srgb …), as linear RGB (3,)."""
+    numbers = torch.tensor([float(number) for number in re.findall(r"[\d.]+", colour)[:3]])
+    return linear(numbers if "srgb" in colour else numbers / 255)
+
+
+def test_shades_are_legible_in_a_text_of_128_tokens(lesson: Page) -> None:
+    """On a scale up to 100% all cells of a long text were nearly white."""
+    lesson.fill("#text", LONG)
+    lesson.evaluate(DRAWN)
+    assert compute(lesson, "() => GPT.app.state.tokens.length") == 128
+    heads = lesson.evaluate("""() => Array.from(document.querySelectorAll(".shaded"), (head) =>
+      Array.from(head.children, (token) => [getComputedStyle(token).backgroundColor, token.title]))""")
+    ink, panel = colours("light")["ink"], colours("light")["panel"]
+    for head in heads:
+        shades = {title: written(colour) for colour, title in head}
+        weights = {title: float(title.strip("<%")) for title in shades}
+        largest = shades[max(weights, key=lambda title: weights[title])]
+        even = shades[min(weights, key=lambda title: abs(weights[title] - 100 / 128))]
+        assert contrast(largest, panel) > 2
+        assert contrast(largest, even) > 1.3
+        assert contrast(largest, ink) > 4.5
+    most, cells = lesson.evaluate("""() => {
+      const { layer, head, token, trace: { layers, T } } = GPT.app.state;
+      const weights = layers[layer].weights.subarray((head * T + token) * T, (head * T + token + 1) * T);
+      const cells = Array.from(document.querySelectorAll(`[data-row="${token}"]:not(.is-masked)`));
+      const opacities = cells.map((cell) => Number(cell.style.fillOpacity));
+      return [Math.max(...weights), opacities.map((opacity, i) => [weights[cells[i].dataset.column], opacity])];
+    }""")
+    assert len(cells) > 10
+    assert [opacity for _, opacity in cells] == pytest.approx(
+        [(weight / most) ** 0.5 for weight, _ in cells], abs=0.001
+    )
+    assert f"{100 * most:.1f}%" in lesson.locator("[data-diagram=attention] .scale").inner_text()
+    pixels = lesson.evaluate("""() => {
+      const canvas = Array.from(document.querySelectorAll(".cache-row canvas")).at(-1);
+      const { data } = canvas.getContext("2d").getImageData(0, canvas.height - 1, canvas.width, 1);
+      return Array.from({ length: canvas.width }, (_, i) => Array.from(data.slice(4 * i, 4 * i + 3)));
+    }""")
+    accent = re.search(r"--accent: #(\w{6})", STYLE)
+    assert accent is not None
+    assert list(bytes.fromhex(accent[1])) in pixels
+
+
+def test_a_tap_on_a_phone_shows_the_computation_below_the_matrix(browser: Browser) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 727}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto((ROOT / "index.html").as_uri())
+    page.evaluate(DRAWN)
+    page.locator("[data-diagram=attention] .matrix svg").scroll_into_view_if_needed()
+    page.locator("[data-row='5'][data-column='2']").tap()
+    page.evaluate(DRAWN)
+    answer = page.locator("[data-diagram=attention] .answer")
+    expect(answer).to_be_in_viewport(ratio=0.99)
+    weight = compute(
+        page,
+        """() => {
+      const { layer, head, trace } = GPT.app.state;
+      return trace.layers[layer].weights[(head * trace.T + 5) * trace.T + 2];
+    }""",
+    )
+    assert f"{100 * weight:.1f}%" in answer.inner_text()
+    assert "Dot product of query and key" in answer.inner_text()
+    captions = " ".join(page.locator("figcaption").all_inner_texts())
+    assert not re.search(r"\b(hover|move over)\b", captions, re.IGNORECASE)
+    context.close()
