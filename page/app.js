@@ -237,6 +237,7 @@ var GPT = GPT || {};
     listen();
     fillFacts();
     quietComments();
+    GPT.terms();
     followChapters();
     live = GPT.live(model, onread);
     set({ text: document.getElementById("text").value });

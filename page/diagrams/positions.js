@@ -7,6 +7,7 @@ var GPT = GPT || {};
   const { dot } = GPT.maths;
   const KINDS = ["learned", "sinusoidal", "rotary", "alibi"];
   const CLOCKS = 8;
+  const APART = 3; // the distance of the key from the query whose rotations are compared
   const [WIDTH, HEIGHT, LOWEST] = [600, 230, 8];
 
   GPT.diagram("positions", {
@@ -81,6 +82,7 @@ var GPT = GPT || {};
     },
 
     rotary(token) {
+      const key = Math.max(0, token - APART);
       const { headDim: D, config } = this.model;
       const pairs = Math.floor(D / 2);
       const shown = Array.from({ length: Math.min(CLOCKS, pairs) }, (_, i) =>
@@ -90,15 +92,19 @@ var GPT = GPT || {};
         html(
           "p",
           { class: "note" },
-          `Each clock is one pair of the ${D} numbers of a query or a key. Its hand shows the rotation of the pair at position ${token}.`,
+          `Each clock is one pair of the ${D} numbers of a query or a key. The `,
+          html("span", { class: "q", "data-term": "query" }, "long hand"),
+          ` is the query at position ${token}, the `,
+          html("span", { class: "k", "data-term": "key" }, "short hand"),
+          ` the key at position ${key}: both were at 12 o'clock before the rotation. The number is the angle between them, in radians.`,
         ),
         html(
           "div",
           { class: "clocks" },
-          shown.map((pair) => clock(pair, token * config.rope_theta ** ((-2 * pair) / D))),
+          shown.map((pair) => clock(pair, token, key, config.rope_theta ** ((-2 * pair) / D))),
         ),
       );
-      return `At position ${token} the first pair is rotated by ${number(token, 0)} radians, later pairs by less and less. The dot product of a rotated query and key depends on the distance of the two tokens, but not on their absolute positions.`;
+      return `At position ${token} the first pair is rotated by ${number(token, 0)} radians, later pairs by less and less. The angle between the two hands depends only on the distance of the two tokens, ${token - key}, and not on their absolute positions. So does the dot product of a rotated query and key.`;
     },
 
     alibi(token) {
@@ -152,25 +158,24 @@ var GPT = GPT || {};
     );
   }
 
-  function clock(pair, angle) {
-    const [x, y] = [30 + 22 * Math.sin(angle), 30 - 22 * Math.cos(angle)];
+  /** The rotations of a query and a key, at the positions `token` and `key`, by `speed` radians for each position. */
+  function clock(pair, token, key, speed) {
+    const hand = (angle, long, kind) =>
+      svg("line", { x1: 30, y1: 30, x2: 30 + long * Math.sin(angle), y2: 30 - long * Math.cos(angle), class: `line hand-${kind}` });
+    const between = number((token - key) * speed);
+    const name = `pair ${pair + 1}: query ${number(token * speed)} radians, key ${number(key * speed)} radians`;
     return html(
       "div",
       {},
       svg(
         "svg",
-        {
-          class: "plot",
-          width: 60,
-          height: 60,
-          role: "img",
-          "aria-label": `pair ${pair + 1}: ${number(angle)} radians`,
-        },
+        { class: "plot", width: 60, height: 60, role: "img", "aria-label": name },
         svg("circle", { cx: 30, cy: 30, r: 26, class: "axis" }),
-        svg("line", { x1: 30, y1: 30, x2: x, y2: y, class: "line" }),
+        hand(token * speed, 23, "query"),
+        hand(key * speed, 15, "key"),
       ),
       html("small", {}, `pair ${pair + 1}`),
-      html("small", {}, `${number(angle)}`),
+      html("small", {}, between),
     );
   }
 })();

@@ -58,7 +58,8 @@ var GPT = GPT || {};
           const seen = prompt + i;
           const computed = isCached && i ? 1 : seen;
           return [
-            svg("rect", { class: "work-kept", x: 0, y: i + 0.06, width: seen - computed, height: 0.88 }),
+            svg("rect", { class: "work-kept is-key", x: 0, y: i + 0.06, width: seen - computed, height: 0.44 }),
+            svg("rect", { class: "work-kept is-value", x: 0, y: i + 0.5, width: seen - computed, height: 0.44 }),
             svg("rect", { class: "work-done", x: seen - computed, y: i + 0.06, width: computed, height: 0.88 }),
           ];
         });
