@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from page.browsing import DRAWN, ROOT, compute
 from transformer.interop.lesson_page import dequantised_model
@@ -109,3 +109,59 @@ def test_the_whole_map_is_on_the_first_screen(browser: Browser, width: int, heig
         assert page.locator(".map-chip").count() == (9 if width > 600 else 7)
         found = Axe().run(page, context=".model-map", options={"preload": False}).response["violations"]
         assert [rule["id"] for rule in found if rule["impact"] in ("serious", "critical")] == []
+
+
+@torch.no_grad()
+def test_the_contents_show_the_chosen_token_and_how_sharp_each_head_is(lesson: Page) -> None:
+    model = dequantised_model(compute(lesson, "() => GPT.exported"))
+    tokens = torch.tensor([compute(lesson, "() => GPT.app.state.tokens")])
+    weights = torch.cat([layer[0, :, -1] for layer in model.attention_weights(tokens)])  # (layers * heads, T)
+    entropy = torch.special.entr(weights).sum(-1) / torch.tensor(float(tokens.shape[1])).log()
+    heads = lesson.locator(".small-head")
+    shown = heads.evaluate_all("all => all.map(({ dataset }) => Number(dataset.sharpness))")
+    assert shown == pytest.approx((1 - entropy).tolist(), abs=2e-3)
+    at = compute(lesson, "() => 4 * GPT.app.state.layer + GPT.app.state.head")
+    lit = heads.evaluate_all("all => all.map((head) => head.classList.contains('is-lit'))")
+    assert lit == [index == at for index in range(len(lit))]
+    assert lesson.locator(".contents .token").inner_text() == lesson.locator("#strip .token").last.inner_text()
+    assert lesson.locator(".contents ol > li > a").count() == lesson.locator("main > section[id]").count()
+
+
+MOVED = "() => document.getAnimations().filter(({ effect }) => /group.part/.test(effect.pseudoElement)).length"
+
+
+@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+def test_a_part_of_the_map_grows_into_its_chapter_and_back_returns(browser: Browser, motion: str) -> None:
+    with browser.new_page(viewport={"width": 1440, "height": 900}, reduced_motion=motion) as page:  # type: ignore[arg-type]
+        page.goto((ROOT / "index.html").as_uri())
+        page.evaluate(DRAWN)
+        page.locator(".model-map a[href='#feedforward']").nth(1).click()
+        if motion == "reduce":
+            assert page.evaluate(MOVED) == 0
+        else:
+            page.wait_for_function(MOVED)
+            page.wait_for_function(f"() => !({MOVED})()")
+        page.wait_for_function("() => document.activeElement.hash === '#feedforward'")
+        assert 0 <= page.locator("#feedforward h2").evaluate("heading => heading.getBoundingClientRect().top") < 300
+        page.wait_for_function("() => document.querySelector('.contents [aria-current]')?.hash === '#feedforward'")
+        page.go_back()
+        page.wait_for_function("() => scrollY === 0 && location.hash === ''")
+
+
+def test_a_phone_opens_the_contents_by_touch_and_closes_them_by_escape(browser: Browser) -> None:
+    with browser.new_page(viewport={"width": 390, "height": 844}, has_touch=True) as page:
+        page.goto((ROOT / "index.html").as_uri())
+        page.evaluate(DRAWN)
+        contents, button = page.locator(".contents"), page.locator(".contents-open")
+        assert not contents.is_visible()
+        page.locator("#tokens").scroll_into_view_if_needed()
+        button.tap()
+        assert contents.is_visible()
+        page.keyboard.press("Escape")
+        assert not contents.is_visible()
+        assert page.evaluate("() => document.activeElement.className") == "contents-open"
+        page.keyboard.press("Enter")
+        contents.locator("a[href='#heads']").tap()
+        page.wait_for_function("() => document.activeElement.hash === '#heads'")
+        assert not contents.is_visible()
+        expect(button).to_have_text("Several heads")
