@@ -4,7 +4,7 @@ var GPT = GPT || {};
 (() => {
   "use strict";
   const { html, svg, chip, visible, percent, paint, largest, row, palette } = GPT.draw;
-  const { stops, write, rounded, dotProduct, runningSum, symbol, ours, bracket } = GPT.follow;
+  const { stops, write, rounded, dotProduct, runningSum, symbol, matrix, ours, bracket } = GPT.follow;
 
   /** A matrix as a picture with one lit row. Returns the y below. */
   function picture(scene, { matrix, rows, columns, lit, litColumn, y, height, label, kind }) {
@@ -28,11 +28,11 @@ var GPT = GPT || {};
     place: "query",
     value: (story) => write(story.queryBefore[story.d]),
     words: (story) => [
-      `Each row of the matrix W_q makes one number of the query: row times vector, all ${story.C} products added up. In row ${story.d + 1} of head ${story.h + 1} our number counts most: its product is `,
+      "Each row of the matrix ", matrix("q", "q"), ` makes one number of the query: row times vector, all ${story.C} products added up. In row ${story.d + 1} of head ${story.h + 1} our number counts most: its product is `,
       ours(story.queryRow[story.c] * story.norm1.result[story.c]), ". The sum is ", ours(story.queryBefore[story.d]), ".",
     ],
     formula: ({ d, queryBefore, queryBias }) => [
-      symbol("q", "q", d + 1), " = ", symbol("q", "W", "q"), `[${d + 1}] · norm(`, symbol("x", "x"), ")", queryBias !== null && [" + ", symbol("q", "b", d + 1)], " = ", ours(queryBefore[d]),
+      symbol("q", "q", d + 1), " = ", matrix("q", "q"), `[${d + 1}] · norm(`, symbol("x", "x"), ")", queryBias !== null && [" + ", symbol("q", "b", d + 1)], " = ", ours(queryBefore[d]),
     ],
     draw(scene, story) {
       const { c, C, d, D } = story;
@@ -134,8 +134,12 @@ var GPT = GPT || {};
     return { keys, others: all.filter((s) => !keys.includes(s)) };
   }
 
-  /** A number above 0 of any size. */
-  const power = (value) => (value >= 0.001 && value < 100_000 ? write(value) : value.toExponential(1).replace("-", "−").replace("e+", "e"));
+  /** A number above 0 of any size: 3.162, 1,850, 2.1e7. */
+  function power(value) {
+    if (value >= 0.001 && value < 1000) return write(value);
+    if (value >= 1000 && value < 1e6) return GPT.draw.count(Math.round(value));
+    return value.toExponential(1).replace("-", "−").replace("e+", "e");
+  }
 
   stops.push({
     name: "weight",
@@ -145,7 +149,7 @@ var GPT = GPT || {};
     words: (story) => [
       story.isLast ? "" : "Later tokens are masked. ",
       story.slope ? `ALiBi subtracts ${story.slope.toPrecision(2)} for each token of distance. ` : "",
-      "Softmax raises e to each score and divides by the sum of all. So the score ", ours(story.scores[story.s]), " becomes the weight ", ours(percent(story.weights[story.s])), ".",
+      "Softmax raises e to each score and divides by the sum of all, so that the weights add up to 100%. The score ", ours(story.scores[story.s]), " becomes the weight ", ours(percent(story.weights[story.s])), ".",
     ],
     formula: ({ scores, s, weights }) => {
       const all = scores.reduce((sum, score) => sum + Math.exp(score), 0);
@@ -305,9 +309,9 @@ var GPT = GPT || {};
     value: (story) => write(story.attentionOut[story.c]),
     words: (story) => [
       story.H > 1 ? `All ${story.H} heads do this side by side, and their sums are joined to one vector. ` : "This model has one head. ",
-      `Row ${story.c + 1} of the matrix W_out turns it into one number: what attention wants to add to our number, `, ours(story.attentionOut[story.c]), ".",
+      `Row ${story.c + 1} of the matrix `, matrix("out"), " turns it into one number: what attention wants to add to our number, ", ours(story.attentionOut[story.c]), ".",
     ],
-    formula: ({ c, attentionOut, outBias }) => ["attention = W", html("sub", {}, "out"), `[${c + 1}] · (`, symbol("v", "heads"), ")", outBias !== null && " + b", " = ", ours(attentionOut[c])],
+    formula: ({ c, attentionOut, outBias }) => ["attention = ", matrix("out"), `[${c + 1}] · (`, symbol("v", "heads"), ")", outBias !== null && " + b", " = ", ours(attentionOut[c])],
     draw(scene, story) {
       const { h, D, e, H, headParts, outRow, gathered, c } = story;
       const { end } = dotProduct(scene, {

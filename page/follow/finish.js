@@ -4,7 +4,7 @@ var GPT = GPT || {};
 (() => {
   "use strict";
   const { html, svg, chip, visible, percent, largest } = GPT.draw;
-  const { stops, write, addition, dotProduct, symbol, ours, bracket, power } = GPT.follow;
+  const { stops, write, addition, dotProduct, symbol, matrix, ours, bracket, power } = GPT.follow;
 
   stops.push({
     name: "stream",
@@ -37,7 +37,7 @@ var GPT = GPT || {};
       story.isGated ? `${write(story.bent)}, and a second matrix multiplies it by ${write(story.gated)}: ` : "", ours(story.hidden[story.u]), ".",
     ],
     formula: (story) => [
-      "hidden", html("sub", {}, String(story.u + 1)), ` = ${story.isGated ? "SiLU" : functionName(story)}(W`, html("sub", {}, story.isGated ? "gate" : "up"), `[${story.u + 1}] · norm(`, symbol("x", "x"), ")", story.upBias !== null && " + b", ")",
+      "hidden", html("sub", {}, String(story.u + 1)), ` = ${functionName(story)}(`, matrix(story.isGated ? "gate" : "up"), `[${story.u + 1}] · norm(`, symbol("x", "x"), ")", story.upBias !== null && " + b", ")",
       story.isGated && [" × ", bracket(story.gated)], " = ", ours(story.hidden[story.u]),
     ],
     draw(scene, story) {
@@ -91,7 +91,7 @@ var GPT = GPT || {};
     place: "down",
     value: (story) => write(story.output[story.c]),
     words: (story) => [
-      `Row ${story.c + 1} of W_down adds up all ${GPT.draw.count(story.hidden.length)} hidden numbers, each times a weight: `, ours(story.feedForwardOut[story.c]),
+      `Row ${story.c + 1} of `, matrix("down"), ` adds up all ${GPT.draw.count(story.hidden.length)} hidden numbers, each times a weight: `, ours(story.feedForwardOut[story.c]),
       `. That is added to our number, ${write(story.middle[story.c])}. Block 1 ends with `, ours(story.output[story.c]), ".",
     ],
     formula: ({ middle, feedForwardOut, output, c }) => [symbol("x", "x"), " + feed-forward: ", write(middle[c]), " + ", bracket(feedForwardOut[c]), " = ", ours(output[c])],
@@ -201,8 +201,8 @@ var GPT = GPT || {};
     place: "bars",
     value: (story) => percent(story.probs[story.top[0]]),
     words: (story) => [
-      "The same dot product with every row gives a logit for every token. Softmax turns them into probabilities, as it did with the scores. So ",
-      chip(story.winner), " follows with a probability of ", ours(percent(story.probs[story.top[0]])), ".",
+      "The same dot product with every row gives a logit for every token, and softmax turns the logits into probabilities: ",
+      chip(story.winner), " follows with ", ours(percent(story.probs[story.top[0]])), ". If our number were 0 in the last vector, it would be ", html("b", { class: "follow-without" }, percent(story.without)), ".",
     ],
     formula: (story) => ["p = e", html("sup", {}, write(story.logits[story.top[0]])), " / sum of all = ", power(Math.exp(story.logits[story.top[0]])), " / ", power(story.total * Math.exp(story.logits[story.top[0]])), " = ", ours(percent(story.probs[story.top[0]]))],
     draw(scene, story) {

@@ -68,7 +68,10 @@ var GPT = GPT || {};
       new ResizeObserver(() => this.state && this.stage.clientWidth !== this.width && this.redraw()).observe(this.stage);
       new IntersectionObserver(([{ isIntersecting }]) => isIntersecting || this.pause()).observe(this.body);
       matchMedia("(prefers-reduced-motion: reduce)").addEventListener("change", () => this.state && this.show());
-      addEventListener("beforeprint", () => this.finish());
+      addEventListener("beforeprint", () => {
+        this.pause();
+        this.finish();
+      });
     },
 
     update(state) {
@@ -121,6 +124,7 @@ var GPT = GPT || {};
       this.words.replaceChildren(...flat(stop.words(this.story)));
       this.formula.replaceChildren(...flat(stop.formula(this.story)));
       this.stage.replaceChildren(this.scene.svg);
+      this.stage.style.minHeight = `${Math.max(parseFloat(this.stage.style.minHeight) || 0, this.scene.height + 2)}px`;
       this.map.show(stop.place);
       this.line.forEach((button, i) => {
         button.tabIndex = i === this.at ? 0 : -1;

@@ -125,7 +125,7 @@ GPT.follow = { stops: [] };
   }
 
   /** The last norm, the logit of the most likely token, and its probability. */
-  function output({ model, t, trace }, state) {
+  function output({ model, c, t, trace }, state) {
     const last = trace.layers[trace.layers.length - 1];
     const logits = trace.logits(t);
     const probs = state.next(t);
@@ -139,6 +139,7 @@ GPT.follow = { stops: [] };
       top,
       winner: GPT.app.piece(top[0]),
       winnerRow: row(model.head, top[0]),
+      without: GPT.sampling.softmax(model.toLogits(final.map((x, i) => (i === c ? 0 : x))))[top[0]],
       total: logits.reduce((all, x) => all + Math.exp(x - logits[top[0]]), 0),
     };
   }

@@ -8,11 +8,21 @@ var GPT = GPT || {};
   const DIGITS = 3;
   const SHOW = 0.35; // seconds in which something appears
 
+  const TERMS = { q: "query", k: "key", v: "value", x: "stream", weight: "weight" }; // what lights up together on the page
+
   /** A number as all stops write it. */
   const write = (value) => number(value, DIGITS);
 
   /** The number as it is written: sums of these agree with what the reader sees. */
   const rounded = (value) => Number(value.toFixed(DIGITS));
+
+  /** W_q and e^score with a lower or raised second part. */
+  function raised(words) {
+    const [before, sign, name, after] = words.split(/(?<=[We])([_^])(\w+)/);
+    if (!sign) return words;
+    const by = sign === "_" ? 3 : -5;
+    return [before, svg("tspan", { dy: by, "font-size": "80%" }, name), svg("tspan", { dy: -by }, after || "\u200b")];
+  }
 
   const smooth = (p) => p * p * (3 - 2 * p);
 
@@ -61,7 +71,7 @@ var GPT = GPT || {};
     }
 
     text(x, y, words, { anchor = "start", kind = "", start = 0, name = null, size = null } = {}) {
-      const element = svg("text", { x, y, "text-anchor": anchor, class: `follow-text ${kind}`, "data-number": name, style: size && `font-size: ${size}px` }, words);
+      const element = svg("text", { x, y, "text-anchor": anchor, class: `follow-text ${kind}`, "data-number": name, style: size && `font-size: ${size}px` }, raised(words));
       return this.appear(this.add(element, y + 6), start);
     }
 
@@ -81,6 +91,7 @@ var GPT = GPT || {};
       const words = svg("text", { x: width / 2, y: height / 2 + 4.5, "text-anchor": "middle", class: "follow-value", "data-number": name }, text);
       const group = svg("g", { transform: `translate(${x} ${y})`, class: `follow-cell${ours ? " is-ours" : ""}` }, svg("rect", { width, height, rx: 5, class: "follow-back" }), box, words);
       if (column !== null) group.dataset.column = column;
+      if (TERMS[kind]) group.dataset.term = TERMS[kind];
       Object.assign(group, { at: { x, y, width, height }, words, box });
       this.appear(this.add(group, y + height), start);
       return group;

@@ -10,6 +10,9 @@ var GPT = GPT || {};
   const symbol = (kind, name, below = null) =>
     html("var", { class: kind, "data-term": { q: "query", k: "key", v: "value", x: "stream" }[kind] }, name, below !== null && html("sub", {}, String(below)));
 
+  /** A matrix of weights in a sentence or formula: W with a small name. */
+  const matrix = (name, kind = null) => html("var", { class: kind }, "W", html("sub", {}, name));
+
   /** The followed number in a sentence or formula. */
   const ours = (value) => html("b", { class: "follow-ours" }, typeof value === "number" ? write(value) : value);
 
@@ -34,10 +37,9 @@ var GPT = GPT || {};
     place: "text",
     value: (story) => String(story.id),
     words: (story) => [
-      "The text is cut into tokens, and each token has an id. We follow ", chip(story.pieces[story.t]),
-      `, token ${story.t + 1} of your text. Its id is `, ours(String(story.id)), ".",
+      "The text is cut into tokens. We follow token ", `${story.t + 1}, `, chip(story.pieces[story.t]), ". Its id is its place in the list of all tokens that the model knows: ", ours(String(story.id)), ".",
     ],
-    formula: (story) => [html("var", {}, "id"), " = ", ours(String(story.id))],
+    formula: (story) => [html("var", {}, "id"), "(", chip(story.pieces[story.t]), ") = ", ours(String(story.id)), `, of 0 to ${GPT.draw.count(story.model.config.vocab_size - 1)}`],
     draw(scene, story) {
       const [from, to] = around(story, scene);
       const shown = story.pieces.slice(from, to);
@@ -168,9 +170,9 @@ var GPT = GPT || {};
     value: (story) => write(story.norm1.result[story.c]),
     words: ({ norm1, c, C }) => [
       norm1.isRms
-        ? `Before attention reads the vector, its ${C} numbers are divided by their size, the root of their mean square. `
-        : `Before attention reads the vector, its ${C} numbers get the mean 0 and the standard deviation 1. `,
-      `Then each is multiplied by a learned weight${norm1.bias ? ", and a learned bias is added" : ""}. Our number becomes `, ours(norm1.result[c]), ".",
+        ? `Attention reads the vector after a norm: each number is divided by the size of all ${C}, the root of their mean square. `
+        : `Attention reads the vector after a norm: the mean of all ${C} numbers is subtracted, and the results are divided by their standard deviation. `,
+      `Then each is multiplied by its own learned weight${norm1.bias ? ", and its bias is added" : ""}. Ours becomes `, ours(norm1.result[c]), ".",
     ],
     formula: ({ norm1, c }) => {
       const { isRms, x, mean, deviation, weight, bias, result } = norm1;
@@ -198,5 +200,5 @@ var GPT = GPT || {};
   /** A number in a formula after a sign: in brackets if it is negative. */
   const bracket = (value) => (value < 0 && Number(write(value).replace("−", "-")) < 0 ? `(${write(value)})` : write(value));
 
-  Object.assign(GPT.follow, { symbol, ours, bracket, EVERY });
+  Object.assign(GPT.follow, { symbol, matrix, ours, bracket, EVERY });
 })();

@@ -48,6 +48,7 @@ def all_stops(page: Page) -> dict[str, float]:
         page.get_by_role("button", name="Next →").click()
         found |= page.evaluate(SHOWN)
     expect(page.get_by_role("button", name="Next →")).to_be_disabled()
+    found["without"] = page.locator(".follow-without").inner_text()
     return {name: figure(text) for name, text in found.items() if name != "chance.token"}
 
 
@@ -94,6 +95,9 @@ def expected(page: Page) -> dict[str, float]:
         f"logit.norm.{c}": float(found["final_norm"][0, t, c]),
         "logit.total": float(logits[0, t, winner]),
         f"chance.prob.{winner}": float(probs[winner]),
+        "without": float(
+            (found["final_norm"][0, t].index_fill(0, torch.tensor([c]), 0) @ model.head.weight.T).softmax(-1)[winner]
+        ),
         "chance.prob.rest": 1 - float(probs.topk(len(at["top"])).values.sum()),
     }
 
