@@ -218,10 +218,10 @@ var GPT = GPT || {};
 
     /** Brings the tour into view and plays it from the first stop; with reduced motion, shows its first stop. */
     open() {
-      document.getElementById("follow").scrollIntoView();
+      this.body.scrollIntoView({ behavior: "instant" });
+      requestAnimationFrame(() => this.body.scrollIntoView({ behavior: "instant" })); // diagrams above it may have grown
       this.body.focus({ preventScroll: true });
-      this.at = 0;
-      if (!this.state) return;
+      if (!this.state) this.update(GPT.app.state);
       this.isPlaying = !isStill();
       this.hasPlayed = true;
       this.go(0);
