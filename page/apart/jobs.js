@@ -7,7 +7,7 @@
 var GPT = GPT || {};
 (() => {
   "use strict";
-  const ENGINE = ["maths", "tokenizer", "forward", "ablation", "patching"];
+  const ENGINE = ["maths", "tokenizer", "forward", "ablation", "patching", "rounding"];
 
   let [worker, last] = [null, 0];
   const waiting = new Map(); // name -> { id, onresult }

@@ -72,6 +72,19 @@ def lesson(opened: Callable[[Path], tuple[Page, list[str]]]) -> Iterator[Page]:
     assert wrong == []
 
 
+@pytest.fixture(scope="package")
+def shared_lesson(browser: Browser) -> Iterator[Page]:
+    """One page for tests that set their own text, because opening it is slow. An error fails the last of them."""
+    wrong: list[str] = []
+    with browser.new_page(offline=True) as page:
+        page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto((ROOT / "index.html").as_uri())
+        page.evaluate(DRAWN)
+        yield page
+    assert wrong == []
+
+
 @pytest.fixture
 def exported(tiny_model: Callable[..., DecoderOnlyTransformer]) -> Callable[..., dict[str, Any]]:
     """exported(position="rotary") is a tiny byte model with that setting, in the page's format."""

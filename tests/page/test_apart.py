@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
 from page.browsing import DRAWN, ROOT, compute
 from transformer.activations import run_with_hooks
@@ -121,19 +121,6 @@ def test_patching_gives_the_effects_of_patch_positions(
     assert len(found["cells"]) == 3 * 4  # the first three tokens are the same
 
 
-@pytest.fixture(scope="module")
-def lesson(browser: Browser) -> Iterator[Page]:
-    """One page for all tests of this file: opening it takes longer than they do. Any error fails the last of them."""
-    wrong: list[str] = []
-    with browser.new_page(offline=True) as page:
-        page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.goto((ROOT / "index.html").as_uri())
-        page.evaluate(DRAWN)
-        yield page
-    assert wrong == []
-
-
 def shown_bars(page: Page, diagram: str) -> dict[str, list[float]]:
     """The percentages of each token, one for each run."""
     rows = page.locator(f"[data-diagram={diagram}] .compared-rows li").all_inner_texts()
@@ -145,19 +132,19 @@ def shown_bars(page: Page, diagram: str) -> dict[str, list[float]]:
 
 
 @torch.no_grad()
-def test_a_pressed_part_moves_the_bars_to_pytorchs_probabilities(lesson: Page) -> None:
-    figure = lesson.locator("[data-diagram=apart]")
+def test_a_pressed_part_moves_the_bars_to_pytorchs_probabilities(shared_lesson: Page) -> None:
+    figure = shared_lesson.locator("[data-diagram=apart]")
     figure.scroll_into_view_if_needed()
-    tokens, exported = compute(lesson, "() => [GPT.app.state.tokens, GPT.exported]")
+    tokens, exported = compute(shared_lesson, "() => [GPT.app.state.tokens, GPT.exported]")
     part = figure.locator("[data-key='1.head.2']")
     part.click()
-    lesson.evaluate(DONE)
+    shared_lesson.evaluate(DONE)
     assert part.get_attribute("aria-pressed") == "false"
     functions = {"blocks.1.attention.heads": lambda heads: heads.index_fill(1, torch.tensor([2]), 0.0)}
     model = dequantised_model(exported)
     after = run_with_hooks(model, torch.tensor([tokens]), functions)[0, -1].softmax(-1)
     before = model(torch.tensor([tokens]))[0, -1].softmax(-1)
-    bars = [shares for shares in shown_bars(lesson, "apart").values() if len(shares) == 2]
+    bars = [shares for shares in shown_bars(shared_lesson, "apart").values() if len(shares) == 2]
     ids = before.topk(8).indices
     assert [shares[0] for shares in bars[:8]] == pytest.approx((100 * before[ids]).tolist(), abs=0.06)
     assert [shares[1] for shares in bars[:8]] == pytest.approx((100 * after[ids]).tolist(), abs=0.06)
@@ -166,40 +153,42 @@ def test_a_pressed_part_moves_the_bars_to_pytorchs_probabilities(lesson: Page) -
     assert figure.locator("[aria-pressed=false]").count() == 0
 
 
-def test_parts_are_switched_by_keyboard_and_measured_by_themselves(lesson: Page) -> None:
-    lesson.fill("#text", "Go")
-    lesson.evaluate(DRAWN)
-    figure = lesson.locator("[data-diagram=apart]")
+def test_parts_are_switched_by_keyboard_and_measured_by_themselves(shared_lesson: Page) -> None:
+    shared_lesson.fill("#text", "Go")
+    shared_lesson.evaluate(DRAWN)
+    figure = shared_lesson.locator("[data-diagram=apart]")
     figure.scroll_into_view_if_needed()
     figure.locator(".board [tabindex='0']").focus()
     for key in ("ArrowUp", "ArrowUp", "ArrowDown", "ArrowRight", "ArrowDown", "Home", "Space"):
-        lesson.keyboard.press(key)
-    assert lesson.evaluate("() => document.activeElement.dataset.key") == "1.block"
+        shared_lesson.keyboard.press(key)
+    assert shared_lesson.evaluate("() => document.activeElement.dataset.key") == "1.block"
     assert figure.locator("[aria-pressed=false]").count() == 1
-    lesson.wait_for_function("() => document.querySelector('[data-key=\"norm\"]').innerText !== ''")
-    lesson.evaluate(DONE)
+    shared_lesson.wait_for_function("() => document.querySelector('[data-key=\"norm\"]').innerText !== ''")
+    shared_lesson.evaluate(DONE)
     assert all(text for text in figure.locator(".board button").all_inner_texts())
     figure.get_by_role("button", name="The most important one off").click()
     assert figure.locator("[aria-pressed=false]").count() == 1
 
 
-def test_a_vector_of_the_other_text_moves_the_answer(lesson: Page) -> None:
-    lesson.fill("#text", "The king is dead. Long live the")
-    lesson.evaluate(DRAWN)
-    figure = lesson.locator("[data-diagram=patch]")
+def test_a_vector_of_the_other_text_moves_the_answer(shared_lesson: Page) -> None:
+    shared_lesson.fill("#text", "The king is dead. Long live the")
+    shared_lesson.evaluate(DRAWN)
+    figure = shared_lesson.locator("[data-diagram=patch]")
     figure.scroll_into_view_if_needed()
-    assert lesson.input_value("#other-text") == "The queen is dead. Long live the"
-    lesson.wait_for_function("() => document.querySelector('[data-diagram=patch] [data-key=\"4.1\"]').innerText !== ''")
-    lesson.evaluate(DONE)
-    last = lesson.locator("#strip .token").count() - 1
+    assert shared_lesson.input_value("#other-text") == "The queen is dead. Long live the"
+    shared_lesson.wait_for_function(
+        "() => document.querySelector('[data-diagram=patch] [data-key=\"4.1\"]').innerText !== ''"
+    )
+    shared_lesson.evaluate(DONE)
+    last = shared_lesson.locator("#strip .token").count() - 1
     assert figure.locator("[data-key='0.1']").inner_text() == "100"  # all of the difference is in the word itself
     assert figure.locator(f"[data-key='4.{last}']").inner_text() == "100"  # and at the end in the last token
     assert figure.locator("[data-key='4.1']").inner_text() == "0"
     figure.locator("[data-key='0.1']").click()
-    lesson.evaluate(DONE)
-    for shares in shown_bars(lesson, "patch").values():
+    shared_lesson.evaluate(DONE)
+    for shares in shown_bars(shared_lesson, "patch").values():
         assert shares[1] == pytest.approx(shares[2], abs=0.11)  # the patched run is the other text's
-    lesson.fill("#other-text", "The queen of France is dead.")
+    shared_lesson.fill("#other-text", "The queen of France is dead.")
     assert "tokens" in figure.locator("[role=status]").inner_text()
     figure.get_by_role("button", name="Suggest").click()
-    assert lesson.input_value("#other-text") == "The queen is dead. Long live the"
+    assert shared_lesson.input_value("#other-text") == "The queen is dead. Long live the"
