@@ -176,14 +176,15 @@ def test_a_vector_of_the_other_text_moves_the_answer(shared_lesson: Page) -> Non
     figure = shared_lesson.locator("[data-diagram=patch]")
     figure.scroll_into_view_if_needed()
     assert shared_lesson.input_value("#other-text") == "The queen is dead. Long live the"
+    end = compute(shared_lesson, "() => GPT.model.config.num_layers")
     shared_lesson.wait_for_function(
-        "() => document.querySelector('[data-diagram=patch] [data-key=\"4.1\"]').innerText !== ''"
+        "key => document.querySelector(`[data-diagram=patch] [data-key='${key}']`).innerText !== ''", arg=f"{end}.1"
     )
     shared_lesson.evaluate(DONE)
     last = shared_lesson.locator("#strip .token").count() - 1
     assert figure.locator("[data-key='0.1']").inner_text() == "100"  # all of the difference is in the word itself
-    assert figure.locator(f"[data-key='4.{last}']").inner_text() == "100"  # and at the end in the last token
-    assert figure.locator("[data-key='4.1']").inner_text() == "0"
+    assert figure.locator(f"[data-key='{end}.{last}']").inner_text() == "100"  # and at the end in the last token
+    assert figure.locator(f"[data-key='{end}.1']").inner_text() == "0"
     figure.locator("[data-key='0.1']").click()
     shared_lesson.evaluate(DONE)
     for shares in shown_bars(shared_lesson, "patch").values():
