@@ -82,7 +82,7 @@ def test_means_blocks_norms_and_several_parts_are_replaced_as_by_hooks(
         kept["stream"] = values.clone()
 
     parts_of_1 = ["blocks.1.attention.output", "blocks.1.feedforward.output"]
-    cases = [
+    cases: list[tuple[list[str], str, dict[str, Callable[[torch.Tensor], torch.Tensor | None]]]] = [
         (["1.block"], "zero", dict.fromkeys(parts_of_1, torch.zeros_like)),
         (["1.norm1"], "zero", {"blocks.1.residual_before": keep, "blocks.1.attention_norm": lambda _: kept["stream"]}),
         (["0.norm2"], "zero", {"blocks.0.residual_mid": keep, "blocks.0.feedforward_norm": lambda _: kept["stream"]}),
