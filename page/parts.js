@@ -14,7 +14,8 @@ var GPT = GPT || {};
   function strips(name, colour = "accent") {
     const table = html("div", { class: "strips-rows" });
     const output = html("p", { class: "readout" });
-    const slider = html("div", { class: "strips", role: "slider", tabindex: 0, "aria-label": name }, table);
+    const term = colour === "accent" ? null : colour;
+    const slider = html("div", { class: "strips", role: "slider", tabindex: 0, "aria-label": name, "data-term": term }, table);
     let [rows, columns, column, describe, playing] = [[], 1, null, () => "", null];
 
     function move(to) {

@@ -25,7 +25,7 @@ var GPT = GPT || {};
         (m) => m && row(m, token),
       );
       const rows = [{ label: "token", values: vector }];
-      if (position) rows.push({ label: "+ position", values: position }, { label: "= sum", values: sum });
+      if (position) rows.push({ label: "+ position", values: position }, { label: "= sum", values: sum, colour: "stream" });
       this.strips.show(
         rows,
         (c) =>

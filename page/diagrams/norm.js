@@ -40,7 +40,7 @@ var GPT = GPT || {};
         ["output", read],
       ];
       this.strips.show(
-        rows.map(([label, values]) => ({ label, values, most: largest(values) })),
+        rows.map(([label, values], i) => ({ label, values, most: largest(values), colour: i === 0 && "stream" })),
         (c) =>
           `Number ${c + 1}: ${number(before[c])} becomes ${number(scaled[c])}; times the weight ${number(weight[c])}${this.isRms ? "" : ", plus the bias"}: ${number(read[c])}.`,
       );

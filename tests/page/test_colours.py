@@ -13,6 +13,7 @@ from page.browsing import DRAWN, ROOT, compute
 
 STYLE = (ROOT / "page" / "style.css").read_text(encoding="utf-8")
 TERMS = ["query", "key", "value", "stream"]
+LIT = int(re.findall(r"var\(--lit\) (\d+)%, transparent", STYLE)[0]) / 100
 SIMULATED = {
     "full colour vision": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
     "no red cones": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
@@ -33,6 +34,12 @@ def colours(scheme: str) -> dict[str, torch.Tensor]:
 
 def linear(rgb: torch.Tensor) -> torch.Tensor:
     return torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def mixed(under: torch.Tensor, over: torch.Tensor, part: float) -> torch.Tensor:
+    """color-mix(in srgb): mixed as codes, not as light."""
+    one, other = (torch.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * rgb ** (1 / 2.4) - 0.055) for rgb in (under, over))
+    return linear(one + part * (other - one))
 
 
 def contrast(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -67,6 +74,7 @@ def test_the_colours_of_terms_are_legible_as_text_and_under_text(scheme: str) ->
     for term in [*TERMS, "minus"]:
         for under in ["paper", "panel", "sunk", "on-accent"]:
             assert contrast(found[term], found[under]) >= 4.5, (term, under)
+        assert contrast(found[term], mixed(found["paper"], found[term], LIT)) >= 4.5, term
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -80,7 +88,7 @@ def test_the_colours_of_terms_differ_for_colour_blind_readers(scheme: str, visio
 
 
 LONG = (
-    "The king shall have his own again, and every man his place; for who would bear the whips and scorns of time? " * 5
+    "The king shall have his own again, and every man his place; for who would bear the whips and scorns of time? " * 8
 )
 
 
@@ -92,7 +100,8 @@ def written(colour: str) -> torch.Tensor:
 
 def test_shades_are_legible_in_a_text_of_128_tokens(lesson: Page) -> None:
     """On a scale up to 100% all cells of a long text were nearly white."""
-    lesson.fill("#text", LONG)
+    cut = "(text) => GPT.model.tokenizer.decode(GPT.model.tokenizer.encode(text).slice(0, 128))"
+    lesson.fill("#text", compute(lesson, cut, LONG))
     lesson.evaluate(DRAWN)
     assert compute(lesson, "() => GPT.app.state.tokens.length") == 128
     heads = lesson.evaluate("""() => Array.from(document.querySelectorAll(".shaded"), (head) =>
@@ -147,6 +156,8 @@ def test_a_tap_on_a_phone_shows_the_computation_below_the_matrix(browser: Browse
     )
     assert f"{100 * weight:.1f}%" in answer.inner_text()
     assert "Dot product of query and key" in answer.inner_text()
+    page.locator("dfn[data-term=key] button").tap()
+    expect(page.locator("html")).to_have_attribute("data-lit", "key")
     captions = " ".join(page.locator("figcaption").all_inner_texts())
     assert not re.search(r"\b(hover|move over)\b", captions, re.IGNORECASE)
     context.close()
