@@ -7,9 +7,10 @@ var GPT = GPT || {};
   const TERM = 60; // milliseconds for each term while a sum is played
 
   /** Vectors as strips of colour, one below the other, with one cursor over all of them. The reader moves it with the
-   *  pointer or the arrow keys. show(rows, describe): rows [{ label, values, most?, colour? }] of equal length;
+   *  pointer or the arrow keys. show(rows, describe): rows [{ label, values, most?, colour?, isRooted? }] of equal length;
    *  describe(column) gives the values of a column in words. `most` is the end of the colour scale; without it, all rows use
-   *  the same scale. `colour` (query, key, value, stream) is that of numbers above 0. A row { label, sums } shows how the
+   *  the same scale. `colour` (query, key, value, stream) is that of numbers above 0. With `isRooted` the colour's strength is
+   *  the square root of a number's part of `most`, so that small numbers stay visible. A row { label, sums } shows how the
    *  numbers of `sums` add up, from left to right: those up to the cursor in full colour. play() moves the cursor over them. */
   function strips(name, colour = "accent") {
     const table = html("div", { class: "strips-rows" });
@@ -75,7 +76,9 @@ var GPT = GPT || {};
         ...rows.flatMap((row) => {
           const { label, values, most } = row;
           const canvas = row.sums ? sums(row.sums) : html("canvas", { "aria-hidden": "true" });
-          if (values) paint(canvas, values, columns, most || common, palette(row.colour || colour));
+          const root = (x) => Math.sign(x) * Math.sqrt(Math.abs(x) / (most || common));
+          const [painted, end] = row.isRooted ? [values.map(root), 1] : [values, most || common];
+          if (values) paint(canvas, painted, columns, end, palette(row.colour || colour));
           return [
             html("span", { class: "strips-label", style: style(row), "data-term": row.colour }, label),
             html("div", { class: "strips-strip", "data-term": row.colour }, canvas, html("div", { class: "strips-cursor" })),

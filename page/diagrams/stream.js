@@ -35,7 +35,7 @@ var GPT = GPT || {};
         },
       ]);
       this.strips.show(
-        [{ label: "embedding", values: start }, ...parts.map(({ name, stream }) => ({ label: name, values: stream }))],
+        [{ name: "embedding", stream: start }, ...parts].map(({ name, stream }) => ({ label: name, values: stream, isRooted: true })),
         (c) =>
           `Number ${c + 1} of ${start.length}: ${number(start[c])} at the beginning, ${number(parts[parts.length - 1].stream[c])} at the end.`,
       );

@@ -9,7 +9,7 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Page, expect
 
-from page.browsing import DRAWN, ROOT, compute
+from page.browsing import DRAWN, ROOT, compute, only_in_chromium
 
 STYLE = (ROOT / "page" / "style.css").read_text(encoding="utf-8")
 TERMS = ["query", "key", "value", "stream"]
@@ -137,6 +137,7 @@ def test_shades_are_legible_in_a_text_of_128_tokens(lesson: Page) -> None:
     assert list(bytes.fromhex(accent[1])) in pixels
 
 
+@only_in_chromium
 def test_a_tap_on_a_phone_shows_the_computation_below_the_matrix(browser: Browser) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 727}, has_touch=True, is_mobile=True)
     page = context.new_page()
