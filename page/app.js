@@ -17,7 +17,7 @@ var GPT = GPT || {};
   GPT.diagram = (name, diagram) => diagrams.set(name, diagram);
 
   const state = { text: "", pieces: [], tokens: [], cut: 0, trace: null, token: 0, layer: 0, head: 0, key: null };
-  const figures = new Map(); // element -> { diagram, isNear, isStale }
+  const figures = new Map(); // element -> { diagram, reading, isNear, isStale, isNew }
   const known = new WeakMap(); // logits -> their probabilities
   let [model, live, asked, isWaiting] = [null, null, null, false]; // asked: a text that is being read, and its changes
 
@@ -87,7 +87,7 @@ var GPT = GPT || {};
   /** Redraws one diagram if its content has changed. The return value of update is the sentence below it. */
   function refresh(figure) {
     if (!figure.isStale || !state.trace) return;
-    figure.isStale = false;
+    figure.isStale = figure.isNew = false;
     const sentence = figure.diagram.update(state);
     if (sentence) figure.reading.replaceChildren(...[sentence].flat());
   }
@@ -98,6 +98,20 @@ var GPT = GPT || {};
     while (asked || isWaiting);
   }
 
+  function drawAll() {
+    if (state.trace) for (const figure of figures.values()) refresh(figure);
+  }
+
+  /** Draws the diagrams that the reader has not reached yet, one at a time, so that they have their height before. */
+  function drawRest() {
+    const figure = Array.from(figures.values()).find(({ isNew }) => isNew);
+    if (figure && state.trace) refresh(figure);
+    if (figure) whenIdle(drawRest);
+  }
+
+  /** Safari has no requestIdleCallback. */
+  const whenIdle = (work) => (window.requestIdleCallback ? requestIdleCallback(work, { timeout: 50 }) : setTimeout(work, 50));
+
   function mount(element) {
     const diagram = diagrams.get(element.dataset.diagram);
     const body = html("div", { class: "diagram-body" });
@@ -107,7 +121,7 @@ var GPT = GPT || {};
       element.querySelector("figcaption").append(html("span", { class: "badge" }, "schematic"));
     }
     diagram.mount(body, model);
-    figures.set(element, { diagram, reading, isNear: false, isStale: true });
+    figures.set(element, { diagram, reading, isNear: false, isStale: true, isNew: true });
     nearby.observe(element);
   }
 
@@ -126,24 +140,23 @@ var GPT = GPT || {};
   function showStrip() {
     const strip = document.getElementById("strip");
     const hadFocus = strip.contains(document.activeElement);
-    strip.replaceChildren(
-      ...state.pieces.map((token, index) =>
-        html(
-          "button",
-          {
-            type: "button",
-            role: "option",
-            class: "token",
-            tabindex: index === state.token ? 0 : -1,
-            "aria-selected": String(index === state.token),
-            "aria-label": `token ${index + 1}: ${spoken(token)}`,
-            onclick: () => set({ token: index, key: null }),
-          },
-          visible(token, 24),
-        ),
+    const tokens = state.pieces.map((token, index) =>
+      html(
+        "button",
+        {
+          type: "button",
+          role: "option",
+          class: "token",
+          tabindex: index === state.token ? 0 : -1,
+          "aria-selected": String(index === state.token),
+          "aria-label": `token ${index + 1}: ${spoken(token)}`,
+          onclick: () => set({ token: index, key: null }),
+        },
+        visible(token, 24),
       ),
     );
-    const chosen = strip.children[state.token];
+    strip.replaceChildren(...GPT.characters.bracket(state.pieces, tokens));
+    const chosen = tokens[state.token];
     if (hadFocus) chosen.focus({ preventScroll: true });
     const [from, to] = [chosen.offsetLeft - strip.offsetLeft, strip.clientWidth - chosen.offsetWidth];
     if (from < strip.scrollLeft || from > strip.scrollLeft + to) strip.scrollLeft = from - to / 2;
@@ -152,38 +165,18 @@ var GPT = GPT || {};
       : "";
   }
 
-  /** The text box: each change of the text is read at once. The box grows with the text up to a limit in the style sheet. */
+  /** Each change of the text is read at once. */
   function listen() {
-    const box = document.getElementById("text");
-    const grow = () => {
-      box.style.height = "auto";
-      box.style.height = `${box.scrollHeight + 2}px`;
-    };
-    box.addEventListener("input", () => {
-      grow();
-      set({ text: box.value });
-    });
-    GPT.app.write = (text) => {
-      box.value = text;
-      grow();
-      box.scrollTop = box.scrollHeight;
-      set({ text, token: Infinity });
-    };
-    for (const button of document.querySelectorAll("[data-text]")) {
-      button.addEventListener("click", () => GPT.app.write(button.dataset.text));
-    }
+    GPT.app.write = GPT.textbox.write;
+    GPT.textbox.start(BEGINNING, (text, isWritten) => set(isWritten ? { text, token: Infinity } : { text }));
     const strip = document.getElementById("strip");
     GPT.parts.roving(
       strip,
-      () => Array.from(strip.children),
+      () => Array.from(strip.querySelectorAll("button")),
       (token) => set({ token, key: null }),
     );
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => set({}));
-    addEventListener("beforeprint", () => {
-      for (const figure of figures.values()) refresh(figure);
-    });
-    if (box.value === box.defaultValue) box.value = BEGINNING; // unless the browser restored an earlier text
-    grow();
+    addEventListener("beforeprint", drawAll);
   }
 
   function fillFacts() {
@@ -197,24 +190,6 @@ var GPT = GPT || {};
       const parts = code.textContent.split(/(#.*)/);
       code.replaceChildren(...parts.map((part) => (part[0] === "#" ? html("span", { class: "comment" }, part) : part)));
     }
-  }
-
-  /** Marks the chapter that is being read in the contents. */
-  function followChapters() {
-    const links = new Map(Array.from(document.querySelectorAll(".contents a"), (link) => [link.hash.slice(1), link]));
-    const watcher = new IntersectionObserver(
-      (entries) => {
-        for (const { target, isIntersecting } of entries) {
-          if (isIntersecting)
-            for (const [id, link] of links) {
-              if (id === target.id) link.setAttribute("aria-current", "true");
-              else link.removeAttribute("aria-current");
-            }
-        }
-      },
-      { rootMargin: "-30% 0px -65% 0px" },
-    );
-    for (const section of document.querySelectorAll("main section[id]")) watcher.observe(section);
   }
 
   /** The head with the largest attention weight of the chosen token on a token other than itself and the first. */
@@ -234,14 +209,14 @@ var GPT = GPT || {};
   function start() {
     model = GPT.model = GPT.load(GPT.exported);
     Object.assign(GPT.app, { model, piece });
+    live = GPT.live(model, onread);
     listen();
     fillFacts();
     quietComments();
     GPT.terms();
-    followChapters();
-    live = GPT.live(model, onread);
-    set({ text: document.getElementById("text").value });
     document.querySelectorAll("[data-diagram]").forEach(mount);
+    GPT.chapters.start(drawAll);
+    whenIdle(drawRest);
   }
 
   GPT.app = { state, set, settled };

@@ -19,32 +19,31 @@ var GPT = GPT || {};
       element.append(this.cards, html("h4", {}, "The merges that produced the chosen token"), this.merges);
       GPT.parts.roving(
         this.cards,
-        () => Array.from(this.cards.children),
+        () => Array.from(this.cards.querySelectorAll("button")),
         (token) => GPT.app.set({ token, key: null }),
       );
     },
 
     update({ pieces, token, text }) {
       const hadFocus = this.cards.contains(document.activeElement);
-      this.cards.replaceChildren(
-        ...pieces.map((piece, index) =>
-          html(
-            "button",
-            {
-              type: "button",
-              role: "option",
-              class: "card",
-              tabindex: index === token ? 0 : -1,
-              "aria-selected": String(index === token),
-              "aria-label": `${spoken(piece)}, id ${piece.id}`,
-              onclick: () => GPT.app.set({ token: index, key: null }),
-            },
-            html("b", {}, visible(piece, 24)),
-            html("small", {}, `${piece.id}`),
-          ),
+      const cards = pieces.map((piece, index) =>
+        html(
+          "button",
+          {
+            type: "button",
+            role: "option",
+            class: "card",
+            tabindex: index === token ? 0 : -1,
+            "aria-selected": String(index === token),
+            "aria-label": `${spoken(piece)}, id ${piece.id}`,
+            onclick: () => GPT.app.set({ token: index, key: null }),
+          },
+          html("b", {}, visible(piece, 24)),
+          html("small", {}, `${piece.id}`),
         ),
       );
-      if (hadFocus) this.cards.children[token].focus({ preventScroll: true });
+      this.cards.replaceChildren(...GPT.characters.bracket(pieces, cards));
+      if (hadFocus) cards[token].focus({ preventScroll: true });
       this.showMerges(pieces[token]);
       const characters = Array.from(text).length;
       if (!characters) return "Your text is empty. The model then reads a single token, the end-of-text token.";

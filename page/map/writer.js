@@ -42,7 +42,7 @@
         const found = next();
         if (!found) break;
         const expected = GPT.app.state.text + found.text;
-        GPT.app.write(expected);
+        GPT.app.write(expected, { joins: i > 0 }); // one step back takes back all
         await wait(PAUSE);
         await GPT.app.settled?.();
         if (GPT.app.state.text !== expected) break; // the reader has written something else

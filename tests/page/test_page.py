@@ -261,16 +261,6 @@ def test_axe_finds_nothing_serious(lesson: Page, scheme: str) -> None:
     assert serious_faults(lesson, scheme) == []
 
 
-@pytest.mark.parametrize("chapter", ["attention", "sampling"])
-def test_the_contents_lead_to_their_chapter(opened: Opened, chapter: str) -> None:
-    """Diagrams that were drawn during a smooth scroll moved the chapter: the page stopped thousands of pixels short."""
-    page, _ = opened(ROOT / "index.html")
-    page.set_viewport_size({"width": 1440, "height": 900})
-    page.locator(f".contents a[href='#{chapter}']").click()
-    page.wait_for_timeout(1000)
-    assert 0 <= page.evaluate("id => document.getElementById(id).getBoundingClientRect().top", chapter) < 450
-
-
 class Excerpts(HTMLParser):
     """Collects (file, code) of each <figure class="code" data-source="…">, each link and each id."""
 
