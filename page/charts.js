@@ -50,7 +50,7 @@ var GPT = GPT || {};
    *  x, y: { label, from, to, isLog?, ticks?, text? };
    *  lines: [{ label?, points: [[x, y]], style: "main" | "other" | "third", isDots? }];
    *  stops: the x values of the cursor; at: the index of the current one; describe(index): its values in words;
-   *  marks?: [{ x, y, label }]; hideAfter?: curves are pale beyond this x. */
+   *  marks?: [{ x, y, label }]; levels?: [{ y, label }], lines across; hideAfter?: curves are pale beyond this x. */
   function chart(name, onmove, height = 250) {
     const drawing = svg("svg", { "aria-hidden": "true" });
     const [title, legend] = ["chart-title", "chart-legend"].map((kind) => html("p", { class: kind, "aria-hidden": "true" }));
@@ -97,7 +97,7 @@ var GPT = GPT || {};
   }
 
   /** The parts of a chart: axes, cursor, curves, marks, and spots where the cursor meets a curve. */
-  function picture({ x, y, lines, marks = [], stops, at, hideAfter = Infinity }, width, height) {
+  function picture({ x, y, lines, marks = [], levels = [], stops, at, hideAfter = Infinity }, width, height) {
     const [left, right, low] = [MARGIN.left, width - MARGIN.right, height - MARGIN.bottom];
     const [across, up] = [scale(x, left, right), scale(y, low, MARGIN.top)];
     const cursor = across(stops[at]);
@@ -106,6 +106,9 @@ var GPT = GPT || {};
         svg("circle", { class: `chart-spot is-${style}`, r: 5, cx: cursor, cy: up(py) })));
     return [
       axes(x, y, across, up, { left, right, low, height }),
+      ...levels.map((level) => svg("g", { class: "chart-level" },
+        svg("line", { x1: left, x2: right, y1: up(level.y), y2: up(level.y) }),
+        svg("text", { x: right, y: up(level.y) - 5, "text-anchor": "end" }, level.label))),
       svg("line", { class: "chart-cursor", x1: cursor, x2: cursor, y1: MARGIN.top, y2: low }),
       ...lines.flatMap((line) => curve(line, across, up, hideAfter)),
       ...marks.map((mark) => svg("g", { class: "chart-mark", transform: `translate(${across(mark.x)} ${up(mark.y)})` },

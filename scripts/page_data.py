@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 from transformer.cli.sampling_settings import unused_settings
 from transformer.config import SAMPLING_PRESETS, ModelConfig, OptimizerConfig, SamplingConfig
 from transformer.sampling import is_greedy
+from transformer.text.corpus import load_shakespeare
 from transformer.training.diagnosis import diagnose
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,6 +51,7 @@ def files() -> dict[Path, str]:
         "accumulation": accumulation(RESULTS / "accumulation.json"),
         "runs": {name: run(DATA / "runs" / f"{name}.jsonl") for name in RUNS},
         "generation": generation(RESULTS / "generation_growth.json"),
+        "plays": plays(),
     }
     return {DATA / f"{name}.js": script(name, content) for name, content in contents.items()}
 
@@ -117,6 +120,14 @@ def trimmed(path: Path) -> Iterator[str]:
             kept = {name: event[name] for name in KEPT[event["event"]]}
             short = {name: float(f"{value:.5g}") if isinstance(value, float) else value for name, value in kept.items()}
             yield json.dumps(short) + "\n"
+
+
+def plays() -> dict[str, str]:
+    """Returns the texts that the small model of the page learns from: two acts, and one short scene of them."""
+    acts = [scene for scene in load_shakespeare() if re.match(r"\s*Romeo and Juliet\nACT II?, SCENE", scene)]
+    bodies = [scene.strip().split("\n", 2)[2].strip() for scene in acts]
+    short = next(body for body in bodies if "The grey-eyed morn" in body)
+    return {"acts": "\n\n".join(bodies) + "\n", "scene": short + "\n"}
 
 
 def generation(path: Path) -> dict[str, Any] | None:
