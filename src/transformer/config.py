@@ -149,7 +149,8 @@ class DataConfig(Config):
 
     dataset: str = "fineweb"
     """fineweb (streamed), hf:OWNER/NAME (any dataset on the hub), shakespeare (bundled), repeats (parts of it
-    among repeated random letters), or a path to your own text."""
+    among repeated random letters), refrains (all of it among repeated words and lines), or a path to your own
+    text."""
     encoding: str = "cl100k_base"
     """Tokenizer: cl100k_base, p50k_base, byte, or bpeN (N entries, trained on the dataset)."""
     seq_length: int = 128
@@ -193,7 +194,7 @@ class DataConfig(Config):
     @property
     def is_bundled(self) -> bool:
         """Whether the dataset comes with the project."""
-        return self.dataset in ("shakespeare", "repeats")
+        return self.dataset in ("shakespeare", "repeats", "refrains")
 
     def problems(self) -> list[str]:
         return config_checks.data_problems(self)

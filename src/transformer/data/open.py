@@ -20,6 +20,7 @@ from transformer.text import (
     LocalText,
     Tokenizer,
     Tokens,
+    load_refrains,
     load_repeats,
     load_shakespeare,
     load_tokenizer,
@@ -27,6 +28,9 @@ from transformer.text import (
     split_documents,
     train_bpe,
 )
+
+BUNDLED = {"shakespeare": load_shakespeare, "repeats": load_repeats, "refrains": load_refrains}
+"""The texts that come with the project (DataConfig.is_bundled): functions that return their documents."""
 
 
 def open_dataset(config: DataConfig, tokenizer: Tokenizer | None = None, notify: Notify = silent) -> TextData:
@@ -74,7 +78,7 @@ def _open_hub_dataset(config: DataConfig, tokenizer: Tokenizer | None, notify: N
 def local_text(config: DataConfig) -> LocalText:
     """Returns the documents of a dataset on this machine. Raises ValueError as read_documents does."""
     if config.is_bundled:
-        return LocalText.of(load_repeats() if config.dataset == "repeats" else load_shakespeare())
+        return LocalText.of(BUNDLED[config.dataset]())
     return read_local_text(Path(config.dataset), config.text_column)
 
 

@@ -15,7 +15,12 @@ from transformer.text.tokenizer import replace_lone_surrogates
 from transformer.training.checkpoint import LoadedModel
 
 FINEWEB = "HuggingFaceFW/fineweb-edu"
-LICENCES = {"fineweb": "ODC-By 1.0", "shakespeare": "public domain", "repeats": "public domain"}
+LICENCES = {
+    "fineweb": "ODC-By 1.0",
+    "shakespeare": "public domain",
+    "repeats": "public domain",
+    "refrains": "public domain",
+}
 """The licences of the datasets that this project knows by name."""
 USE = """\
 A decoder-only transformer. It loads in `transformers`:

@@ -6,6 +6,7 @@ from .corpus import cut_sections, is_validation, load_shakespeare, split_documen
 from .encodings import load_tokenizer
 from .hf_tokenizer import HuggingFaceTokenizer
 from .local_files import LocalText, decode_text, plain_documents, read_documents, read_local_text
+from .refrains import load_refrains
 from .repeats import load_repeats
 from .stored import tokenizer_from_state
 from .tokenizer import END_OF_TEXT, ByteTokenizer, StreamDecoder, Tokenizer, Tokens, prompt_ids
@@ -23,6 +24,7 @@ __all__ = [
     "cut_sections",
     "decode_text",
     "is_validation",
+    "load_refrains",
     "load_repeats",
     "load_shakespeare",
     "load_tokenizer",
