@@ -10,7 +10,7 @@ var GPT = GPT || {};
 (() => {
   "use strict";
   const { html, visible, spoken } = GPT.draw;
-  const BEGINNING = "The king is dead. Long live the";
+  const BEGINNING = "The king is dead. Long live the king! Long live the";
   const NEAR = "300px"; // diagrams within this distance of the window are redrawn
 
   const diagrams = new Map();
@@ -53,7 +53,7 @@ var GPT = GPT || {};
     asked = null;
     Object.assign(state, text, { trace, key: null, next: (t) => probabilities(trace.logits(t)) });
     change(changes);
-    if (isFirst) change(sharpest());
+    if (isFirst) change(plainest());
   }
 
   function change(changes) {
@@ -81,6 +81,7 @@ var GPT = GPT || {};
     isWaiting = false;
     if (!state.trace) return;
     showStrip();
+    GPT.exercises.update(state);
     for (const figure of figures.values()) if (figure.isNear) refresh(figure);
   }
 
@@ -192,18 +193,11 @@ var GPT = GPT || {};
     }
   }
 
-  /** The head with the largest attention weight of the chosen token on a token other than itself and the first. */
-  function sharpest() {
-    const { trace, token } = state;
-    let [most, found] = [0, {}];
-    trace.layers.forEach(({ weights }, layer) => {
-      for (let head = 0; head < model.config.num_heads; head += 1) {
-        const seen = GPT.draw.row(weights, head * trace.T + token, trace.T).subarray(1, token);
-        const largest = seen.reduce((a, b) => Math.max(a, b), 0);
-        if (largest > most) [most, found] = [largest, { layer, head }];
-      }
-    });
-    return found;
+  /** The head that is shown first: one whose habit is plain on this text, if possible an induction head. */
+  function plainest() {
+    const clear = GPT.headHabits(state.trace, state.tokens).filter(({ even, best }) => GPT.isClear({ score: best.score, even }));
+    const chosen = ["induction", "previous token"].map((wanted) => clear.find(({ name }) => name === wanted)).find(Boolean);
+    return chosen ? { layer: chosen.best.layer, head: chosen.best.head } : {};
   }
 
   function start() {

@@ -7,6 +7,7 @@ var GPT = GPT || {};
 
   const TRAINED_ON = {
     shakespeare: "the plays of Shakespeare, and from no other text",
+    refrains: "the plays of Shakespeare, some of their words and lines repeated, and from no other text",
     fineweb: "FineWeb-Edu, a collection of educational web pages",
   };
   const ACTIVATIONS = {

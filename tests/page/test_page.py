@@ -41,8 +41,8 @@ def computed(lesson: Page) -> tuple[DecoderOnlyTransformer, torch.Tensor, dict[s
 
 
 def figure(text: str) -> float:
-    """A number as the page writes it: −1,234.5 or 12.3%."""
-    return float(text.replace("−", "-").replace(",", "").replace("%", ""))
+    """A number as the page writes it: −1,234.5, 12.3%, or <0.1% for less than 0.05%."""
+    return 0.025 if text == "<0.1%" else float(text.replace("−", "-").replace(",", "").replace("%", ""))
 
 
 @pytest.mark.parametrize("width", [360, 768, 1440])
