@@ -3,7 +3,7 @@
 
 (() => {
   "use strict";
-  const { html, svg, best, chip, count, percent, number, spoken, visible, paint, palette, largest, row } = GPT.draw;
+  const { html, svg, best, chip, percent, spoken, visible, paint, palette, largest, row } = GPT.draw;
   const { layout } = GPT.map;
   const RUN = 900; // milliseconds that a light takes through the model
 
@@ -27,7 +27,7 @@
       this.stage = html("div", { class: "map-stage" }, this.drawing, this.labels, this.heads, this.chips, this.bars);
       const button = html("button", { type: "button", class: "action map-write" });
       this.legend = html("p", { class: "map-legend" });
-      element.append(this.stage, html("div", { class: "map-foot" }, button, this.legend));
+      element.append(this.stage, html("div", { class: "map-foot" }, this.legend, button));
       this.picture = GPT.map.picture(this.drawing, (line) => this.choose(line));
       const hum = document.querySelector(".opening img");
       this.hum = () => hum && GPT.map.hum(hum, RUN);
@@ -98,10 +98,19 @@
         if (line >= 0) this.choose(line);
         this.chooseHead(at);
       };
-      const button = html("button", { type: "button", class: "map-head", onclick }, html("span", {}, words(heads)));
+      const button = html("button", { type: "button", class: "map-head", onclick }, html("span", {}, this.headLabel(heads)));
+      for (const name of ["pointerenter", "focus"]) {
+        button.addEventListener(name, () => this.legend.replaceChildren(`${button.getAttribute("aria-label")}.`));
+      }
+      for (const name of ["pointerleave", "blur"]) button.addEventListener(name, () => this.legend.replaceChildren(...this.words()));
       if (isUpright) put(button, true, u, 18, width, to - 18);
       else put(button, false, u, from - 18, width, to - from + 18);
       return button;
+    },
+
+    /** One head's number; "all" where a column shows the mean of all heads. */
+    headLabel(range) {
+      return range[0] !== range[1] && range[1] - range[0] + 1 === this.model.config.num_heads ? "all" : words(range);
     },
 
     /** The line under the pointer, or -1. */
@@ -112,13 +121,14 @@
     },
 
     partLabels() {
-      const { isUpright, across: [from, to], start, chip: width, fan } = this.frame;
+      const { isUpright, across: [from, to], start, chip: width } = this.frame;
       const link = (to, text, name) => html("a", { href: `#${to}`, class: "map-part", "data-part": to, "aria-label": name }, text);
       const blocks = this.parts.flatMap(({ layers }, s) => {
         const { from: u, headsEnd, node, to: end } = this.places[s];
-        const block = link("block", `${isUpright ? "" : "Block "}${words(layers)}`, `${plural(layers, "Block")} ${words(layers)}`);
+        const block = link("block", `${isUpright || headsEnd - u < 60 ? "" : "Block "}${words(layers)}`, `${plural(layers, "Block")} ${words(layers)}`);
         const disc = html("a", { href: "#feedforward", class: "map-forward", "data-part": "feedforward" });
         disc.setAttribute("aria-label", `Feed-forward network of ${plural(layers, "block")} ${words(layers)}`);
+        disc.title = "Feed-forward network: to its chapter";
         if (isUpright) {
           put(block, true, u, 0, headsEnd - u, 18);
           put(disc, true, headsEnd, 18, end - headsEnd, to - 18);
@@ -126,7 +136,7 @@
           put(block, false, u, 0, headsEnd - u, 24);
           put(disc, false, headsEnd, from - 18, end - headsEnd, to - from + 18);
         }
-        disc.append(html("span", {}, isUpright ? "ff" : "ff"));
+        disc.append(html("span", {}, "ff"));
         return [block, disc];
       });
       if (isUpright) return blocks;
@@ -149,7 +159,10 @@
         column.name = `${words(column.layers)}.${words(column.heads)}`;
       }
       const n = this.lines.length;
-      this.most = Math.max(...this.columns.flatMap(({ weights }) => Array.from(weights.subarray(chosen * n, chosen * n + n))), 1e-9);
+      // The scale ends at the largest weight on a single token; all earlier tokens together may have more.
+      const from = this.lines[0].first === this.lines[0].last ? 0 : 1;
+      const ofChosen = ({ weights }) => Array.from(weights.subarray(chosen * n + from, chosen * n + n));
+      this.most = Math.max(...this.columns.flatMap(ofChosen), 1e-9);
       this.drawChips(chosen);
       this.nameHeads(chosen);
       const targets = this.drawBars();
@@ -172,7 +185,7 @@
 
     /** The places where a stream's thickness is known, and its length there. */
     stops() {
-      const { start, fan } = this.frame;
+      const { fan } = this.frame;
       const begin = this.frame.chip + this.frame.strip + 8;
       return [begin, ...this.places.flatMap(({ from, headsEnd, node }) => [from, headsEnd, node + 4]), fan[0]];
     },
@@ -223,7 +236,6 @@
         const name = `${plural(layers, "Block")} ${words(layers)}, ${plural(heads, "head")} ${words(heads)}`;
         const text = `${name}: ${percent(own[most])} of the attention of ${spoken(pieces[this.state.token])} on ${target}`;
         buttons[at].setAttribute("aria-label", text);
-        buttons[at].title = text;
         buttons[at].setAttribute("aria-pressed", String(isChosen));
         buttons[at].tabIndex = at === Math.max(0, start) ? 0 : -1;
       });
@@ -245,10 +257,12 @@
       all.forEach((probability, i) => {
         const piece = this.options[i];
         const button = bars.children[i].firstChild;
-        const [track, label, value] = button.children;
+        const [, label, value] = button.children;
         label.textContent = piece ? visible(piece, frame.isUpright ? 7 : 10) : frame.isUpright ? "other" : "all others";
         value.textContent = percent(probability);
-        track.style.setProperty("--part", Math.min(1, probability / longest).toFixed(4));
+        const part = Math.min(1, probability / longest);
+        button.style.setProperty("--part", part.toFixed(4));
+        button.classList.toggle("is-short", Boolean(piece) && part < 0.35);
         button.disabled = !piece || !isLast || piece.isEnd || piece.text.includes("\ufffd");
         button.setAttribute("aria-label", piece ? `${button.disabled ? "" : "append "}${spoken(piece)}, ${percent(probability)}` : `all others, ${percent(probability)}`);
         bars.children[i].classList.toggle("is-rest", !piece);
@@ -265,8 +279,18 @@
       return html("li", {}, html("button", { type: "button", class: "map-bar", onclick: append }, parts));
     },
 
+    /** The scale of the curves, and what is not shown. */
     words() {
-      return [`Thickest curve: ${percent(this.most)} of the attention of `, chip(this.state.pieces[this.state.token]), "."];
+      const { pieces } = this.state;
+      const [{ first, last }, end] = [this.lines[0], this.lines[this.lines.length - 1].last];
+      const later = pieces.length - 1 - end;
+      return [
+        `The thickest curve: ${percent(this.most)} of the attention of `,
+        chip(pieces[this.state.token]),
+        first === last ? "." : ", or more on the first line.",
+        last > first && ` That line gathers ${last - first + 1} earlier tokens.`,
+        later > 0 && ` ${later} later ${later > 1 ? "tokens are" : "token is"} not shown.`,
+      ].filter(Boolean);
     },
 
     sentence() {
@@ -283,7 +307,10 @@
   /** The mascot hums while the model runs. */
   GPT.map.hum = (image, milliseconds) => {
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
-    const turns = [0, -2, 2, -2, 2, -1, 1, 0].map((angle) => ({ transform: `rotate(${angle}deg)` }));
-    image.animate(turns, { duration: milliseconds / 2, iterations: 2 });
+    const hum = [0, -2, 2, -2, 2, -1, 1, 0].map((angle) => ({
+      transform: `rotate(${angle}deg)`,
+      filter: angle ? "drop-shadow(0 0 7px var(--stream))" : "none",
+    }));
+    image.animate(hum, { duration: milliseconds / 2, iterations: 2 });
   };
 })();

@@ -31,7 +31,7 @@
     const gap = isUpright ? 4 : Math.min(16, (end - start) / 40, 64 / segments.length);
     const disc = isUpright ? 15 : Math.min(30, (end - start) / 25, 150 / segments.length);
     const free = end - start - segments.length * (disc + gap);
-    const width = Math.min(isUpright ? 28 : 70, free / heads);
+    const width = Math.min(isUpright ? 28 : 110, free / heads);
     const slack = (free - width * heads) / segments.length;
     let u = start + gap / 2;
     return segments.map(({ heads }) => {

@@ -66,7 +66,7 @@
     const nodes = pool(groups.nodes, "circle", {});
     const pulses = pool(groups.pulses, "path", { pathLength: 100 });
     const hits = pool(groups.hits, "path", {});
-    let scene = null;
+    let [scene, running] = [null, []];
 
     function draw(given) {
       scene = given;
@@ -116,8 +116,10 @@
       const half = (length) => thick(length / longest) / 2;
       const [bands, lights, wide] = [streams(lines.length), pulses(lines.length), hits(lines.length)];
       lines.forEach((v, i) => {
+        const halves = lengths[i].map(half);
+        if (i !== chosen) halves[halves.length - 1] = 0.3; // only the chosen stream goes on to the next tokens
         change(bands[i], {
-          d: band(isUpright, stops, v, lengths[i].map(half)),
+          d: band(isUpright, stops, v, halves),
           class: i === chosen ? "is-chosen" : i < gathered ? "is-gathered" : "",
           "data-lengths": lengths[i].map((length) => length.toFixed(3)).join(" "),
         });
@@ -135,7 +137,7 @@
       columns.forEach(({ u, width, weights, name, isChosen }, c) => {
         for (let j = 0; j < count; j += 1) {
           const weight = weights[chosen * lines.length + j];
-          const part = weight / most;
+          const part = Math.min(1, weight / most);
           change(paths[c * count + j], {
             d: curve(isUpright, u, lines[j], u + width, lines[chosen]),
             "stroke-width": short(0.4 + 5.6 * part),
@@ -188,18 +190,25 @@
       });
     }
 
-    /** A light runs along the streams, once. */
+    /** A light runs along the streams, once, and the strongest curve of each head swells when it passes. */
     function pulse(milliseconds) {
+      for (const animation of running) animation.cancel();
+      running = [];
       if (!scene || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
-      const run = [{ strokeDashoffset: 8 }, { strokeDashoffset: -100 }];
-      for (const path of pulses(scene.lines.length)) path.animate(run, { duration: milliseconds, easing: "ease-in-out" });
-      const last = Math.max(...scene.columns.map(({ u }) => u));
-      own(scene.columns.length * (scene.chosen + 1)).forEach((path, i) => {
-        const { u } = scene.columns[Math.floor(i / (scene.chosen + 1))];
-        const delay = 0.72 * milliseconds * (u / last);
-        if (path.getAttribute("stroke-opacity") > 0.3) {
-          path.animate([{ filter: "none" }, { filter: "brightness(1.5)", strokeWidth: "7" }, { filter: "none" }], { duration: 0.3 * milliseconds, delay });
-        }
+      const light = [{ strokeDashoffset: 8 }, { strokeDashoffset: -100 }];
+      for (const path of pulses(scene.lines.length)) {
+        running.push(path.animate(light, { duration: milliseconds, easing: "ease-in-out" }));
+      }
+      const count = scene.chosen + 1;
+      const curves = own(scene.columns.length * count);
+      const [first, last] = [scene.stops[0], scene.stops[scene.stops.length - 1]];
+      scene.columns.forEach(({ u }, c) => {
+        const head = curves.slice(c * count, (c + 1) * count);
+        const strongest = head.reduce((a, b) => (Number(b.dataset.weight) > Number(a.dataset.weight) ? b : a));
+        const width = Number(strongest.getAttribute("stroke-width"));
+        const delay = (0.9 * milliseconds * (u - first)) / (last - first);
+        const swell = [width, width + 4, width].map((strokeWidth) => ({ strokeWidth: String(strokeWidth) }));
+        running.push(strongest.animate(swell, { duration: 0.35 * milliseconds, delay }));
       });
     }
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from page.browsing import DRAWN, ROOT, compute
-from transformer.interop.lesson_page import dequantised_model
+from page.browsing import DRAWN, ROOT, compute, only_in_chromium
+from transformer.interop.lesson_page import dequantised_model, script
 
 Opened = Callable[[Path], tuple[Page, list[str]]]
 
@@ -26,6 +27,19 @@ DRAWING = """(_, $$ = (selector) => document.querySelectorAll(selector)) => ({
 """The numbers that the drawing carries beside its shapes."""
 
 BOTTOM = "() => document.querySelector('.map-stage').getBoundingClientRect().bottom"
+
+
+def check_the_contents(lesson: Page, attention: torch.Tensor) -> None:
+    """The small map shows the chosen token, and how sharply each head, (heads of all layers, T), attends."""
+    entropy = torch.special.entr(attention).sum(-1) / torch.tensor(float(attention.shape[1])).log()
+    heads = lesson.locator(".small-head")
+    shown = heads.evaluate_all("all => all.map(({ dataset }) => Number(dataset.sharpness))")
+    assert shown == pytest.approx((1 - entropy).tolist(), abs=2e-3)
+    at = compute(lesson, "() => 4 * GPT.app.state.layer + GPT.app.state.head")
+    lit = heads.evaluate_all("all => all.map((head) => head.classList.contains('is-lit'))")
+    assert lit == [index == at for index in range(len(lit))]
+    assert lesson.locator(".contents .token").inner_text() == lesson.locator("#strip .token").last.inner_text()
+    assert lesson.locator(".contents ol > li > a").count() == lesson.locator("main > section[id]").count()
 
 
 @torch.no_grad()
@@ -44,6 +58,7 @@ def test_curves_streams_discs_and_fan_carry_pytorchs_numbers(lesson: Page) -> No
         for span in spans
     ]
     assert [tuple(curve) for curve in shown["own"]] == expected
+    check_the_contents(lesson, torch.cat(weights))
     context = model.context(tokens)
     x = model.embeddings(tokens, context.positions)
     lengths, discs = [x], []
@@ -83,9 +98,11 @@ def test_lines_heads_and_bars_are_pressed_and_moved_through_by_arrow_keys(lesson
     bar.press("Enter")
     assert chosen()[0] == last + 1
     assert lesson.locator(".map-chip").last.inner_text() == written
+    check_write_on(lesson)
 
 
-def test_write_on_appends_tokens_until_it_is_paused(lesson: Page) -> None:
+def check_write_on(lesson: Page) -> None:
+    """Appends tokens until it is paused."""
     text = lesson.input_value("#text")
     button = lesson.locator(".map-write")
     button.click()
@@ -99,42 +116,28 @@ def test_write_on_appends_tokens_until_it_is_paused(lesson: Page) -> None:
     assert button.inner_text() == "Write on"
 
 
-@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
-def test_the_whole_map_is_on_the_first_screen(browser: Browser, width: int, height: int) -> None:
-    with browser.new_page(viewport={"width": width, "height": height}, reduced_motion="reduce") as page:
-        page.goto((ROOT / "index.html").as_uri())
-        page.evaluate(DRAWN)
-        assert page.evaluate(BOTTOM) <= height
-        assert page.evaluate("() => document.getAnimations().length") == 0
-        assert page.locator(".map-chip").count() == (9 if width > 600 else 7)
-        found = Axe().run(page, context=".model-map", options={"preload": False}).response["violations"]
-        assert [rule["id"] for rule in found if rule["impact"] in ("serious", "critical")] == []
-
-
-@torch.no_grad()
-def test_the_contents_show_the_chosen_token_and_how_sharp_each_head_is(lesson: Page) -> None:
-    model = dequantised_model(compute(lesson, "() => GPT.exported"))
-    tokens = torch.tensor([compute(lesson, "() => GPT.app.state.tokens")])
-    weights = torch.cat([layer[0, :, -1] for layer in model.attention_weights(tokens)])  # (layers * heads, T)
-    entropy = torch.special.entr(weights).sum(-1) / torch.tensor(float(tokens.shape[1])).log()
-    heads = lesson.locator(".small-head")
-    shown = heads.evaluate_all("all => all.map(({ dataset }) => Number(dataset.sharpness))")
-    assert shown == pytest.approx((1 - entropy).tolist(), abs=2e-3)
-    at = compute(lesson, "() => 4 * GPT.app.state.layer + GPT.app.state.head")
-    lit = heads.evaluate_all("all => all.map((head) => head.classList.contains('is-lit'))")
-    assert lit == [index == at for index in range(len(lit))]
-    assert lesson.locator(".contents .token").inner_text() == lesson.locator("#strip .token").last.inner_text()
-    assert lesson.locator(".contents ol > li > a").count() == lesson.locator("main > section[id]").count()
-
-
 MOVED = "() => document.getAnimations().filter(({ effect }) => /group.part/.test(effect.pseudoElement)).length"
+COUNTED = """() => {
+  const { animate } = Element.prototype;
+  window.animated = 0;
+  Element.prototype.animate = function (...all) {
+    window.animated += 1;
+    return animate.apply(this, all);
+  };
+}"""
 
 
-@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+@only_in_chromium
+@pytest.mark.parametrize("motion", ["no-preference", pytest.param("reduce", marks=pytest.mark.slow)])
 def test_a_part_of_the_map_grows_into_its_chapter_and_back_returns(browser: Browser, motion: str) -> None:
     with browser.new_page(viewport={"width": 1440, "height": 900}, reduced_motion=motion) as page:  # type: ignore[arg-type]
         page.goto((ROOT / "index.html").as_uri())
         page.evaluate(DRAWN)
+        assert page.evaluate(BOTTOM) <= 900
+        page.evaluate(COUNTED)
+        page.evaluate("() => GPT.app.write(GPT.app.state.text + ' king')")
+        page.evaluate(DRAWN)
+        assert (page.evaluate("() => animated") == 0) == (motion == "reduce")
         page.locator(".model-map a[href='#feedforward']").nth(1).click()
         if motion == "reduce":
             assert page.evaluate(MOVED) == 0
@@ -148,10 +151,13 @@ def test_a_part_of_the_map_grows_into_its_chapter_and_back_returns(browser: Brow
         page.wait_for_function("() => scrollY === 0 && location.hash === ''")
 
 
-def test_a_phone_opens_the_contents_by_touch_and_closes_them_by_escape(browser: Browser) -> None:
+def test_a_phone_shows_the_whole_map_first_and_opens_the_contents_by_touch(browser: Browser) -> None:
     with browser.new_page(viewport={"width": 390, "height": 844}, has_touch=True) as page:
         page.goto((ROOT / "index.html").as_uri())
         page.evaluate(DRAWN)
+        assert page.evaluate(BOTTOM) <= 844
+        found = Axe().run(page, context=".model-map", options={"preload": False}).response["violations"]
+        assert [rule["id"] for rule in found if rule["impact"] in ("serious", "critical")] == []
         contents, button = page.locator(".contents"), page.locator(".contents-open")
         assert not contents.is_visible()
         page.locator("#tokens").scroll_into_view_if_needed()
@@ -165,3 +171,43 @@ def test_a_phone_opens_the_contents_by_touch_and_closes_them_by_escape(browser: 
         page.wait_for_function("() => document.activeElement.hash === '#heads'")
         assert not contents.is_visible()
         expect(button).to_have_text("Several heads")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_layers": 12, "num_heads": 12, "d_model": 48},
+        {"num_layers": 30, "num_heads": 4, "num_kv_heads": 1, "position": "rotary"},
+        {"num_layers": 1, "num_heads": 1, "num_kv_heads": 1},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("width", [390, 1440])
+def test_models_of_any_size_fit_the_map(
+    settings: dict[str, Any], width: int, exported: Callable[..., dict[str, Any]], opened: Opened, tmp_path: Path
+) -> None:
+    """Every layer and every head is in some column; the chosen layer's columns are drawn one by one if they fit."""
+    from transformer.cli.export_page import command as export_page
+
+    made = tmp_path / "page.html"
+    made.write_text(export_page.page(script(exported(**settings))), encoding="utf-8")
+    page, wrong = opened(made)
+    page.set_viewport_size({"width": width, "height": 900})
+    page.fill("#text", "Hi, é")
+    page.evaluate(DRAWN)
+    names = page.locator(".map-own path").evaluate_all("all => Array.from(new Set(all.map((x) => x.dataset.column)))")
+    ranges = [[[int(end) for end in part.split("–")] for part in name.split(".")] for name in names]
+    heads = [
+        (layer, head)
+        for layers, heads in ranges
+        for layer in range(layers[0], layers[-1] + 1)
+        for head in range(heads[0], heads[-1] + 1)
+    ]
+    assert heads == [(1 + n // settings["num_heads"], 1 + n % settings["num_heads"]) for n in range(len(heads))]
+    assert len(heads) == settings["num_layers"] * settings["num_heads"]
+    page.locator(".map-head").first.press("Enter")
+    page.evaluate(DRAWN)
+    assert compute(page, "() => [GPT.app.state.layer, GPT.app.state.head]") == [0, 0]
+    assert page.evaluate("() => document.documentElement.scrollWidth - innerWidth") <= 0
+    assert wrong == []
