@@ -230,4 +230,10 @@ var GPT = GPT || {};
 
   GPT.diagram("follow", tour);
   GPT.follow.open = () => tour.open();
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest("[data-follow]") || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    history.replaceState(null, "", "#follow");
+    tour.open();
+  });
 })();

@@ -8,8 +8,6 @@ var GPT = GPT || {};
   const DIGITS = 3;
   const SHOW = 0.35; // seconds in which something appears
 
-  const TERMS = { q: "query", k: "key", v: "value", x: "stream", weight: "weight" }; // what lights up together on the page
-
   /** A number as all stops write it. */
   const write = (value) => number(value, DIGITS);
 
@@ -91,7 +89,6 @@ var GPT = GPT || {};
       const words = svg("text", { x: width / 2, y: height / 2 + 4.5, "text-anchor": "middle", class: "follow-value", "data-number": name }, text);
       const group = svg("g", { transform: `translate(${x} ${y})`, class: `follow-cell${ours ? " is-ours" : ""}` }, svg("rect", { width, height, rx: 5, class: "follow-back" }), box, words);
       if (column !== null) group.dataset.column = column;
-      if (TERMS[kind]) group.dataset.term = TERMS[kind];
       Object.assign(group, { at: { x, y, width, height }, words, box });
       this.appear(this.add(group, y + height), start);
       return group;
