@@ -1,117 +1,10 @@
-// Follow one number, the last stops: the residual stream, the feed-forward network, all blocks, logit and probability.
+// Follow one number, the last stops: all blocks, the logit, the probability.
 
 var GPT = GPT || {};
 (() => {
   "use strict";
   const { html, svg, chip, visible, percent, largest } = GPT.draw;
-  const { stops, write, addition, dotProduct, symbol, matrix, ours, bracket, power } = GPT.follow;
-
-  stops.push({
-    name: "stream",
-    title: "Added to the stream",
-    place: "add",
-    value: (story) => write(story.middle[story.c]),
-    words: ({ x, attentionOut, middle, c }) => [
-      "Attention does not replace the vector: its result is added to it. Our number was ", write(x[c]), ", attention adds ", ours(attentionOut[c]), ", and now it is ", ours(middle[c]), ".",
-    ],
-    formula: ({ x, attentionOut, middle, c }) => [symbol("x", "x"), " + attention: ", write(x[c]), " + ", bracket(attentionOut[c]), " = ", ours(middle[c])],
-    draw(scene, { x, attentionOut, middle, c, C }) {
-      addition(scene, {
-        y: 14, columns: scene.window(c, C), count: C, ours: c,
-        rows: [
-          { label: "x", values: x, name: "add.x" },
-          { label: "+ attention", values: attentionOut, kind: "v", name: "add.attention" },
-          { label: "= x, updated", values: middle, name: "add.middle" },
-        ],
-      });
-    },
-  });
-
-  stops.push({
-    name: "hidden",
-    title: "Feed-forward: up, and through a curve",
-    place: "up",
-    value: (story) => write(story.hidden[story.u]),
-    words: (story) => [
-      `After another norm, the vector is multiplied by ${GPT.draw.count(story.hidden.length)} rows: the hidden numbers. Number ${story.u + 1} will change ours most; its sum is ${write(story.before)}. The activation function turns that into `,
-      story.isGated ? `${write(story.bent)}, and a second matrix multiplies it by ${write(story.gated)}: ` : "", ours(story.hidden[story.u]), ".",
-    ],
-    formula: (story) => [
-      "hidden", html("sub", {}, String(story.u + 1)), ` = ${functionName(story)}(`, matrix(story.isGated ? "gate" : "up"), `[${story.u + 1}] · norm(`, symbol("x", "x"), ")", story.upBias !== null && " + b", ")",
-      story.isGated && [" × ", bracket(story.gated)], " = ", ours(story.hidden[story.u]),
-    ],
-    draw(scene, story) {
-      const { c, u } = story;
-      const { end } = dotProduct(scene, {
-        y: 14, ours: c, kind: "other", name: "up", bias: story.upBias, total: story.before, label: story.isGated ? "the gate" : "before the curve",
-        a: { label: "norm(x)", values: story.normed2, name: "up.x", follow: true },
-        b: { label: scene.isNarrow ? `row ${u + 1} of ${story.isGated ? "W_gate" : "W_up"}` : `${story.isGated ? "W_gate" : "W_up"} row ${u + 1}`, values: story.upRow, kind: "other", name: "up.weight" },
-      });
-      curve(scene, { y: scene.height + 18, start: end, story });
-    },
-  });
-
-  const functionName = ({ model }) => ({ relu: "ReLU", swiglu: "SiLU" })[model.config.activation] || "GELU";
-
-  /** The activation function with the point of the hidden number on it. */
-  function curve(scene, { y, start, story }) {
-    const f = GPT.maths.activations[story.model.config.activation];
-    const [width, height] = [scene.isNarrow ? Math.min(200, scene.width * 0.55) : 300, scene.isNarrow ? 96 : 110];
-    const reach = Math.max(3, 1.2 * Math.abs(story.before));
-    const [low, high] = [Math.min(-0.4, -0.08 * reach), reach];
-    const [left, scaleX, scaleY] = [scene.left, width / (2 * reach), height / (high - low)];
-    const at = (x) => [left + (x + reach) * scaleX, y + (high - f(x)) * scaleY];
-    const zero = y + high * scaleY;
-    scene.line(left, zero, left + width, zero);
-    scene.line(left + width / 2, y, left + width / 2, y + height);
-    const points = Array.from({ length: 81 }, (_, i) => at(-reach + (i * reach) / 40).map((value) => value.toFixed(1)).join(","));
-    scene.add(svg("polyline", { points: points.join(" "), class: "follow-curve" }), y + height + 4);
-    if (!scene.isNarrow) scene.text(scene.left - 12, y + height / 2 + 5, `${functionName(story)} curve`, { anchor: "end", kind: "is-label" });
-    const dot = scene.add(svg("circle", { r: 7, class: "follow-dot is-ours" }));
-    const drop = scene.add(svg("line", { class: "follow-line is-ours" }));
-    const [x, top] = at(story.before);
-    scene.tween(start + 0.2, 0.9, (p, isOn) => {
-      Object.entries({ cx: x, cy: zero + p * (top - zero), opacity: isOn ? 1 : 0 }).forEach(([name, value]) => dot.setAttribute(name, value));
-      Object.entries({ x1: x, x2: x, y1: zero, y2: zero + p * (top - zero), opacity: isOn ? 1 : 0 }).forEach(([name, value]) => drop.setAttribute(name, value));
-    });
-    const right = left + width + (scene.isNarrow ? 16 : 36);
-    const box = scene.isNarrow ? 72 : 84;
-    const lines = story.isGated
-      ? [[`${write(story.before)} becomes`, story.bent, "up.bent", false], [`× ${write(story.gated)} =`, story.hidden[story.u], "up.hidden", true]]
-      : [[`${write(story.before)} becomes`, story.hidden[story.u], "up.hidden", true]];
-    lines.forEach(([words, value, name, isOurs], i) => {
-      scene.text(right, y + 14 + i * 58, words, { kind: "is-small", start: start + 0.9 + i * 0.5 });
-      scene.cell({ x: right, y: y + 22 + i * 58, width: box, value, kind: "other", ours: isOurs, name, start: start + 1 + i * 0.5 });
-    });
-  }
-
-  stops.push({
-    name: "block 1",
-    title: "Feed-forward: down, and added",
-    place: "down",
-    value: (story) => write(story.output[story.c]),
-    words: (story) => [
-      `Row ${story.c + 1} of `, matrix("down"), ` adds up all ${GPT.draw.count(story.hidden.length)} hidden numbers, each times a weight: `, ours(story.feedForwardOut[story.c]),
-      `. That is added to our number, ${write(story.middle[story.c])}. Block 1 ends with `, ours(story.output[story.c]), ".",
-    ],
-    formula: ({ middle, feedForwardOut, output, c }) => [symbol("x", "x"), " + feed-forward: ", write(middle[c]), " + ", bracket(feedForwardOut[c]), " = ", ours(output[c])],
-    draw(scene, story) {
-      const { u, c, hidden, downRow, middle, feedForwardOut, output } = story;
-      const { end } = dotProduct(scene, {
-        y: 14, ours: u, kind: "x", name: "down", bias: story.downBias, total: feedForwardOut[c], label: story.downBias === null ? "= feed-forward" : "feed-forward adds",
-        a: { label: "hidden", values: hidden, kind: "other", name: "down.hidden" },
-        b: { label: scene.isNarrow ? `row ${c + 1} of W_down` : `W_down row ${c + 1}`, values: downRow, kind: "other", name: "down.weight" },
-      });
-      const y = scene.height + (scene.isNarrow ? 30 : 26);
-      const start = end + 0.4;
-      scene.label(y, "x + feed-forward", { kind: "is-x", start });
-      [[middle[c], "down.middle"], [feedForwardOut[c], "down.added"], [output[c], "down.output"]].forEach(([value, name], i) => {
-        const x = scene.x(0) + i * (scene.cellWidth + 26);
-        if (i) scene.text(x - 13, y + 20, ["", "+", "="][i], { anchor: "middle", kind: "is-sign", start: start + 0.4 * i });
-        scene.cell({ x, y, value, kind: "x", ours: true, name, start: start + 0.4 * i });
-      });
-    },
-  });
+  const { stops, write, dotProduct, symbol, ours, power } = GPT.follow;
 
   stops.push({
     name: "blocks",
@@ -119,16 +12,30 @@ var GPT = GPT || {};
     place: "blocks",
     value: ({ points }) => write(points[points.length - 1].value),
     words: ({ points, model }) => [
-      model.config.num_layers > 1 ? `The other ${model.config.num_layers === 2 ? "block does" : `${model.config.num_layers - 1} blocks do`} the same with weights of their own. ` : "This model has a single block. ",
-      `Each attention and each feed-forward network adds something to our number. It began as ${write(points[0].value)} and ends as `, ours(points[points.length - 1].value), ".",
+      model.config.num_layers > 1
+        ? `The other ${model.config.num_layers === 2 ? "block does" : `${model.config.num_layers - 1} blocks do`} the same with weights of their own. `
+        : "This model has a single block. ",
+      `Each attention and each feed-forward network adds something to our number. It began as ${write(points[0].value)} and ends as `,
+      ours(points[points.length - 1].value),
+      ".",
     ],
     formula: ({ points }) => [
-      symbol("x", "x"), ": ", write(points[0].value),
-      points.length <= 9 ? points.slice(1).map(({ added }) => ` ${added < 0 ? "−" : "+"} ${write(Math.abs(added))}`) : ` + ${points.length - 1} additions`,
-      " = ", ours(points[points.length - 1].value),
+      symbol("x", "x"),
+      ": ",
+      write(points[0].value),
+      points.length <= 9
+        ? points.slice(1).map(({ added }) => ` ${added < 0 ? "−" : "+"} ${write(Math.abs(added))}`)
+        : ` + ${points.length - 1} additions`,
+      " = ",
+      ours(points[points.length - 1].value),
     ],
     draw(scene, { points }) {
-      const [left, right, top, bottom] = [scene.isNarrow ? 26 : 46, scene.width - (scene.isNarrow ? 26 : 40), 44, scene.isNarrow ? 250 : 270];
+      const [left, right, top, bottom] = [
+        scene.isNarrow ? 26 : 46,
+        scene.width - (scene.isNarrow ? 26 : 40),
+        44,
+        scene.isNarrow ? 250 : 270,
+      ];
       const values = points.map(({ value }) => value);
       const [low, high] = [Math.min(0, ...values), Math.max(0, ...values)];
       const x = (i) => left + (i * (right - left)) / (points.length - 1);
@@ -136,8 +43,22 @@ var GPT = GPT || {};
       const blocks = (points.length - 1) / 2;
       for (let block = 0; block < blocks; block += 1) {
         const [from, to] = [x(2 * block) + 2, x(2 * block + 2) - 2];
-        scene.add(svg("rect", { x: from, y: 14, width: Math.max(1, to - from), height: bottom + 8, rx: 8, class: "follow-block" }), bottom + 22);
-        if (blocks <= 12) scene.text((from + to) / 2, 30, scene.isNarrow ? `${block + 1}` : `block ${block + 1}`, { anchor: "middle", kind: "is-small" });
+        scene.add(
+          svg("rect", {
+            x: from,
+            y: 14,
+            width: Math.max(1, to - from),
+            height: bottom + 8,
+            rx: 8,
+            class: "follow-block",
+          }),
+          bottom + 22,
+        );
+        if (blocks <= 12)
+          scene.text((from + to) / 2, 30, scene.isNarrow ? `${block + 1}` : `block ${block + 1}`, {
+            anchor: "middle",
+            kind: "is-small",
+          });
       }
       scene.line(left, y(0), right, y(0));
       scene.text(left - 6, y(0) + 4, "0", { anchor: "end", kind: "is-small" });
@@ -154,16 +75,32 @@ var GPT = GPT || {};
         scene.appear(scene.add(svg("circle", { cx: x(i), cy: y(point.value), r: 4, class: "follow-dot" })), start);
         const isUp = i === 0 ? values[1] <= values[0] : point.value >= values[i - 1];
         const isNamed = points.length <= 9 || i === 0 || i === points.length - 1;
-        if (isNamed) scene.text(x(i), y(point.value) + (isUp ? -11 : 21), write(point.value), { anchor: i === 0 && !scene.isNarrow ? "start" : "middle", kind: "is-point", name: `blocks.${i}`, start, size: scene.isNarrow ? 10 : null });
-        if (points.length <= 9) scene.text(x(i), bottom + 40, i === 0 ? "start" : scene.isNarrow ? (i % 2 ? "att" : "ff") : point.name, { anchor: "middle", kind: "is-small", start });
+        if (isNamed)
+          scene.text(x(i), y(point.value) + (isUp ? -11 : 21), write(point.value), {
+            anchor: i === 0 && !scene.isNarrow ? "start" : "middle",
+            kind: "is-point",
+            name: `blocks.${i}`,
+            start,
+            size: scene.isNarrow ? 10 : null,
+          });
+        if (points.length <= 9)
+          scene.text(x(i), bottom + 40, i === 0 ? "start" : scene.isNarrow ? (i % 2 ? "att" : "ff") : point.name, {
+            anchor: "middle",
+            kind: "is-small",
+            start,
+          });
       });
       const dot = scene.add(svg("circle", { r: 8, class: "follow-dot is-ours" }));
       scene.tween(0.3, every * (points.length - 1), () => {});
-      points.forEach((point, i) => i && scene.tween(0.3 + (i - 1) * every, every, (p, isOn) => {
-        if (!isOn && i > 1) return;
-        dot.setAttribute("cx", x(i - 1) + p * (x(i) - x(i - 1)));
-        dot.setAttribute("cy", y(values[i - 1]) + p * (y(values[i]) - y(values[i - 1])));
-      }));
+      points.forEach(
+        (point, i) =>
+          i &&
+          scene.tween(0.3 + (i - 1) * every, every, (p, isOn) => {
+            if (!isOn && i > 1) return;
+            dot.setAttribute("cx", x(i - 1) + p * (x(i) - x(i - 1)));
+            dot.setAttribute("cy", y(values[i - 1]) + p * (y(values[i]) - y(values[i - 1])));
+          }),
+      );
       scene.height = bottom + 50;
     },
   });
@@ -175,23 +112,46 @@ var GPT = GPT || {};
     value: (story) => write(story.logits[story.top[0]]),
     words: (story) => [
       `After a last norm our number is ${write(story.final[story.c])}. It is multiplied by number ${story.c + 1} of a token's row${story.model.weights["head.weight"] ? " in the output table" : " in the table from stop 2"}; all ${story.C} products add up to that token's logit. For `,
-      chip(story.winner), " it is ", ours(story.logits[story.top[0]]), ".",
+      chip(story.winner),
+      " it is ",
+      ours(story.logits[story.top[0]]),
+      ".",
     ],
-    formula: (story) => ["logit = norm(", symbol("x", "x"), `) · E[${story.top[0]}] = `, ours(story.logits[story.top[0]])],
+    formula: (story) => [
+      "logit = norm(",
+      symbol("x", "x"),
+      `) · E[${story.top[0]}] = `,
+      ours(story.logits[story.top[0]]),
+    ],
     draw(scene, story) {
       const { c, C, lastNorm } = story;
       const columns = scene.most(c, GPT.follow.products(story.final, story.winnerRow));
       scene.header(14, columns, { count: C, ours: c });
       const top = 24 + (scene.isNarrow ? 16 : 0);
-      const line = scene.row(top, { label: "x, at the end", columns, values: lastNorm.x, rest: C > columns.length ? "…" : null, ours: c, name: "logit.x", follow: true });
-     
+      const line = scene.row(top, {
+        label: "x, at the end",
+        columns,
+        values: lastNorm.x,
+        rest: C > columns.length ? "…" : null,
+        ours: c,
+        name: "logit.x",
+        follow: true,
+      });
+
       dotProduct(scene, {
-        y: top + scene.step - 10 - (scene.isNarrow ? 16 : 0), start: 1.2, columns, hasHeader: false, ours: c, kind: "x", name: "logit", total: story.logits[story.top[0]], label: "= logit",
+        y: top + scene.step - 10 - (scene.isNarrow ? 16 : 0),
+        start: 1.2,
+        columns,
+        hasHeader: false,
+        ours: c,
+        kind: "x",
+        name: "logit",
+        total: story.logits[story.top[0]],
+        label: "= logit",
         a: { label: "last norm", values: story.final, name: "logit.norm", follow: true },
         b: { label: `row ${visible(story.winner, 9)}`, values: story.winnerRow, kind: "other", name: "logit.row" },
       });
       line.cells.forEach((cell, place) => scene.send(cell, cell.at.x, top + scene.step, 0.3 + 0.05 * place, 0.6));
-
     },
   });
 
@@ -202,9 +162,23 @@ var GPT = GPT || {};
     value: (story) => percent(story.probs[story.top[0]]),
     words: (story) => [
       "The same dot product with every row gives a logit for every token, and softmax turns the logits into probabilities: ",
-      chip(story.winner), " follows with ", ours(percent(story.probs[story.top[0]])), ". If our number were 0 in the last vector, it would be ", html("b", { class: "follow-without" }, percent(story.without)), ".",
+      chip(story.winner),
+      " follows with ",
+      ours(percent(story.probs[story.top[0]])),
+      ". If our number were 0 in the last vector, it would be ",
+      html("b", { class: "follow-without" }, percent(story.without)),
+      ".",
     ],
-    formula: (story) => ["p = e", html("sup", {}, write(story.logits[story.top[0]])), " / sum of all = ", power(Math.exp(story.logits[story.top[0]])), " / ", power(story.total * Math.exp(story.logits[story.top[0]])), " = ", ours(percent(story.probs[story.top[0]]))],
+    formula: (story) => [
+      "p = e",
+      html("sup", {}, write(story.logits[story.top[0]])),
+      " / sum of all = ",
+      power(Math.exp(story.logits[story.top[0]])),
+      " / ",
+      power(story.total * Math.exp(story.logits[story.top[0]])),
+      " = ",
+      ours(percent(story.probs[story.top[0]])),
+    ],
     draw(scene, story) {
       const { top, logits, probs, model, pieces, t } = story;
       const [nameWidth, height, gap, box] = [scene.isNarrow ? 86 : 138, 26, 10, scene.isNarrow ? 62 : 80];
@@ -215,19 +189,61 @@ var GPT = GPT || {};
       scene.text(scene.width - box / 2, 14, "probability", { anchor: "middle", kind: "is-small", start: 1.2 });
       top.forEach((id, i) => {
         const [y, isOurs] = [24 + i * (height + gap), i === 0];
-        scene.text(nameWidth, y + 18, visible(GPT.app.piece(id), scene.isNarrow ? 9 : 13), { anchor: "end", kind: isOurs ? "is-code is-strong" : "is-code" });
-        scene.cell({ x: nameWidth + 6, y, width: box, height, value: logits[id], most, kind: "x", ours: isOurs, name: `chance.logit.${id}` });
-        const bar = scene.add(svg("rect", { x, y: y + 4, height: height - 8, rx: 3, class: `follow-bar${isOurs ? " is-ours" : ""}` }));
+        scene.text(nameWidth, y + 18, visible(GPT.app.piece(id), scene.isNarrow ? 9 : 13), {
+          anchor: "end",
+          kind: isOurs ? "is-code is-strong" : "is-code",
+        });
+        scene.cell({
+          x: nameWidth + 6,
+          y,
+          width: box,
+          height,
+          value: logits[id],
+          most,
+          kind: "x",
+          ours: isOurs,
+          name: `chance.logit.${id}`,
+        });
+        const bar = scene.add(
+          svg("rect", { x, y: y + 4, height: height - 8, rx: 3, class: `follow-bar${isOurs ? " is-ours" : ""}` }),
+        );
         const from = Math.max(0.01, logits[id] / most);
         scene.tween(1, 1.2, (p) => bar.setAttribute("width", Math.max(1, room * (from + p * (probs[id] - from)))));
-        scene.cell({ x: scene.width - box, y, width: box, height, value: probs[id], most: 1, text: percent(probs[id]), kind: "weight", ours: isOurs, name: `chance.prob.${id}`, start: 1.6 + 0.1 * i });
+        scene.cell({
+          x: scene.width - box,
+          y,
+          width: box,
+          height,
+          value: probs[id],
+          most: 1,
+          text: percent(probs[id]),
+          kind: "weight",
+          ours: isOurs,
+          name: `chance.prob.${id}`,
+          start: 1.6 + 0.1 * i,
+        });
       });
       const rest = model.config.vocab_size - top.length;
       const y = 24 + top.length * (height + gap);
       if (rest > 0) {
         const share = 1 - top.reduce((all, id) => all + probs[id], 0);
-        scene.text(nameWidth, y + 18, scene.isNarrow ? `${GPT.draw.count(rest)} more` : `${GPT.draw.count(rest)} others`, { anchor: "end", kind: "is-small" });
-        scene.cell({ x: scene.width - box, y, width: box, height, value: 0, text: percent(Math.max(0, share)), kind: "rest", name: "chance.prob.rest", start: 2.2 });
+        scene.text(
+          nameWidth,
+          y + 18,
+          scene.isNarrow ? `${GPT.draw.count(rest)} more` : `${GPT.draw.count(rest)} others`,
+          { anchor: "end", kind: "is-small" },
+        );
+        scene.cell({
+          x: scene.width - box,
+          y,
+          width: box,
+          height,
+          value: 0,
+          text: percent(Math.max(0, share)),
+          kind: "rest",
+          name: "chance.prob.rest",
+          start: 2.2,
+        });
       }
       ending(scene, { y: y + 60, story, from: [nameWidth + 6, 24], pieces, t });
     },
@@ -239,10 +255,21 @@ var GPT = GPT || {};
     const width = (piece) => Math.max(30, 9 * Array.from(visible(piece, 10)).length + 14);
     let x = Math.max(0, (scene.width - [...shown, story.winner].reduce((all, piece) => all + width(piece) + 6, 0)) / 2);
     for (const piece of shown) {
-      scene.cell({ x, y, width: width(piece), value: 0, text: visible(piece, 10), kind: "token" }).classList.add("is-letters");
+      scene
+        .cell({ x, y, width: width(piece), value: 0, text: visible(piece, 10), kind: "token" })
+        .classList.add("is-letters");
       x += width(piece) + 6;
     }
-    const cell = scene.cell({ x, y, width: width(story.winner), value: 0, text: visible(story.winner, 10), kind: "token", ours: true, name: "chance.token" });
+    const cell = scene.cell({
+      x,
+      y,
+      width: width(story.winner),
+      value: 0,
+      text: visible(story.winner, 10),
+      kind: "token",
+      ours: true,
+      name: "chance.token",
+    });
     cell.classList.add("is-letters");
     scene.fly(cell, scene.isNarrow ? 10 : 60, 22, 2.8, 1.1);
   }

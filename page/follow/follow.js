@@ -11,14 +11,25 @@ var GPT = GPT || {};
 
   const tour = {
     mount(element, model) {
-      Object.assign(this, { model, element, at: 0, time: 0, isPlaying: false, isMoving: false, c: null, state: null, width: 0 });
+      Object.assign(this, {
+        model,
+        element,
+        at: 0,
+        time: 0,
+        isPlaying: false,
+        isMoving: false,
+        c: null,
+        state: null,
+        width: 0,
+      });
       this.stops = GPT.follow.stops.filter(({ applies }) => !applies || applies(model));
       this.build();
       this.listen();
     },
 
     build() {
-      const button = (words, onclick, kind = "") => html("button", { type: "button", class: `action ${kind}`, onclick }, words);
+      const button = (words, onclick, kind = "") =>
+        html("button", { type: "button", class: `action ${kind}`, onclick }, words);
       this.map = GPT.follow.map(this.model);
       this.title = html("h4", { class: "follow-title" });
       this.words = html("p", { class: "follow-words" });
@@ -29,15 +40,43 @@ var GPT = GPT || {};
       this.play = button("▶ Play", () => this.toggle(), "is-play");
       this.next = button("Next →", () => this.step(1));
       this.line = this.stops.map((stop, i) =>
-        html("button", { type: "button", class: "follow-stop", onclick: () => this.go(i) }, html("span", {}, stop.name), html("b", {})));
-      this.field = html("input", { type: "number", min: 1, max: this.model.config.d_model, onchange: ({ target }) => this.choose(target.value - 1) });
-      this.body = html("div", { class: "follow", role: "group", tabindex: 0, "aria-label": "Follow one number: left and right arrow keys step, space plays and pauses" },
-        html("div", { class: "follow-top" },
+        html(
+          "button",
+          { type: "button", class: "follow-stop", onclick: () => this.go(i) },
+          html("span", {}, stop.name),
+          html("b", {}),
+        ),
+      );
+      this.field = html("input", {
+        type: "number",
+        min: 1,
+        max: this.model.config.d_model,
+        onchange: ({ target }) => this.choose(target.value - 1),
+      });
+      this.body = html(
+        "div",
+        {
+          class: "follow",
+          role: "group",
+          tabindex: 0,
+          "aria-label": "Follow one number: left and right arrow keys step, space plays and pauses",
+        },
+        html(
+          "div",
+          { class: "follow-top" },
           html("div", { class: "follow-buttons" }, this.back, this.play, this.next),
-          html("label", { class: "follow-choice" }, "Number ", this.field, ` of ${this.model.config.d_model}`)),
-        html("ol", { class: "follow-line-of-stops", "aria-label": "Stops" }, this.line.map((stop) => html("li", {}, stop))),
+          html("label", { class: "follow-choice" }, "Number ", this.field, ` of ${this.model.config.d_model}`),
+        ),
+        html(
+          "ol",
+          { class: "follow-line-of-stops", "aria-label": "Stops" },
+          this.line.map((stop) => html("li", {}, stop)),
+        ),
         html("div", { class: "follow-head" }, html("div", {}, this.title, this.words), this.map.element),
-        this.formula, this.stage, this.live);
+        this.formula,
+        this.stage,
+        this.live,
+      );
       this.element.append(this.body);
     },
 
@@ -65,7 +104,9 @@ var GPT = GPT || {};
         const cell = target.closest("[data-column]");
         if (cell) this.choose(Number(cell.dataset.column));
       });
-      new ResizeObserver(() => this.state && this.stage.clientWidth !== this.width && this.redraw()).observe(this.stage);
+      new ResizeObserver(() => this.state && this.stage.clientWidth !== this.width && this.redraw()).observe(
+        this.stage,
+      );
       new IntersectionObserver(([{ isIntersecting }]) => isIntersecting || this.pause()).observe(this.body);
       matchMedia("(prefers-reduced-motion: reduce)").addEventListener("change", () => this.state && this.show());
       addEventListener("beforeprint", () => {

@@ -43,14 +43,17 @@ var GPT = GPT || {};
       lit("add", svg("circle", { cx: 157, cy: LINE, r: 7, class: "follow-map-box" })),
       lit("down", svg("circle", { cx: 216, cy: LINE, r: 7, class: "follow-map-box" })),
       [157, 216].map((x) => svg("path", { d: `M${x - 4} ${LINE} h8 M${x} ${LINE - 4} v8`, class: "follow-map-sign" })),
-      [24, 15, 9].map((width, i) => lit("bars", svg("rect", { x: 290, y: 46 + 9 * i, width, height: 6, rx: 2, class: "follow-map-box" }))),
+      [24, 15, 9].map((width, i) =>
+        lit("bars", svg("rect", { x: 290, y: 46 + 9 * i, width, height: 6, rx: 2, class: "follow-map-box" })),
+      ),
       svg("text", { x: 246, y: 38, "text-anchor": "middle" }, blocks ? `+${blocks}` : "+0"),
       svg("text", { x: 15, y: 42, "text-anchor": "middle" }, "text"),
     );
     return {
       element,
       show(place) {
-        for (const [name, shapes] of parts) for (const shape of shapes) shape.classList.toggle("is-here", name === place);
+        for (const [name, shapes] of parts)
+          for (const shape of shapes) shape.classList.toggle("is-here", name === place);
       },
     };
   };

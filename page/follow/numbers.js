@@ -50,7 +50,15 @@ GPT.follow = { stops: [] };
     const mean = isRms ? 0 : sum(x) / x.length;
     const variance = x.reduce((all, value) => all + (value - mean) ** 2, 0) / x.length;
     const deviation = Math.sqrt(variance + model.config.norm_eps);
-    return { isRms, x, mean, deviation, weight: weights[`${name}.weight`], bias: weights[`${name}.bias`] || null, result };
+    return {
+      isRms,
+      x,
+      mean,
+      deviation,
+      weight: weights[`${name}.weight`],
+      bias: weights[`${name}.bias`] || null,
+      result,
+    };
   }
 
   /** Query, key, score, weight, value and output of the head that changes the number most, in the first block. */
@@ -74,7 +82,18 @@ GPT.follow = { stops: [] };
     const slope = model.slopes ? model.slopes[h] : 0;
     const raw = row(inside.scores, h * T + t, T); // before the mask, and before ALiBi
     return {
-      H, K, D, h, kv, d, e, s, slope, outRow, gathered, headParts,
+      H,
+      K,
+      D,
+      h,
+      kv,
+      d,
+      e,
+      s,
+      slope,
+      outRow,
+      gathered,
+      headParts,
       queryRow: row(qkv, h * D + d),
       queryMatrix: qkv.subarray(h * D * qkv.shape[1], (h + 1) * D * qkv.shape[1]),
       queryBias: bias ? bias[h * D + d] : null,
@@ -101,7 +120,10 @@ GPT.follow = { stops: [] };
     const name = isGated ? "feedforward.gate" : "feedforward.up";
     const bias = (of, i) => (weights[`${of}.bias`] ? weights[`${of}.bias`][i] : null);
     return {
-      u, downRow, hidden, isGated,
+      u,
+      downRow,
+      hidden,
+      isGated,
       normed2: row(inside.normed2, t),
       upRow: row(weights[`${name}.weight`], u),
       upBias: bias(name, u),
@@ -118,8 +140,18 @@ GPT.follow = { stops: [] };
   function stream({ trace, c, t, x }) {
     const points = [{ name: "start", value: x[c], added: null, block: 0 }];
     trace.layers.forEach((inside, block) => {
-      points.push({ name: "attention", value: row(inside.afterAttention, t)[c], added: row(inside.attentionOut, t)[c], block });
-      points.push({ name: "feed-forward", value: row(inside.output, t)[c], added: row(inside.feedForwardOut, t)[c], block });
+      points.push({
+        name: "attention",
+        value: row(inside.afterAttention, t)[c],
+        added: row(inside.attentionOut, t)[c],
+        block,
+      });
+      points.push({
+        name: "feed-forward",
+        value: row(inside.output, t)[c],
+        added: row(inside.feedForwardOut, t)[c],
+        block,
+      });
     });
     return { points };
   }

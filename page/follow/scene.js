@@ -69,7 +69,18 @@ var GPT = GPT || {};
     }
 
     text(x, y, words, { anchor = "start", kind = "", start = 0, name = null, size = null } = {}) {
-      const element = svg("text", { x, y, "text-anchor": anchor, class: `follow-text ${kind}`, "data-number": name, style: size && `font-size: ${size}px` }, raised(words));
+      const element = svg(
+        "text",
+        {
+          x,
+          y,
+          "text-anchor": anchor,
+          class: `follow-text ${kind}`,
+          "data-number": name,
+          style: size && `font-size: ${size}px`,
+        },
+        raised(words),
+      );
       return this.appear(this.add(element, y + 6), start);
     }
 
@@ -79,15 +90,40 @@ var GPT = GPT || {};
 
     /** A number in a box. `kind` q, k, v or x colours its border; `ours` marks the followed number; `column` is the
      *  coordinate that a press follows. */
-    cell({ x, y, width = this.cellWidth, height = this.cellHeight, value, text = write(value), most = 1, kind = "x", ours = false, name = null, start = 0, column = null }) {
+    cell({
+      x,
+      y,
+      width = this.cellWidth,
+      height = this.cellHeight,
+      value,
+      text = write(value),
+      most = 1,
+      kind = "x",
+      ours = false,
+      name = null,
+      start = 0,
+      column = null,
+    }) {
       const part = Math.min(1, Math.abs(value) / most);
       const box = svg("rect", {
-        width, height, rx: 5,
+        width,
+        height,
+        rx: 5,
         class: `follow-box is-${kind}${ours ? " is-ours" : ""} ${value < 0 ? "is-minus" : "is-plus"}`,
         style: ours ? null : `fill-opacity: ${(0.42 * part).toFixed(3)}`,
       });
-      const words = svg("text", { x: width / 2, y: height / 2 + 4.5, "text-anchor": "middle", class: "follow-value", "data-number": name }, text);
-      const group = svg("g", { transform: `translate(${x} ${y})`, class: `follow-cell${ours ? " is-ours" : ""}` }, svg("rect", { width, height, rx: 5, class: "follow-back" }), box, words);
+      const words = svg(
+        "text",
+        { x: width / 2, y: height / 2 + 4.5, "text-anchor": "middle", class: "follow-value", "data-number": name },
+        text,
+      );
+      const group = svg(
+        "g",
+        { transform: `translate(${x} ${y})`, class: `follow-cell${ours ? " is-ours" : ""}` },
+        svg("rect", { width, height, rx: 5, class: "follow-back" }),
+        box,
+        words,
+      );
       if (column !== null) group.dataset.column = column;
       Object.assign(group, { at: { x, y, width, height }, words, box });
       this.appear(this.add(group, y + height), start);
@@ -126,7 +162,10 @@ var GPT = GPT || {};
     /** The columns of the followed number and of the largest `terms`, in their order. */
     most(ours, terms, shown = this.columns) {
       if (terms.length <= shown + 1) return this.window(ours, terms.length);
-      const others = GPT.draw.best(terms.map((term, i) => (i === ours ? -1 : Math.abs(term))), shown - 1);
+      const others = GPT.draw.best(
+        terms.map((term, i) => (i === ours ? -1 : Math.abs(term))),
+        shown - 1,
+      );
       return [...others, ours].sort((a, b) => a - b);
     }
 
@@ -138,11 +177,20 @@ var GPT = GPT || {};
     header(y, columns, { count, ours, start = 0, what = "number" }) {
       if (!this.isNarrow) this.text(this.left - 12, y, what, { anchor: "end", kind: "is-small", start });
       columns.forEach((column, place) =>
-        this.text(this.x(place) + this.cellWidth / 2, y, String(column + 1), { anchor: "middle", kind: column === ours ? "is-small is-strong" : "is-small", start }));
+        this.text(this.x(place) + this.cellWidth / 2, y, String(column + 1), {
+          anchor: "middle",
+          kind: column === ours ? "is-small is-strong" : "is-small",
+          start,
+        }),
+      );
       const others = count - columns.length;
       if (others > 0) {
         const words = this.isNarrow ? `${others} more` : `${others} others`;
-        this.text(this.x(columns.length) + this.restWidth() / 2, y, words, { anchor: "middle", kind: "is-small", start });
+        this.text(this.x(columns.length) + this.restWidth() / 2, y, words, {
+          anchor: "middle",
+          kind: "is-small",
+          start,
+        });
       }
     }
 
@@ -158,21 +206,64 @@ var GPT = GPT || {};
     /** The label of a row: on its left, or above it in a narrow window. */
     label(y, words, { kind = "", start = 0 } = {}) {
       if (this.isNarrow) return this.text(0, y - 6, words, { kind: `is-label ${kind}`, start });
-      return this.text(this.left - 12, y + this.cellHeight / 2 + 5, words, { anchor: "end", kind: `is-label ${kind}`, start });
+      return this.text(this.left - 12, y + this.cellHeight / 2 + 5, words, {
+        anchor: "end",
+        kind: `is-label ${kind}`,
+        start,
+      });
     }
 
     /** A row of numbers: values[column] for each column, then `rest` (a number or words) for the others. */
-    row(y, { label, columns, values, rest = null, kind = "x", ours = null, most = null, name = null, start = 0, every = 0, follow = false }) {
+    row(
+      y,
+      {
+        label,
+        columns,
+        values,
+        rest = null,
+        kind = "x",
+        ours = null,
+        most = null,
+        name = null,
+        start = 0,
+        every = 0,
+        follow = false,
+      },
+    ) {
       const scale = most || GPT.draw.largest(columns.map((column) => values[column]));
       this.label(y, label, { kind: `is-${kind}`, start });
-      const cells = columns.map((column, place) => this.cell({
-        x: this.x(place), y, value: values[column], most: scale, kind, ours: column === ours,
-        name: name && `${name}.${column}`, start: start && start + place * every, column: follow ? column : null,
-      }));
+      const cells = columns.map((column, place) =>
+        this.cell({
+          x: this.x(place),
+          y,
+          value: values[column],
+          most: scale,
+          kind,
+          ours: column === ours,
+          name: name && `${name}.${column}`,
+          start: start && start + place * every,
+          column: follow ? column : null,
+        }),
+      );
       if (rest === null) return { cells, rest: null };
-      const at = { x: this.x(columns.length), y, width: this.restWidth(), most: scale, start: start && start + columns.length * every };
+      const at = {
+        x: this.x(columns.length),
+        y,
+        width: this.restWidth(),
+        most: scale,
+        start: start && start + columns.length * every,
+      };
       const isNumber = typeof rest === "number";
-      return { cells, rest: this.cell({ ...at, value: isNumber ? rest : 0, text: isNumber ? write(rest) : rest, kind: "rest", name: isNumber && name ? `${name}.rest` : null }) };
+      return {
+        cells,
+        rest: this.cell({
+          ...at,
+          value: isNumber ? rest : 0,
+          text: isNumber ? write(rest) : rest,
+          kind: "rest",
+          name: isNumber && name ? `${name}.rest` : null,
+        }),
+      };
     }
   }
 

@@ -1,26 +1,17 @@
-// Follow one number, the first stops: from letters to an id, a row of the table, the position, the norm.
+// Follow one number, the first stops: from letters to an id, a row of the table, the position.
 
 var GPT = GPT || {};
 (() => {
   "use strict";
-  const { visible, chip, row, html, svg } = GPT.draw;
-  const { stops, write, addition, EVERY } = GPT.follow;
-
-  /** A symbol of a formula in the colour of its kind: q, k, v or x. */
-  const symbol = (kind, name, below = null) =>
-    html("var", { class: kind, "data-term": { q: "query", k: "key", v: "value", x: "stream" }[kind] }, name, below !== null && html("sub", {}, String(below)));
-
-  /** A matrix of weights in a sentence or formula: W with a small name. */
-  const matrix = (name, kind = null) => html("var", { class: kind }, "W", html("sub", {}, name));
-
-  /** The followed number in a sentence or formula. */
-  const ours = (value) => html("b", { class: "follow-ours" }, typeof value === "number" ? write(value) : value);
+  const { html, svg, chip, visible, largest, row } = GPT.draw;
+  const { stops, write, addition, symbol, ours, bracket } = GPT.follow;
 
   /** The tokens around the chosen one that fit into a scene, as [first, last + 1]. */
   function around({ pieces, t }, scene) {
-    const room = (from, to) => pieces.slice(from, to).reduce((all, piece) => all + boxWidth(piece) + 14, 0) < scene.width - 20;
+    const room = (from, to) =>
+      pieces.slice(from, to).reduce((all, piece) => all + boxWidth(piece) + 14, 0) < scene.width - 20;
     let [from, to] = [t, t + 1];
-    for (let grew = true; grew; ) {
+    for (let grew = true; grew;) {
       grew = false;
       if (from > 0 && room(from - 1, to)) [from, grew] = [from - 1, true];
       if (to < pieces.length && room(from, to + 1)) [to, grew] = [to + 1, true];
@@ -37,30 +28,67 @@ var GPT = GPT || {};
     place: "text",
     value: (story) => String(story.id),
     words: (story) => [
-      "The text is cut into tokens. We follow token ", `${story.t + 1}, `, chip(story.pieces[story.t]), ". Its id is its place in the list of all tokens that the model knows: ", ours(String(story.id)), ".",
+      "The text is cut into tokens. We follow token ",
+      `${story.t + 1}, `,
+      chip(story.pieces[story.t]),
+      ". Its id is its place in the list of all tokens that the model knows: ",
+      ours(String(story.id)),
+      ".",
     ],
-    formula: (story) => [html("var", {}, "id"), "(", chip(story.pieces[story.t]), ") = ", ours(String(story.id)), `, of 0 to ${GPT.draw.count(story.model.config.vocab_size - 1)}`],
+    formula: (story) => [
+      html("var", {}, "id"),
+      "(",
+      chip(story.pieces[story.t]),
+      ") = ",
+      ours(String(story.id)),
+      `, of 0 to ${GPT.draw.count(story.model.config.vocab_size - 1)}`,
+    ],
     draw(scene, story) {
       const [from, to] = around(story, scene);
       const shown = story.pieces.slice(from, to);
       const wide = shown.reduce((all, piece) => all + boxWidth(piece) + 14, -14);
       let [x, packed] = [(scene.width - wide) / 2, (scene.width - wide) / 2 + (shown.length * 32) / 2];
-      scene.text(scene.width / 2, 24, from || to < story.pieces.length ? "a part of your text" : "your text", { anchor: "middle", kind: "is-small" });
+      scene.text(scene.width / 2, 24, from || to < story.pieces.length ? "a part of your text" : "your text", {
+        anchor: "middle",
+        kind: "is-small",
+      });
       shown.forEach((piece, i) => {
         const [isOurs, width] = [from + i === story.t, boxWidth(piece)];
-        const token = scene.cell({ x, y: 44, width, height: 38, value: 0, text: label(piece), kind: "token", ours: isOurs });
+        const token = scene.cell({
+          x,
+          y: 44,
+          width,
+          height: 38,
+          value: 0,
+          text: label(piece),
+          kind: "token",
+          ours: isOurs,
+        });
         token.classList.add("is-letters");
         scene.fly(token, packed - 9, 44, 0.3, 1.2);
         token.setAttribute("opacity", 1);
         scene.tweens[scene.tweens.length - 1].run = moveOnly(token, packed - 9, 44);
         for (const box of token.querySelectorAll("rect")) scene.tween(0.6, 0.8, (p) => box.setAttribute("opacity", p));
         scene.line(x + width / 2, 88, x + width / 2, 122, { kind: isOurs ? "is-ours" : "", start: 1.7 + 0.15 * i });
-        scene.cell({ x: x + width / 2 - 25, y: 126, width: 50, value: 0, text: String(story.trace.tokens[from + i]), kind: "token", ours: isOurs, name: isOurs ? "token.id" : null, start: 1.8 + 0.15 * i });
-        scene.text(x + width / 2, 182, isOurs ? `token ${story.t + 1}` : String(from + i + 1), { anchor: "middle", kind: isOurs ? "is-small is-strong" : "is-small", start: 1.8 + 0.15 * i });
+        scene.cell({
+          x: x + width / 2 - 25,
+          y: 126,
+          width: 50,
+          value: 0,
+          text: String(story.trace.tokens[from + i]),
+          kind: "token",
+          ours: isOurs,
+          name: isOurs ? "token.id" : null,
+          start: 1.8 + 0.15 * i,
+        });
+        scene.text(x + width / 2, 182, isOurs ? `token ${story.t + 1}` : String(from + i + 1), {
+          anchor: "middle",
+          kind: isOurs ? "is-small is-strong" : "is-small",
+          start: 1.8 + 0.15 * i,
+        });
         x += width + 14;
         packed += width - 18;
       });
-
     },
   });
 
@@ -74,16 +102,23 @@ var GPT = GPT || {};
     value: (story) => write(story.tokenRow[story.c]),
     words: (story) => [
       `The table has ${GPT.draw.count(story.model.config.vocab_size)} rows of ${story.C} learned numbers. The id picks row ${story.id}: the token's vector. Our number is number ${story.c + 1} of it, `,
-      ours(story.tokenRow[story.c]), ".",
+      ours(story.tokenRow[story.c]),
+      ".",
     ],
-    formula: (story) => [symbol("x", "row"), ` = table[${story.id}], number ${story.c + 1}: `, ours(story.tokenRow[story.c])],
+    formula: (story) => [
+      symbol("x", "row"),
+      ` = table[${story.id}], number ${story.c + 1}: `,
+      ours(story.tokenRow[story.c]),
+    ],
     draw(scene, story) {
       const { model, id, c, C } = story;
       const columns = scene.window(c, C);
       const V = model.config.vocab_size;
       const from = Math.max(0, Math.min(V - 5, id - 2));
       const ids = Array.from({ length: Math.min(5, V) }, (_, i) => from + i);
-      const most = GPT.draw.largest(...ids.map((other) => columns.map((column) => row(model.tokenTable, other)[column])));
+      const most = GPT.draw.largest(
+        ...ids.map((other) => columns.map((column) => row(model.tokenTable, other)[column])),
+      );
       scene.header(14, columns, { count: C, ours: c });
       const height = 26;
       let picked = null;
@@ -91,25 +126,81 @@ var GPT = GPT || {};
         const y = 24 + i * (height + 4);
         const values = row(model.tokenTable, other);
         const words = `${other} ${visible(GPT.app.piece(other), 9)}`;
-        if (!scene.isNarrow) scene.text(scene.left - 12, y + 18, words, { anchor: "end", kind: other === id ? "is-label is-strong is-code" : "is-small is-code" });
-        const cells = columns.map((column, place) => scene.cell({ x: scene.x(place), y, height, value: values[column], most, column, ours: other === id && column === c }));
+        if (!scene.isNarrow)
+          scene.text(scene.left - 12, y + 18, words, {
+            anchor: "end",
+            kind: other === id ? "is-label is-strong is-code" : "is-small is-code",
+          });
+        const cells = columns.map((column, place) =>
+          scene.cell({
+            x: scene.x(place),
+            y,
+            height,
+            value: values[column],
+            most,
+            column,
+            ours: other === id && column === c,
+          }),
+        );
         const all = scene.isNarrow
-          ? scene.text(scene.x(columns.length) + 4, y + 18, words, { kind: other === id ? "is-small is-strong is-code" : "is-small is-code" })
-          : C > columns.length && scene.cell({ x: scene.x(columns.length), y, width: scene.restWidth(), height, value: 0, text: "…", kind: "rest" });
+          ? scene.text(scene.x(columns.length) + 4, y + 18, words, {
+              kind: other === id ? "is-small is-strong is-code" : "is-small is-code",
+            })
+          : C > columns.length &&
+            scene.cell({
+              x: scene.x(columns.length),
+              y,
+              width: scene.restWidth(),
+              height,
+              value: 0,
+              text: "…",
+              kind: "rest",
+            });
         if (other === id) picked = cells;
-        else for (const element of [...cells, all].filter(Boolean)) scene.tween(0.5, 0.6, (p) => element.setAttribute("opacity", 1 - 0.65 * p));
+        else
+          for (const element of [...cells, all].filter(Boolean))
+            scene.tween(0.5, 0.6, (p) => element.setAttribute("opacity", 1 - 0.65 * p));
         if (other === id) {
           const end = scene.x(columns.length - 1) + scene.cellWidth;
-          scene.appear(scene.add(svg("rect", { x: scene.x(0) - 3, y: y - 3, width: end - scene.x(0) + 6, height: height + 6, rx: 7, class: "follow-ring" })), 0.5);
+          scene.appear(
+            scene.add(
+              svg("rect", {
+                x: scene.x(0) - 3,
+                y: y - 3,
+                width: end - scene.x(0) + 6,
+                height: height + 6,
+                rx: 7,
+                class: "follow-ring",
+              }),
+            ),
+            0.5,
+          );
         }
       });
       const y = 24 + ids.length * (height + 4) + 44;
       scene.label(y, "token's vector", { kind: "is-x", start: 1.2 });
       columns.forEach((column, place) => {
-        const cell = scene.cell({ x: scene.x(place), y, value: story.tokenRow[column], most, ours: column === c, name: `row.${column}`, column });
+        const cell = scene.cell({
+          x: scene.x(place),
+          y,
+          value: story.tokenRow[column],
+          most,
+          ours: column === c,
+          name: `row.${column}`,
+          column,
+        });
         scene.fly(cell, picked[place].at.x, picked[place].at.y, 1.2 + 0.12 * place, 0.9);
       });
-      if (C > columns.length) scene.cell({ x: scene.x(columns.length), y, width: scene.restWidth(), value: 0, text: "…", kind: "rest", start: 2 });
+      if (C > columns.length)
+        scene.cell({
+          x: scene.x(columns.length),
+          y,
+          width: scene.restWidth(),
+          value: 0,
+          text: "…",
+          kind: "rest",
+          start: 2,
+        });
     },
   });
 
@@ -118,18 +209,30 @@ var GPT = GPT || {};
     title: (story) => (story.positionRow ? "The position is added" : "Nothing is added for the position"),
     place: "embed",
     value: (story) => write(story.x[story.c]),
-    words: (story) => story.positionRow
-      ? [
-          `A second table has a row for each position. Row ${story.t + 1} is added to the token's row, number by number. Our number is now `,
-          ours(story.x[story.c]), ".",
-        ]
-      : [
-          "This model has no table of positions: they act later, inside attention. So the token's row itself enters the first block. Our number is still ",
-          ours(story.x[story.c]), ".",
-        ],
-    formula: ({ c, tokenRow, positionRow, x }) => positionRow
-      ? [symbol("x", "x"), " = row + position: ", write(tokenRow[c]), " + ", bracket(positionRow[c]), " = ", ours(x[c])]
-      : [symbol("x", "x"), " = row: ", ours(x[c])],
+    words: (story) =>
+      story.positionRow
+        ? [
+            `A second table has a row for each position. Row ${story.t + 1} is added to the token's row, number by number. Our number is now `,
+            ours(story.x[story.c]),
+            ".",
+          ]
+        : [
+            "This model has no table of positions: they act later, inside attention. So the token's row itself enters the first block. Our number is still ",
+            ours(story.x[story.c]),
+            ".",
+          ],
+    formula: ({ c, tokenRow, positionRow, x }) =>
+      positionRow
+        ? [
+            symbol("x", "x"),
+            " = row + position: ",
+            write(tokenRow[c]),
+            " + ",
+            bracket(positionRow[c]),
+            " = ",
+            ours(x[c]),
+          ]
+        : [symbol("x", "x"), " = row: ", ours(x[c])],
     draw(scene, story) {
       const { c, C } = story;
       const columns = scene.window(c, C);
@@ -137,13 +240,20 @@ var GPT = GPT || {};
         const rest = C > columns.length ? "…" : null;
         scene.header(14, columns, { count: C, ours: c });
         const top = 24 + (scene.isNarrow ? 16 : 0);
-        const lines = [["token's row", "row"], ["= x", "position"]].map(([label, name], i) =>
-          scene.row(top + 2 * i * scene.step, { label, columns, values: story.x, rest, ours: c, name, follow: true }));
+        const lines = [
+          ["token's row", "row"],
+          ["= x", "position"],
+        ].map(([label, name], i) =>
+          scene.row(top + 2 * i * scene.step, { label, columns, values: story.x, rest, ours: c, name, follow: true }),
+        );
         lines[1].cells.forEach((cell, place) => scene.fly(cell, cell.at.x, top, 0.5 + 0.1 * place, 0.8));
         return;
       }
       addition(scene, {
-        y: 14, columns, count: C, ours: c,
+        y: 14,
+        columns,
+        count: C,
+        ours: c,
         rows: [
           { label: "token's row", values: story.tokenRow, name: "row" },
           { label: `+ position ${story.t + 1}`, values: story.positionRow, kind: "other", name: "place" },
@@ -152,53 +262,4 @@ var GPT = GPT || {};
       });
     },
   });
-
-  /** The rows of a norm: [label, values] after each of its operations. */
-  function normRows({ isRms, x, mean, deviation, weight, bias, result }) {
-    const centred = Array.from(x, (value) => value - mean);
-    const rows = [["x", x]];
-    if (!isRms) rows.push([`− mean ${write(mean)}`, centred]);
-    rows.push([`÷ ${isRms ? "size" : "deviation"} ${write(deviation)}`, centred.map((value) => value / deviation)]);
-    rows.push([bias ? "× weight + bias" : "× weight", result]);
-    return { rows, weight };
-  }
-
-  stops.push({
-    name: "norm",
-    title: (story) => (story.norm1.isRms ? "RMSNorm" : "The layer norm"),
-    place: "norm",
-    value: (story) => write(story.norm1.result[story.c]),
-    words: ({ norm1, c, C }) => [
-      norm1.isRms
-        ? `Attention reads the vector after a norm: each number is divided by the size of all ${C}, the root of their mean square. `
-        : `Attention reads the vector after a norm: the mean of all ${C} numbers is subtracted, and the results are divided by their standard deviation. `,
-      `Then each is multiplied by its own learned weight${norm1.bias ? ", and its bias is added" : ""}. Ours becomes `, ours(norm1.result[c]), ".",
-    ],
-    formula: ({ norm1, c }) => {
-      const { isRms, x, mean, deviation, weight, bias, result } = norm1;
-      return [
-        "norm(", symbol("x", "x"), "): ", isRms ? write(x[c]) : ["(", write(x[c]), " − ", bracket(mean), ")"], " / ", write(deviation), " × ", bracket(weight[c]),
-        bias && [" + ", bracket(bias[c])], " = ", ours(result[c]),
-      ];
-    },
-    draw(scene, { norm1, c, C }) {
-      const columns = scene.window(c, C);
-      const rest = C > columns.length ? "…" : null;
-      scene.header(14, columns, { count: C, ours: c });
-      const top = 24 + (scene.isNarrow ? 16 : 0);
-      const { rows } = normRows(norm1);
-      let above = null;
-      rows.forEach(([label, values], i) => {
-        const [y, start] = [top + i * scene.step, i ? 0.5 + (i - 1) * 1.5 : 0];
-        const { cells } = scene.row(y, { label, columns, values, rest, ours: c, name: i === rows.length - 1 ? "norm" : `norm.${i}`, start, every: i ? 0.1 : 0, follow: true });
-        if (above) above.forEach((cell, place) => scene.send(cell, cells[place].at.x, cells[place].at.y, start + 0.1 * place - 0.2, 0.4));
-        above = cells;
-      });
-    },
-  });
-
-  /** A number in a formula after a sign: in brackets if it is negative. */
-  const bracket = (value) => (value < 0 && Number(write(value).replace("−", "-")) < 0 ? `(${write(value)})` : write(value));
-
-  Object.assign(GPT.follow, { symbol, matrix, ours, bracket, EVERY });
 })();

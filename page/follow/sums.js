@@ -11,9 +11,18 @@ var GPT = GPT || {};
     const rest = count > columns.length ? "…" : null;
     const most = GPT.draw.largest(...[a, b, sum].map(({ values }) => columns.map((column) => values[column])));
     scene.header(y, columns, { count, ours });
-    const lines = [a, b, sum].map((one, i) => scene.row(y + 10 + (scene.isNarrow ? 16 : 0) + i * scene.step, {
-      columns, rest, ours, most, follow: true, ...one, start: [0, start, start + 0.8][i], every: [0, 0, EVERY][i],
-    }));
+    const lines = [a, b, sum].map((one, i) =>
+      scene.row(y + 10 + (scene.isNarrow ? 16 : 0) + i * scene.step, {
+        columns,
+        rest,
+        ours,
+        most,
+        follow: true,
+        ...one,
+        start: [0, start, start + 0.8][i],
+        every: [0, 0, EVERY][i],
+      }),
+    );
     lines[2].cells.forEach((cell, place) => {
       const at = start + 0.8 + place * EVERY;
       for (const { cells } of lines.slice(0, 2)) scene.send(cells[place], cell.at.x, cell.at.y, at - 0.35, 0.5);
@@ -24,7 +33,10 @@ var GPT = GPT || {};
   /** The products of a and b and their sum: the running sum is shown while they fly into it. Shown are the followed number
    *  and the largest products, or `columns`. `bias` is added at the end. The cell of the others is the total minus the shown
    *  terms, so that the written numbers add up. */
-  function dotProduct(scene, { y, start = 0.4, ours, a, b, columns = null, hasHeader = true, bias = null, total, label, kind = "x", name }) {
+  function dotProduct(
+    scene,
+    { y, start = 0.4, ours, a, b, columns = null, hasHeader = true, bias = null, total, label, kind = "x", name },
+  ) {
     const terms = products(a.values, b.values);
     const count = terms.length;
     columns ??= scene.most(ours, terms);
@@ -35,16 +47,34 @@ var GPT = GPT || {};
     if (hasHeader) scene.header(y, columns, { count, ours });
     const one = scene.row(top, { columns, rest, ours, ...a, start: 0 });
     const two = scene.row(top + scene.step, { columns, rest, ...b, label: `× ${b.label}`, start });
-    if (b.from) two.cells.forEach((cell, place) => scene.fly(cell, ...b.from(columns[place]), start + 0.06 * place, 0.8));
+    if (b.from)
+      two.cells.forEach((cell, place) => scene.fly(cell, ...b.from(columns[place]), start + 0.06 * place, 0.8));
     const times = scene.row(top + 2 * scene.step, {
-      label: "= products", columns, values: terms, rest: others, kind: "product", ours, name: `${name}.term`, start: start + 0.7, every: EVERY,
+      label: "= products",
+      columns,
+      values: terms,
+      rest: others,
+      kind: "product",
+      ours,
+      name: `${name}.term`,
+      start: start + 0.7,
+      every: EVERY,
     });
     times.cells.forEach((cell, place) => {
       const at = start + 0.7 + place * EVERY;
       for (const { cells } of [one, two]) scene.send(cells[place], cell.at.x, cell.at.y, at - 0.3, 0.45);
     });
     const summing = start + 1.1 + columns.length * EVERY;
-    const { end } = runningSum(scene, { y: top + 3 * scene.step, start: summing, cells: [...times.cells, times.rest], bias, total, label, kind, name });
+    const { end } = runningSum(scene, {
+      y: top + 3 * scene.step,
+      start: summing,
+      cells: [...times.cells, times.rest],
+      bias,
+      total,
+      label,
+      kind,
+      name,
+    });
     return { y: scene.height, end };
   }
 
@@ -65,11 +95,30 @@ var GPT = GPT || {};
     if (!hasBias) return { end: sink(scene, { ...place, start, parts, written, total, kind, name }) };
     const partial = written.slice(0, -1);
     const before = rounded(partial.reduce((all, x) => all + x, 0));
-    const end = sink(scene, { x: scene.x(0), y, start, parts, written: partial, total: before, kind: "rest", name: `${name}.sum`, isOurs: false });
+    const end = sink(scene, {
+      x: scene.x(0),
+      y,
+      start,
+      parts,
+      written: partial,
+      total: before,
+      kind: "rest",
+      name: `${name}.sum`,
+      isOurs: false,
+    });
     const x = scene.isNarrow ? scene.x(0) : place.x + 26;
     const below = scene.isNarrow ? y + scene.step : y;
     scene.text(x - 12, below + 20, scene.isNarrow ? "" : "=", { anchor: "end", kind: "is-sign", start: end + 0.2 });
-    scene.cell({ x, y: below, width: 1.15 * scene.cellWidth, value: total, kind, ours: true, name: `${name}.total`, start: end + 0.2 });
+    scene.cell({
+      x,
+      y: below,
+      width: 1.15 * scene.cellWidth,
+      value: total,
+      kind,
+      ours: true,
+      name: `${name}.total`,
+      start: end + 0.2,
+    });
     scene.text(x + 1.15 * scene.cellWidth + 9, below + 20, label, { kind: `is-label is-${kind}`, start: end + 0.2 });
     return { end: end + 0.6 };
   }
@@ -83,7 +132,16 @@ var GPT = GPT || {};
   /** The cell that the parts fly into. */
   function sink(scene, { x, y, start, parts, written, total, kind, name, isOurs = true }) {
     const { each, seconds } = arrival(parts);
-    const cell = scene.cell({ x, y, width: isOurs ? 1.15 * scene.cellWidth : scene.cellWidth, value: total, kind, ours: isOurs, name: isOurs ? `${name}.total` : name, start });
+    const cell = scene.cell({
+      x,
+      y,
+      width: isOurs ? 1.15 * scene.cellWidth : scene.cellWidth,
+      value: total,
+      kind,
+      ours: isOurs,
+      name: isOurs ? `${name}.total` : name,
+      start,
+    });
     parts.forEach((part, i) => scene.send(part, x, y, start + i * each, 0.55));
     scene.tween(start, seconds, (p) => {
       const arrived = p >= 1 ? parts.length : Math.floor(p * parts.length);
