@@ -51,7 +51,8 @@ var GPT = GPT || {};
         type: "number",
         min: 1,
         max: this.model.config.d_model,
-        onchange: ({ target }) => this.choose(target.value - 1),
+        oninput: ({ target }) => this.choose(target.value - 1),
+        onblur: ({ target }) => (target.value = this.c + 1), // a number that was not valid
       });
       this.body = html(
         "div",
@@ -123,7 +124,8 @@ var GPT = GPT || {};
 
     /** Follows number c, counted from 0. */
     choose(c) {
-      if (Number.isInteger(c) && c >= 0 && c < this.model.config.d_model) this.c = c;
+      if (!Number.isInteger(c) || c < 0 || c >= this.model.config.d_model || !this.state) return;
+      this.c = c;
       this.redraw();
       this.speak();
     },
@@ -131,7 +133,7 @@ var GPT = GPT || {};
     /** Computes the story again, and draws the current stop at the time that it has reached. */
     redraw() {
       this.story = GPT.follow.story(this.model, this.state, this.c);
-      this.field.value = this.c + 1;
+      if (Number(this.field.value) !== this.c + 1) this.field.value = this.c + 1;
       this.line.forEach((stop, i) => {
         stop.lastChild.textContent = this.stops[i].value(this.story);
       });
