@@ -108,7 +108,10 @@ var GPT = GPT || {};
       new ResizeObserver(() => this.state && this.stage.clientWidth !== this.width && this.redraw()).observe(
         this.stage,
       );
-      new IntersectionObserver(([{ isIntersecting }]) => isIntersecting || this.pause()).observe(this.body);
+      new IntersectionObserver(() => {
+        const { top, bottom } = this.body.getBoundingClientRect(); // the entry may be older than a jump to the tour
+        if (bottom < 0 || top > innerHeight) this.pause();
+      }).observe(this.body);
       matchMedia("(prefers-reduced-motion: reduce)").addEventListener("change", () => this.state && this.show());
       addEventListener("beforeprint", () => {
         this.pause();
