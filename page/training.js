@@ -42,27 +42,33 @@ var GPT = GPT || {};
     return FLOAT * (rows * length * numbers + tables + mask);
   }
 
-  /** Each token's loss, -ln p of the token that follows it, and the gradient of the loss with respect to a constant that
-   *  is added to every final vector (in most models the last norm's bias): { losses: [T - 1], gradients: [T - 1] of (C) }.
+  const found = new WeakMap(); // logits -> { target, loss, gradient }: those of earlier tokens stay when a text grows
+
+  /** The loss of each of the first `count` tokens, -ln p of the token that follows it, and the gradient of the loss with respect to a constant that
+   *  is added to every final vector (in most models the last norm's bias): { losses: [count - 1], gradients: [count - 1] of (C) }.
    *
    *  By hand: logits are E f, so d(-ln p_target)/df = E^T (p - onehot(target)), and a constant that is added to f has the same gradient. */
-  function lossGradients(model, trace) {
+  function lossGradients(model, trace, count = trace.T) {
+    const each = Array.from({ length: count - 1 }, (_, t) => {
+      const [logits, target] = [trace.logits(t), trace.tokens[t + 1]];
+      if (found.get(logits)?.target !== target) found.set(logits, { target, ...lossGradient(model, logits, target) });
+      return found.get(logits);
+    });
+    return { losses: each.map(({ loss }) => loss), gradients: each.map(({ gradient }) => gradient) };
+  }
+
+  function lossGradient(model, logits, target) {
     const { d_model: C, vocab_size: V } = model.config;
-    const [losses, gradients] = [[], []];
-    for (let t = 0; t + 1 < trace.T; t += 1) {
-      const target = trace.tokens[t + 1];
-      const error = Float64Array.from(GPT.sampling.softmax(trace.logits(t)));
-      losses.push(-Math.log(error[target]));
-      error[target] -= 1;
-      const gradient = new Float64Array(C);
-      for (let id = 0; id < V; id += 1) {
-        const weight = error[id];
-        if (Math.abs(weight) < 1e-12) continue;
-        for (let c = 0; c < C; c += 1) gradient[c] += weight * model.head[id * C + c];
-      }
-      gradients.push(Float32Array.from(gradient));
+    const error = Float64Array.from(GPT.sampling.softmax(logits));
+    const loss = -Math.log(error[target]);
+    error[target] -= 1;
+    const gradient = new Float64Array(C);
+    for (let id = 0; id < V; id += 1) {
+      const weight = error[id];
+      if (Math.abs(weight) < 1e-12) continue;
+      for (let c = 0; c < C; c += 1) gradient[c] += weight * model.head[id * C + c];
     }
-    return { losses, gradients };
+    return { loss, gradient: Float32Array.from(gradient) };
   }
 
   /** The sum of vectors, each divided by a number, accumulated in 32 bits like a .grad: (C). */

@@ -31,9 +31,7 @@ var GPT = GPT || {};
       if (tokens !== this.tokens) {
         this.tokens = tokens;
         this.pieces = pieces.slice(0, this.most + 1);
-        const isShort = tokens.length <= this.most + 1;
-        const part = isShort ? trace : this.model.run(tokens.slice(0, this.most + 1));
-        Object.assign(this, lossGradients(this.model, part));
+        Object.assign(this, lossGradients(this.model, trace, this.pieces.length));
         this.done = 0;
         this.sizes.limit(1, Math.max(1, this.losses.length));
         this.size = Math.max(1, Math.min(this.size, this.losses.length));

@@ -5,14 +5,13 @@ var GPT = GPT || {};
   "use strict";
   const { html, chip, count, paint, palette, largest, best, shades } = GPT.draw;
   const { slider, button, bytes } = GPT.charts;
-  const { write, promptThatFits, cacheBytes } = GPT.generation;
-  const [MOST, PAUSE] = [10, 900]; // generated tokens, and milliseconds between them
+  const { cacheOf, cacheBytes } = GPT.generation;
+  const [FEWEST, MOST, PAUSE] = [2, 10, 900]; // generated tokens, and milliseconds between them
   const ROWS = ["keys", "values", "weights"];
 
   GPT.diagram("cache", {
     mount(element, model) {
       Object.assign(this, { model, moment: 0, tokens: null, timer: null });
-      this.fresh = Math.min(MOST, Math.floor(model.config.max_seq_len / 2));
       const go = (moment) => { this.stop(); this.moment = moment; GPT.app.set({}); };
       this.moments = slider("Step", { max: 1, text: (moment) => this.name(moment) }, go);
       this.back = button("‹ Back", () => go(Math.max(0, this.moment - 1)));
@@ -37,7 +36,8 @@ var GPT = GPT || {};
     },
 
     update(state) {
-      if (state.tokens !== this.tokens) this.read(state.tokens);
+      if (state.tokens !== this.tokens) this.read(state);
+      this.writeTo(this.moment);
       this.layers.show(state);
       this.heads.show(state);
       this.moments.show(this.moment);
@@ -50,15 +50,29 @@ var GPT = GPT || {};
       return this.sentence(state);
     },
 
-    /** Runs the model on a new text and continues it greedily. */
-    read(tokens) {
+    /** Starts with a new text: as much of it as leaves positions of the context free. The page has read it already. */
+    read({ tokens, trace }) {
       this.stop();
+      const longest = this.model.config.max_seq_len;
+      const fresh = Math.min(MOST, Math.max(longest - tokens.length, Math.min(FEWEST, Math.floor(longest / 2))));
+      const past = Math.min(tokens.length, longest - fresh);
+      const read = past < trace.T ? GPT.reading.joined(this.model, trace, { past, trace: null }) : trace;
       this.tokens = tokens;
-      this.prompt = promptThatFits(this.model, tokens, this.fresh);
-      Object.assign(this, write(this.model, this.prompt, this.fresh, (logits) => best(logits, 1)[0]));
-      this.last = this.passes.length;
+      this.prompt = read.tokens;
+      this.cache = cacheOf(this.model, read, past + fresh);
+      this.passes = [{ tokens: read.tokens, trace: read, next: likeliest(read) }];
+      this.last = fresh + 1;
       this.moment = Math.min(1, this.last);
       this.moments.limit(0, this.last);
+    },
+
+    /** Continues the text greedily, up to a step. */
+    writeTo(moment) {
+      while (this.passes.length < moment) {
+        const tokens = [this.passes.at(-1).next];
+        const trace = this.model.advance(tokens, this.cache);
+        this.passes.push({ tokens, trace, next: likeliest(trace) });
+      }
     },
 
     name(moment) {
@@ -107,10 +121,10 @@ var GPT = GPT || {};
       const [columns, used, was] = [this.cache.maxLen, this.length(this.moment), this.length(Math.max(0, this.moment - 1))];
       for (const [name, colour] of [["keys", "key"], ["values", "value"]]) {
         const stored = this.cache[name][layer].subarray(kv * columns * D, (kv + 1) * columns * D); // (columns, D)
-        const filled = stored.subarray(0, this.length(this.last) * D);
+        const prompt = stored.subarray(0, this.prompt.length * D);
         const values = new Float32Array(D * columns);
         for (let t = 0; t < used; t += 1) for (let d = 0; d < D; d += 1) values[d * columns + t] = stored[t * D + d];
-        paint(this.rows[name].canvas, values, columns, largest(filled), palette(colour));
+        paint(this.rows[name].canvas, values, columns, largest(prompt), palette(colour));
         this.rows[name].show(columns, was, used);
       }
       const pass = this.moment ? this.passes[this.moment - 1] : null;
@@ -153,13 +167,16 @@ var GPT = GPT || {};
         return ["Decode: one token, ", chip(GPT.app.piece(tokens[0])), ", passes through the model. It adds one column, and its query is " +
           `compared with all ${count(this.length(this.moment))} keys. All other keys and values are read, not computed. The most likely next token is `, ...following];
       }
-      const part = tokens.length < this.tokens.length ? "the last" : "all";
+      const part = tokens.length < this.tokens.length ? "the first" : "all";
       const read = tokens.length === 1 ? "one token passes" : `${part} ${count(tokens.length)} tokens of your text pass`;
       const layers = config.num_layers === 1 ? "the one layer" : `all ${config.num_layers} layers`;
       return [`Prefill: ${read} through the model in one pass. Each stores a key and a value in every head of ${layers}; the picture ` +
         `shows layer ${layer + 1}, head ${head + 1}. The logits of the last one give the first new token, `, ...following];
     },
   });
+
+  /** The most likely token after the last one of a trace. */
+  const likeliest = (trace) => best(trace.logits(trace.T - 1), 1)[0];
 
   /** A map of columns, one for each token that fits: those of this step are framed, unused ones hatched. */
   function row() {
