@@ -10,7 +10,6 @@ var GPT = GPT || {};
 (() => {
   "use strict";
   const { html, visible, spoken } = GPT.draw;
-  const BEGINNING = "The king is dead. Long live the king! Long live the";
   const NEAR = "300px"; // diagrams within this distance of the window are redrawn
 
   const diagrams = new Map();
@@ -169,7 +168,8 @@ var GPT = GPT || {};
   /** Each change of the text is read at once. */
   function listen() {
     GPT.app.write = GPT.textbox.write;
-    GPT.textbox.start(BEGINNING, (text, isWritten) => set(isWritten ? { text, token: Infinity } : { text }));
+    const beginning = document.querySelector(".examples [data-text]:not([hidden])").dataset.text;
+    GPT.textbox.start(beginning, (text, isWritten) => set(isWritten ? { text, token: Infinity } : { text }));
     const strip = document.getElementById("strip");
     GPT.parts.roving(
       strip,
@@ -180,9 +180,16 @@ var GPT = GPT || {};
     addEventListener("beforeprint", drawAll);
   }
 
+  /** Words, numbers and formulas that depend on the model: see facts.js. */
   function fillFacts() {
     const facts = GPT.facts(model);
     for (const element of document.querySelectorAll("[data-fact]")) element.textContent = facts[element.dataset.fact];
+    document.title = facts.title;
+    const settings = GPT.settings(model);
+    for (const element of document.querySelectorAll("[data-when]")) {
+      const wanted = element.dataset.when.split(" ").map((one) => one.split("="));
+      element.hidden = !wanted.every(([name, value]) => settings[name] === value);
+    }
   }
 
   /** Shows comments in code in a paler colour. */
@@ -204,8 +211,8 @@ var GPT = GPT || {};
     model = GPT.model = GPT.load(GPT.exported);
     Object.assign(GPT.app, { model, piece });
     live = GPT.live(model, onread);
-    listen();
     fillFacts();
+    listen();
     quietComments();
     GPT.terms();
     document.querySelectorAll("[data-diagram]").forEach(mount);

@@ -15,8 +15,30 @@ var GPT = GPT || {};
     gelu_tanh:
       "This model uses GELU, x times the probability that a standard normal variable is below x, in GPT-2's approximation.",
     relu: "This model uses ReLU: values below 0 become 0.",
-    swiglu: "This model uses SwiGLU, so its formula is W_down (SiLU(W_gate x) · W_up x).",
+    swiglu: "This model uses SwiGLU: f is SiLU, x times the logistic function of x, and the results multiply those of a second projection.",
   };
+
+  const isStock = ({ dataset }) => ["shakespeare", "refrains"].includes(dataset); // refrains: the plays, and texts made of them
+
+  /** The model's settings, as in <p data-when="norm=rmsnorm bias=no">, which is shown if all of them hold. */
+  GPT.settings = ({ config, about }) => ({
+    dataset: isStock(about) ? "shakespeare" : "other",
+    encoding: GPT.exported.tokenizer.kind,
+    position: config.position,
+    norm: config.norm,
+    bias: config.bias ? "yes" : "no",
+    gated: config.activation === "swiglu" ? "yes" : "no",
+  });
+
+  /** How long the model was trained, and how good it is: its perplexity on texts that it has not seen. */
+  function training({ step, tokens_seen: tokens, validation_loss: loss, validation }) {
+    const measured = validation?.rounded?.loss ?? loss;
+    const long = step && tokens ? `It was trained for ${count(step)} steps on ${count(tokens)} tokens. ` : "";
+    if (!Number.isFinite(measured)) return `${long}How good it is was not measured.`;
+    const choices = count(Number(Math.exp(measured).toPrecision(2)));
+    return `${long}In a text that it has not seen, it is as uncertain about the next token as if it had to choose among ` +
+      `${choices} equally likely ones: this is its perplexity, and its logarithm, ${measured.toFixed(2)}, is the validation loss.`;
+  }
 
   GPT.facts = (model) => {
     const { config, about, weights } = model;
@@ -24,6 +46,11 @@ var GPT = GPT || {};
     const sizes = Object.entries(weights).map(([name, weight]) => [name, weight.length]);
     const sum = (part) => sizes.reduce((all, [name, size]) => all + (name.includes(part) ? size : 0), 0);
     return {
+      title: isStock(about) || !about.dataset ? "How a GPT works" : `How a GPT works: a model trained on ${about.dataset}`,
+      lede: isStock(about)
+        ? "A small language model runs in this page."
+        : `A language model with ${count(sum(""))} weights${about.dataset ? `, trained on ${about.dataset},` : ""} runs in this page.`,
+      trained: training(about),
       trainedOn:
         TRAINED_ON[about.dataset] ||
         (about.dataset ? `a text called ${about.dataset}` : "a text that its owner chose"),
@@ -43,7 +70,7 @@ var GPT = GPT || {};
       feedforwardShare: percent(sum(".feedforward.") / sum("")),
       norm:
         config.norm === "rmsnorm"
-          ? "This model uses RMSNorm. It works like the layer norm below, but does not subtract the mean and has no bias."
+          ? "RMSNorm, which this model uses, divides by the root of the mean of the squares, and multiplies each number by a learned weight. It works like layer norm, but does not subtract the mean and has no bias."
           : `Layer norm subtracts the mean of the vector's numbers and divides by their standard deviation. Then it multiplies each number by a learned weight${config.bias ? " and adds a learned bias" : ""}.`,
       encoding:
         exported.tokenizer.kind === "byte"

@@ -20,6 +20,9 @@ from transformer.text import load_tokenizer
 from transformer.training import checkpoint
 
 WHOLE_PAGE = 3_000_000
+DEAD_LINKS = """() => Array.from(document.querySelectorAll("a[href]"), (link) => link.getAttribute("href")).filter(
+  (to) => !(to[0] === "#" ? document.getElementById(to.slice(1)) : /^https:../.test(to)))"""
+"""The links of a page that lead neither to an element in it nor to the web, but to a file."""
 Opened = Callable[[Path], tuple[Page, list[str]]]
 
 
@@ -72,4 +75,6 @@ def test_an_exported_checkpoint_is_one_file_that_opens_offline_and_gives_its_log
     torch.testing.assert_close(torch.tensor(compute(page, LOGITS, [None, tokens])), rounded, rtol=0, atol=1e-4)
     torch.testing.assert_close(rounded, loaded.model(torch.tensor([tokens]))[0], rtol=0, atol=0.01)
     assert compute(page, "() => GPT.exported.about.parameters") == sum(loaded.model.parameter_counts().values())
+    assert page.evaluate(DEAD_LINKS) == []
+    assert "trained for 7 steps on 5,376 tokens" in page.inner_text("#what")
     assert wrong == []

@@ -17,7 +17,7 @@ import torch
 from playwright.sync_api import Browser, Page, expect
 
 from page.browsing import DRAWN, ROOT, TEXT, compute, only_in_chromium, serious_faults
-from transformer import DecoderOnlyTransformer
+from transformer import DecoderOnlyTransformer, ModelConfig
 from transformer.interop.lesson_page import dequantised_model, script
 from transformer.interpret.heads import score_habits
 
@@ -238,7 +238,9 @@ def test_models_with_other_settings_are_shown_without_an_error(
     from transformer.cli.export_page import command as export_page
 
     made = tmp_path / "page.html"
-    made.write_text(export_page.page(script(exported(**settings))), encoding="utf-8")
+    values = exported(**settings)
+    model = dequantised_model(values)
+    made.write_text(export_page.page(script(values)), encoding="utf-8")
     page, wrong = opened(made)
     page.fill("#text", "Hi, é")
     page.evaluate(DRAWN)
@@ -248,7 +250,43 @@ def test_models_with_other_settings_are_shown_without_an_error(
     page.locator("[role=slider]").first.hover()
     assert "undefined" not in page.inner_text("main")
     assert "NaN" not in page.inner_text("main")
+    assert f"A language model with {sum(model.parameter_counts().values()):,} weights" in page.inner_text(".lede")
+    assert "Romeo" not in page.inner_text(".examples")
+    formulas = page.evaluate(FORMULAS)
+    assert [words for words in LABELS.values() if (words in formulas) != (words in labels_of(model.config))] == []
+    for position in ("sinusoidal", "rotary", "alibi"):
+        assert page.locator(f"p[data-when='position={position}']").is_visible() == (model.config.position == position)
     assert wrong == []
+
+
+LABELS = {
+    "norm": "layer norm of x equals x minus its mean, over its standard deviation, times weight plus bias",
+    "norm without bias": "layer norm of x equals x minus its mean, over its standard deviation, times weight",
+    "rmsnorm": "R M S norm of x equals x over the square root of the mean of its squares, times weight",
+    "network": "F F N of x equals W down times f of W up x plus b up, plus b down",
+    "network without bias": "F F N of x equals W down times f of W up x",
+    "gated": "F F N of x equals W down times the product of f of W gate x + b gate, and W up x + b up, plus b down",
+    "gated without bias": "F F N of x equals W down times the product of f of W gate x, and W up x",
+}
+FORMULAS = """() => Array.from(document.querySelectorAll("math[aria-label]")).filter((math) => math.checkVisibility())
+  .map((math) => math.getAttribute("aria-label"))"""
+
+
+def labels_of(config: ModelConfig) -> set[str]:
+    """The formulas of a model that are not the same in all models."""
+    without = "" if config.bias else " without bias"
+    norm = "rmsnorm" if config.norm == "rmsnorm" else f"norm{without}"
+    return {LABELS[norm], LABELS[("gated" if config.activation == "swiglu" else "network") + without]}
+
+
+def test_without_javascript_the_page_shows_what_holds_for_its_own_model(lesson: Page) -> None:
+    written = re.findall(r'<\w+[^>]*\bdata-when="([^"]+)"([^>]*)>', LESSON)
+    hidden = compute(
+        lesson, "() => Array.from(document.querySelectorAll('[data-when]'), (part) => [part.dataset.when, part.hidden])"
+    )
+    assert [[when, " hidden" in rest] for when, rest in written] == hidden
+    assert len(hidden) > 10
+    assert set(lesson.evaluate(FORMULAS)) & set(LABELS.values()) == labels_of(ModelConfig())
 
 
 @only_in_chromium

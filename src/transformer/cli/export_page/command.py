@@ -11,6 +11,7 @@ from rich.console import Console
 from transformer.cli.console import console
 from transformer.cli.evaluate.measure import Texts, score
 from transformer.cli.evaluate.options import MeasureOptions
+from transformer.cli.export_page.links import lead_somewhere, source_address
 from transformer.cli.export_page.options import ExportOptions, lesson_path
 from transformer.cli.inlining import inlined
 from transformer.cli.models import open_model
@@ -78,6 +79,10 @@ def rounding(loaded: LoadedModel, exported: dict[str, Any], out: Console) -> dic
 
 
 def page(model: str, lesson: Path | None = None) -> str:
-    """Returns the lesson as one text, with `model` in place of its own. Errors are those of inlined()."""
+    """Returns the lesson as one text, with `model` in place of its own; its links lead somewhere from any folder.
+
+    Errors are those of inlined().
+    """
     lesson = lesson or lesson_path()
-    return inlined(lesson, lesson.parent, {MODEL: model})
+    root = lesson.parent
+    return lead_somewhere(inlined(lesson, root, {MODEL: model}), source_address(root))
