@@ -8,7 +8,7 @@ var GPT = GPT || {};
   const { chart, slider, button } = GPT.charts;
   const { TOTAL, EVERY, FEWEST, HELD_OUT } = GPT.learner;
   const STOPS = Array.from({ length: TOTAL / EVERY + 1 }, (_, i) => i * EVERY);
-  const RATES = [0.0001, 0.0003, 0.001, 0.002, 0.005, 0.01, 0.03, 0.1, 0.3, 1];
+  const RATES = [0.0001, 0.0003, 0.001, 0.002, 0.005, 0.01, 0.03, 0.1, 0.3, 1, 3];
   const MOST = 1_000_000; // bytes
   const [UNIFORM, HIGHEST] = [Math.log(256), 12];
   const FILES = ["operations", "network", "learner"];
@@ -224,7 +224,8 @@ var GPT = GPT || {};
     verdict({ train, heldOut }) {
       const lowest = Math.min(...this.points.map((point) => point.heldOut));
       const share = Math.exp(-heldOut);
-      if (heldOut > UNIFORM + 0.3) return "The loss is higher than that of guessing: the learning rate is too large, and the steps jump past the valley. Make it smaller; it takes a while to recover, or press Reset.";
+      if (heldOut > UNIFORM + 0.3) return "The loss is higher than that of guessing: the learning rate is too large, and each step lands far from where the slope promised. Make the rate smaller, or press Reset.";
+      if (this.step >= 100 && heldOut > this.frequency) return "It is still worse than a model that only counts bytes. With this learning rate, the steps are too large or too small.";
       if (train !== null && heldOut > lowest + 0.1 && heldOut > train + 0.25) return `The loss on held-out text was ${number(lowest)} and has risen to ${number(heldOut)}, while the other still falls: the model now memorises the text.`;
       return `It gives the right next byte of held-out text a probability of about ${GPT.draw.percent(share)} (e to the power of −${number(heldOut)}).`;
     },

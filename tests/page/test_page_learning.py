@@ -167,7 +167,7 @@ def test_a_person_trains_pauses_resets_and_is_told_that_a_text_is_too_short(less
 
 
 @pytest.mark.slow
-def test_the_loss_falls_below_byte_frequencies_and_a_rate_of_1_drives_it_above_guessing(lesson: Page) -> None:
+def test_the_loss_falls_below_byte_frequencies_and_a_rate_of_3_drives_it_above_guessing(lesson: Page) -> None:
     shown = diagram(lesson, "learn")
     shown.get_by_role("button", name="Start").click()
     expect(shown.locator(".train-samples li b").last).to_have_text("300", timeout=240_000)
