@@ -151,3 +151,33 @@ def test_a_key_at_the_end_of_a_text_costs_a_token_or_two_and_not_the_whole_text(
     box.press("ControlOrMeta+A")
     box.press("Delete")
     assert after()[1] == 1
+
+
+@pytest.mark.slow
+def test_a_key_at_the_end_of_a_long_text_costs_much_less_than_the_whole_text(lesson: Page) -> None:
+    """In steps of the model with its cache: minima of pairs measured in turn, because other work only adds time."""
+    lesson.fill("#text", "what light " * 70)
+    lesson.evaluate("GPT.app.settled()")
+    key, step, length = lesson.evaluate("""async () => {
+      const { app, model } = GPT;
+      const { text } = app.state;
+      const tokens = app.state.tokens.slice(0, -1);
+      const cache = model.start();
+      model.advance(tokens, cache);
+      const found = { key: [], step: [] };
+      for (let i = 0; i < 15; i += 1) {
+        let begun = performance.now();
+        app.set({ text: text + (i % 2 ? "" : "x") });
+        const before = app.state.trace;
+        while (app.state.trace === before) await new Promise((done) => setTimeout(done));
+        found.key.push(performance.now() - begun);
+        await app.settled();
+        cache.length = tokens.length;
+        begun = performance.now();
+        model.step(cache, 5);
+        found.step.push(performance.now() - begun);
+      }
+      return [Math.min(...found.key), Math.min(...found.step), tokens.length];
+    }""")
+    assert length > 90
+    assert key < 40 * step, (key, step)
