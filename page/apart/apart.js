@@ -240,11 +240,21 @@ var GPT = GPT || {};
       const [from, to] = [this.result.before, after.losses].map(mean);
       const first = GPT.draw.best(after.logProbs, 1)[0];
       this.sentence.replaceChildren(
-        `Without ${list([...this.off].map((key) => this.name(key)))}, `, answer,
+        `Without ${this.missing()}, `, answer,
         ` goes from ${percent(Math.exp(before))} to ${percent(Math.exp(before + moved))}, ${number(Math.abs(moved))} nats ${moved < 0 ? "less" : "more"}. `,
         ...(first === this.answer ? [] : ["The likeliest token is ", chip(GPT.app.piece(first)), " now. "]),
         Number.isNaN(from) ? "" : `The loss over the whole text ${to > from ? "rises" : "falls"} from ${number(from)} to ${number(to)} nats per token.`,
       );
+    },
+
+    /** What is off, in words; one kind of part in all layers is one thing. */
+    missing() {
+      const keys = [...this.off];
+      const { num_layers: L } = this.model.config;
+      const isEverywhere = (part) => keys.length === L && L > 1 && keys.every((key) => key.endsWith(`.${part}`));
+      if (isEverywhere("attention")) return "any attention";
+      if (isEverywhere("feedforward")) return "any feed-forward network";
+      return list(keys.map((key) => this.name(key)));
     },
 
     mostImportant() {

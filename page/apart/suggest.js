@@ -4,7 +4,7 @@ var GPT = GPT || {};
 (() => {
   "use strict";
   const PAIRS = [
-    ["king", "queen"], ["King", "Queen"], ["KING", "QUEEN"], ["Romeo", "Juliet"], ["ROMEO", "JULIET"], ["man", "woman"],
+    ["king", "queen"], ["king", "duke"], ["king", "prince"], ["king", "lord"], ["king", "man"], ["King", "Queen"], ["KING", "QUEEN"], ["Romeo", "Juliet"], ["ROMEO", "JULIET"], ["man", "woman"],
     ["lord", "lady"], ["father", "mother"], ["son", "daughter"], ["brother", "sister"], ["boy", "girl"], ["sir", "madam"],
     ["day", "night"], ["morrow", "night"], ["love", "hate"], ["good", "bad"], ["life", "death"], ["he", "she"], ["his", "her"],
     ["him", "her"], ["thou", "he"], ["my", "your"], ["is", "was"], ["the", "a"],
@@ -14,7 +14,7 @@ var GPT = GPT || {};
   /** A text with as many tokens as `text`, all but one the same; "" if none is found. */
   function otherText(model, text, pieces) {
     const fits = (other) => {
-      const ids = model.tokenizer.encode(other).slice(-pieces.length);
+      const ids = model.tokenizer.encode(other).slice(-model.config.max_seq_len);
       return other !== text && ids.length === pieces.length && ids.some((id, t) => id !== pieces[t].id);
     };
     for (const [one, two] of PAIRS) {

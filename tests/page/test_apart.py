@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from page.browsing import DRAWN, ROOT, compute
 from transformer.activations import run_with_hooks
@@ -32,6 +32,24 @@ CELLS = """([exported, tokens, other]) => {
   const [first, ...found] = GPT.patching.cells(GPT.load(exported), { tokens, other });
   return { tokens: first.ends.tokens, cells: found.map(({ row, t, effect }) => [row, t, effect]) };
 }"""
+
+
+CONTRASTS = """() => {
+  const pen = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const luminance = (colour) => {
+    pen.fillStyle = colour;
+    pen.fillRect(0, 0, 1, 1);
+    const parts = Array.from(pen.getImageData(0, 0, 1, 1).data.slice(0, 3), (c) => c / 255);
+    const [r, g, b] = parts.map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  return Array.from(document.querySelectorAll("[data-diagram=apart] .board button"), (button) => {
+    const { color, backgroundColor } = getComputedStyle(button);
+    const [dark, light] = [luminance(color), luminance(backgroundColor)].sort((a, b) => a - b);
+    return (light + 0.05) / (dark + 0.05);
+  });
+}"""
+"""The contrast of the number in each part with its shade."""
 
 
 @pytest.fixture(scope="module")
@@ -168,28 +186,38 @@ def test_parts_are_switched_by_keyboard_and_measured_by_themselves(shared_lesson
     assert all(text for text in figure.locator(".board button").all_inner_texts())
     figure.get_by_role("button", name="The most important one off").click()
     assert figure.locator("[aria-pressed=false]").count() == 1
+    figure.get_by_role("button", name="All on").click()
+    shared_lesson.add_style_tag(content=".board button { transition: none !important; }")  # colours at once
+    for scheme in ("light", "dark"):  # the strongest shade is one of these
+        shared_lesson.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        assert min(compute(shared_lesson, CONTRASTS)) >= 4.5, scheme
+    shared_lesson.emulate_media(color_scheme="light")
 
 
 def test_a_vector_of_the_other_text_moves_the_answer(shared_lesson: Page) -> None:
-    shared_lesson.fill("#text", "The king is dead. Long live the")
+    shared_lesson.fill("#text", "The king is dead.")
     shared_lesson.evaluate(DRAWN)
     figure = shared_lesson.locator("[data-diagram=patch]")
     figure.scroll_into_view_if_needed()
-    assert shared_lesson.input_value("#other-text") == "The queen is dead. Long live the"
-    end = compute(shared_lesson, "() => GPT.model.config.num_layers")
+    suggested = shared_lesson.input_value("#other-text")
+    cut = "other => [GPT.app.state.tokens, Array.from(GPT.model.tokenizer.encode(other))]"
+    own, other = compute(shared_lesson, cut, suggested)
+    differing = [t for t, (one, two) in enumerate(zip(own, other, strict=True)) if one != two]
+    assert len(differing) == 1
+    end, last, at = compute(shared_lesson, "() => GPT.model.config.num_layers"), len(own) - 1, differing[0]
     shared_lesson.wait_for_function(
-        "key => document.querySelector(`[data-diagram=patch] [data-key='${key}']`).innerText !== ''", arg=f"{end}.1"
+        "key => document.querySelector(`[data-diagram=patch] [data-key='${key}']`).innerText !== ''", arg=f"{end}.{at}"
     )
     shared_lesson.evaluate(DONE)
-    last = shared_lesson.locator("#strip .token").count() - 1
-    assert figure.locator("[data-key='0.1']").inner_text() == "100"  # all of the difference is in the word itself
+    assert figure.locator(f"[data-key='0.{at}']").inner_text() == "100"  # all of the difference is in the word itself
     assert figure.locator(f"[data-key='{end}.{last}']").inner_text() == "100"  # and at the end in the last token
-    assert figure.locator(f"[data-key='{end}.1']").inner_text() == "0"
-    figure.locator("[data-key='0.1']").click()
+    assert figure.locator(f"[data-key='{end}.{at}']").inner_text() == "0"
+    figure.locator(f"[data-key='0.{at}']").click()
     shared_lesson.evaluate(DONE)
     for shares in shown_bars(shared_lesson, "patch").values():
         assert shares[1] == pytest.approx(shares[2], abs=0.11)  # the patched run is the other text's
     shared_lesson.fill("#other-text", "The queen of France is dead.")
     assert "tokens" in figure.locator("[role=status]").inner_text()
+    expect(figure.locator(".board")).to_be_hidden()
     figure.get_by_role("button", name="Suggest").click()
-    assert shared_lesson.input_value("#other-text") == "The queen is dead. Long live the"
+    assert shared_lesson.input_value("#other-text") == suggested
