@@ -4,7 +4,8 @@ var GPT = GPT || {};
 (() => {
   "use strict";
   const PAIRS = [
-    ["king", "queen"], ["king", "duke"], ["king", "prince"], ["king", "lord"], ["king", "man"], ["King", "Queen"], ["KING", "QUEEN"], ["Romeo", "Juliet"], ["ROMEO", "JULIET"], ["man", "woman"],
+    ["king", "queen"], ["king", "duke"], ["king", "prince"], ["king", "lord"], ["king", "man"],
+    ["King", "Queen"], ["KING", "QUEEN"], ["Romeo", "Juliet"], ["ROMEO", "JULIET"], ["man", "woman"],
     ["lord", "lady"], ["father", "mother"], ["son", "daughter"], ["brother", "sister"], ["boy", "girl"], ["sir", "madam"],
     ["day", "night"], ["morrow", "night"], ["love", "hate"], ["good", "bad"], ["life", "death"], ["he", "she"], ["his", "her"],
     ["him", "her"], ["thou", "he"], ["my", "your"], ["is", "was"], ["the", "a"],
