@@ -20,7 +20,9 @@ var GPT = GPT || {};
     };
     for (const [one, two] of PAIRS) {
       for (const [from, to] of [[one, two], [two, one]]) {
-        const other = text.replace(new RegExp(`(?<![\\p{L}])${from}(?![\\p{L}])`, "u"), to);
+        const last = [...text.matchAll(new RegExp(`(?<!\\p{L})${from}(?!\\p{L})`, "gu"))].pop(); // what follows may copy it
+        if (!last) continue;
+        const other = text.slice(0, last.index) + to + text.slice(last.index + from.length);
         if (fits(other)) return other;
       }
     }
