@@ -166,7 +166,10 @@ def test_exercises_are_done_when_the_reader_has_done_them(lesson: Page) -> None:
     lesson.evaluate(DRAWN)
 
     def done() -> list[str]:
-        return compute(lesson, "() => Array.from(document.querySelectorAll('.is-done'), (one) => one.dataset.exercise)")
+        found: list[str] = compute(
+            lesson, "() => Array.from(document.querySelectorAll('.exercise.is-done'), (one) => one.dataset.exercise)"
+        )
+        return found
 
     def choose(habit: str, which: Callable[[list[float]], float]) -> None:
         cells = lesson.locator(f"[data-habit='{habit}']")
@@ -193,3 +196,28 @@ def test_exercises_are_done_when_the_reader_has_done_them(lesson: Page) -> None:
     assert lesson.evaluate("() => Math.max(...GPT.app.state.next(GPT.app.state.tokens.length - 1))") > 0.9
     assert "sure" in done()
     assert lesson.locator("[data-exercise=sure] [role=status]").inner_text() == "✓ Done."
+
+
+@torch.no_grad()
+def test_copying_ends_when_the_previous_token_head_is_switched_off(lesson: Page) -> None:
+    figure = lesson.locator("[data-diagram=twice]")
+    figure.get_by_text("Nonsense").click()
+    figure.get_by_role("button", name="Strongest induction head").click()
+    lesson.evaluate(DRAWN)
+
+    def second_time() -> float:
+        return percentages(figure.locator("[data-twice=second]").inner_text())[0]
+
+    whole = second_time()
+    assert whole > 50 > 5 * percentages(figure.locator("[data-twice=first]").inner_text())[0]
+    figure.get_by_label("Switch this head off").check()
+    assert second_time() < whole / 2
+    lesson.evaluate("""() => {
+      const { trace, tokens } = GPT.app.state;
+      const { best } = GPT.headHabits(trace, tokens).find(({ name }) => name === "previous token");
+      GPT.app.set({ layer: best.layer, head: best.head });
+    }""")
+    lesson.evaluate(DRAWN)
+    assert second_time() < whole / 5
+    figure.get_by_label("Switch this head off").uncheck()
+    assert second_time() == whole
