@@ -8,6 +8,7 @@
   const RUN = 900; // milliseconds that a light takes through the model
 
   const words = ([first, last]) => (first === last ? `${first + 1}` : `${first + 1}–${last + 1}`);
+  const inside = (value, [first, last]) => first <= value && value <= last;
   const plural = ([first, last], noun) => (first === last ? noun : `${noun}s`);
 
   /** Places an element of the overlay: along and across the streams, with sizes. */
@@ -41,27 +42,23 @@
       this.state = state;
       this.resize();
       if (state.tokens !== this.seen) {
-        if (this.seen) this.run();
+        if (this.seen) {
+          this.picture.pulse(RUN);
+          this.hum();
+        }
         this.seen = state.tokens;
       }
       return this.sentence();
     },
 
-    run() {
-      this.picture.pulse(RUN);
-      this.hum();
-    },
-
     choose(line) {
-      const { first, last } = this.lines[line];
-      if (first === last) GPT.app.set({ token: first, key: null });
-      else GPT.app.set({ token: last, key: null });
+      GPT.app.set({ token: this.lines[line].last, key: null });
     },
 
     chooseHead(at) {
       const { layers, heads } = this.columns[at];
       const { layer, head } = this.state;
-      const isInside = layer >= layers[0] && layer <= layers[1] && head >= heads[0] && head <= heads[1];
+      const isInside = inside(layer, layers) && inside(head, heads);
       GPT.app.set({ layer: isInside ? layer : layers[0], head: isInside ? head : heads[0], key: null });
     },
 
@@ -299,18 +296,4 @@
       return ["After ", chip(pieces[token]), " the model expects ", chip(GPT.app.piece(found)), ` (${percent(next(token)[found])}).`];
     },
   });
-
-  function inside(value, [first, last]) {
-    return first <= value && value <= last;
-  }
-
-  /** The mascot hums while the model runs. */
-  GPT.map.hum = (image, milliseconds) => {
-    if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
-    const hum = [0, -2, 2, -2, 2, -1, 1, 0].map((angle) => ({
-      transform: `rotate(${angle}deg)`,
-      filter: angle ? "drop-shadow(0 0 7px var(--stream))" : "none",
-    }));
-    image.animate(hum, { duration: milliseconds / 2, iterations: 2 });
-  };
 })();

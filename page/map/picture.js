@@ -215,4 +215,14 @@
     groups.hits.addEventListener("click", ({ target }) => onpress(Number(target.dataset.line)));
     return { draw, pulse };
   };
+
+  /** The mascot hums while the model runs. */
+  GPT.map.hum = (image, milliseconds) => {
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+    const hum = [0, -2, 2, -2, 2, -1, 1, 0].map((angle) => ({
+      transform: `rotate(${angle}deg)`,
+      filter: angle ? "drop-shadow(0 0 7px var(--stream))" : "none",
+    }));
+    image.animate(hum, { duration: milliseconds / 2, iterations: 2 });
+  };
 })();
