@@ -102,6 +102,12 @@ var GPT = GPT || {};
     if (state.trace) for (const figure of figures.values()) refresh(figure);
   }
 
+  /** Paper is always light: canvases that were painted dark are painted again. */
+  function repaint() {
+    for (const figure of figures.values()) figure.isStale = true;
+    drawAll();
+  }
+
   /** Draws the diagrams that the reader has not reached yet, one at a time, so that they have their height before. */
   function drawRest() {
     const figure = Array.from(figures.values()).find(({ isNew }) => isNew);
@@ -178,6 +184,7 @@ var GPT = GPT || {};
     );
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => set({}));
     addEventListener("beforeprint", drawAll);
+    matchMedia("print").addEventListener("change", repaint);
   }
 
   /** Words, numbers and formulas that depend on the model: see facts.js. */

@@ -20,6 +20,14 @@ GAP = """(id) => document.querySelector(`#${id} h2`).getBoundingClientRect().top
   - document.querySelector(".reader").getBoundingClientRect().bottom"""
 """How far the heading of a chapter is below the text box."""
 
+CORNER = """() => {
+  const canvas = document.querySelector("[data-diagram=embeddings] canvas");
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const pixels = Array.from({ length: data.length / 4 }, (_, i) => data.slice(4 * i, 4 * i + 3));
+  return Math.max(...pixels.map(([red, green, blue]) => red + green + blue));
+}"""
+"""The sum of red, green and blue of the lightest pixel of a strip of numbers."""
+
 SHIFTS = """() => {
   window.shifts = [];
   new PerformanceObserver((list) => {
@@ -48,6 +56,7 @@ def fresh(reading: Page) -> Page:
 def assert_at(page: Page, chapter: str) -> None:
     """The chapter's heading stands just below the text box, also after everything is drawn and some time has passed."""
     page.evaluate(DRAWN)
+    page.wait_for_function(f"(id) => Math.abs(({GAP})(id) - 12) < 12", arg=chapter)
     page.wait_for_timeout(300)
     assert 0 <= page.evaluate(GAP, chapter) < 24
 
@@ -67,9 +76,10 @@ def test_contents_and_links_lead_to_the_heading_and_stay_there(fresh: Page) -> N
     fresh.goto(f"{LESSON}#generation")
     assert_at(fresh, "generation")
     fresh.mouse.wheel(0, 400)
-    fresh.wait_for_timeout(500)
+    fresh.wait_for_function("history.state.scrolled === scrollY && history.state.top < 0")
     fresh.reload()
     fresh.evaluate(DRAWN)
+    fresh.wait_for_function(f"({GAP})('generation') < -300")
     fresh.wait_for_timeout(300)
     assert fresh.evaluate(GAP, "generation") == pytest.approx(18 - 400, abs=12)
     fresh.evaluate("scrollTo(0, 0)")
@@ -217,3 +227,29 @@ def test_formulas_have_the_same_edge_at_the_left(reading: Page) -> None:
       formula.querySelector("math > *").getBoundingClientRect().left - formula.getBoundingClientRect().left)""")
     assert len(edges) >= 10
     assert max(edges) - min(edges) < 4  # the width of a margin that belongs to the first sign
+
+
+def test_paper_is_light_with_every_colour_answer_and_token(reading: Page) -> None:
+    """Bars and chips vanished on paper, answers stayed closed, and the line of tokens was cut off at the right."""
+    reading.fill(TEXT_BOX, "to be or not to be, that is the question " * 4)
+    reading.emulate_media(media="screen", color_scheme="dark")
+    reading.evaluate(DRAWN)
+    dark = reading.evaluate(CORNER)
+    reading.emulate_media(media="print", color_scheme="dark")
+    reading.evaluate(DRAWN)
+    found = reading.evaluate("""() => ({
+      paper: getComputedStyle(document.body).backgroundColor,
+      adjust: getComputedStyle(document.querySelector(".bars-bar")).printColorAdjust,
+      closed: Array.from(document.querySelectorAll("details.check:not([open]) p"), (p) => p.offsetHeight),
+      buttons: document.querySelector(".reader-buttons").offsetHeight,
+      box: getComputedStyle(document.querySelector(".reader")).position,
+      cut: document.querySelector("#strip").scrollWidth - document.querySelector("#strip").clientWidth,
+    })""")
+    light = reading.evaluate(CORNER)
+    reading.emulate_media(media="screen", color_scheme="light")
+    assert found["paper"] == "rgb(255, 255, 255)"
+    assert found["adjust"] == "exact"
+    assert len(found["closed"]) > 10
+    assert min(found["closed"]) > 10
+    assert (found["buttons"], found["box"], found["cut"]) == (0, "static", 0)
+    assert light > dark + 100  # 0 is dark on the screen, and white on paper
