@@ -146,7 +146,8 @@ def test_at_double_size_the_text_stays_in_sight(reading: Page) -> None:
 def test_every_change_of_the_text_can_be_taken_back(fresh: Page) -> None:
     box, text = fresh.locator(TEXT_BOX), lambda: fresh.input_value(TEXT_BOX)
     beginning = text()
-    undo, restart = fresh.get_by_role("button", name="Undo"), fresh.get_by_role("button", name="Start again")
+    form = fresh.get_by_role("form", name="Your text")
+    undo, restart = form.get_by_role("button", name="Undo"), form.get_by_role("button", name="Start again")
     expect(undo).to_have_attribute("aria-disabled", "true")
     fresh.evaluate(DRAWN)
     fresh.locator("[data-diagram=next] .bars button").first.click()
