@@ -203,7 +203,8 @@ def test_tokens_that_make_one_character_are_bracketed_with_it(reading: Page, tex
 def test_roots_are_drawn_and_every_sign_of_a_formula_comes_from_the_pages_own_font(reading: Page) -> None:
     """Chromium omits the sign of a root without a font that has a MATH table: readers were taught a wrong formula."""
     reading.evaluate("document.fonts.ready")
-    roots = reading.evaluate("""() => Array.from(document.querySelectorAll("msqrt")).filter((root) => root.checkVisibility()).map((root) =>
+    roots = reading.evaluate("""() => Array.from(document.querySelectorAll("msqrt")).filter((root) =>
+      root.checkVisibility()).map((root) =>
       root.getBoundingClientRect().width - Array.from(root.children).reduce((sum, child) =>
         sum + child.getBoundingClientRect().width, 0))""")
     assert len(roots) >= 2
@@ -224,7 +225,8 @@ def test_roots_are_drawn_and_every_sign_of_a_formula_comes_from_the_pages_own_fo
 
 
 def test_formulas_have_the_same_edge_at_the_left(reading: Page) -> None:
-    edges = reading.evaluate("""() => Array.from(document.querySelectorAll(".formula")).filter((f) => f.checkVisibility()).map((formula) =>
+    edges = reading.evaluate("""() => Array.from(document.querySelectorAll(".formula")).filter((formula) =>
+      formula.checkVisibility()).map((formula) =>
       formula.querySelector("math > *").getBoundingClientRect().left - formula.getBoundingClientRect().left)""")
     assert len(edges) >= 10
     assert max(edges) - min(edges) < 4  # the width of a margin that belongs to the first sign
