@@ -206,7 +206,8 @@ def test_one_weight_moved_by_hand_has_the_slope_of_backpropagation_and_of_pytorc
     row = torch.tensor([found[1]])
     nats, count = model.loss(row[:, :-1], row[:, 1:])
     (nats / count).backward()
-    gradient = model.blocks[0].attention.qkv.weight.grad  # type: ignore[union-attr]
+    gradient = model.layers[0].attention.qkv.weight.grad
+    assert gradient is not None
     assert float(gradient.abs().max()) == pytest.approx(abs(slope), abs=1e-6)  # the cell that is chosen first
     shown.get_by_role("button", name="One step of all weights").click()
     expect(shown.locator("[role=status]")).to_contain_text("it fell by")
