@@ -11,7 +11,7 @@ var GPT = GPT || {};
   GPT.diagram("patch", {
     mount(element, model) {
       Object.assign(this, { model, chosen: null, effects: new Map(), isOwn: false, shown: null, timer: 0 });
-      this.box = html("input", { type: "text", id: "other-text", spellcheck: "false", autocomplete: "off", autocapitalize: "off" });
+      this.box = html("textarea", { id: "other-text", rows: 1, spellcheck: "false", autocomplete: "off", autocapitalize: "off" });
       this.box.addEventListener("input", () => {
         this.isOwn = true;
         this.update(GPT.app.state);

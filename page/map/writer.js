@@ -26,7 +26,6 @@
 
     const show = (isWriting) => {
       button.textContent = isWriting ? "Pause" : "Write on";
-      button.setAttribute("aria-pressed", String(isWriting));
       changed(isWriting);
     };
 
