@@ -137,6 +137,7 @@ def test_shades_are_legible_in_a_text_of_128_tokens(lesson: Page) -> None:
     assert list(bytes.fromhex(accent[1])) in pixels
 
 
+@pytest.mark.slow
 @only_in_chromium
 def test_a_tap_on_a_phone_shows_the_computation_below_the_matrix(browser: Browser) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 727}, has_touch=True, is_mobile=True)

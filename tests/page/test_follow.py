@@ -131,6 +131,7 @@ def test_every_stop_shows_pytorchs_numbers(lesson: Page) -> None:
             check_sums(shown, stop)
 
 
+@pytest.mark.slow
 def test_the_tour_is_stepped_by_buttons_keys_and_swipes_and_plays_by_itself(lesson: Page) -> None:
     title, here = lesson.locator(".follow-title"), lesson.locator(HERE)
     lesson.locator(STOPS).nth(3).click()
@@ -166,6 +167,7 @@ def test_the_tour_is_stepped_by_buttons_keys_and_swipes_and_plays_by_itself(less
     expect(lesson.locator(".follow-buttons .is-play")).to_have_text("▶ Play")
 
 
+@pytest.mark.slow
 @only_in_chromium
 def test_with_reduced_motion_a_stop_is_shown_as_it_ends(lesson: Page) -> None:
     lesson.emulate_media(reduced_motion="reduce")

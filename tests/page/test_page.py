@@ -45,7 +45,7 @@ def figure(text: str) -> float:
     return 0.025 if text == "<0.1%" else float(text.replace("−", "-").replace(",", "").replace("%", ""))
 
 
-@pytest.mark.parametrize("width", [360, 768, 1440])
+@pytest.mark.parametrize("width", [360, *(pytest.param(wide, marks=pytest.mark.slow) for wide in (768, 1440))])
 def test_it_opens_over_http_without_an_error_and_fits_the_window(browser: Browser, width: int) -> None:
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *args: Any) -> None: ...
@@ -87,18 +87,18 @@ def test_typing_changes_every_diagram(lesson: Page) -> None:
 @pytest.mark.parametrize(
     "text", ["", "a", "\U0001f600 déjà\n\n", "to be or not to be " * 60], ids=["none", "a", "emoji", "long"]
 )
-def test_any_text_can_be_typed(lesson: Page, text: str) -> None:
-    lesson.fill("#text", text)
-    lesson.evaluate(DRAWN)
-    longest = lesson.evaluate("() => GPT.model.config.max_seq_len")
-    assert 1 <= lesson.locator("#strip .token").count() <= longest
-    cells = lesson.locator("[role=gridcell][tabindex='0']")
+def test_any_text_can_be_typed(shared_lesson: Page, text: str) -> None:
+    shared_lesson.fill("#text", text)
+    shared_lesson.evaluate(DRAWN)
+    longest = shared_lesson.evaluate("() => GPT.model.config.max_seq_len")
+    assert 1 <= shared_lesson.locator("#strip .token").count() <= longest
+    cells = shared_lesson.locator("[role=gridcell][tabindex='0']")
     cells.focus()
     for key in ("Home", "End", "ArrowRight", "ArrowUp"):
-        lesson.keyboard.press(key)
-        lesson.evaluate(DRAWN)
+        shared_lesson.keyboard.press(key)
+        shared_lesson.evaluate(DRAWN)
         assert cells.count() == 1
-    assert ("left out" in lesson.locator("#cut").inner_text()) == (len(text) > longest)
+    assert ("left out" in shared_lesson.locator("#cut").inner_text()) == (len(text) > longest)
 
 
 def test_pressing_a_bar_appends_its_token(lesson: Page) -> None:
@@ -289,6 +289,7 @@ def test_without_javascript_the_page_shows_what_holds_for_its_own_model(lesson: 
     assert set(lesson.evaluate(FORMULAS)) & set(LABELS.values()) == labels_of(ModelConfig())
 
 
+@pytest.mark.slow
 @only_in_chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(lesson: Page, scheme: str) -> None:

@@ -140,6 +140,7 @@ def figure(text: str) -> float:
     return float(text.replace("−", "-").replace(",", "").replace("%", ""))
 
 
+@pytest.mark.slow
 def test_a_person_trains_pauses_resets_and_is_told_that_a_text_is_too_short(lesson: Page) -> None:
     shown = diagram(lesson, "learn")
     start, pause, reset = (shown.get_by_role("button", name=name) for name in ("Start", "Pause", "Reset"))

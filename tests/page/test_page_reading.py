@@ -232,6 +232,7 @@ def test_formulas_have_the_same_edge_at_the_left(reading: Page) -> None:
     assert max(edges) - min(edges) < 4  # the width of a margin that belongs to the first sign
 
 
+@pytest.mark.slow
 def test_paper_is_light_with_every_colour_answer_and_token(reading: Page) -> None:
     """Bars and chips vanished on paper, answers stayed closed, and the line of tokens was cut off at the right."""
     reading.fill(TEXT_BOX, "to be or not to be, that is the question " * 4)

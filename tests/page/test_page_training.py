@@ -118,6 +118,7 @@ def test_the_gradient_on_the_page_matches_autograd(exported: Callable[..., dict[
     torch.testing.assert_close(torch.tensor(gradient), constant.grad, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_accumulated_micro_batches_equal_the_whole_batch(lesson: Page) -> None:
     shown = diagram(lesson, "accumulate")
     size, done = shown.locator("input[type=range]").all()
@@ -151,6 +152,7 @@ def test_every_slider_and_chart_responds_to_the_keyboard(lesson: Page) -> None:
             assert shown.inner_text() != before
 
 
+@pytest.mark.slow
 def test_accumulation_needs_the_memory_of_a_micro_batch_and_has_the_noise_of_the_whole_batch(lesson: Page) -> None:
     lines = {line.split("\t")[0]: line.split("\t")[1:] for line in diagram(lesson, "batch").inner_text().splitlines()}
     noise = json.loads((page_data.RESULTS / "accumulation.json").read_text())["noise"][-1]["noise_scale"]
@@ -219,6 +221,7 @@ def test_sampling_keeps_the_same_tokens_as_python(lesson: Page, model: DecoderOn
         assert was == pytest.approx(entropy_bits(logits.softmax(-1)), abs=0.006)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_draws_and_text(lesson: Page) -> None:
     shown = diagram(lesson, "sampling")
     found = []
