@@ -1,4 +1,4 @@
-"""Takes screenshots of the lesson page: the whole page and each diagram, at three widths, light and dark.
+"""Takes screenshots of the lesson page: the whole page and each diagram, at four widths, light and dark.
 
 python scripts/screenshots.py
 """
@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "runs" / "screenshots"
-WIDTHS = (360, 768, 1440)  # pixels
+WIDTHS = (390, 768, 1440, 1920)  # pixels
 SCHEMES = ("light", "dark")
 
 
