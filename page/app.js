@@ -12,13 +12,16 @@ var GPT = GPT || {};
   const { html, visible, spoken } = GPT.draw;
   const NEAR = "300px"; // diagrams within this distance of the window are redrawn
 
+  const HESITATION = 800; // milliseconds without a change before a hint
+  const HINT = "Your text ends with a space. In this model a space belongs to the word after it, so remove it for better predictions.";
+
   const diagrams = new Map();
   GPT.diagram = (name, diagram) => diagrams.set(name, diagram);
 
   const state = { text: "", pieces: [], tokens: [], cut: 0, trace: null, token: 0, layer: 0, head: 0, key: null };
   const figures = new Map(); // element -> { diagram, reading, isNear, isStale, isNew }
   const known = new WeakMap(); // logits -> their probabilities
-  let [model, live, asked, isWaiting] = [null, null, null, false]; // asked: a text that is being read, and its changes
+  let [model, live, asked, isWaiting, hinting] = [null, null, null, false, 0]; // asked: a text that is being read, and its changes
 
   /** Changes the state; the diagrams are redrawn before the next frame. A new text, and what is changed with it, takes
    *  effect when the model has read it: the trace in the state is always that of the tokens in the state. */
@@ -166,9 +169,24 @@ var GPT = GPT || {};
     if (hadFocus) chosen.focus({ preventScroll: true });
     const [from, to] = [chosen.offsetLeft - strip.offsetLeft, strip.clientWidth - chosen.offsetWidth];
     if (from < strip.scrollLeft || from > strip.scrollLeft + to) strip.scrollLeft = from - to / 2;
+    hint();
     document.getElementById("cut").textContent = state.cut
       ? `The model reads at most ${model.config.max_seq_len} tokens: the first ${state.cut} are left out.`
       : "";
+  }
+
+  /** Whether the text ends in a space that the tokens of this model would rather have before a word. */
+  function endsInSpace() {
+    const [first] = model.tokenizer.encode(" a");
+    return state.text.endsWith(" ") && model.tokenizer.decode([first]).length > 1;
+  }
+
+  /** Says so, but not while somebody writes, who is about to begin the next word. */
+  function hint() {
+    const place = document.getElementById("space");
+    clearTimeout(hinting);
+    if (!endsInSpace()) place.textContent = "";
+    else if (!place.textContent) hinting = setTimeout(() => { place.textContent = HINT; }, HESITATION);
   }
 
   /** Each change of the text is read at once. */
@@ -207,6 +225,20 @@ var GPT = GPT || {};
     }
   }
 
+  /** A formula that is wider than its box can be scrolled with the keyboard too. */
+  function reachFormulas() {
+    const widths = new ResizeObserver((entries) => {
+      for (const element of new Set(entries.map(({ target }) => target.closest(".formula")))) {
+        const isWider = element.scrollWidth > element.clientWidth;
+        for (const [name, value] of [["tabindex", "0"], ["role", "group"], ["aria-label", "Formula"]]) {
+          if (isWider) element.setAttribute(name, value);
+          else element.removeAttribute(name);
+        }
+      }
+    });
+    for (const part of document.querySelectorAll(".formula, .formula > math")) widths.observe(part);
+  }
+
   /** The head that is shown first: one whose habit is plain on this text, if possible an induction head. */
   function plainest() {
     const clear = GPT.headHabits(state.trace, state.tokens).filter(({ even, best }) => GPT.isClear({ score: best.score, even }));
@@ -221,6 +253,7 @@ var GPT = GPT || {};
     fillFacts();
     listen();
     quietComments();
+    reachFormulas();
     GPT.terms();
     document.querySelectorAll("[data-diagram]").forEach(mount);
     GPT.chapters.start(drawAll);

@@ -50,7 +50,8 @@ var GPT = GPT || {};
    *  x, y: { label, from, to, isLog?, ticks?, text? };
    *  lines: [{ label?, points: [[x, y]], style: "main" | "other" | "third", isDots? }];
    *  stops: the x values of the cursor; at: the index of the current one; describe(index): its values in words;
-   *  marks?: [{ x, y, label }]; levels?: [{ y, label }], lines across; hideAfter?: curves are pale beyond this x. */
+   *  marks?: [{ x, y, label }]; levels?: [{ y, label }], lines across;
+   *  above?: the x at which a curve is cut off at the top, because it is higher; hideAfter?: curves are pale beyond this x. */
   function chart(name, onmove, height = 250) {
     const drawing = svg("svg", { "aria-hidden": "true" });
     const [title, legend] = ["chart-title", "chart-legend"].map((kind) => html("p", { class: kind, "aria-hidden": "true" }));
@@ -97,7 +98,7 @@ var GPT = GPT || {};
   }
 
   /** The parts of a chart: axes, cursor, curves, marks, and spots where the cursor meets a curve. */
-  function picture({ x, y, lines, marks = [], levels = [], stops, at, hideAfter = Infinity }, width, height) {
+  function picture({ x, y, lines, marks = [], levels = [], above = [], stops, at, hideAfter = Infinity }, width, height) {
     const [left, right, low] = [MARGIN.left, width - MARGIN.right, height - MARGIN.bottom];
     const [across, up] = [scale(x, left, right), scale(y, low, MARGIN.top)];
     const cursor = across(stops[at]);
@@ -111,6 +112,7 @@ var GPT = GPT || {};
         svg("text", { x: right, y: up(level.y) - 5, "text-anchor": "end" }, level.label))),
       svg("line", { class: "chart-cursor", x1: cursor, x2: cursor, y1: MARGIN.top, y2: low }),
       ...lines.flatMap((line) => curve(line, across, up, hideAfter)),
+      ...(above.length ? [cutOff(above.map(across), y, left + right)] : []),
       ...marks.map((mark) => svg("g", { class: "chart-mark", transform: `translate(${across(mark.x)} ${up(mark.y)})` },
         svg("circle", { r: 5 }), svg("text", { x: -4, y: 20, "text-anchor": "end" }, mark.label))),
       ...spots,
@@ -123,6 +125,16 @@ var GPT = GPT || {};
     const done = points.filter(([px]) => px <= limit);
     const line = (some, more) => svg("path", { class: `chart-line is-${style}${more}`, d: path(some) });
     return done.length < points.length ? [line(points, " is-later"), line(done, "")] : [line(points, "")];
+  }
+
+  /** Arrows at the top edge, where a curve leaves the chart, and once in words. */
+  function cutOff(places, y, width) {
+    const [first, top] = [places[0], MARGIN.top];
+    const isLeft = first < width / 2;
+    const arrow = (x) => `M${x - 4} ${top}L${x} ${top - 7}L${x + 4} ${top}Z`;
+    const apart = places.filter((x, i) => i === 0 || x - first > 150); // beside the words
+    return svg("g", { class: "chart-above" }, svg("path", { d: apart.map(arrow).join("") }),
+      svg("text", { x: first + (isLeft ? 8 : -8), y: top - 4, "text-anchor": isLeft ? "start" : "end" }, `above ${(y.text || String)(y.to)}, off this chart`));
   }
 
   function axes(x, y, across, up, { left, right, low, height }) {

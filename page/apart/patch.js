@@ -74,7 +74,8 @@ var GPT = GPT || {};
     /** Why these two texts cannot be patched, or "". */
     refusal() {
       const [T, S] = [this.tokens.length, this.other.length];
-      if (!S) return "Write a second text with as many tokens as yours, of which at least one differs.";
+      const [need, found] = [`a second text of ${T} ${T > 1 ? "tokens" : "token"}`, this.isOwn || this.pieces[0].isEnd];
+      if (!S) return found ? `Write ${need}, of which at least one differs from yours.` : `No word was found to put in the place of one of yours with as many tokens. Write ${need} yourself.`;
       if (T !== S) return `Your text has ${T} tokens and the other ${S}. Every vector needs its counterpart, so write a text of ${T} tokens.`;
       return GPT.patching.commonStart(this.tokens, this.other) === T ? "Both texts are the same: change a word in one of them." : "";
     },

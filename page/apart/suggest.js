@@ -1,4 +1,4 @@
-// A second text that differs from the first in one token: "The queen is dead" for "The king is dead".
+// A second text that differs from the first in one word: "The queen is dead" for "The king is dead".
 
 var GPT = GPT || {};
 (() => {
@@ -12,12 +12,20 @@ var GPT = GPT || {};
   ];
   const TRIES = 40; // nearest tokens that are tried
 
-  /** A text with as many tokens as `text`, all but one the same; "" if none is found. */
+  /** Cut at the words: what stands between them, and each word, in turn. */
+  const cut = (text) => text.split(/(\p{L}[\p{L}\p{M}'’]*)/u);
+
+  /** Whether two texts differ in one word, and in nothing else. */
+  function isOneWord(text, other) {
+    const [parts, others] = [cut(text), cut(other)];
+    const differing = parts.flatMap((part, i) => (part === others[i] ? [] : [i]));
+    return parts.length === others.length && differing.length === 1 && differing[0] % 2 === 1;
+  }
+
+  /** A text with as many tokens as `text`, all but one word the same; "" if none is found. */
   function otherText(model, text, pieces) {
-    const fits = (other) => {
-      const ids = model.tokenizer.encode(other).slice(-model.config.max_seq_len);
-      return other !== text && ids.length === pieces.length && ids.some((id, t) => id !== pieces[t].id);
-    };
+    const fits = (other) =>
+      isOneWord(text, other) && model.tokenizer.encode(other).slice(-model.config.max_seq_len).length === pieces.length;
     for (const [one, two] of PAIRS) {
       for (const [from, to] of [[one, two], [two, one]]) {
         const last = [...text.matchAll(new RegExp(`(?<!\\p{L})${from}(?!\\p{L})`, "gu"))].pop(); // what follows may copy it
@@ -29,20 +37,26 @@ var GPT = GPT || {};
     return withAnotherToken(model, pieces, fits);
   }
 
-  /** Replaces a word in the first half by the token whose row points in the most similar direction. */
+  /** Replaces a word that is one token, if possible in the first half, by one whose row points in the most similar direction. */
   function withAnotherToken(model, pieces, fits) {
-    const order = [...pieces.keys()].filter((t) => /\p{L}/u.test(pieces[t].text));
+    const isWord = (text) => /^ ?\p{L}+$/u.test(text);
+    const isAnother = (one, other) => isWord(other) && (one[0] === " ") === (other[0] === " ") && one.toLowerCase() !== other.toLowerCase();
+    const order = [...pieces.keys()].filter((t) => isWord(pieces[t].text) && isWhole(pieces, t));
     const middle = (pieces.length - 1) / 3;
     order.sort((a, b) => Math.abs(a - middle) - Math.abs(b - middle));
-    for (const t of order.slice(0, 3)) {
+    for (const t of order.slice(0, 4)) {
       for (const id of nearest(model, pieces[t].id)) {
         const ids = pieces.map((piece, at) => (at === t ? id : piece.id));
         const other = model.tokenizer.decode(ids);
-        if (/\p{L}/u.test(model.tokenizer.decode([id])) && fits(other)) return other;
+        if (isAnother(pieces[t].text, model.tokenizer.decode([id])) && fits(other)) return other;
       }
     }
     return "";
   }
+
+  /** Whether a token is a word, and not a part of one. */
+  const isWhole = (pieces, t) =>
+    (pieces[t].text[0] === " " || !/\p{L}$/u.test(pieces[t - 1]?.text || "")) && !/^[\p{L}'’]/u.test(pieces[t + 1]?.text || "");
 
   /** The tokens whose rows have the largest cosine with that of `id`. */
   function nearest(model, id) {
@@ -56,5 +70,5 @@ var GPT = GPT || {};
     return GPT.draw.best(cosines, TRIES);
   }
 
-  GPT.suggest = { otherText };
+  GPT.suggest = { otherText, isOneWord };
 })();

@@ -31,6 +31,7 @@ var GPT = GPT || {};
       const play = html("button", { type: "button", class: "action", onclick: () => this.comparing.play() }, "▶\ufe0e Add up");
       element.append(
         html("div", { class: "controls" }, this.choices.map(({ element: one }) => one)),
+        html("p", { class: "note" }, everywhere(model.config)),
         html(
           "div",
           { class: "attention" },
@@ -181,6 +182,13 @@ var GPT = GPT || {};
       );
     },
   });
+
+  /** What the choices of a layer and a head mean, before their chapters. */
+  function everywhere({ num_layers: L, num_heads: H }) {
+    const layers = L > 1 ? `in every layer, ${L} of them one after the other` : "in one layer";
+    const heads = H > 1 ? `in ${H} heads at once` : "in one head";
+    return `In this model all this happens ${layers}, and in each layer ${heads}. The next chapters explain both.`;
+  }
 
   /** Scrolls just so far that an element is in view, if it is displayed. */
   function reveal(element) {

@@ -9,7 +9,8 @@ var GPT = GPT || {};
     mount(element, model) {
       this.layers = GPT.parts.layerChoice(model);
       this.heads = html("div", { class: "heads" });
-      element.append(html("div", { class: "controls" }, this.layers.element), this.heads);
+      const why = html("p", { class: "note" }, "Each habit is averaged only over the tokens at which it is possible, and one token can belong to several habits. So the percentages of a head need not add up to 100%.");
+      element.append(html("div", { class: "controls" }, this.layers.element), why, this.heads);
     },
 
     update(state) {

@@ -9,6 +9,22 @@ var GPT = GPT || {};
   const CLOCKS = 8;
   const APART = 3; // the distance of the key from the query whose rotations are compared
   const [WIDTH, HEIGHT, LOWEST] = [600, 230, 8];
+  const SOME = 0.05; // a smaller difference between two mean cosines is hardly one
+
+  /** The mean cosine of neighbouring rows of a table (positions, C), and of all other pairs of rows. */
+  function similarity(table) {
+    const [positions, C] = table.shape;
+    const lengths = Array.from({ length: positions }, (_, p) => length(row(table, p)) || 1);
+    const [sums, counts] = [[0, 0], [0, 0]];
+    for (let p = 0; p < positions; p += 1) {
+      for (let other = p + 1; other < positions; other += 1) {
+        const kind = other === p + 1 ? 0 : 1;
+        sums[kind] += dot(table, p * C, table, other * C, C) / (lengths[p] * lengths[other]);
+        counts[kind] += 1;
+      }
+    }
+    return { beside: sums[0] / (counts[0] || 1), apart: sums[1] / (counts[1] || 1) };
+  }
 
   GPT.diagram("positions", {
     mount(element, model) {
@@ -39,7 +55,11 @@ var GPT = GPT || {};
         return "Learned positions are a second table with one row for each position, learned in training like all other weights.";
       }
       this.table(this.model.weights["embeddings.position.weight"], token, "The learned position table");
-      return `The chosen token has position ${token}. The most similar row is that of position ${this.closest}. The model learned which positions are close to each other from the text alone.`;
+      const found = `The chosen token has position ${token}. The most similar row is that of position ${this.closest}.`;
+      if (Math.abs(this.closest - token) === 1) return `${found} From the text alone, the model learned that these two positions are neighbours.`;
+      const { beside, apart } = (this.means ??= similarity(this.model.weights["embeddings.position.weight"]));
+      const compared = beside > apart + SOME ? "more similar than" : beside > apart - SOME ? "hardly more similar than" : "less similar than";
+      return `${found} That is not a neighbour: in this table, rows of neighbouring positions are ${compared} other rows. Their cosine is ${number(beside)} on average, and that of other pairs ${number(apart)}.`;
     },
 
     sinusoidal(token) {

@@ -32,7 +32,7 @@
       this.picture = GPT.map.picture(this.drawing, (line) => this.choose(line));
       const hum = document.querySelector(".opening img");
       this.hum = () => hum && GPT.map.hum(hum, RUN);
-      GPT.map.writer(button, { changed: (isWriting) => element.classList.toggle("is-writing", isWriting) });
+      GPT.map.writer(button, { changed: (words) => { this.writing = words; this.explain(); } });
       GPT.parts.roving(this.chips, () => Array.from(this.chips.children), (line) => this.choose(line));
       GPT.parts.roving(this.heads, () => Array.from(this.heads.querySelectorAll("button")), (at) => this.chooseHead(at));
       new ResizeObserver(() => this.state && this.resize()).observe(this.stage);
@@ -51,6 +51,8 @@
       return this.sentence();
     },
 
+    explain() { if (this.state) this.legend.replaceChildren(...this.words()); },
+
     choose(line) {
       GPT.app.set({ token: this.lines[line].last, key: null });
     },
@@ -68,7 +70,7 @@
       if (!clientWidth) return;
       this.frame = layout.frame(clientWidth, clientHeight);
       const { config } = this.model;
-      const parts = GPT.map.segments(config, layout.room(this.frame), this.state.layer);
+      const parts = GPT.map.segments(config, layout.room(this.frame, config), this.state.layer);
       const key = JSON.stringify([clientWidth, clientHeight, parts]);
       if (key !== this.key) this.build(parts);
       this.key = key;
@@ -99,7 +101,7 @@
       for (const name of ["pointerenter", "focus"]) {
         button.addEventListener(name, () => this.legend.replaceChildren(`${button.getAttribute("aria-label")}.`));
       }
-      for (const name of ["pointerleave", "blur"]) button.addEventListener(name, () => this.legend.replaceChildren(...this.words()));
+      for (const name of ["pointerleave", "blur"]) button.addEventListener(name, () => this.explain());
       if (isUpright) put(button, true, u, 18, width, to - 18);
       else put(button, false, u, from - 18, width, to - from + 18);
       return button;
@@ -177,7 +179,7 @@
         largestDisc: frame.disc,
         fan: { from: frame.fan[0], to: frame.fan[1], width: frame.isUpright ? 60 : 46, targets },
       });
-      this.legend.replaceChildren(...this.words());
+      this.explain();
     },
 
     /** The places where a stream's thickness is known, and its length there. */
@@ -255,7 +257,7 @@
         const piece = this.options[i];
         const button = bars.children[i].firstChild;
         const [, label, value] = button.children;
-        label.textContent = piece ? visible(piece, frame.isUpright ? 7 : 10) : frame.isUpright ? "other" : "all others";
+        label.textContent = piece ? visible(piece, frame.isUpright ? 7 : 10) : frame.rest;
         value.textContent = percent(probability);
         const part = Math.min(1, probability / longest);
         button.style.setProperty("--part", part.toFixed(4));
@@ -276,8 +278,9 @@
       return html("li", {}, html("button", { type: "button", class: "map-bar", onclick: append }, parts));
     },
 
-    /** The scale of the curves, and what is not shown. */
+    /** The scale of the curves, and what is not shown; or that the model writes. */
     words() {
+      if (this.writing) return [this.writing];
       const { pieces } = this.state;
       const [{ first, last }, end] = [this.lines[0], this.lines[this.lines.length - 1].last];
       const later = pieces.length - 1 - end;

@@ -3,7 +3,9 @@
 
 (() => {
   "use strict";
-  const WIDE = 620; // pixels: a narrower stage is drawn upright
+  const WIDE = 714; // pixels: a narrower stage is drawn upright
+  const TARGET = 24; // a head's column is at least so wide, for fingers
+  const LEAST = 11; // for a feed-forward network and the gap after it
   const LINES = { wide: 11, upright: 7 };
   const BARS = { wide: 8, upright: 5 };
 
@@ -11,25 +13,30 @@
   function frame(width, height) {
     const isUpright = width < WIDE;
     if (isUpright) {
-      return { isUpright, width, height, most: LINES.upright, bars: BARS.upright, chip: 22, strip: 9, start: 38, end: height - 114,
-        fan: [height - 112, height - 76], across: [38, width - 2], disc: 6 };
+      return { isUpright, width, height, most: LINES.upright, bars: BARS.upright, chip: 22, strip: 9, start: 36, end: height - 94,
+        fan: [height - 92, height - 64], across: [38, width - 2], disc: 6, rest: "other" };
     }
     const isSmall = width < 860;
-    const [chip, strip] = isSmall ? [66, 34] : [86, 42];
-    const bars = isSmall ? 146 : Math.min(220, 0.2 * width);
-    const fan = isSmall ? 52 : Math.min(96, 0.09 * width);
-    return { isUpright, width, height, most: LINES.wide, bars: BARS.wide, chip, strip, start: chip + strip + 16, end: width - bars - fan - 6,
-      fan: [width - bars - fan, width - bars], across: [46, height - 4], disc: isSmall ? 7 : 8.5 };
+    const [chip, strip] = isSmall ? [58, 30] : [86, 42];
+    const bars = isSmall ? 140 : Math.min(220, 0.2 * width);
+    const fan = isSmall ? 40 : Math.min(96, 0.09 * width);
+    return { isUpright, width, height, most: LINES.wide, bars: BARS.wide, chip, strip, start: chip + strip + (isSmall ? 12 : 16), end: width - bars - fan - 6,
+      fan: [width - bars - fan, width - bars], across: [46, height - 4], disc: isSmall ? 7 : 8.5, rest: isSmall ? "others" : "all others" };
   }
 
-  /** How many columns of heads and feed-forward networks fit. */
-  const room = ({ start, end }) => Math.max(6, Math.floor((end - start) / 19));
+  /** How many columns of heads and feed-forward networks fit: all of them, or so many of equal width. */
+  function room({ start, end }, { num_layers: L, num_heads: H }) {
+    const fits = L * (H * TARGET + LEAST) <= end - start;
+    return fits ? L * (H + 1) : Math.max(6, Math.floor((end - start) / TARGET));
+  }
 
   /** Where each segment's columns are: heads as wide as fits, then a column for the feed-forward network. */
   function place({ start, end, isUpright }, segments) {
     const heads = segments.reduce((sum, { heads }) => sum + heads.length, 0);
-    const gap = isUpright ? 4 : Math.min(16, (end - start) / 40, 64 / segments.length);
-    const disc = isUpright ? 15 : Math.min(30, (end - start) / 25, 150 / segments.length);
+    const usual = isUpright ? [15, 4] : [Math.min(30, (end - start) / 25, 150 / segments.length), Math.min(16, (end - start) / 40, 64 / segments.length)];
+    const spare = Math.max(LEAST, (end - start - heads * TARGET) / segments.length); // without narrow heads
+    const shrink = Math.min(1, spare / (usual[0] + usual[1]));
+    const [disc, gap] = usual.map((size) => size * shrink);
     const free = end - start - segments.length * (disc + gap);
     const width = Math.min(isUpright ? 28 : 110, free / heads);
     const slack = (free - width * heads) / segments.length;

@@ -20,13 +20,15 @@
     return null;
   }
 
-  /** Makes a button write and pause: writer(button, { started, wrote, ended }). */
+  const WORDS = `Each token is drawn by chance from these probabilities, at temperature ${TEMPERATURE}: it is not always the likeliest.`;
+
+  /** Makes a button write and pause; changed(words) is called with what happens while it writes, and with "" when it ends. */
   GPT.map.writer = (button, { changed }) => {
     let run = 0; // counts the runs, so that an old one ends
 
     const show = (isWriting) => {
       button.textContent = isWriting ? "Pause" : "Write on";
-      changed(isWriting);
+      changed(isWriting ? WORDS : "");
     };
 
     function stop() {

@@ -189,5 +189,5 @@ GPT.engine("learner", (GPT) => {
     return (message) => actions[message.kind](message);
   };
 
-  Object.assign(GPT.learner, { CONFIG, TOTAL, FEWEST, ROWS, HELD_OUT, EVERY, fresh });
+  Object.assign(GPT.learner, { CONFIG, TOTAL, FEWEST, ROWS, HELD_OUT, EVERY, SAMPLED, fresh });
 });

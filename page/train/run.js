@@ -6,7 +6,7 @@ var GPT = GPT || {};
   "use strict";
   const { html, number, count } = GPT.draw;
   const { chart, slider, button } = GPT.charts;
-  const { TOTAL, EVERY, FEWEST, HELD_OUT } = GPT.learner;
+  const { TOTAL, EVERY, FEWEST, HELD_OUT, SAMPLED } = GPT.learner;
   const STOPS = Array.from({ length: TOTAL / EVERY + 1 }, (_, i) => i * EVERY);
   const RATES = [0.0001, 0.0003, 0.001, 0.002, 0.005, 0.01, 0.03, 0.1, 0.3, 1, 3];
   const MOST = 1_000_000; // bytes
@@ -172,9 +172,11 @@ var GPT = GPT || {};
       const text = this.isShort ? "" : (this.latest && this.latest.text) || "";
       this.fresh.textContent = text;
       this.when.textContent = text && `written after ${count(this.latest.step)} steps`;
-      if (this.kept.length === this.samples.children.length && this.kept.length) return;
-      this.samples.replaceChildren(...this.kept.map(({ step, text }) =>
-        html("li", {}, html("b", {}, count(step)), html("span", {}, text.replace(/\n/g, "↵")))));
+      const done = this.kept.map(({ step, text }) =>
+        html("li", {}, html("b", {}, count(step)), html("span", {}, text.replace(/\n/g, "↵"))));
+      const open = SAMPLED.slice(done.length).map((step) =>
+        html("li", { class: "is-open" }, html("b", {}, count(step)), html("span", {}, "not yet")));
+      this.samples.replaceChildren(...done, ...open);
     },
 
     drawState() {
@@ -199,7 +201,7 @@ var GPT = GPT || {};
       this.chart.show({
         x: { label: "step", from: 0, to: TOTAL, ticks: [0, 500, 1000, 1500, 2000] },
         y: { label: "loss, in nats per byte", from: 0, to: highest },
-        levels,
+        levels, above: points.filter(({ train, heldOut }) => Math.max(train || 0, heldOut) > HIGHEST).map(({ step }) => step),
         lines: [{ label: "text it trains on", style: "main", points: points.filter(({ train }) => train !== null).map(({ step, train }) => [step, low(train)]) },
           { label: "held-out text", style: "other", points: points.map(({ step, heldOut }) => [step, low(heldOut)]) }],
         stops: STOPS, at: this.at ?? points.length - 1,

@@ -10,8 +10,8 @@ var GPT = GPT || {};
   const [SIDE, REACH, SMALL] = [10, 0.7, 1e-4]; // points on each side of the weight, up to this distance; the wiggle
   const RATES = [0.01, 0.03, 0.1, 0.3, 1, 3, 10];
   const PARTS = [
-    ["blocks.0.attention.qkv.weight", "block 1: queries, keys and values"], ["blocks.0.attention.out.weight", "block 1: attention output"],
-    ["blocks.0.feedforward.up.weight", "block 1: feed-forward, first matrix"], ["blocks.1.attention.qkv.weight", "block 2: queries, keys and values"],
+    ["blocks.0.feedforward.up.weight", "block 1: feed-forward, first matrix"],
+    ["blocks.0.attention.qkv.weight", "block 1: queries, keys and values"], ["blocks.0.attention.out.weight", "block 1: attention output"], ["blocks.1.attention.qkv.weight", "block 2: queries, keys and values"],
     ["blocks.1.feedforward.up.weight", "block 2: feed-forward, first matrix"], ["embeddings.token.weight", "table of bytes"],
     ["embeddings.position.weight", "table of positions"],
   ];
@@ -25,12 +25,13 @@ var GPT = GPT || {};
       this.map = GPT.parts.map("The gradient of each weight of the matrix", (index) => { this.at = index; this.move = SIDE; this.curve(); });
       this.chart = chart("Loss by the value of this weight", (index) => { this.move = index; this.draw(); }, 230);
       this.table = html("dl", { class: "steps" });
+      this.remark = html("p", { class: "note" }, "Before the first step, queries and keys (the upper two thirds) have slopes close to 0: every head attends evenly, so what they ask hardly matters yet.");
       this.rate = slider("Learning rate", { steps: RATES }, (rate) => { this.taken = rate; });
       this.rate.show(this.taken);
       this.stepped = html("p", { class: "readout", role: "status" });
       element.append(
         html("div", { class: "controls" }, html("label", { class: "slider" }, html("span", {}, "Matrix"), this.select), this.take),
-        html("div", { class: "train-columns" }, html("div", {}, html("h4", {}, "The gradient: one cell for each weight"), this.map.element), html("div", {}, this.chart.element, this.table)),
+        html("div", { class: "train-columns" }, html("div", {}, html("h4", {}, "The gradient: one cell for each weight"), this.map.element, this.remark), html("div", {}, this.chart.element, this.table)),
         html("h4", {}, "A step: every weight, a little against its gradient"),
         html("div", { class: "controls" }, this.rate.element, html("div", { class: "buttons" }, button("One step of all weights", () => this.descend()), button("Undo the steps", () => this.undo()))), this.stepped);
     },
@@ -67,6 +68,7 @@ var GPT = GPT || {};
     },
 
     refresh() {
+      this.remark.hidden = this.step + this.done > 0 || !this.name.endsWith("qkv.weight");
       this.loss = this.measure();
       this.network.backward();
       const values = Float32Array.from(this.network.gradients[this.name]);

@@ -54,8 +54,9 @@ def compute(page: Page, function: str, argument: Any = None) -> Any:
     return None if answer is None else json.loads(answer)
 
 
-def serious_faults(page: Page, scheme: str) -> list[tuple[str, str]]:
+def serious_faults(page: Page, scheme: str, rules: list[str] | None = None) -> list[tuple[str, str]]:
     """Returns what axe finds serious or critical: names of rules, and elements. Dark differs from light in contrast."""
-    chosen = {"runOnly": ["color-contrast"]} if scheme == "dark" else {}
+    rules = ["color-contrast"] if scheme == "dark" else rules
+    chosen = {"runOnly": rules} if rules else {}
     found = Axe().run(page, options={"preload": False, **chosen}).response["violations"]
     return [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in found if rule["impact"] in ("serious", "critical")]

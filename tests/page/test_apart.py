@@ -221,3 +221,17 @@ def test_a_vector_of_the_other_text_moves_the_answer(shared_lesson: Page) -> Non
     expect(figure.locator(".board")).to_be_hidden()
     figure.get_by_role("button", name="Suggest").click()
     assert shared_lesson.input_value("#other-text") == suggested
+
+
+def test_the_suggested_text_differs_in_one_word_and_keeps_its_lines(shared_lesson: Page) -> None:
+    for text in ("KING HENRY:\nGood morrow, my good", "The sun rises in the east", "She sells shells\n\non the shore"):
+        shared_lesson.fill("#text", text)
+        shared_lesson.evaluate(DRAWN)
+        other = shared_lesson.input_value("#other-text")
+        one, two = (re.split(r"(\w+)", each) for each in (text, other))
+        assert [part for part in one if not part.isalpha()] == [part for part in two if not part.isalpha()]
+        assert sum(a != b for a, b in zip(one, two, strict=True)) == 1, other
+    shared_lesson.fill("#text", "1 2 3")
+    shared_lesson.evaluate(DRAWN)
+    assert shared_lesson.input_value("#other-text") == ""
+    expect(shared_lesson.locator("[data-diagram=patch] [role=status]")).to_contain_text("No word was found")

@@ -26,6 +26,12 @@ DRAWING = """(_, $$ = (selector) => document.querySelectorAll(selector)) => ({
 })"""
 """The numbers that the drawing carries beside its shapes."""
 
+NARROWEST = """() => Math.min(...Array.from(document.querySelectorAll(".map-head"), (head) => {
+  const { width, height } = head.getBoundingClientRect();
+  return Math.min(width, height);
+}))"""
+"""The width, or on a phone the height, of the narrowest head."""
+
 BOTTOM = "() => document.querySelector('.map-stage').getBoundingClientRect().bottom"
 
 
@@ -108,12 +114,14 @@ def check_write_on(lesson: Page) -> None:
     button.click()
     lesson.wait_for_function("text => document.querySelector('#text').value.length > text.length + 3", arg=text)
     assert button.inner_text() == "Pause"
+    expect(lesson.locator(".map-legend")).to_contain_text("by chance")
     button.click()
     written = lesson.input_value("#text")
     assert written.startswith(text)
     lesson.wait_for_timeout(500)
     assert lesson.input_value("#text") == written
     assert button.inner_text() == "Write on"
+    expect(lesson.locator(".map-legend")).to_contain_text("The thickest curve")
 
 
 ANIMATED = """() => {
@@ -156,6 +164,8 @@ def test_a_phone_shows_the_whole_map_first_and_opens_the_contents_by_touch(brows
         page.goto((ROOT / "index.html").as_uri())
         page.evaluate(DRAWN)
         assert page.evaluate(BOTTOM) <= 844
+        assert page.locator(".map-head").count() == 16
+        assert page.evaluate(NARROWEST) >= 23.9  # a finger's width
         found = Axe().run(page, context=".model-map", options={"preload": False}).response["violations"]
         assert [rule["id"] for rule in found if rule["impact"] in ("serious", "critical")] == []
         contents, button = page.locator(".contents"), page.locator(".contents-open")
@@ -171,6 +181,11 @@ def test_a_phone_shows_the_whole_map_first_and_opens_the_contents_by_touch(brows
         page.wait_for_function("() => document.activeElement.hash === '#heads'")
         assert not contents.is_visible()
         expect(button).to_have_text("Several heads")
+        page.set_viewport_size({"width": 768, "height": 1024})
+        page.evaluate(DRAWN)
+        page.wait_for_function("() => !document.querySelector('.map-stage').classList.contains('is-upright')")
+        assert page.locator(".map-head").count() == 16
+        assert page.evaluate(NARROWEST) >= 23.9
 
 
 @pytest.mark.slow

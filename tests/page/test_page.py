@@ -32,6 +32,9 @@ SEEN = """() => Object.fromEntries(Array.from(document.querySelectorAll("[data-d
 }))"""
 """The content of each diagram, by name."""
 
+CUT_LABELS = """() => Array.from(document.querySelectorAll(".strips-label")).filter((label) =>
+  label.checkVisibility() && label.scrollWidth > label.clientWidth).map((label) => label.textContent)"""
+
 
 @pytest.fixture
 def computed(lesson: Page) -> tuple[DecoderOnlyTransformer, torch.Tensor, dict[str, int]]:
@@ -61,6 +64,7 @@ def test_it_opens_over_http_without_an_error_and_fits_the_window(browser: Browse
             page.goto(f"http://127.0.0.1:{server.server_port}/index.html")
             page.evaluate(DRAWN)
             assert page.evaluate("() => document.documentElement.scrollWidth - innerWidth") <= 0
+            assert page.evaluate(CUT_LABELS) == []
     finally:
         server.shutdown()
         server.server_close()
@@ -108,6 +112,43 @@ def test_pressing_a_bar_appends_its_token(lesson: Page) -> None:
     lesson.evaluate(DRAWN)
     assert lesson.locator("#strip .token").last.inner_text() == written
     assert lesson.input_value("#text").startswith(TEXT)
+
+
+def test_a_space_at_the_end_is_explained_and_moves_nothing(shared_lesson: Page) -> None:
+    hint = shared_lesson.locator("#space")
+    shared_lesson.fill("#text", "Long live the")
+    shared_lesson.evaluate(DRAWN)
+    below = "() => document.querySelector('.model-map').getBoundingClientRect().top + scrollY"
+    top = shared_lesson.evaluate(below)
+    shared_lesson.locator("#text").press("End")
+    shared_lesson.keyboard.type(" ")
+    expect(hint).to_have_text(re.compile("^Your text ends with a space.*remove it"))
+    assert shared_lesson.evaluate(below) == top
+    shared_lesson.keyboard.press("Backspace")
+    expect(hint).to_have_text("")
+
+
+@torch.no_grad()
+def test_the_nearest_position_is_called_a_neighbour_only_if_it_is_one(shared_lesson: Page) -> None:
+    shared_lesson.fill("#text", "to be or not to be, that is the question " * 2)
+    shared_lesson.evaluate(DRAWN)
+    weight = dequantised_model(compute(shared_lesson, "() => GPT.exported")).embeddings.position.weight  # type: ignore[union-attr]
+    rows = torch.nn.functional.normalize(weight, dim=-1)
+    cosines = rows @ rows.T
+    beside = cosines.diagonal(1).mean()
+    apart = torch.cat([cosines.diagonal(d) for d in range(2, len(rows))]).mean()
+    reading = shared_lesson.locator("[data-diagram=positions] .reading")
+    for token in (2, 16):
+        shared_lesson.evaluate("token => GPT.app.set({ token })", token)
+        shared_lesson.evaluate(DRAWN)
+        nearest = int((cosines[token] - 2 * torch.eye(len(rows))[token]).argmax())
+        words = reading.inner_text()
+        assert f"The most similar row is that of position {nearest}." in words
+        assert ("are neighbours" in words) == (abs(nearest - token) == 1)
+        shown = [figure(text) for text in re.findall(r"−?\d+\.\d+", words)]
+        assert shown == pytest.approx([float(beside), float(apart)], abs=0.006)
+    assert beside < apart
+    assert "less similar" in reading.inner_text()
 
 
 def test_arrow_keys_move_in_the_matrix_and_along_the_tokens(lesson: Page) -> None:
@@ -242,6 +283,9 @@ def test_models_with_other_settings_are_shown_without_an_error(
     model = dequantised_model(values)
     made.write_text(export_page.page(script(values)), encoding="utf-8")
     page, wrong = opened(made)
+    page.fill("#text", "Hi ")
+    page.wait_for_timeout(1000)
+    assert page.inner_text("#space") == ""  # a byte model reads the space as it is
     page.fill("#text", "Hi, é")
     page.evaluate(DRAWN)
     for choice in page.locator("[data-diagram=positions] input").all():
@@ -298,6 +342,13 @@ def test_axe_finds_nothing_serious(lesson: Page, scheme: str) -> None:
         details.evaluate("element => { element.open = true; }")
     lesson.evaluate(DRAWN)
     assert serious_faults(lesson, scheme) == []
+    if scheme == "light":  # on a phone, wide formulas scroll
+        lesson.set_viewport_size({"width": 390, "height": 844})
+        lesson.evaluate(DRAWN)
+        lesson.wait_for_selector(".formula[tabindex='0']", state="attached")
+        assert serious_faults(lesson, scheme, ["scrollable-region-focusable"]) == []
+        lesson.set_viewport_size({"width": 1440, "height": 900})
+        lesson.wait_for_selector(".formula[tabindex='0']", state="detached")
 
 
 class Excerpts(HTMLParser):
