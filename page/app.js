@@ -9,7 +9,7 @@
 var GPT = GPT || {};
 (() => {
   "use strict";
-  const { html, visible, spoken } = GPT.draw;
+  const { html, visible, spoken, things } = GPT.draw;
   const NEAR = "300px"; // diagrams within this distance of the window are redrawn
 
   const HESITATION = 800; // milliseconds without a change before a hint
@@ -91,8 +91,12 @@ var GPT = GPT || {};
   function refresh(figure) {
     if (!figure.isStale || !state.trace) return;
     figure.isStale = figure.isNew = false;
-    const sentence = figure.diagram.update(state);
-    if (sentence) figure.reading.replaceChildren(...[sentence].flat());
+    try {
+      const sentence = figure.diagram.update(state);
+      if (sentence) figure.reading.replaceChildren(...[sentence].flat());
+    } catch (error) {
+      reportError(error); // as if nobody had caught it; but the other diagrams are drawn
+    }
   }
 
   /** Waits until everything that was typed is computed, and the diagrams in view are drawn. */
@@ -171,7 +175,7 @@ var GPT = GPT || {};
     if (from < strip.scrollLeft || from > strip.scrollLeft + to) strip.scrollLeft = from - to / 2;
     hint();
     document.getElementById("cut").textContent = state.cut
-      ? `The model reads at most ${model.config.max_seq_len} tokens: the first ${state.cut} are left out.`
+      ? `The model reads at most ${things(model.config.max_seq_len, "token")}: the first ${state.cut === 1 ? "one is" : `${state.cut} are`} left out.`
       : "";
   }
 

@@ -35,6 +35,9 @@ var GPT = GPT || {};
   /** A whole number with commas: 1,071,616. */
   const count = (whole) => whole.toLocaleString("en-US");
 
+  /** 1 token, 2 tokens */
+  const things = (many, word) => `${count(many)} ${word}${many === 1 ? "" : "s"}`;
+
   /** "a, b and c" */
   const list = (words) =>
     words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} and ${words[words.length - 1]}`;
@@ -133,6 +136,7 @@ var GPT = GPT || {};
     number,
     percent,
     count,
+    things,
     list,
     visible,
     spoken,

@@ -3,7 +3,7 @@
 var GPT = GPT || {};
 (() => {
   "use strict";
-  const { count, percent } = GPT.draw;
+  const { count, things, percent } = GPT.draw;
 
   const TRAINED_ON = {
     shakespeare: "the plays of Shakespeare, and from no other text",
@@ -58,10 +58,10 @@ var GPT = GPT || {};
       vocabulary: count(config.vocab_size),
       width: count(config.d_model),
       hidden: count(config.d_ff),
-      context: count(config.max_seq_len),
+      context: things(config.max_seq_len, "token"),
       layers: config.num_layers === 1 ? "1 block" : `${config.num_layers} blocks`,
-      heads: count(config.num_heads),
-      headWidth: count(model.headDim),
+      heads: config.num_heads === 1 ? `only one, of width ${count(model.headDim)}: it is` : `${count(config.num_heads)} in every layer, each of width ${count(model.headDim)}; together they are`,
+      ofItsOwn: config.kv_heads === config.num_heads ? "queries, keys and values of its own" : "queries of its own",
       grouped:
         config.kv_heads === config.num_heads
           ? ""

@@ -225,10 +225,26 @@ var GPT = GPT || {};
         }),
         ...(scale && scale.most > 0 ? [ruler(scale)] : []),
       );
-      if (focused >= 0) element.children[focused]?.firstChild.focus({ preventScroll: true });
+      if (focused >= 0) focusNear(element, focused);
     }
     return { element, show };
   }
+
+  /** Focuses the button at a place of a list, or the one nearest to it; without any, the list, so that Tab goes on from there. */
+  function focusNear(list, place) {
+    const lines = Array.from(list.children);
+    const far = (button) => Math.abs(lines.findIndex((line) => line.contains(button)) - place);
+    const [nearest] = Array.from(list.querySelectorAll("button")).sort((one, other) => far(one) - far(other));
+    if (!nearest) list.tabIndex = -1;
+    (nearest || list).focus({ preventScroll: true });
+  }
+
+  /** Switches a button on or off. A disabled button would lose the focus, so it is only marked, and its clicks are stopped. */
+  const enable = (button, isOn) => button.setAttribute("aria-disabled", String(!isOn));
+  function stopOff(event) {
+    if (event.target.closest?.("button[aria-disabled='true']")) event.stopImmediatePropagation();
+  }
+  addEventListener("click", stopOff, { capture: true });
 
   /** The legend of a row of attention weights: four shades and their numbers. show(name, most): most, the row's largest. */
   function shadeScale() {
@@ -300,5 +316,5 @@ var GPT = GPT || {};
     });
   }
 
-  GPT.parts = { strips, map, bars, shadeScale, choice, layerChoice, headChoice, roving };
+  GPT.parts = { enable, strips, map, bars, shadeScale, choice, layerChoice, headChoice, roving };
 })();

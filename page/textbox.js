@@ -61,8 +61,7 @@ var GPT = GPT || {};
   function show(isWritten) {
     grow();
     const buttons = { undo: past.length > 0, restart: box.value !== first };
-    // A disabled button would lose the focus, so it is only marked.
-    for (const [name, isOn] of Object.entries(buttons)) document.getElementById(name).setAttribute("aria-disabled", String(!isOn));
+    for (const [name, isOn] of Object.entries(buttons)) GPT.parts.enable(document.getElementById(name), isOn);
     changed(box.value, isWritten);
   }
 

@@ -6,6 +6,7 @@ var GPT = GPT || {};
   "use strict";
   const { html, chip, number, percent, list } = GPT.draw;
   const PAUSE = 300; // milliseconds without a change before all parts are measured
+  const NAMED = 3; // more parts that are off are counted
   const BY = ["zero", "mean"];
   const MEASURES = ["answer", "loss"];
 
@@ -184,21 +185,25 @@ var GPT = GPT || {};
       this.mark();
       const isDone = this.effects.size === keys.length;
       this.progress.textContent = this.effects.size && !isDone ? `measured ${this.effects.size} of ${keys.length}` : "";
-      this.buttons[1].disabled = !isDone;
+      GPT.parts.enable(this.buttons[1], isDone);
       this.point(null);
       if (isDone) this.say();
+    },
+
+    /** Whether a part belongs to one that is off. */
+    isInside(key) {
+      const [layer, part] = key.split(".");
+      const isOff = (other) => this.off.has(`${layer}.${other}`);
+      return Boolean(part) && part !== "block" && (isOff("block") || (part === "head" && isOff("attention")));
     },
 
     /** Shows which parts are on. A part is also off if it belongs to one that is. */
     mark() {
       for (const key of GPT.ablation.parts(this.model.config)) {
-        const [layer, part] = key.split(".");
-        const isOff = (other) => this.off.has(`${layer}.${other}`);
-        const isInside = part !== "block" && part && (isOff("block") || (part === "head" && isOff("attention")));
         this.board.get(key).setAttribute("aria-pressed", String(!this.off.has(key)));
-        this.board.get(key).classList.toggle("is-inside", Boolean(isInside));
+        this.board.get(key).classList.toggle("is-inside", this.isInside(key));
       }
-      this.buttons[0].disabled = !this.off.size;
+      GPT.parts.enable(this.buttons[0], this.off.size > 0);
     },
 
     show() {
@@ -247,14 +252,14 @@ var GPT = GPT || {};
       );
     },
 
-    /** What is off, in words; one kind of part in all layers is one thing. */
+    /** What is off, in words; one kind of part in all layers is one thing, and a part of one that is off is not named. */
     missing() {
-      const keys = [...this.off];
+      const keys = [...this.off].filter((key) => !this.isInside(key));
       const { num_layers: L } = this.model.config;
       const isEverywhere = (part) => keys.length === L && L > 1 && keys.every((key) => key.endsWith(`.${part}`));
       if (isEverywhere("attention")) return "any attention";
       if (isEverywhere("feedforward")) return "any feed-forward network";
-      return list(keys.map((key) => this.name(key)));
+      return keys.length > NAMED ? `${keys.length} parts` : list(keys.map((key) => this.name(key)));
     },
 
     mostImportant() {

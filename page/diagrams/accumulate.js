@@ -57,6 +57,7 @@ var GPT = GPT || {};
         return "A single token has no next token to predict. Type a longer text.";
       }
       this.sizes.show(this.size);
+      this.done = Math.min(this.done, groups.length);
       this.steps.limit(0, groups.length);
       this.steps.show(this.done);
       this.next.textContent = this.done < groups.length ? "Next micro-batch" : "Clear and start again";

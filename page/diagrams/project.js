@@ -93,8 +93,8 @@ var GPT = GPT || {};
     go(to) {
       this.at = Math.max(0, Math.min(this.last, to));
       this.moments.show(this.at);
-      this.back.disabled = this.at === 0;
-      this.next.disabled = this.at === this.last;
+      GPT.parts.enable(this.back, this.at > 0);
+      GPT.parts.enable(this.next, this.at < this.last);
       this.mark();
     },
 

@@ -181,8 +181,8 @@ var GPT = GPT || {};
       const list = this.line[0].parentElement.parentElement;
       const current = this.line[this.at].parentElement;
       list.scrollLeft = current.offsetLeft - list.offsetLeft - list.clientWidth / 2 + current.offsetWidth / 2;
-      this.back.disabled = this.at === 0;
-      this.next.disabled = this.at === this.stops.length - 1;
+      GPT.parts.enable(this.back, this.at > 0);
+      GPT.parts.enable(this.next, this.at < this.stops.length - 1);
       this.play.hidden = isStill();
       this.play.textContent = this.isPlaying ? "❚❚ Pause" : "▶ Play";
     },

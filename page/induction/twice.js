@@ -56,7 +56,7 @@ var GPT = GPT || {};
       const { text } = TEXTS[this.source];
       const { tokenizer, config } = this.model;
       const most = Math.min(MOST, Math.floor(config.max_seq_len / 2));
-      return text === null ? this.state.tokens.slice(-most) : tokenizer.encode(text).slice(0, most);
+      return text === null ? this.state.tokens.slice(-most || Infinity) : tokenizer.encode(text).slice(0, most);
     },
 
     /** The trace of the passage, twice in a row; `without`: { layer, head }, whose output is replaced by zeros. */
@@ -81,10 +81,14 @@ var GPT = GPT || {};
       const { layer, head } = this.state;
       this.ids = this.passage();
       const n = this.ids.length;
+      GPT.parts.enable(this.strongest, n > 1);
       if (n < 2) {
         this.picture.replaceChildren();
         this.summary.textContent = "";
-        return "Type at least two tokens to have them read twice.";
+        const longest = this.model.config.max_seq_len;
+        return longest < 4
+          ? `This model reads at most ${GPT.draw.things(longest, "token")}: too few for a passage and its copy.`
+          : "Type at least two tokens to have them read twice.";
       }
       const whole = this.run(this.ids);
       this.weights = row(whole.trace.layers[layer].weights, head, whole.trace.T ** 2); // (2n, 2n), row by row

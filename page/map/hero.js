@@ -262,8 +262,10 @@
         const part = Math.min(1, probability / longest);
         button.style.setProperty("--part", part.toFixed(4));
         button.classList.toggle("is-short", Boolean(piece) && part < 0.35);
-        button.disabled = !piece || !isLast || piece.isEnd || piece.text.includes("\ufffd");
-        button.setAttribute("aria-label", piece ? `${button.disabled ? "" : "append "}${spoken(piece)}, ${percent(probability)}` : `all others, ${percent(probability)}`);
+        const isOn = Boolean(piece) && isLast && !piece.isEnd && !piece.text.includes("\ufffd");
+        GPT.parts.enable(button, isOn);
+        button.tabIndex = isOn ? 0 : -1;
+        button.setAttribute("aria-label", piece ? `${isOn ? "append " : ""}${spoken(piece)}, ${percent(probability)}` : `all others, ${percent(probability)}`);
         bars.children[i].classList.toggle("is-rest", !piece);
         const u = frame.fan[1];
         if (frame.isUpright) put(bars.children[i], true, u, places[i] - gap / 2 + 1, frame.height - u, gap - 2);

@@ -11,6 +11,8 @@ var GPT = GPT || {};
   const RATES = [0.0001, 0.0003, 0.001, 0.002, 0.005, 0.01, 0.03, 0.1, 0.3, 1, 3];
   const MOST = 1_000_000; // bytes
   const [UNIFORM, HIGHEST] = [Math.log(256), 12];
+  const PAUSE = 300; // milliseconds without typing before the worker gets a text
+  const CLOSE = 0.05; // nats: losses that are nearer to each other are about the same
   const FILES = ["operations", "network", "learner"];
 
   /** Bytes as text. A byte that is no character, or one that cannot be shown, becomes a box. */
@@ -21,7 +23,7 @@ var GPT = GPT || {};
 
   GPT.diagram("learn", {
     mount(element) {
-      Object.assign(this, { worker: null, onweights: [] });
+      Object.assign(this, { worker: null, onweights: [], awaited: 0, isDue: false });
       this.makeControls();
       this.chart = chart("Loss by step", (index) => { this.at = index; });
       this.samples = html("ol", { class: "train-samples", "aria-label": "Samples, from the first step to the latest" });
@@ -62,7 +64,7 @@ var GPT = GPT || {};
       this.worker.onanswer = (found) => this[`on_${found.kind}`](found);
       this.post({ kind: "prompt", bytes: encode(this.prompt.value) });
       this.post({ kind: "rate", rate: this.peak });
-      if (!this.isShort) this.post({ kind: "text", bytes: this.bytes });
+      this.teach();
     },
 
     post(message) {
@@ -74,10 +76,7 @@ var GPT = GPT || {};
       document.body.append(this.corner);
       const example = (name, label) => html("button", { type: "button", class: "action", onclick: () => this.read(GPT.data.plays[name]) }, label);
       this.box = html("textarea", { class: "train-text", rows: 4, spellcheck: "false", "aria-label": "The text to learn from",
-        oninput: () => {
-          clearTimeout(this.typing);
-          this.typing = setTimeout(() => this.read(this.box.value, true), 300);
-        } });
+        oninput: () => this.read(this.box.value, PAUSE) });
       this.size = html("p", { class: "readout", role: "status" });
       this.source = html("div", { class: "train-source" },
         html("div", { class: "train-examples" }, html("span", {}, "The text to learn from: your own, or"),
@@ -85,7 +84,7 @@ var GPT = GPT || {};
       this.start = button("Start", () => this.want(true));
       this.start.classList.add("is-main");
       this.pause = button("Pause", () => this.want(false));
-      this.reset = button("Reset", () => this.read(this.box.value, true));
+      this.reset = button("Reset", () => this.read(this.box.value));
       this.rate = slider("Learning rate", { steps: RATES }, (rate) => {
         this.peak = rate;
         this.post({ kind: "rate", rate });
@@ -96,25 +95,42 @@ var GPT = GPT || {};
       this.bar = html("progress", { class: "train-bar", max: TOTAL, value: 0, "aria-label": "Steps done" });
     },
 
-    /** Takes a text, and makes a new model for it. */
-    read(text, isTyped = false) {
-      if (!isTyped) this.box.value = text;
+    /** Takes a text, and makes a new model for it: after `wait` milliseconds, in which more may be typed. */
+    read(text, wait = 0) {
+      if (this.box.value !== text) this.box.value = text;
       this.bytes = encode(text).slice(0, MOST);
       const size = this.bytes.length;
-      Object.assign(this, { isWanted: false, isRunning: false, step: 0, speed: 0, points: [], kept: [], at: null, broken: false });
+      Object.assign(this, { isWanted: false, isRunning: false, step: 0, speed: 0, points: [], kept: [], latest: null, at: null, broken: false });
       this.isShort = size < FEWEST;
       if (!this.isShort) this.learned = this.bytes;
       this.size.textContent = this.isShort
         ? `${count(size)} bytes. That is too short to learn from: at least ${count(FEWEST)} are needed.`
         : `${count(size)} bytes: ${count(Math.floor(size * (1 - HELD_OUT)))} to learn from, and the rest held out.`;
       this.size.classList.toggle("is-wrong", this.isShort);
-      this.post(this.isShort ? { kind: "pause" } : { kind: "text", bytes: this.bytes });
+      this.post({ kind: "pause" });
+      this.isDue = !this.isShort;
+      clearTimeout(this.typing);
+      if (wait) this.typing = setTimeout(() => this.teach(), wait);
+      else this.teach();
       this.draw();
     },
+
+    /** Gives the worker the text, if it does not have it yet. */
+    teach() {
+      clearTimeout(this.typing);
+      if (!this.worker || !this.isDue) return;
+      this.isDue = false;
+      this.awaited += 1;
+      this.post({ kind: "text", bytes: this.bytes });
+    },
+
+    /** Whether an answer is about an earlier text. */
+    isOld() { return this.isShort || this.isDue || this.awaited > 0; },
 
     want(isWanted) {
       this.isWanted = isWanted;
       this.hire();
+      this.teach();
       this.post({ kind: isWanted ? "run" : "pause" });
       if (isWanted) this.isRunning = true; // a pause is shown when the worker has answered
       this.draw();
@@ -124,34 +140,38 @@ var GPT = GPT || {};
     askWeights(then) {
       this.onweights.push(then);
       this.hire();
+      this.teach();
       this.post({ kind: "weights" });
     },
 
     on_begun({ frequency, weights }) {
+      this.awaited -= 1;
+      if (this.isOld()) return;
       Object.assign(this, { frequency, count: weights, points: [], kept: [], at: null });
     },
 
     on_point({ step, train, heldOut }) {
-      if (this.isShort) return;
+      if (this.isOld()) return;
       this.points.push({ step, train, heldOut });
       this.draw();
     },
 
     on_sample({ step, isKept, bytes }) {
-      if (this.isShort) return;
+      if (this.isOld()) return;
       this.latest = { step, text: readable(bytes) };
       if (isKept && !this.kept.some((sample) => sample.step === step)) this.kept.push(this.latest);
       this.drawSamples();
     },
 
     on_progress({ step, isRunning, speed }) {
-      if (this.isShort) return;
+      if (this.isOld()) return;
       Object.assign(this, { step, isRunning, speed });
       if (step >= TOTAL) this.isWanted = false;
       this.drawState();
     },
 
     on_broken({ step }) {
+      if (this.isOld()) return;
       Object.assign(this, { step, isRunning: false, isWanted: false, broken: true });
       this.draw();
     },
@@ -182,9 +202,9 @@ var GPT = GPT || {};
     drawState() {
       const isDone = this.step >= TOTAL;
       this.bar.value = this.step;
-      this.start.disabled = this.isShort || this.isRunning || isDone || this.broken;
-      this.pause.disabled = !this.isRunning;
-      this.reset.disabled = this.isShort || (this.step === 0 && !this.isRunning);
+      GPT.parts.enable(this.start, !(this.isShort || this.isRunning || isDone || this.broken));
+      GPT.parts.enable(this.pause, this.isRunning);
+      GPT.parts.enable(this.reset, !this.isShort && (this.step > 0 || this.isRunning));
       this.start.textContent = this.step && !isDone ? "Continue" : "Start";
       this.drawCorner();
       const reading = this.bar.closest(".diagram").querySelector(".reading");
@@ -197,7 +217,7 @@ var GPT = GPT || {};
       const losses = points.flatMap(({ train, heldOut }) => [train || 0, heldOut]);
       const highest = Math.min(HIGHEST, Math.max(6, ...losses) * 1.02);
       const levels = [{ y: UNIFORM, label: `all 256 bytes equally likely: ${number(UNIFORM)}` }];
-      if (this.frequency && !this.isShort) levels.push({ y: this.frequency, label: `knows only how often each byte occurs: ${number(this.frequency)}` });
+      if (this.frequency !== undefined && !this.isShort) levels.push({ y: this.frequency, label: `knows only how often each byte occurs: ${number(this.frequency)}` });
       this.chart.show({
         x: { label: "step", from: 0, to: TOTAL, ticks: [0, 500, 1000, 1500, 2000] },
         y: { label: "loss, in nats per byte", from: 0, to: highest },
@@ -227,7 +247,7 @@ var GPT = GPT || {};
       const lowest = Math.min(...this.points.map((point) => point.heldOut));
       const share = Math.exp(-heldOut);
       if (heldOut > UNIFORM + 0.3) return "The loss is higher than that of guessing: the learning rate is too large, and each step lands far from where the slope promised. Make the rate smaller, or press Reset.";
-      if (this.step >= 100 && heldOut > this.frequency) return "It is still worse than a model that only counts bytes. With this learning rate, the steps are too large or too small.";
+      if (this.step >= 100 && heldOut > this.frequency + CLOSE) return "It is still worse than a model that only counts bytes. With this learning rate, the steps are too large or too small.";
       if (train !== null && heldOut > lowest + 0.1 && heldOut > train + 0.25) return `The loss on held-out text was ${number(lowest)} and has risen to ${number(heldOut)}, while the other still falls: the model now memorises the text.`;
       return `It gives the right next byte of held-out text a probability of about ${GPT.draw.percent(share)} (e to the power of −${number(heldOut)}).`;
     },

@@ -5,9 +5,10 @@ var GPT = GPT || {};
 (() => {
   "use strict";
   const { html, number, count } = GPT.draw;
-  const { chart, slider, button } = GPT.charts;
+  const { chart, slider, button, short } = GPT.charts;
   const { CONFIG } = GPT.learner;
   const [SIDE, REACH, SMALL] = [10, 0.7, 1e-4]; // points on each side of the weight, up to this distance; the wiggle
+  const [HIGHEST, HEAVIEST] = [1000, 10_000]; // a loss or a weight above these is of no use
   const RATES = [0.01, 0.03, 0.1, 0.3, 1, 3, 10];
   const PARTS = [
     ["blocks.0.feedforward.up.weight", "block 1: feed-forward, first matrix"],
@@ -16,9 +17,14 @@ var GPT = GPT || {};
     ["embeddings.position.weight", "table of positions"],
   ];
 
+  const isUsable = (weight) => Math.abs(weight) < HEAVIEST;
+
+  /** A number that may be large. */
+  const amount = (value) => (Math.abs(value) < 1000 ? number(value, 4) : value < 1e15 ? `about ${short(value)}` : "more than 1,000 trillion");
+
   GPT.diagram("wiggle", {
     mount(element) {
-      Object.assign(this, { network: null, name: PARTS[0][0], at: null, move: SIDE, step: 0, last: null, taken: 0.1 });
+      Object.assign(this, { network: null, name: PARTS[0][0], at: null, move: SIDE, step: 0, last: null, taken: 0.1, isBroken: false });
       this.select = html("select", { class: "train-select", onchange: () => { this.name = this.select.value; this.at = null; this.refresh(); } },
         PARTS.map(([name, label]) => html("option", { value: name }, label)));
       this.take = button("Take the weights of the training above", () => this.load());
@@ -28,22 +34,26 @@ var GPT = GPT || {};
       this.remark = html("p", { class: "note" }, "Before the first step, queries and keys (the upper two thirds) have slopes close to 0: every head attends evenly, so what they ask hardly matters yet.");
       this.rate = slider("Learning rate", { steps: RATES }, (rate) => { this.taken = rate; });
       this.rate.show(this.taken);
+      this.one = button("One step of all weights", () => this.descend());
       this.stepped = html("p", { class: "readout", role: "status" });
       element.append(
         html("div", { class: "controls" }, html("label", { class: "slider" }, html("span", {}, "Matrix"), this.select), this.take),
         html("div", { class: "train-columns" }, html("div", {}, html("h4", {}, "The gradient: one cell for each weight"), this.map.element, this.remark), html("div", {}, this.chart.element, this.table)),
         html("h4", {}, "A step: every weight, a little against its gradient"),
-        html("div", { class: "controls" }, this.rate.element, html("div", { class: "buttons" }, button("One step of all weights", () => this.descend()), button("Undo the steps", () => this.undo()))), this.stepped);
+        html("div", { class: "controls" }, this.rate.element, html("div", { class: "buttons" }, this.one, button("Undo the steps", () => this.undo()))), this.stepped);
     },
 
     update() {
       if (!this.network) this.begin(0, GPT.learner.fresh().all); // as the training above begins
-      else this.draw();
+      else this.paint();
     },
 
     /** Copies the weights of the model that is being trained. */
     load() {
-      GPT.trained.weights(({ step, weights }) => this.begin(step, weights));
+      GPT.trained.weights(({ step, weights }) => {
+        if (weights.every(isUsable)) this.begin(step, weights);
+        else this.stepped.textContent = "The weights of the training above are too large to compute with. Choose a smaller learning rate there, press Reset, and train again.";
+      });
     },
 
     begin(step, weights) {
@@ -54,7 +64,7 @@ var GPT = GPT || {};
 
     undo() {
       this.network.all.set(this.original);
-      Object.assign(this, { done: 0, last: null });
+      Object.assign(this, { done: 0, last: null, isBroken: false });
       this.refresh();
     },
 
@@ -73,10 +83,16 @@ var GPT = GPT || {};
       this.network.backward();
       const values = Float32Array.from(this.network.gradients[this.name]);
       if (this.at === null) this.at = values.reduce((best, value, i) => (Math.abs(value) > Math.abs(values[best]) ? i : best), 0);
-      this.move = SIDE;
-      const columns = this.network.shapes[this.name][1];
-      this.map.show(values, this.at, (i) => `Row ${Math.floor(i / columns) + 1}, column ${(i % columns) + 1}: slope ${number(values[i], 5)}.`);
+      Object.assign(this, { move: SIDE, values });
       this.curve();
+      this.paint();
+    },
+
+    /** The map and the curve, in the page's present colours. */
+    paint() {
+      const [values, columns] = [this.values, this.network.shapes[this.name][1]];
+      this.map.show(values, this.at, (i) => `Row ${Math.floor(i / columns) + 1}, column ${(i % columns) + 1}: slope ${number(values[i], 5)}.`);
+      this.draw();
     },
 
     /** The loss with this weight alone moved, everything else as it is. */
@@ -100,6 +116,7 @@ var GPT = GPT || {};
 
     draw() {
       if (!this.points) return;
+      GPT.parts.enable(this.one, !this.isBroken);
       const { points, here, loss, slope, move } = this;
       const ys = points.map(([, y]) => y);
       const [low, high] = [Math.min(...ys), Math.max(...ys)];
@@ -123,15 +140,25 @@ var GPT = GPT || {};
     /** Plain gradient descent: w minus the rate times the gradient, for all weights. What the slopes promise is rate * |gradient|^2. */
     descend() {
       const { all, gradient } = this.network;
-      const [rate, before] = [this.taken, this.measure()];
+      const [rate, before, kept] = [this.taken, this.measure(), all.slice()];
       this.network.backward();
       const promised = rate * gradient.reduce((sum, g) => sum + g * g, 0);
       for (let i = 0; i < all.length; i += 1) all[i] -= rate * gradient[i];
       this.done += 1;
       const after = this.measure();
+      if (!(after < HIGHEST && all.every(isUsable))) return this.breakDown(kept, after);
       const change = after - before;
-      this.last = `Step ${this.done}: the loss went from ${number(before, 4)} to ${number(after, 4)}. The slopes promised a fall of ${number(promised, 4)}; it ${change < 0 ? "fell" : "rose"} by ${number(Math.abs(change), 4)}`
+      this.last = `Step ${this.done}: the loss went from ${amount(before)} to ${amount(after)}. The slopes promised a fall of ${amount(promised)}; it ${change < 0 ? "fell" : "rose"} by ${amount(Math.abs(change))}`
         + `${change > 0 ? ": the step was too long, and the curves bend." : "."}`;
+      this.refresh();
+    },
+
+    /** No more steps from weights that are too large; the pictures keep those of the step before. */
+    breakDown(kept, loss) {
+      this.network.all.set(kept);
+      this.isBroken = true;
+      this.last = `Step ${this.done} made the weights unusable: ${Number.isFinite(loss) ? `the loss would be ${amount(loss)}` : "the loss would no longer be a number"}. `
+        + "The pictures show the weights before it. Choose a smaller learning rate, and press “Undo the steps” to begin again.";
       this.refresh();
     },
   });
