@@ -93,7 +93,11 @@ var GPT = GPT || {};
       if (link && !event.defaultPrevented) requestAnimationFrame(() => keep(document.getElementById(link.hash.slice(1))));
     });
     addEventListener("click", (event) => event.target.closest?.("a[href^='#']") && drawAll(), { capture: true });
-    addEventListener("popstate", drawAll);
+    addEventListener("popstate", ({ state }) => {
+      drawAll();
+      const before = document.getElementById(state?.chapter);
+      requestAnimationFrame(() => keep(before || target(), before ? state.top : null));
+    });
     for (const moves of ["wheel", "touchmove", "pointerdown", "keydown"]) {
       addEventListener(moves, () => (kept = null), { capture: true, passive: true });
     }

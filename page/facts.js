@@ -21,12 +21,13 @@ var GPT = GPT || {};
   const isStock = ({ dataset }) => ["shakespeare", "refrains"].includes(dataset); // refrains: the plays, and texts made of them
 
   /** The model's settings, as in <p data-when="norm=rmsnorm bias=no">, which is shown if all of them hold. */
-  GPT.settings = ({ config, about }) => ({
+  GPT.settings = ({ config, about, layers }) => ({
     dataset: isStock(about) ? "shakespeare" : "other",
     encoding: GPT.exported.tokenizer.kind,
     position: config.position,
     norm: config.norm,
     bias: config.bias ? "yes" : "no",
+    "qkv-bias": layers[0]["attention.qkv.bias"] ? "yes" : "no",
     gated: config.activation === "swiglu" ? "yes" : "no",
   });
 
@@ -66,6 +67,14 @@ var GPT = GPT || {};
         config.kv_heads === config.num_heads
           ? ""
           : `Keys and values have only ${config.kv_heads === 1 ? "one head, which all query heads use" : `${config.kv_heads} heads, each used by several query heads`}: this saves memory.`,
+      shared:
+        config.kv_heads === config.num_heads
+          ? ": in this model each has its own, and nothing changes"
+          : ` and, in attention_scores, the keys`,
+      repeats:
+        about.dataset === "refrains"
+          ? "An earlier model, trained on the plays alone, did not learn this. So the training text of this one also has words and passages of the plays several times."
+          : "",
       activation: ACTIVATIONS[config.activation],
       feedforwardShare: percent(sum(".feedforward.") / sum("")),
       norm:

@@ -6,6 +6,7 @@ var GPT = GPT || {};
   const { html, chip, best, percent, number, count } = GPT.draw;
   const { slider, button } = GPT.charts;
   const [SHOWN, FRESH, LONGEST] = [12, 12, 30]; // bars; generated tokens; draws that stay visible
+  const UNCERTAIN = "Choose an uncertain token";
   const OFF = { repetitionPenalty: 1, temperature: 1, topK: Infinity, topP: 1, minP: 0 };
   const NAMES = {
     model: "the model", repetitionPenalty: "repetition penalty", temperature: "temperature", topK: "top-k", topP: "top-p", minP: "min-p",
@@ -50,9 +51,16 @@ var GPT = GPT || {};
         html("div", { class: "columns" }, html("div", {}, this.bars.element), this.stages),
         html("div", { class: "controls drawing" },
           button("Draw", () => this.draw(1)), button("Draw 20", () => this.draw(20)),
-          button(`Generate ${FRESH} tokens`, () => this.write()),
+          button(`Generate ${FRESH} tokens`, () => this.write()), button(UNCERTAIN, () => this.leastCertain()),
           html("label", { class: "slider" }, html("span", {}, "Seed"), seed)),
         this.draws);
+    },
+
+    /** Chooses the token of the text after which the model's own distribution has the largest entropy. */
+    leastCertain() {
+      const { tokens, next } = GPT.app.state;
+      const bits = tokens.map((_, t) => entropy(next(t)));
+      GPT.app.set({ token: bits.indexOf(Math.max(...bits)), key: null });
     },
 
     change(settings, isWhole = false) {
@@ -102,7 +110,10 @@ var GPT = GPT || {};
       const kept = after.reduce((sum, p) => sum + (p > 0), 0);
       const [bits, was] = [entropy(after), entropy(before)];
       const lead = ["After ", chip(pieces[token]), " "];
-      if (kept === 1) return [...lead, "only one token is left, so every draw gives ", chip(GPT.app.piece(best(after, 1)[0])), "."];
+      if (kept === 1) {
+        return [...lead, "only one token is left, so every draw gives ", chip(GPT.app.piece(best(after, 1)[0])),
+          `. To draw different ones, change the settings or press “${UNCERTAIN}”.`];
+      }
       return [...lead, `${count(kept)} of ${count(after.length)} tokens can be drawn. The entropy is ${number(bits)} bits, and was ` +
         `${number(was)}: as uncertain as a choice among ${number(2 ** bits, 1)} equally likely tokens instead of ${number(2 ** was, 1)}.`];
     },

@@ -54,11 +54,14 @@ var GPT = GPT || {};
         })),
       ], { most, text: String });
       const strongest = parts.reduce((a, b) => (length(b.added) > length(a.added) ? b : a));
+      const lengths = [start, ...parts.map(({ stream }) => stream)].map(length);
+      const shorter = parts.filter((_, i) => lengths[i + 1] < lengths[i]).length;
       return [
         "In your text, the stream of ",
         chip(pieces[token]),
         ` begins with length ${number(length(start))} and ends with ${number(length(parts[parts.length - 1].stream))}. ` +
-          `The longest correction, ${number(length(strongest.added))}, comes from the ${strongest.part} of layer ${strongest.layer + 1}.`,
+          `The longest correction, ${number(length(strongest.added))}, comes from the ${strongest.part} of layer ${strongest.layer + 1}. ` +
+          `Of the ${parts.length} corrections, ${shorter || "none"} ${shorter > 1 ? "make" : "makes"} the stream shorter.`,
       ];
     },
   });

@@ -64,9 +64,9 @@ var GPT = GPT || {};
     words: (story) => [
       "Each row of the matrix ",
       matrix("q", "q"),
-      ` makes one number of the query: row times vector, all ${story.C} products added up. In row ${story.d + 1} of head ${story.h + 1} our number counts most: its product is `,
+      ` makes one number of the query: row times vector, all ${story.C} products added up. In row ${story.d + 1} of head ${story.h + 1} our number counts most. We now follow the sum that its product `,
       ours(story.queryRow[story.c] * story.norm1.result[story.c]),
-      ". The sum is ",
+      " went into: ",
       ours(story.queryBefore[story.d]),
       ".",
     ],
@@ -208,7 +208,7 @@ var GPT = GPT || {};
     words: (story) => [
       "The key of ",
       story.s === story.t ? "the token itself" : chip(story.pieces[story.s]),
-      ` is made like the query, with a matrix of its own. Our query number is multiplied by number ${story.d + 1} of the key; all ${story.D} products are added and divided by √${story.D}. The result is the score, `,
+      ` is made like the query, with another matrix. Our query number is multiplied by number ${story.d + 1} of it. We now follow the sum that this product went into, divided by √${story.D}: the score, `,
       ours(story.raw[story.s]),
       ".",
     ],

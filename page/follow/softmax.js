@@ -36,7 +36,7 @@ var GPT = GPT || {};
       ours(story.scores[story.s]),
       " becomes the weight ",
       ours(percent(story.weights[story.s])),
-      ".",
+      ", and we now follow the weight.",
     ],
     formula: ({ scores, s, weights }) => {
       const all = scores.reduce((sum, score) => sum + Math.exp(score), 0);

@@ -212,7 +212,7 @@ var GPT = GPT || {};
     words: (story) =>
       story.positionRow
         ? [
-            `A second table has a row for each position. Row ${story.t + 1} is added to the token's row, number by number. Our number is now `,
+            `A second table has a row for each position, counted from 0: token ${story.t + 1} has position ${story.t}. Row ${story.t} is added to the token's row. Our number is now `,
             ours(story.x[story.c]),
             ".",
           ]
@@ -256,7 +256,7 @@ var GPT = GPT || {};
         ours: c,
         rows: [
           { label: "token's row", values: story.tokenRow, name: "row" },
-          { label: `+ position ${story.t + 1}`, values: story.positionRow, kind: "other", name: "place" },
+          { label: `+ position ${story.t}`, values: story.positionRow, kind: "other", name: "place" },
           { label: "= x", values: story.x, name: "position" },
         ],
       });

@@ -12,11 +12,11 @@ var GPT = GPT || {};
     place: "value",
     value: (story) => write(story.head[story.e]),
     words: (story) => [
-      "Every token also made a value, with a third matrix. Each value is multiplied by its weight, and all are added. The weight ",
+      "A third matrix made a value of every token. The values are added, each times its weight; ours, ",
       ours(percent(story.weights[story.s])),
-      " lets through that much of the value of ",
+      ", multiplies the value of ",
       story.s === story.t ? "the token itself" : chip(story.pieces[story.s]),
-      `; number ${story.e + 1} of the sum is `,
+      `. We now follow the sum that number ${story.e + 1} of the product went into: `,
       ours(story.head[story.e]),
       ".",
     ],
@@ -189,11 +189,11 @@ var GPT = GPT || {};
     value: (story) => write(story.attentionOut[story.c]),
     words: (story) => [
       story.H > 1
-        ? `All ${story.H} heads do this side by side, and their sums are joined to one vector. `
+        ? `All ${story.H} heads do this side by side, and their sums are joined. `
         : "This model has one head. ",
-      `Row ${story.c + 1} of the matrix `,
+      `Row ${story.c + 1} of `,
       matrix("out"),
-      " turns it into one number: what attention wants to add to our number, ",
+      " makes one number of that. We now follow this sum, which our product went into and attention adds to x: ",
       ours(story.attentionOut[story.c]),
       ".",
     ],

@@ -280,17 +280,17 @@
       return html("li", {}, html("button", { type: "button", class: "map-bar", onclick: append }, parts));
     },
 
-    /** The scale of the curves, and what is not shown; or that the model writes. */
+    /** What the thickest curve stands for, and what is not shown; or that the model writes. */
     words() {
       if (this.writing) return [this.writing];
-      const { pieces } = this.state;
+      const { pieces, token } = this.state;
       const [{ first, last }, end] = [this.lines[0], this.lines[this.lines.length - 1].last];
       const later = pieces.length - 1 - end;
-      return [
-        `The thickest curve: ${percent(this.most)} of the attention of `,
-        chip(pieces[this.state.token]),
-        first === last ? "." : ", or more on the first line.",
-        last > first && ` That line gathers ${last - first + 1} earlier tokens.`,
+      const { column: { layers, heads }, line: { first: target, last: until }, weight } = GPT.map.thickest(this.columns, this.lines, token);
+      const mean = layers[0] < layers[1] || heads[0] < heads[1] ? "mean of " : "";
+      return ["The thickest curve: ", chip(pieces[token]), ` gives ${percent(weight)} of its attention to `,
+        target < until ? `the ${last - first + 1} earlier tokens` : target === token ? "itself" : chip(pieces[target]),
+        ` (${mean}${plural(layers, "block")} ${words(layers)}, ${plural(heads, "head")} ${words(heads)}).`,
         later > 0 && ` ${later} later ${later > 1 ? "tokens are" : "token is"} not shown.`,
       ].filter(Boolean);
     },

@@ -5,6 +5,7 @@
 //   GPT.map.lines(state, most)              [{ first, last }]: positions in the text; one token if both are equal
 //   GPT.map.segments(config, room, layer)   [{ layers: [first, last], heads: [[first, last], ...] }]
 //   GPT.map.weights(trace, lines, layers, heads)   (n, n): attention weights of each line (row) on each line (column)
+//   GPT.map.thickest(columns, lines, token)        { column, line, weight }: the largest weight of a token, in columns with .weights
 
 var GPT = GPT || {};
 (() => {
@@ -84,6 +85,12 @@ var GPT = GPT || {};
     ]),
   ];
 
+  function thickest(columns, shown, token) {
+    const from = shown.findIndex(({ first, last }) => first <= token && token <= last) * shown.length;
+    const all = columns.flatMap((column) => shown.map((line, j) => ({ column, line, weight: column.weights[from + j] })));
+    return all.reduce((a, b) => (b.weight > a.weight ? b : a));
+  }
+
   /** The length of the correction that a segment's feed-forward networks add to a line, the mean over its layers. */
   function correction(trace, line, { layers: [first, last] }) {
     let sum = 0;
@@ -91,5 +98,5 @@ var GPT = GPT || {};
     return sum / (last - first + 1);
   }
 
-  GPT.map = { lines, segments, weights, streamLengths, correction };
+  GPT.map = { lines, segments, weights, streamLengths, correction, thickest };
 })();

@@ -222,13 +222,13 @@ var GPT = GPT || {};
         x: { label: "step", from: 0, to: TOTAL, ticks: [0, 500, 1000, 1500, 2000] },
         y: { label: "loss, in nats per byte", from: 0, to: highest },
         levels, above: points.filter(({ train, heldOut }) => Math.max(train || 0, heldOut) > HIGHEST).map(({ step }) => step),
-        lines: [{ label: "text it trains on", style: "main", points: points.filter(({ train }) => train !== null).map(({ step, train }) => [step, low(train)]) },
-          { label: "held-out text", style: "other", points: points.map(({ step, heldOut }) => [step, low(heldOut)]) }],
+        lines: [{ label: "training text", style: "other", points: points.filter(({ train }) => train !== null).map(({ step, train }) => [step, low(train)]) },
+          { label: "held-out text", style: "main", points: points.map(({ step, heldOut }) => [step, low(heldOut)]) }],
         stops: STOPS, at: this.at ?? points.length - 1,
         describe: (index) => {
           const { step, train, heldOut } = points[index] || {};
           if (step === undefined) return `Step ${count(STOPS[index])}: not reached yet.`;
-          return `Step ${count(step)}: ${train === null ? "" : `${number(train)} on the text it trains on, `}${number(heldOut)} on held-out text.`;
+          return `Step ${count(step)}: ${train === null ? "" : `${number(train)} on the training text, `}${number(heldOut)} on held-out text.`;
         },
       });
     },

@@ -76,5 +76,5 @@ def test_an_exported_checkpoint_is_one_file_that_opens_offline_and_gives_its_log
     torch.testing.assert_close(rounded, loaded.model(torch.tensor([tokens]))[0], rtol=0, atol=0.01)
     assert compute(page, "() => GPT.exported.about.parameters") == sum(loaded.model.parameter_counts().values())
     assert page.evaluate(DEAD_LINKS) == []
-    assert "trained for 7 steps on 5,376 tokens" in page.inner_text("#what")
+    assert "trained for 7 steps on 5,376 tokens" in page.inner_text("#training")
     assert wrong == []

@@ -178,7 +178,7 @@ def test_the_loss_falls_below_byte_frequencies_and_a_rate_of_3_drives_it_above_g
     shown.get_by_role("button", name="Pause").click()
     level = figure(re.findall(r"occurs: ([\d.]+)", shown.locator(".chart").inner_html())[0])
     last = re.findall(
-        r"Step (\d+): ([\d.]+) on the text it trains on, ([\d.]+)", shown.locator(".readout").last.inner_text()
+        r"Step (\d+): ([\d.]+) on the training text, ([\d.]+)", shown.locator(".readout").last.inner_text()
     )
     step, train, held_out = (float(number) for number in last[0])
     assert 300 <= step < 360

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from page.browsing import DRAWN, ROOT
+from page.browsing import DRAWN, ROOT, only_in_chromium
 
 LESSON = (ROOT / "index.html").as_uri()
 SIZES = {390: 844, 768: 1024, 1440: 900, 1920: 1080}
@@ -232,6 +232,7 @@ def test_formulas_have_the_same_edge_at_the_left(reading: Page) -> None:
     assert max(edges) - min(edges) < 4  # the width of a margin that belongs to the first sign
 
 
+@only_in_chromium
 @pytest.mark.slow
 def test_paper_is_light_with_every_colour_answer_and_token(reading: Page) -> None:
     """Bars and chips vanished on paper, answers stayed closed, and the line of tokens was cut off at the right."""

@@ -221,12 +221,31 @@ def test_sampling_keeps_the_same_tokens_as_python(lesson: Page, model: DecoderOn
         assert was == pytest.approx(entropy_bits(logits.softmax(-1)), abs=0.006)
 
 
+def test_an_uncertain_token_is_chosen_by_a_button(lesson: Page) -> None:
+    """The text's last token leaves one token: every draw gave the same, and the controls looked dead."""
+    shown = diagram(lesson, "sampling")
+    lesson.fill("#text", "The king is dead. Long live the king! Long live the")
+    lesson.evaluate(DRAWN)
+    expect(shown.locator(".reading")).to_contain_text("one token is left")
+    shown.get_by_role("button", name="Choose an uncertain token").click()
+    expect(shown.locator(".reading")).to_contain_text("tokens can be drawn")
+    chosen, logits = compute(
+        lesson,
+        "() => [GPT.app.state.token, GPT.app.state.tokens.map((_, t) => Array.from(GPT.app.state.trace.logits(t)))]",
+    )
+    entropies = [entropy_bits(row) for row in torch.tensor(logits).softmax(-1)]
+    assert chosen == entropies.index(max(entropies))
+    shown.get_by_role("button", name="Draw 20").click()
+    assert len(set(shown.locator(".draws .token").all_inner_texts())) > 1
+
+
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_draws_and_text(lesson: Page) -> None:
     shown = diagram(lesson, "sampling")
     found = []
     for seed in ("1", "2", "1"):
-        shown.get_by_label("Seed").fill(seed)
+        shown.get_by_label("Seed").select_text()
+        lesson.keyboard.type(seed)
         shown.get_by_role("button", name="Draw 20").click()
         expect(shown.locator(".draws .token")).to_have_count(20)
         found.append(shown.locator(".draws .token").all_inner_texts())
