@@ -230,7 +230,7 @@ var GPT = GPT || {};
     return { element, show };
   }
 
-  /** Focuses the button at a place of a list, or the one nearest to it; without any, the list, so that Tab goes on from there. */
+  /** Focuses the button at a place of a list, or the one nearest to it; without any, the list, so that Tab continues from there. */
   function focusNear(list, place) {
     const lines = Array.from(list.children);
     const far = (button) => Math.abs(lines.findIndex((line) => line.contains(button)) - place);

@@ -98,6 +98,7 @@ def written(colour: str) -> torch.Tensor:
     return linear(numbers if "srgb" in colour else numbers / 255)
 
 
+@pytest.mark.slow
 def test_shades_are_legible_in_a_text_of_128_tokens(lesson: Page) -> None:
     """On a scale up to 100% all cells of a long text were nearly white."""
     cut = "(text) => GPT.model.tokenizer.decode(GPT.model.tokenizer.encode(text).slice(0, 128))"

@@ -119,6 +119,7 @@ def is_factor(name: str, stop: str) -> bool:
     return name.split(".")[0] == stop and name.split(".")[1] not in ("term", "total") and not name.startswith("logit.x")
 
 
+@pytest.mark.slow
 def test_every_stop_shows_pytorchs_numbers(lesson: Page) -> None:
     for token in (8, 4):
         lesson.locator("#strip .token").nth(token).click()

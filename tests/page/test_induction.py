@@ -161,6 +161,7 @@ def means(model: DecoderOnlyTransformer, row: torch.Tensor, n: int) -> list[floa
     return [100 * float(right[: n - 1].mean()), 100 * float(right[n:].mean())]
 
 
+@pytest.mark.slow
 def test_exercises_are_done_when_the_reader_has_done_them(lesson: Page) -> None:
     lesson.fill("#text", "the cat and the dog and the cat and the")
     lesson.evaluate(DRAWN)

@@ -82,6 +82,7 @@ def test_curves_streams_discs_and_fan_carry_pytorchs_numbers(lesson: Page) -> No
     assert shown["fan"] == pytest.approx([*best.tolist(), float(1 - best.sum())], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_lines_heads_and_bars_are_pressed_and_moved_through_by_arrow_keys(lesson: Page) -> None:
     def chosen() -> list[int]:
         lesson.evaluate(DRAWN)
@@ -136,6 +137,7 @@ ANIMATED = """() => {
 }"""
 
 
+@pytest.mark.slow
 @only_in_chromium
 @pytest.mark.parametrize("motion", ["no-preference", pytest.param("reduce", marks=pytest.mark.slow)])
 def test_a_part_of_the_map_grows_into_its_chapter_and_back_returns(browser: Browser, motion: str) -> None:
@@ -160,6 +162,7 @@ def test_a_part_of_the_map_grows_into_its_chapter_and_back_returns(browser: Brow
         page.wait_for_function("() => scrollY === 0 && location.hash === ''")
 
 
+@pytest.mark.slow
 @only_in_chromium  # Firefox's text box is taller: there the map ends 19 px below the first screen
 def test_a_phone_shows_the_whole_map_first_and_opens_the_contents_by_touch(browser: Browser) -> None:
     with browser.new_page(viewport={"width": 390, "height": 844}, has_touch=True) as page:

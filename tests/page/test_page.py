@@ -171,6 +171,7 @@ def test_arrow_keys_move_in_the_matrix_and_along_the_tokens(lesson: Page) -> Non
     assert lesson.evaluate("() => document.activeElement.ariaSelected") == "true"
 
 
+@pytest.mark.slow
 def test_every_slider_and_choice_follows_the_arrow_keys(lesson: Page) -> None:
     sliders = lesson.locator("[role=slider]").all()
     assert len(sliders) >= 6

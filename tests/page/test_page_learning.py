@@ -190,6 +190,7 @@ def test_the_loss_falls_below_byte_frequencies_and_a_rate_of_3_drives_it_above_g
     expect(shown.locator(".chart-above text")).to_have_text("above 12, off this chart", timeout=120_000)
 
 
+@pytest.mark.slow
 def test_one_weight_moved_by_hand_has_the_slope_of_backpropagation_and_of_pytorch(lesson: Page) -> None:
     shown = diagram(lesson, "wiggle")
     values = shown.locator(".steps dd")
@@ -220,6 +221,7 @@ def test_one_weight_moved_by_hand_has_the_slope_of_backpropagation_and_of_pytorc
     expect(shown.locator(".chart-box .readout")).to_contain_text("instead of")
 
 
+@pytest.mark.slow
 def test_the_chain_by_hand_matches_autograd(lesson: Page) -> None:
     shown = diagram(lesson, "chain")
     a, b = torch.tensor(3.0, requires_grad=True), torch.tensor(0.5, requires_grad=True)
@@ -243,6 +245,7 @@ def test_the_chain_by_hand_matches_autograd(lesson: Page) -> None:
         expect(shown.locator(".reading")).to_contain_text("the loss went from")
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_columns_are_pytorchs_losses(lesson: Page) -> None:
     shown = diagram(lesson, "loss")

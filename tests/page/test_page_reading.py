@@ -61,6 +61,7 @@ def assert_at(page: Page, chapter: str) -> None:
     assert 0 <= page.evaluate(GAP, chapter) < 24
 
 
+@pytest.mark.slow
 def test_contents_and_links_lead_to_the_heading_and_stay_there(fresh: Page) -> None:
     """Diagrams above the chapter were drawn on the way and moved it: the reader stopped thousands of pixels short."""
     fresh.locator(".contents a[href='#sampling']").click()
@@ -143,6 +144,7 @@ def test_at_double_size_the_text_stays_in_sight(reading: Page) -> None:
     reading.set_viewport_size({"width": 1440, "height": 900})
 
 
+@pytest.mark.slow
 def test_every_change_of_the_text_can_be_taken_back(fresh: Page) -> None:
     box, text = fresh.locator(TEXT_BOX), lambda: fresh.input_value(TEXT_BOX)
     beginning = text()

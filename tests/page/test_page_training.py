@@ -162,6 +162,7 @@ def test_accumulation_needs_the_memory_of_a_micro_batch_and_has_the_noise_of_the
     assert lines["noise-to-signal ratio"] == [f"{(noise / steps) ** 0.5:.2f}" for steps in (1, 16, 16)]
 
 
+@pytest.mark.slow
 def test_the_verdict_follows_the_cursor_through_a_run(lesson: Page) -> None:
     shown = diagram(lesson, "runs")
     run = page_data.run(page_data.DATA / "runs" / "overfits.jsonl")
@@ -173,6 +174,7 @@ def test_the_verdict_follows_the_cursor_through_a_run(lesson: Page) -> None:
     expect(shown.locator(".verdict")).to_contain_text("uncertain")
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_cache_grows_by_the_formula_and_the_greedy_text_matches_python(
     lesson: Page, model: DecoderOnlyTransformer
@@ -204,6 +206,7 @@ def test_the_cache_diagram_plays_only_on_request(lesson: Page) -> None:
     expect(moment).to_have_text("decode 1")
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_sampling_keeps_the_same_tokens_as_python(lesson: Page, model: DecoderOnlyTransformer) -> None:
     shown = diagram(lesson, "sampling")
@@ -221,6 +224,7 @@ def test_sampling_keeps_the_same_tokens_as_python(lesson: Page, model: DecoderOn
         assert was == pytest.approx(entropy_bits(logits.softmax(-1)), abs=0.006)
 
 
+@pytest.mark.slow
 def test_an_uncertain_token_is_chosen_by_a_button(lesson: Page) -> None:
     """The text's last token leaves one token: every draw gave the same, and the controls looked dead."""
     shown = diagram(lesson, "sampling")

@@ -59,6 +59,7 @@ def test_pointing_at_a_term_or_focusing_it_lights_text_formula_picture_and_code(
         assert code.locator("[data-term]").count()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_matrix_times_a_vector_is_shown_with_pytorchs_numbers(lesson: Page) -> None:
     exported, tokens, layer, head = compute(
