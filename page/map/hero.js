@@ -83,10 +83,15 @@
       this.drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
       this.parts = parts;
       this.places = layout.place(this.frame, parts);
-      this.columns = parts.flatMap(({ layers, heads }, s) =>
+      const columns = parts.flatMap(({ layers, heads }, s) =>
         heads.map((range, i) => ({ layers, heads: range, segment: s, u: this.places[s].columns[i], width: this.places[s].width })),
       );
-      this.heads.replaceChildren(...this.columns.map((column, at) => this.headButton(column, at)));
+      const hadFocus = this.heads.contains(document.activeElement);
+      this.heads.replaceChildren(...columns.map((column, at) => this.headButton(column, at)));
+      this.columns = columns; // only now: a button that loses the focus describes the columns that were drawn
+      const { layer, head } = this.state;
+      const chosen = columns.findIndex(({ layers, heads }) => inside(layer, layers) && inside(head, heads));
+      if (hadFocus) this.heads.children[chosen]?.focus({ preventScroll: true });
       this.labels.replaceChildren(...this.partLabels());
     },
 

@@ -35,6 +35,7 @@ LINES = {
     "test": "run pytest",
     "test-cov": "run pytest --cov=src/transformer",
     "test-slow": "run pytest -m slow",
+    "test-firefox": "run pytest -m slow -n 2 -k firefox tests/page",
     "test-smollm": "run pytest -m slow tests/interop/test_smollm2.py",
     "test-lens": "run pytest -m slow tests/parity/test_transformer_lens.py",
     "check": "run ruff check",

@@ -128,7 +128,7 @@ def test_the_page_fits_a_window_of_320_pixels(page: Page) -> None:
     page.evaluate(DRAWN)
     width = page.evaluate("() => document.documentElement.scrollWidth")
     page.set_viewport_size(before)
-    assert width == 320
+    assert width <= 320
 
 
 @only_in_chromium
@@ -171,7 +171,7 @@ def test_training_buttons_keep_the_focus_and_another_text_shows_no_old_step(page
     figure = diagram(page, "learn")
     figure.get_by_label("The text to learn from").fill("a" * 3000)
     assert figure.locator("progress").evaluate("(bar) => bar.value") == 0
-    expect(figure.locator(".train-samples li")).to_have_count(1, timeout=30_000)
+    expect(figure.locator(".train-samples li:not(.is-open)")).to_have_count(1, timeout=30_000)
     figure.get_by_role("button", name="Start").press("Enter")
     assert page.evaluate(FOCUSED) in ("Start", "Continue")
     page.wait_for_function("() => document.querySelector('[data-diagram=learn] progress').value >= 120", timeout=60_000)
