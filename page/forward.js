@@ -30,14 +30,18 @@ GPT.engine("forward", (GPT) => {
       this.config = exported.config;
       this.about = exported.about;
       this.tokenizer = GPT.tokenizer(exported.tokenizer);
-      this.weights = {};
-      for (const [name, stored] of Object.entries(exported.weights)) this.weights[name] = unpack(stored);
+      this.headDim = this.config.d_model / this.config.num_heads;
+      this.slopes = this.config.position === "alibi" ? alibiSlopes(this.config.num_heads) : null;
+      this.take(Object.fromEntries(Object.entries(exported.weights).map(([name, stored]) => [name, unpack(stored)])));
+    }
+
+    /** Takes weights, by their names in Python. */
+    take(weights) {
+      this.weights = weights;
       this.layers = Array.from({ length: this.config.num_layers }, (_, layer) => this.part(`blocks.${layer}.`));
       this.tokenTable = this.weights["embeddings.token.weight"]; // (V, C)
       this.head = this.weights["head.weight"] || this.tokenTable; // (V, C); tied: the token table
-      this.headDim = this.config.d_model / this.config.num_heads;
       this.positionTable = positionTable(this); // (longest context, C), or null
-      this.slopes = this.config.position === "alibi" ? alibiSlopes(this.config.num_heads) : null;
     }
 
     /** The weights whose names begin with `prefix`, by the rest of their names. */

@@ -20,20 +20,26 @@ var GPT = GPT || {};
     return found;
   }
 
+  const plans = new WeakMap(); // a text's ids -> what planOf found: the same for all heads
+
+  /** The keys of each habit { name, even, queries: [[t, keys], ...] }; habits without any are left out. */
+  function planOf(ids) {
+    return Object.entries(KEYS).flatMap(([name, keysOf]) => {
+      const queries = Array.from(ids, (_, t) => [t, keysOf(ids, t)]).filter(([, keys]) => keys.length);
+      const even = queries.reduce((sum, [t, keys]) => sum + keys.length / (t + 1), 0) / queries.length;
+      return queries.length ? [{ name, even, queries }] : [];
+    });
+  }
+
   /** For each habit { name, score, even }, means over the queries that have such a key; habits without one are left out.
    *  weights: the attention weights (T, T) of a head, row by row. */
   GPT.habits = (weights, ids) => {
     const T = ids.length;
-    return Object.entries(KEYS).flatMap(([name, keysOf]) => {
-      let [score, even, queries] = [0, 0, 0];
-      for (let t = 0; t < T; t += 1) {
-        const keys = keysOf(ids, t);
-        if (!keys.length) continue;
-        queries += 1;
-        even += keys.length / (t + 1);
-        for (const s of keys) score += weights[t * T + s];
-      }
-      return queries ? [{ name, score: score / queries, even: even / queries }] : [];
+    if (!plans.has(ids)) plans.set(ids, planOf(ids));
+    return plans.get(ids).map(({ name, even, queries }) => {
+      let score = 0;
+      for (const [t, keys] of queries) for (const s of keys) score += weights[t * T + s];
+      return { name, score: score / queries.length, even };
     });
   };
 })();

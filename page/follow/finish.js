@@ -91,7 +91,6 @@ var GPT = GPT || {};
           });
       });
       const dot = scene.add(svg("circle", { r: 8, class: "follow-dot is-ours" }));
-      scene.tween(0.3, every * (points.length - 1), () => {});
       points.forEach(
         (point, i) =>
           i &&
@@ -189,10 +188,7 @@ var GPT = GPT || {};
       scene.text(scene.width - box / 2, 14, "probability", { anchor: "middle", kind: "is-small", start: 1.2 });
       top.forEach((id, i) => {
         const [y, isOurs] = [24 + i * (height + gap), i === 0];
-        scene.text(nameWidth, y + 18, visible(GPT.app.piece(id), scene.isNarrow ? 9 : 13), {
-          anchor: "end",
-          kind: isOurs ? "is-code is-strong" : "is-code",
-        });
+        scene.token(nameWidth, y, GPT.app.piece(id), isOurs, [9, 13]);
         scene.cell({
           x: nameWidth + 6,
           y,
@@ -227,12 +223,7 @@ var GPT = GPT || {};
       const y = 24 + top.length * (height + gap);
       if (rest > 0) {
         const share = 1 - top.reduce((all, id) => all + probs[id], 0);
-        scene.text(
-          nameWidth,
-          y + 18,
-          scene.isNarrow ? `${GPT.draw.count(rest)} more` : `${GPT.draw.count(rest)} others`,
-          { anchor: "end", kind: "is-small" },
-        );
+        scene.text(nameWidth, y + 18, scene.others(rest), { anchor: "end", kind: "is-small" });
         scene.cell({
           x: scene.width - box,
           y,

@@ -3,28 +3,15 @@
 var GPT = GPT || {};
 (() => {
   "use strict";
-  const { html, svg, chip, visible, paint, largest, row, palette } = GPT.draw;
+  const { svg, chip, visible, largest } = GPT.draw;
   const { stops, write, dotProduct, symbol, matrix, ours, bracket } = GPT.follow;
 
   /** A matrix as a picture with one lit row. Returns the y below. */
   function picture(scene, { matrix, rows, columns, lit, litColumn, y, height, label, kind }) {
-    const canvas = html("canvas");
-    paint(canvas, matrix, columns, largest(matrix), palette("query"));
     const width = Math.min(scene.width - scene.left, scene.isNarrow ? scene.width : 420);
     const x = scene.left;
     scene.label(scene.isNarrow ? y : y + height / 2 - scene.cellHeight / 2, label, { kind: `is-${kind}` });
-    scene.add(
-      svg("image", {
-        href: canvas.toDataURL(),
-        x,
-        y,
-        width,
-        height,
-        preserveAspectRatio: "none",
-        class: "follow-picture",
-      }),
-      y + height,
-    );
+    scene.picture({ values: matrix, columns, most: largest(matrix), colour: "query", x, y, width, height });
     const line = height / rows;
     scene.appear(
       scene.add(

@@ -4,7 +4,7 @@
 var GPT = GPT || {};
 (() => {
   "use strict";
-  const { svg, number } = GPT.draw;
+  const { html, svg, number, paint, palette, visible } = GPT.draw;
   const DIGITS = 3;
   const SHOW = 0.35; // seconds in which something appears
 
@@ -125,17 +125,36 @@ var GPT = GPT || {};
         words,
       );
       if (column !== null) group.dataset.column = column;
-      Object.assign(group, { at: { x, y, width, height }, words, box });
+      Object.assign(group, { at: { x, y, width, height }, words, value });
       this.appear(this.add(group, y + height), start);
       return group;
     }
 
-    /** Moves a cell from (x, y) to its place. */
-    fly(cell, x, y, start, seconds = 0.7) {
+    /** Numbers as a picture, one cell of colour each, row by row; most: the end of the colour scale. */
+    picture({ values, columns, most, colour, x, y, width, height }) {
+      const canvas = html("canvas");
+      paint(canvas, values, columns, most, palette(colour));
+      const place = { x, y, width, height, preserveAspectRatio: "none", class: "follow-picture" };
+      return this.add(svg("image", { href: canvas.toDataURL(), ...place }), y + height);
+    }
+
+    /** The token of a line of boxes, to the left of x. */
+    token(x, y, piece, isOurs, letters = [6, 11]) {
+      const kind = isOurs ? "is-code is-strong" : "is-code";
+      return this.text(x, y + 18, visible(piece, letters[this.isNarrow ? 0 : 1]), { anchor: "end", kind });
+    }
+
+    /** How many others there are, in words. */
+    others(count) {
+      return `${GPT.draw.count(count)} ${this.isNarrow ? "more" : "others"}`;
+    }
+
+    /** Moves a cell from (x, y) to its place. It is not seen before `start`, unless `isThere`. */
+    fly(cell, x, y, start, seconds = 0.7, isThere = false) {
       const { x: toX, y: toY } = cell.at;
       this.tween(start, seconds, (p, isOn) => {
         cell.setAttribute("transform", `translate(${x + p * (toX - x)} ${y + p * (toY - y)})`);
-        cell.setAttribute("opacity", isOn ? 1 : 0);
+        if (!isThere) cell.setAttribute("opacity", isOn ? 1 : 0);
       });
     }
 
@@ -185,8 +204,7 @@ var GPT = GPT || {};
       );
       const others = count - columns.length;
       if (others > 0) {
-        const words = this.isNarrow ? `${others} more` : `${others} others`;
-        this.text(this.x(columns.length) + this.restWidth() / 2, y, words, {
+        this.text(this.x(columns.length) + this.restWidth() / 2, y, this.others(others), {
           anchor: "middle",
           kind: "is-small",
           start,

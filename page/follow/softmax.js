@@ -76,10 +76,7 @@ var GPT = GPT || {};
       const bottom = 24 + (keys.length + (others.length ? 1 : 0) + (T > t + 1 ? 1 : 0)) * (height + gap);
       for (const s of keys) {
         const isOurs = s === strongest;
-        scene.text(nameWidth, y + 18, visible(story.pieces[s], scene.isNarrow ? 6 : 11), {
-          anchor: "end",
-          kind: isOurs ? "is-code is-strong" : "is-code",
-        });
+        scene.token(nameWidth, y, story.pieces[s], isOurs);
         scene.cell({
           x: x[0],
           y,
@@ -131,10 +128,7 @@ var GPT = GPT || {};
       }
       if (others.length) {
         const rest = others.reduce((sum, s) => sum + weights[s], 0);
-        scene.text(nameWidth, y + 18, scene.isNarrow ? `${others.length} more` : `${others.length} others`, {
-          anchor: "end",
-          kind: "is-small",
-        });
+        scene.text(nameWidth, y + 18, scene.others(others.length), { anchor: "end", kind: "is-small" });
         scene.cell({
           x: scene.width - box,
           y,
@@ -212,7 +206,6 @@ var GPT = GPT || {};
       svg("rect", { y: y + 4, height: height - 8, rx: 3, class: `follow-bar${isOurs ? " is-ours" : ""}` }),
     );
     const middle = x + room / 2;
-    scene.tween(1.4, 1, () => {});
     const place = (from, width) => {
       element.setAttribute("x", from);
       element.setAttribute("width", Math.max(0.5, width));

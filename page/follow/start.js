@@ -65,9 +65,7 @@ var GPT = GPT || {};
           ours: isOurs,
         });
         token.classList.add("is-letters");
-        scene.fly(token, packed - 9, 44, 0.3, 1.2);
-        token.setAttribute("opacity", 1);
-        scene.tweens[scene.tweens.length - 1].run = moveOnly(token, packed - 9, 44);
+        scene.fly(token, packed - 9, 44, 0.3, 1.2, true);
         for (const box of token.querySelectorAll("rect")) scene.tween(0.6, 0.8, (p) => box.setAttribute("opacity", p));
         scene.line(x + width / 2, 88, x + width / 2, 122, { kind: isOurs ? "is-ours" : "", start: 1.7 + 0.15 * i });
         scene.cell({
@@ -91,9 +89,6 @@ var GPT = GPT || {};
       });
     },
   });
-
-  const moveOnly = (cell, x, y) => (p) =>
-    cell.setAttribute("transform", `translate(${x + p * (cell.at.x - x)} ${y + p * (cell.at.y - y)})`);
 
   stops.push({
     name: "row",

@@ -81,7 +81,7 @@ var GPT = GPT || {};
   /** Cells fly into one cell, which counts up to the total. */
   function runningSum(scene, { y, start, cells, bias = null, total, label, kind = "x", name }) {
     const parts = cells.filter(Boolean);
-    const written = parts.map((cell) => Number(cell.words.textContent.replace("−", "-").replace(",", "")));
+    const written = parts.map(({ value }) => rounded(value));
     if (bias !== null) {
       const added = start + arrival(parts).seconds;
       const cell = scene.cell({ x: scene.x(1) + 26, y, value: bias, kind: "rest", name: `${name}.bias`, start: added });

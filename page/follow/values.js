@@ -3,7 +3,7 @@
 var GPT = GPT || {};
 (() => {
   "use strict";
-  const { html, svg, chip, visible, percent, paint, largest, row, palette } = GPT.draw;
+  const { html, svg, chip, percent, largest, row } = GPT.draw;
   const { stops, write, rounded, dotProduct, runningSum, symbol, matrix, ours, shownKeys } = GPT.follow;
 
   stops.push({
@@ -54,10 +54,7 @@ var GPT = GPT || {};
       const parts = [];
       keys.forEach((s, i) => {
         const [y, isOurs, value] = [24 + i * (height + gap), s === strongest, story.value(s)];
-        scene.text(nameWidth, y + 18, visible(story.pieces[s], scene.isNarrow ? 6 : 11), {
-          anchor: "end",
-          kind: isOurs ? "is-code is-strong" : "is-code",
-        });
+        scene.token(nameWidth, y, story.pieces[s], isOurs);
         scene.cell({
           x: x.weight,
           y,
@@ -72,7 +69,7 @@ var GPT = GPT || {};
         });
         if (strip) {
           scene.text(x.strip - 11, y + 18, "×", { anchor: "middle", kind: "is-sign" });
-          const image = vector(scene, { values: value, x: x.strip, y, width: strip, height, most });
+          const image = scene.picture({ values: value, columns: D, most, colour: "value", x: x.strip, y, width: strip, height });
           scene.tween(0.8 + 0.15 * i, 0.8, (p) => {
             const tall = height * (1 - p * (1 - Math.max(0.08, weights[s] / weights[strongest])));
             image.setAttribute("height", tall);
@@ -100,10 +97,7 @@ var GPT = GPT || {};
       });
       if (others.length) {
         const y = 24 + keys.length * (height + gap);
-        scene.text(nameWidth, y + 18, scene.isNarrow ? `${others.length} more` : `${others.length} others`, {
-          anchor: "end",
-          kind: "is-small",
-        });
+        scene.text(nameWidth, y + 18, scene.others(others.length), { anchor: "end", kind: "is-small" });
         scene.cell({
           x: x.weight,
           y,
@@ -130,7 +124,7 @@ var GPT = GPT || {};
       scene.text(nameWidth, bottom + 18, "sum", { anchor: "end", kind: "is-label is-v" });
       if (strip) {
         scene.appear(
-          vector(scene, { values: head, x: x.strip, y: bottom, width: strip, height, most: largest(head) }),
+          scene.picture({ values: head, columns: D, most: largest(head), colour: "value", x: x.strip, y: bottom, width: strip, height }),
           3.4,
         );
         scene.appear(
@@ -155,24 +149,6 @@ var GPT = GPT || {};
       parts.forEach((part, i) => scene.send(part, total.at.x, total.at.y, 2.4 + 0.15 * i, 0.7));
     },
   });
-
-  /** A vector as a strip of coloured cells. */
-  function vector(scene, { values, x, y, width, height, most }) {
-    const canvas = html("canvas");
-    paint(canvas, values, values.length, most, palette("value"));
-    return scene.add(
-      svg("image", {
-        href: canvas.toDataURL(),
-        x,
-        y,
-        width,
-        height,
-        preserveAspectRatio: "none",
-        class: "follow-picture",
-      }),
-      y + height,
-    );
-  }
 
   function flyingStrip(scene, image, { y, to, start }) {
     const copy = scene.add(image.cloneNode());

@@ -64,8 +64,9 @@ var GPT = GPT || {};
       const key = JSON.stringify([ids, without]);
       if (!this.known.has(key)) {
         if (this.known.size > 8) this.known.clear();
-        const edit = without && silence(this.model, without);
-        const trace = this.model.run([...ids, ...ids], edit);
+        const twice = [...ids, ...ids];
+        const off = without && new Set([`${without.layer}.head.${without.head}`]);
+        const trace = off ? GPT.ablation.without(this.model, twice, off, "zero", this.run(ids).trace) : this.model.run(twice);
         this.known.set(key, { trace, probabilities: rightOnes(trace, ids) });
       }
       return this.known.get(key);
@@ -202,18 +203,5 @@ var GPT = GPT || {};
   function rightOnes(trace, ids) {
     const both = [...ids, ...ids];
     return both.map((id, t) => (t ? GPT.sampling.softmax(trace.logits(t - 1))[id] : null));
-  }
-
-  /** An edit of the forward pass that replaces the output of a head by zeros. */
-  function silence(model, { layer, head }) {
-    const D = model.headDim;
-    return (name, values) => {
-      if (name !== `blocks.${layer}.attention.heads`) return values;
-      const changed = values.slice();
-      changed.shape = values.shape;
-      const [T, width] = values.shape;
-      for (let t = 0; t < T; t += 1) changed.fill(0, t * width + head * D, t * width + (head + 1) * D);
-      return changed;
-    };
   }
 })();

@@ -34,6 +34,7 @@ var GPT = GPT || {};
       Object.assign(this, { state: { ...state }, clean: GPT.ablation.logProbs(state.trace.logits(state.token)) });
       if (shown === this.shown) return;
       this.shown = shown;
+      this.losses = GPT.ablation.losses(state.trace);
       this.result = null;
       this.compute();
     },
@@ -81,7 +82,7 @@ var GPT = GPT || {};
       const hasLoss = result && bytes > 0;
       const nats = (losses) => (hasLoss ? number(sum(losses) / losses.length, 3) : "–");
       const perByte = (losses) => (hasLoss ? number(sum(losses) / Math.LN2 / bytes, 3) : "–");
-      const [before, after] = [result && result.before, result && result.losses];
+      const [before, after] = [this.losses, result && result.losses];
       const lines = [
         ["size of the weights", size(8), size(bits)],
         ["loss of your text, nats per token", nats(before), nats(after)],

@@ -24,14 +24,8 @@ GPT.engine("rounding", (GPT) => {
   /** A copy of the model with rounded matrices; norms and biases stay as they are. */
   function quantised(model, bits) {
     const other = Object.create(model);
-    other.weights = {};
-    for (const [name, weight] of Object.entries(model.weights)) {
-      other.weights[name] = weight.shape.length === 2 ? rounded(weight, bits) : weight;
-    }
-    other.layers = model.layers.map((_, layer) => other.part(`blocks.${layer}.`));
-    other.tokenTable = other.weights["embeddings.token.weight"];
-    other.head = other.weights["head.weight"] || other.tokenTable;
-    if (model.config.position === "learned") other.positionTable = other.weights["embeddings.position.weight"];
+    const all = Object.entries(model.weights);
+    other.take(Object.fromEntries(all.map(([name, weight]) => [name, weight.shape.length === 2 ? rounded(weight, bits) : weight])));
     return other;
   }
 
@@ -46,12 +40,12 @@ GPT.engine("rounding", (GPT) => {
 
   let kept = { bits: 0, model: null };
 
-  /** A job: reads the tokens with rounded matrices. Gives the losses before and after, and logProbs (V) after token `at`. */
+  /** A job: reads the tokens with rounded matrices. Gives their losses, and logProbs (V) after token `at`. */
   function* run(model, { tokens, bits, at }) {
     if (kept.bits !== bits) kept = { bits, model: quantised(model, bits) };
     const { losses, logProbs } = GPT.ablation;
     const trace = kept.model.run(tokens);
-    yield { before: losses(model.run(tokens)), losses: losses(trace), logProbs: logProbs(trace.logits(at)) };
+    yield { losses: losses(trace), logProbs: logProbs(trace.logits(at)) };
   }
 
   GPT.rounding = { largest, rounded, quantised, bytes, run };
