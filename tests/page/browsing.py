@@ -20,6 +20,14 @@ DRAWN = "async () => { await GPT.app.settled(); dispatchEvent(new Event('beforep
 only_in_chromium = pytest.mark.parametrize("browser", ["chromium"], indirect=True, scope="package")
 """For tests that choose a colour scheme or reduced motion: Playwright cannot do that in an installed Firefox."""
 
+OTHER_SETTINGS: list[dict[str, Any]] = [
+    {"position": "alibi", "num_layers": 1, "activation": "relu", "bias": False},
+    {"position": "sinusoidal", "tie_embeddings": False, "activation": "gelu_tanh"},
+    {"position": "rotary", "norm": "rmsnorm", "activation": "swiglu", "num_kv_heads": 2, "bias": False},
+    {"num_heads": 1, "num_kv_heads": 1, "max_seq_len": 1},
+]
+"""Models that differ from the page's own in every setting that it shows."""
+
 LOGITS = """([exported, tokens]) => {
   const model = GPT.load(exported || GPT.exported);
   const trace = model.run(tokens);
@@ -36,6 +44,16 @@ def browser_path(engine: str = "chromium") -> str:
         if os.environ.get("CI"):
             pytest.fail(str(error))
         pytest.skip(str(error))
+
+
+def faults_of(page: Page) -> list[str]:
+    """Returns a list that will collect the page's errors, warnings, failed requests, and requests to the network."""
+    found: list[str] = []
+    page.on("console", lambda message: found.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: found.append(str(error)))
+    page.on("requestfailed", lambda request: found.append(f"failed: {request.url[:100]}"))
+    page.on("request", lambda request: found.append(request.url) if request.url.startswith("http") else None)
+    return found
 
 
 def compute(page: Page, function: str, argument: Any = None) -> Any:

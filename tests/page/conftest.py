@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from page.browsing import DRAWN, ROOT, TEXT, browser_path
+from page.browsing import DRAWN, ROOT, TEXT, browser_path, faults_of
 from transformer import DecoderOnlyTransformer
-from transformer.interop.lesson_page import export
+from transformer.interop.lesson_page import export, script
 from transformer.text import load_tokenizer
 
 ENGINE = ["worker", "maths", "tokenizer", "sampling", "forward"]
@@ -49,11 +49,7 @@ def opened(browser: Browser) -> Iterator[Callable[[Path], tuple[Page, list[str]]
     def show(path: Path) -> tuple[Page, list[str]]:
         page = browser.new_page(offline=True)
         pages.append(page)
-        wrong: list[str] = []
-        page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("requestfailed", lambda request: wrong.append(f"failed: {request.url[:100]}"))
-        page.on("request", lambda request: wrong.append(request.url) if request.url.startswith("http") else None)
+        wrong = faults_of(page)
         page.goto(path.as_uri())
         return page, wrong
 
@@ -75,10 +71,8 @@ def lesson(opened: Callable[[Path], tuple[Page, list[str]]]) -> Iterator[Page]:
 @pytest.fixture(scope="package")
 def shared_lesson(browser: Browser) -> Iterator[Page]:
     """One page for tests that set their own text, because opening it is slow. An error fails the last of them."""
-    wrong: list[str] = []
     with browser.new_page(offline=True) as page:
-        page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
+        wrong = faults_of(page)
         page.goto((ROOT / "index.html").as_uri())
         page.evaluate(DRAWN)
         yield page
@@ -93,3 +87,18 @@ def exported(tiny_model: Callable[..., DecoderOnlyTransformer]) -> Callable[...,
         return export(tiny_model(**{"vocab_size": 257, **settings}), load_tokenizer("byte"), {})
 
     return make
+
+
+@pytest.fixture
+def opened_model(
+    opened: Callable[[Path], tuple[Page, list[str]]], tmp_path: Path
+) -> Callable[[dict[str, Any]], tuple[Page, list[str]]]:
+    """opened_model(exported(...)) opens the lesson page of that model; returns what opened() does."""
+    from transformer.cli.export_page import command as export_page
+
+    def show(model: dict[str, Any]) -> tuple[Page, list[str]]:
+        made = tmp_path / "page.html"
+        made.write_text(export_page.page(script(model)), encoding="utf-8")
+        return opened(made)
+
+    return show

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from playwright.sync_api import Page, expect
 
-from page.browsing import DRAWN, compute, only_in_chromium
+from page.browsing import DRAWN, OTHER_SETTINGS, compute, only_in_chromium
 from transformer.activations import run_with_cache
-from transformer.interop.lesson_page import dequantised_model, script
+from transformer.interop.lesson_page import dequantised_model
 
 STOPS = ".follow-stop"
 HERE = f"{STOPS}[aria-current]"
@@ -178,29 +177,15 @@ def test_with_reduced_motion_a_stop_is_shown_as_it_ends(lesson: Page) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"position": "alibi", "num_layers": 1, "activation": "relu", "bias": False},
-        {"position": "sinusoidal", "tie_embeddings": False, "activation": "gelu_tanh"},
-        {"position": "rotary", "norm": "rmsnorm", "activation": "swiglu", "num_kv_heads": 2, "bias": False},
-        {"num_heads": 1, "num_kv_heads": 1, "max_seq_len": 1},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("settings", OTHER_SETTINGS, ids=str)
 @pytest.mark.parametrize("width", [360, 1440])
 def test_other_models_can_be_followed(
     settings: dict[str, Any],
     width: int,
     exported: Callable[..., dict[str, Any]],
-    opened: Callable[[Path], tuple[Page, list[str]]],
-    tmp_path: Path,
+    opened_model: Callable[[dict[str, Any]], tuple[Page, list[str]]],
 ) -> None:
-    from transformer.cli.export_page import command as export_page
-
-    made = tmp_path / "page.html"
-    made.write_text(export_page.page(script(exported(**settings))), encoding="utf-8")
-    page, wrong = opened(made)
+    page, wrong = opened_model(exported(**settings))
     page.set_viewport_size({"width": width, "height": 800})
     for text in ("", "é", "To be or not to be, that is"):
         page.fill("#text", text)

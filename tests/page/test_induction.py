@@ -9,7 +9,7 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Page, expect
 
-from page.browsing import DRAWN, ROOT, compute
+from page.browsing import DRAWN, ROOT, compute, faults_of
 from transformer import DecoderOnlyTransformer
 from transformer.interop.lesson_page import dequantised_model
 from transformer.interpret.heads import Habit, score_habits, strongest
@@ -22,9 +22,8 @@ HALF = 48  # tokens of a passage that is said twice
 @pytest.fixture(scope="module")
 def lesson(browser: Browser) -> Iterator[Page]:
     """The page with its opening text, for all tests of this file."""
-    wrong: list[str] = []
     with browser.new_page(offline=True) as page:
-        page.on("pageerror", lambda error: wrong.append(str(error)))
+        wrong = faults_of(page)
         page.goto((ROOT / "index.html").as_uri())
         page.evaluate(DRAWN)
         yield page

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +11,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from page.browsing import DRAWN, ROOT, compute, only_in_chromium
-from transformer.interop.lesson_page import dequantised_model, script
+from transformer.interop.lesson_page import dequantised_model
 
-Opened = Callable[[Path], tuple[Page, list[str]]]
+OpenedModel = Callable[[dict[str, Any]], tuple[Page, list[str]]]
 
 DRAWING = """(_, $$ = (selector) => document.querySelectorAll(selector)) => ({
   own: Array.from($$(".map-own path"), ({ dataset }) => [dataset.column, Number(dataset.weight)]),
@@ -205,14 +204,10 @@ def test_a_phone_shows_the_whole_map_first_and_opens_the_contents_by_touch(brows
 )
 @pytest.mark.parametrize("width", [390, 1440])
 def test_models_of_any_size_fit_the_map(
-    settings: dict[str, Any], width: int, exported: Callable[..., dict[str, Any]], opened: Opened, tmp_path: Path
+    settings: dict[str, Any], width: int, exported: Callable[..., dict[str, Any]], opened_model: OpenedModel
 ) -> None:
     """Every layer and every head is in some column; the chosen layer's columns are drawn one by one if they fit."""
-    from transformer.cli.export_page import command as export_page
-
-    made = tmp_path / "page.html"
-    made.write_text(export_page.page(script(exported(**settings))), encoding="utf-8")
-    page, wrong = opened(made)
+    page, wrong = opened_model(exported(**settings))
     page.set_viewport_size({"width": width, "height": 900})
     page.fill("#text", "Hi, é")
     page.evaluate(DRAWN)

@@ -16,15 +16,16 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Page, expect
 
-from page.browsing import DRAWN, ROOT, TEXT, compute, only_in_chromium, serious_faults
+from page.browsing import DRAWN, OTHER_SETTINGS, ROOT, TEXT, compute, only_in_chromium, serious_faults
 from transformer import DecoderOnlyTransformer, ModelConfig
-from transformer.interop.lesson_page import dequantised_model, script
+from transformer.interop.lesson_page import dequantised_model
 from transformer.interpret.heads import score_habits
 
 LESSON = (ROOT / "index.html").read_text(encoding="utf-8")
 DIAGRAMS = re.findall(r'data-diagram="(\w+)"', LESSON)
 WHOLE_PAGE = 3_000_000
 Opened = Callable[[Path], tuple[Page, list[str]]]
+OpenedModel = Callable[[dict[str, Any]], tuple[Page, list[str]]]
 
 SEEN = """() => Object.fromEntries(Array.from(document.querySelectorAll("[data-diagram]"), (figure) => {
   const canvases = Array.from(figure.querySelectorAll("canvas"), (canvas) => canvas.toDataURL());
@@ -264,26 +265,13 @@ def test_vectors_units_and_corrections_match_pytorch(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"position": "alibi", "num_layers": 1, "activation": "relu", "bias": False},
-        {"position": "sinusoidal", "tie_embeddings": False, "activation": "gelu_tanh"},
-        {"position": "rotary", "norm": "rmsnorm", "activation": "swiglu", "num_kv_heads": 2, "bias": False},
-        {"num_heads": 1, "num_kv_heads": 1, "max_seq_len": 1},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("settings", OTHER_SETTINGS, ids=str)
 def test_models_with_other_settings_are_shown_without_an_error(
-    settings: dict[str, Any], exported: Callable[..., dict[str, Any]], opened: Opened, tmp_path: Path
+    settings: dict[str, Any], exported: Callable[..., dict[str, Any]], opened_model: OpenedModel
 ) -> None:
-    from transformer.cli.export_page import command as export_page
-
-    made = tmp_path / "page.html"
     values = exported(**settings)
     model = dequantised_model(values)
-    made.write_text(export_page.page(script(values)), encoding="utf-8")
-    page, wrong = opened(made)
+    page, wrong = opened_model(values)
     page.fill("#text", "Hi ")
     page.wait_for_timeout(1000)
     assert page.inner_text("#space") == ""  # a byte model reads the space as it is
