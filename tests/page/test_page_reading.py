@@ -92,7 +92,7 @@ def test_contents_and_links_lead_to_the_heading_and_stay_there(fresh: Page) -> N
 @pytest.mark.parametrize("chapter", ["attention", "sampling", "try"])
 def test_contents_lead_to_the_heading_at_every_width(browser: Browser, width: int, chapter: str) -> None:
     with browser.new_page(viewport={"width": width, "height": SIZES[width]}) as page:
-        page.goto(LESSON, wait_until="commit")
+        page.goto(LESSON, wait_until="domcontentloaded")  # styled, so what is hidden is hidden, but not yet drawn
         page.locator(f"a[href='#{chapter}']").locator("visible=true").first.click()
         assert_at(page, chapter)
         page.wait_for_timeout(2500)
