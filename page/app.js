@@ -3,8 +3,8 @@
 //   GPT.diagram("tokens", { mount(element, model) {...}, update(state) {...} })     in page/diagrams/, one file each
 //   GPT.app.set({ text: "ROMEO:" })          or token, layer, head, key: changes the selection, and redraws
 //
-// A worker runs the model on the tokens that a change of the text brings: see live.js. A diagram is redrawn if it is in view,
-// or when it comes into view after a change.
+// The model reads the tokens that a change of the text brings: see live.js. The diagrams in view are redrawn in the next frame,
+// those near the window afterwards, the others when they come near.
 
 var GPT = GPT || {};
 (() => {
@@ -19,9 +19,10 @@ var GPT = GPT || {};
   GPT.diagram = (name, diagram) => diagrams.set(name, diagram);
 
   const state = { text: "", pieces: [], tokens: [], cut: 0, trace: null, token: 0, layer: 0, head: 0, key: null };
-  const figures = new Map(); // element -> { diagram, reading, isNear, isStale, isNew }
+  const figures = new Map(); // element -> { diagram, reading, isInView, isNear, isStale, isNew }
   const known = new WeakMap(); // logits -> their probabilities
-  let [model, live, asked, isWaiting, hinting] = [null, null, null, false, 0]; // asked: a text that is being read, and its changes
+  let [model, live, asked, hinting] = [null, null, null, 0]; // asked: a text that is being read, and its changes
+  let [isWaiting, isBehind] = [false, false]; // diagrams in view, and near it, are to be redrawn
 
   /** Changes the state; the diagrams are redrawn before the next frame. A new text, and what is changed with it, takes
    *  effect when the model has read it: the trace in the state is always that of the tokens in the state. */
@@ -84,7 +85,17 @@ var GPT = GPT || {};
     if (!state.trace) return;
     showStrip();
     GPT.exercises.update(state);
-    for (const figure of figures.values()) if (figure.isNear) refresh(figure);
+    for (const figure of figures.values()) if (figure.isInView) refresh(figure);
+    if (!isBehind) whenIdle(showNear);
+    isBehind = true;
+  }
+
+  /** Redraws the diagrams near the window, one at a time, so that keys come first. */
+  function showNear() {
+    const figure = Array.from(figures.values()).find(({ isNear, isStale }) => isNear && isStale);
+    if (figure) refresh(figure);
+    if (figure) whenIdle(showNear);
+    else isBehind = false;
   }
 
   /** Redraws one diagram if its content has changed. The return value of update is the sentence below it. */
@@ -102,7 +113,7 @@ var GPT = GPT || {};
   /** Waits until everything that was typed is computed, and the diagrams in view are drawn. */
   async function settled() {
     do await new Promise((done) => requestAnimationFrame(done));
-    while (asked || isWaiting);
+    while (asked || isWaiting || isBehind);
   }
 
   function drawAll() {
@@ -134,8 +145,9 @@ var GPT = GPT || {};
       element.querySelector("figcaption").append(html("span", { class: "badge" }, "schematic"));
     }
     diagram.mount(body, model);
-    figures.set(element, { diagram, reading, isNear: false, isStale: true, isNew: true });
+    figures.set(element, { diagram, reading, isInView: false, isNear: false, isStale: true, isNew: true });
     nearby.observe(element);
+    inView.observe(element);
   }
 
   const nearby = new IntersectionObserver(
@@ -148,6 +160,9 @@ var GPT = GPT || {};
     },
     { rootMargin: NEAR },
   );
+  const inView = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) figures.get(target).isInView = isIntersecting;
+  });
 
   /** The tokens below the text box; the reader chooses one of them. */
   function showStrip() {

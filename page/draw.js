@@ -89,9 +89,18 @@ var GPT = GPT || {};
   /** The largest absolute value, used as the end of a colour scale. */
   const largest = (...vectors) => vectors.reduce((most, v) => v.reduce((m, x) => Math.max(m, Math.abs(x)), most), 1e-9);
 
+  const schemes = ["(prefers-color-scheme: dark)", "print"].map((query) => matchMedia(query));
+  const palettes = new Map(); // scheme and name of the colour above 0 -> colours: reading them takes longer than painting
+
   /** The page's current colours, light or dark, as [red, green, blue], for canvases. `plus` names the colour of numbers above
    *  0: query, key, value, stream or accent. */
   function palette(plus = "accent") {
+    const key = `${schemes.map(({ matches }) => matches)} ${plus}`;
+    if (!palettes.has(key)) palettes.set(key, readPalette(plus));
+    return palettes.get(key);
+  }
+
+  function readPalette(plus) {
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => {
       const hex = style.getPropertyValue(`--${name}`).trim().slice(1);

@@ -7,12 +7,15 @@
 //   const part = reader.read(tokens);                             the trace of the new tokens
 //   trace = GPT.reading.joined(model, trace, part);               the trace of all tokens, the same as model.run(tokens)
 //
+// A trace has the keys and values of its tokens too: next() reads on from there, without a reader.
+//
 // In a worker, packed() takes the numbers of a part out of its tensors; in the page, unpacked() makes them tensors again.
 
 var GPT = GPT || {};
 GPT.engine("reading", (GPT) => {
   "use strict";
   const { tensor, withShape, dot } = GPT.maths;
+  const sourcesOf = new WeakMap(); // joined trace -> the traces that it is made of, with the number of tokens from each
 
   class Reader {
     constructor(model) {
@@ -21,11 +24,11 @@ GPT.engine("reading", (GPT) => {
       this.tokens = []; // those in the cache
     }
 
-    /** Reads the tokens that are not in the cache yet, at most `most` of them, and forgets those that are no longer in the
-     *  text: { past, trace }. The trace is that of the tokens after the first `past` ones, or null if there are none. */
-    read(tokens, most = Infinity) {
-      let past = 0;
-      while (past < this.tokens.length && this.tokens[past] === tokens[past]) past += 1;
+    /** Reads the tokens that are not in the cache yet, or that follow the first `known` ones, at most `most` of them, and
+     *  forgets those that are no longer in the text: { past, trace }. The trace is that of the tokens after the first
+     *  `past` ones, or null if there are none. */
+    read(tokens, known = Infinity, most = Infinity) {
+      const past = Math.min(known, unchanged(this.tokens, tokens));
       const fresh = tokens.slice(past, past + most);
       this.cache.length = past;
       this.tokens = tokens.slice(0, past + fresh.length);
@@ -33,31 +36,71 @@ GPT.engine("reading", (GPT) => {
     }
   }
 
-  /** The first `past` tokens of a trace and the tokens of a part, in one trace. */
+  /** How many tokens at the beginning of two texts are the same. */
+  function unchanged(before, tokens) {
+    let same = 0;
+    while (same < before.length && before[same] === tokens[same]) same += 1;
+    return same;
+  }
+
+  /** Reads the tokens after the first `past` ones, which are the first ones of `before` too: { past, trace }. */
+  function next(model, before, tokens, past) {
+    const cache = model.start();
+    before.layers.forEach(({ k, v }, layer) => {
+      for (const [heads, cached] of [[k, cache.keys[layer]], [v, cache.values[layer]]]) joinHeads([[heads, past]], cached);
+    });
+    cache.length = past;
+    const fresh = tokens.slice(past);
+    return { past, trace: fresh.length ? model.advance(fresh, cache) : null };
+  }
+
+  /** The first `past` tokens of a trace and the tokens of a part, in one trace. Its tensors are put together when they are
+   *  asked for: the diagrams that are in view need few of them. */
   function joined(model, before, { past, trace }) {
-    const sources = [[before, past], [trace, trace ? trace.T : 0]].filter(([, count]) => count); // [trace, tokens to take]
+    const sources = [...firstOf(before, past), ...(trace ? [[trace, trace.T]] : [])]; // [trace, number of its tokens]
     const of = (name) => sources.map(([source, count]) => [source[name], count]);
     const tokens = of("tokens").flatMap(([ids, count]) => ids.slice(0, count));
     const whole = { tokens, T: tokens.length, past: 0 };
-    for (const name of ["tokenVectors", "positionVectors", "embedded", "final"]) whole[name] = join(name, of(name));
-    whole.layers = model.layers.map((_, layer) => joinLayer(of("layers").map(([layers, count]) => [layers[layer], count])));
-    whole.layers.forEach((inside, layer) => { inside.input = layer ? whole.layers[layer - 1].output : whole.embedded; });
+    sourcesOf.set(whole, sources);
+    for (const name of ["tokenVectors", "positionVectors", "embedded", "final"]) later(whole, name, () => join(name, of(name)));
+    whole.layers = model.layers.map((_, layer) => {
+      const inside = joinedLayer(of("layers").map(([layers, count]) => [layers[layer], count]));
+      later(inside, "input", () => (layer ? whole.layers[layer - 1].output : whole.embedded));
+      return inside;
+    });
     const C = model.config.d_model;
     whole.known = before ? before.known.slice(0, past) : []; // logits that the page has asked for
     whole.logits = (t) => (whole.known[t] ??= model.toLogits(whole.final.subarray(t * C, (t + 1) * C)));
     return whole;
   }
 
+  /** The sources of the first `past` tokens of a trace. */
+  function firstOf(before, past) {
+    const found = [];
+    let left = past;
+    for (const [source, count] of sourcesOf.get(before) || [[before, past]]) {
+      if (left > 0) found.push([source, Math.min(count, left)]);
+      left -= count;
+    }
+    return found;
+  }
+
+  /** A property whose value is computed when it is first asked for. */
+  function later(object, name, compute) {
+    const set = (how) => Object.defineProperty(object, name, { enumerable: true, configurable: true, ...how });
+    set({ get: () => set({ value: compute() })[name] });
+  }
+
   /** The results of one block, except its input, which is the output of the block before. */
-  function joinLayer(sources) {
+  function joinedLayer(sources) {
     const inside = {};
     for (const name of Object.keys(sources[0][0])) {
       if (name === "input") continue;
-      const tensors = sources.map(([layer, count]) => [layer[name], count]);
-      if (name === "unrotated" && tensors[0][0]) inside[name] = joinLayer(tensors);
-      else inside[name] = join(name, tensors);
+      const of = () => sources.map(([layer, count]) => [layer[name], count]);
+      if (name === "unrotated" && sources[0][0][name]) inside[name] = joinedLayer(of());
+      else if (name === "scores") later(inside, name, () => compareWithLater(inside, join(name, of()), sources));
+      else later(inside, name, () => join(name, of()));
     }
-    if (inside.scores && sources.length > 1) compareWithLater(inside, sources[0][1]);
     return inside;
   }
 
@@ -104,8 +147,8 @@ GPT.engine("reading", (GPT) => {
       const [, rows, columns] = squares.shape;
       for (let h = 0; h < H; h += 1) {
         for (let t = 0; t < count; t += 1) {
-          const from = (h * rows + t) * columns;
-          whole.set(squares.subarray(from, from + at + count), (h * T + at + t) * T);
+          const [from, to] = [(h * rows + t) * columns, (h * T + at + t) * T];
+          for (let s = 0; s < at + count; s += 1) whole[to + s] = squares[from + s];
         }
       }
       at += count;
@@ -113,18 +156,24 @@ GPT.engine("reading", (GPT) => {
     return whole;
   }
 
-  /** The scores of the first `past` queries with later keys. The mask hides them from the model, but the page shows them. */
-  function compareWithLater({ q, k, scores }, past) {
+  /** Adds the scores of queries with keys that came in later parts. The mask hides them from the model, but the page shows
+   *  them. */
+  function compareWithLater({ q, k }, scores, sources) {
     const [H, T, D] = q.shape;
     const [K] = k.shape;
-    for (let h = 0; h < H; h += 1) {
-      const kv = Math.floor((h * K) / H);
-      for (let t = 0; t < past; t += 1) {
-        for (let s = past; s < T; s += 1) {
-          scores[(h * T + t) * T + s] = dot(q, (h * T + t) * D, k, (kv * T + s) * D, D) / Math.sqrt(D);
+    let [from, to] = [0, 0]; // the tokens of one source
+    for (const [, count] of sources) {
+      [from, to] = [to, to + count];
+      for (let h = 0; h < H; h += 1) {
+        const kv = Math.floor((h * K) / H);
+        for (let t = from; t < to; t += 1) {
+          for (let s = to; s < T; s += 1) {
+            scores[(h * T + t) * T + s] = dot(q, (h * T + t) * D, k, (kv * T + s) * D, D) / Math.sqrt(D);
+          }
         }
       }
     }
+    return scores;
   }
 
   /** A part without tensors and functions, as a message between threads can carry it: { message, buffers }. */
@@ -155,5 +204,5 @@ GPT.engine("reading", (GPT) => {
     return Object.fromEntries(kept.map(([name, one]) => [name, change(one)]));
   }
 
-  GPT.reading = { reader: (model) => new Reader(model), joined, packed, unpacked };
+  GPT.reading = { reader: (model) => new Reader(model), unchanged, next, joined, packed, unpacked };
 });

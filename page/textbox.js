@@ -14,7 +14,9 @@ var GPT = GPT || {};
   let now = { text: "", from: 0, to: 0 };
   let typedAt = -Infinity;
 
+  /** As high as its text, unless the style sheet can say so: this costs a layout of the page for each key. */
   function grow() {
+    if (CSS.supports("field-sizing", "content")) return;
     box.style.height = "auto";
     box.style.height = `${box.scrollHeight + 2}px`;
   }

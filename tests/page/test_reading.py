@@ -48,7 +48,7 @@ READ = f"""([exported, texts, most]) => {{
   for (const tokens of texts) {{
     let count = 0;
     do {{
-      const part = reader.read(tokens, most);
+      const part = reader.read(tokens, Infinity, most);
       const {{ message, buffers }} = GPT.reading.packed(part);
       count += part.trace ? part.trace.T : 0;
       trace = GPT.reading.joined(model, trace, GPT.reading.unpacked(structuredClone(message, {{ transfer: buffers }})));
@@ -146,8 +146,9 @@ def test_a_key_at_the_end_of_a_text_costs_a_token_or_two_and_not_the_whole_text(
     assert 1 <= after("b")[0] <= 2
     assert after("Backspace")[0] <= 1
     assert 1 <= after("ControlOrMeta+End", "x")[0] <= 2
-    passed, length = after("ControlOrMeta+Home", "x", "Delete")
-    assert passed >= length - 2  # at the beginning, all of it
+    for key in ("x", "Delete"):
+        passed, length = after("ControlOrMeta+Home", key)
+        assert passed >= length - 2  # at the beginning, all of it
     box.press("ControlOrMeta+A")
     box.press("Delete")
     assert after()[1] == 1
@@ -168,9 +169,8 @@ def test_a_key_at_the_end_of_a_long_text_costs_much_less_than_the_whole_text(les
       for (let i = 0; i < 15; i += 1) {
         let begun = performance.now();
         app.set({ text: text + (i % 2 ? "" : "x") });
-        const before = app.state.trace;
-        while (app.state.trace === before) await new Promise((done) => setTimeout(done));
         found.key.push(performance.now() - begun);
+        if (app.state.trace.T !== app.state.tokens.length || app.state.text.length !== text.length + 1 - (i % 2)) throw new Error("not read at once");
         await app.settled();
         cache.length = tokens.length;
         begun = performance.now();
@@ -180,4 +180,4 @@ def test_a_key_at_the_end_of_a_long_text_costs_much_less_than_the_whole_text(les
       return [Math.min(...found.key), Math.min(...found.step), tokens.length];
     }""")
     assert length > 90
-    assert key < 40 * step, (key, step)
+    assert key < 10 * step, (key, step)
