@@ -22,6 +22,7 @@ var GPT = GPT || {};
   const figures = new Map(); // element -> { diagram, reading, isInView, isNear, isStale, isNew }
   const known = new WeakMap(); // logits -> their probabilities
   let [model, live, asked, hinting] = [null, null, null, 0]; // asked: a text that is being read, and its changes
+  let shown = { ids: [], tokens: [] }; // the strip's
   let [isWaiting, isBehind] = [false, false]; // diagrams in view, and near it, are to be redrawn
 
   /** Changes the state; the diagrams are redrawn before the next frame. A new text, and what is changed with it, takes
@@ -164,26 +165,24 @@ var GPT = GPT || {};
     for (const { target, isIntersecting } of entries) figures.get(target).isInView = isIntersecting;
   });
 
-  /** The tokens below the text box; the reader chooses one of them. */
+  /** The tokens below the text box; the reader chooses one of them. Those that have not changed stay. */
   function showStrip() {
     const strip = document.getElementById("strip");
     const hadFocus = strip.contains(document.activeElement);
-    const tokens = state.pieces.map((token, index) =>
-      html(
-        "button",
-        {
-          type: "button",
-          role: "option",
-          class: "token",
-          tabindex: index === state.token ? 0 : -1,
-          "aria-selected": String(index === state.token),
-          "aria-label": `token ${index + 1}: ${spoken(token)}`,
-          onclick: () => set({ token: index, key: null }),
-        },
-        visible(token, 24),
-      ),
-    );
-    strip.replaceChildren(...GPT.characters.bracket(state.pieces, tokens));
+    const kept = GPT.reading.unchanged(shown.ids, state.tokens);
+    const tokens = state.pieces.map((piece, index) => (index < kept ? shown.tokens[index] : tokenButton(piece, index)));
+    if (GPT.characters.groups(state.pieces).length || strip.childElementCount !== shown.ids.length) {
+      state.pieces.forEach((piece, index) => tokens[index].setAttribute("aria-label", `token ${index + 1}: ${spoken(piece)}`));
+      strip.replaceChildren(...GPT.characters.bracket(state.pieces, tokens));
+    } else {
+      shown.tokens.slice(kept).forEach((button) => button.remove());
+      strip.append(...tokens.slice(kept));
+    }
+    shown = { ids: state.tokens, tokens };
+    tokens.forEach((button, index) => {
+      button.tabIndex = index === state.token ? 0 : -1;
+      button.setAttribute("aria-selected", String(index === state.token));
+    });
     const chosen = tokens[state.token];
     if (hadFocus) chosen.focus({ preventScroll: true });
     const [from, to] = [chosen.offsetLeft - strip.offsetLeft, strip.clientWidth - chosen.offsetWidth];
@@ -192,6 +191,12 @@ var GPT = GPT || {};
     document.getElementById("cut").textContent = state.cut
       ? `The model reads at most ${things(model.config.max_seq_len, "token")}: the first ${state.cut === 1 ? "one is" : `${state.cut} are`} left out.`
       : "";
+  }
+
+  function tokenButton(piece, index) {
+    const onclick = () => set({ token: index, key: null });
+    const name = `token ${index + 1}: ${spoken(piece)}`;
+    return html("button", { type: "button", role: "option", class: "token", "aria-label": name, onclick }, visible(piece, 24));
   }
 
   /** Whether the text ends in a space that the tokens of this model would rather have before a word. */

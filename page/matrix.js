@@ -9,16 +9,17 @@ var GPT = GPT || {};
   const MOST = 32; // tokens that are shown at once
   const [LABEL, LETTER] = [8, 7.4]; // letters of a label; pixels of a letter
 
-  /** show({ pieces, weight, token, key, drawn, head }): weight(row, column) from 0 to 1. The matrix is rebuilt if `drawn`
-   *  or `head` changes; otherwise only the mark moves. onpeek: the pointer is on a cell, or has returned to the chosen
+  /** show({ pieces, weight, token, key, drawn, head }): weight(row, column) from 0 to 1. The cells are filled anew if `drawn`
+   *  or `head` changes, and made anew if their number or size does; otherwise only the mark moves. onpeek: the pointer is on a cell, or has returned to the chosen
    *  one; onchoose: a cell was pressed, or reached with an arrow key. */
   GPT.parts.matrix = (name, { onchoose, onpeek, isFitted = false }) => {
     const element = html("div", { class: "matrix scroll" });
     const cut = html("p", { class: "note" });
     const scale = isFitted ? GPT.parts.shadeScale() : null;
     let [grid, mark, now, size, first] = [null, null, {}, 20, 0];
+    let [form, cells, labels] = ["", [], []]; // number and size of the cells; cells[i][j] of row and column first + i, first + j
 
-    const cellAt = (token, key) => grid.querySelector(`[data-row="${token}"][data-column="${key}"]`);
+    const cellAt = (token, key) => cells[token - first]?.[key - first];
     const positionOf = (cell) => [Number(cell.dataset.row), Number(cell.dataset.column)];
 
     /** The largest weight of a row: the end of its scale. */
@@ -37,64 +38,60 @@ var GPT = GPT || {};
       if (scale) scale.show(["Row of ", chip(now.pieces[t]), ": "], mostOf(now.weight, t));
     }
 
-    function build({ pieces, weight, token }) {
+    /** Shows other numbers: in the same cells, if as many of the same size are shown. */
+    function fill({ pieces, weight, token }) {
       const shown = Math.min(MOST, pieces.length);
       first = Math.max(0, Math.min(pieces.length - shown, token - Math.floor(shown / 2)));
       const range = Array.from({ length: shown }, (_, i) => first + i);
-      const longest = Math.max(...range.map((t) => Array.from(visible(pieces[t], LABEL)).length));
-      const side = longest * LETTER + 8;
+      const names = range.map((t) => visible(pieces[t], LABEL));
+      const side = Math.max(...names.map((name) => Array.from(name).length)) * LETTER + 8;
       size = Math.max(13, Math.min(34, Math.floor(((element.clientWidth || 420) - side - 2) / shown)));
-      const at = (index) => side + (index - first) * size;
-      const rows = range.map((t) => {
-        const most = mostOf(weight, t);
-        return svg(
-          "g",
-          { role: "row" },
-          range.map((s) => cell(pieces, weight, t, s, at, most)),
-        );
+      if (form !== `${shown} ${side} ${size}`) build(shown, side);
+      form = `${shown} ${side} ${size}`;
+      const words = range.map((t) => spoken(pieces[t]));
+      cells.forEach((row, i) => {
+        const most = mostOf(weight, range[i]);
+        row.forEach((cell, j) => {
+          const share = j > i ? 0 : weight(range[i], range[j]);
+          if (j <= i) put(cell, "style", `fill-opacity: ${shade(share, most).toFixed(3)}`);
+          put(cell, "data-row", range[i]);
+          put(cell, "data-column", range[j]);
+          put(cell, "aria-label", `${words[i]} attends to ${words[j]}: ${j > i ? "masked" : percent(share)}`);
+        });
       });
-      mark = svg("rect", { class: "mark", width: size, height: size, rx: 3 });
-      grid = svg("g", { role: "grid", "aria-label": name, "aria-rowcount": shown, "aria-colcount": shown }, rows);
-      const names = svg(
-        "g",
-        { "aria-hidden": "true" },
-        range.map((t) => labels(visible(pieces[t], LABEL), t, at(t), side)),
+      labels.forEach((pair, i) => {
+        pair.forEach((label, j) => {
+          put(label, ["data-query", "data-key"][j], range[i]);
+          label.textContent = names[i];
+        });
+      });
+      cut.textContent = shown < pieces.length ? `${shown} of your ${pieces.length} tokens are shown, around the chosen one.` : "";
+    }
+
+    /** Sets an attribute that has changed: reading is faster than writing. */
+    function put(node, name, value) {
+      if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
+    }
+
+    /** Makes the cells of a matrix of `shown` tokens, with `side` pixels for the names at its left and top. */
+    function build(shown, side) {
+      const at = (index) => side + index * size;
+      const numbers = Array.from({ length: shown }, (_, i) => i);
+      const box = { role: "gridcell", tabindex: -1, width: size - 1, height: size - 1, rx: 2 };
+      cells = numbers.map((i) =>
+        numbers.map((j) => svg("rect", { ...box, class: j > i ? "cell is-masked" : "cell", x: at(j) + 0.5, y: at(i) + 0.5 })),
       );
+      labels = numbers.map((i) => [
+        svg("text", { x: side - 6, y: at(i) + size / 2 + 4, "text-anchor": "end" }),
+        svg("text", { transform: `translate(${at(i) + size / 2 + 4} ${side - 6}) rotate(-90)` }),
+      ]);
+      mark = svg("rect", { class: "mark", width: size, height: size, rx: 3 });
+      const rows = cells.map((row) => svg("g", { role: "row" }, row));
+      grid = svg("g", { role: "grid", "aria-label": name, "aria-rowcount": shown, "aria-colcount": shown }, rows);
       const all = side + shown * size + 2;
-      const hadFocus = element.contains(document.activeElement);
-      element.replaceChildren(svg("svg", { width: all, height: all }, names, grid, mark), cut, ...(scale ? [scale.element] : []));
-      const words = `${shown} of your ${pieces.length} tokens are shown, around the chosen one.`;
-      cut.textContent = shown < pieces.length ? words : "";
+      const picture = svg("svg", { width: all, height: all }, svg("g", { "aria-hidden": "true" }, labels), grid, mark);
+      element.replaceChildren(picture, cut, ...(scale ? [scale.element] : []));
       listen();
-      return hadFocus;
-    }
-
-    /** Row t, column s. */
-    function cell(pieces, weight, t, s, at, most) {
-      const isMasked = s > t;
-      return svg("rect", {
-        role: "gridcell",
-        tabindex: -1,
-        "data-row": t,
-        "data-column": s,
-        x: at(s) + 0.5,
-        y: at(t) + 0.5,
-        width: size - 1,
-        height: size - 1,
-        rx: 2,
-        class: isMasked ? "cell is-masked" : "cell",
-        style: isMasked ? null : `fill-opacity: ${shade(weight(t, s), most).toFixed(3)}`,
-        "aria-label": `${spoken(pieces[t])} attends to ${spoken(pieces[s])}: ${isMasked ? "masked" : percent(weight(t, s))}`,
-      });
-    }
-
-    /** A token's name beside its row and above its column. */
-    function labels(words, t, at, side) {
-      const rotated = `translate(${at + size / 2 + 4} ${side - 6}) rotate(-90)`;
-      return [
-        svg("text", { "data-query": t, x: side - 6, y: at + size / 2 + 4, "text-anchor": "end" }, words),
-        svg("text", { "data-key": t, transform: rotated }, words),
-      ];
     }
 
     function listen() {
@@ -130,9 +127,9 @@ var GPT = GPT || {};
         element.clientWidth === now.width &&
         cellAt(next.token, next.key);
       const wanted = { ...next, width: element.clientWidth };
-      let hadFocus = grid && grid.contains(document.activeElement);
-      if (!isSame) hadFocus = build(next) || hadFocus;
-      else grid.querySelector("[tabindex='0']").setAttribute("tabindex", -1);
+      const hadFocus = Boolean(grid && grid.contains(document.activeElement));
+      if (!isSame) fill(next);
+      grid.querySelector("[tabindex='0']")?.setAttribute("tabindex", -1);
       now = wanted;
       point(now.token, now.key);
       const isShown = Boolean(cellAt(now.token, now.key)); // in a long text the key may be too far from the query

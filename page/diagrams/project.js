@@ -194,12 +194,12 @@ var GPT = GPT || {};
     fly() {
       if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
       const to = this.sum.querySelector(".is-now th")?.getBoundingClientRect();
-      for (const cell of to ? this.picture.querySelectorAll(".is-now:is([data-at], [data-x]):not(.is-flying)") : []) {
+      for (const cell of to ? this.picture.querySelectorAll(".is-now:is([data-at], [data-x])") : []) {
         const from = cell.getBoundingClientRect();
         const ghost = cell.cloneNode(true);
         ghost.classList.add("is-flying");
         Object.assign(ghost.style, { left: `${from.left}px`, top: `${from.top}px`, width: `${from.width}px`, height: `${from.height}px` });
-        this.picture.append(ghost);
+        document.body.append(ghost); // a fixed place in the window, which it would not have inside of its chapter
         const way = `translate(${to.left - from.left}px, ${to.top - from.top}px)`;
         ghost.animate([{ transform: "none" }, { transform: way, opacity: 0.3 }], { duration: FLIGHT, easing: "ease-in-out" }).onfinish = () => ghost.remove();
       }
