@@ -170,7 +170,7 @@ def test_a_key_at_the_end_of_a_long_text_costs_much_less_than_the_whole_text(les
         let begun = performance.now();
         app.set({ text: text + (i % 2 ? "" : "x") });
         found.key.push(performance.now() - begun);
-        if (app.state.trace.T !== app.state.tokens.length || app.state.text.length !== text.length + 1 - (i % 2)) throw new Error("not read at once");
+        if (app.state.text.length !== text.length + 1 - (i % 2)) throw new Error("not read at once");
         await app.settled();
         cache.length = tokens.length;
         begun = performance.now();
