@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from playwright.sync_api import Page
 
@@ -152,6 +152,51 @@ def test_a_key_at_the_end_of_a_text_costs_a_token_or_two_and_not_the_whole_text(
     box.press("ControlOrMeta+A")
     box.press("Delete")
     assert after()[1] == 1
+
+
+def test_a_key_at_the_end_is_read_before_the_next_frame(lesson: Page) -> None:
+    lesson.fill("#text", "what light " * 70)
+    lesson.evaluate("GPT.app.settled()")
+    lesson.evaluate("""() => {
+      document.getElementById("text").addEventListener("input", () => {
+        window.atOnce = GPT.app.state.text + "|" + GPT.app.state.trace.T;
+      }, { once: true });
+    }""")
+    lesson.locator("#text").press("ControlOrMeta+End")
+    lesson.locator("#text").press("q")
+    lesson.evaluate("GPT.app.settled()")
+    text, length = lesson.evaluate("window.atOnce").split("|")
+    assert text == "what light " * 70 + "q"
+    assert int(length) == lesson.evaluate("GPT.app.state.tokens.length")
+
+
+# Changes the text again and again, sometimes before the worker has answered; then gives the text, and how far the trace
+# is from a fresh run's.
+HURRY = f"""async (steps) => {{
+  const {{ app, model }} = GPT;
+  for (const [text, wait] of steps) {{
+    app.set({{ text }});
+    if (wait === "a moment") await new Promise((done) => setTimeout(done, 4));
+    if (wait === "all") await app.settled();
+  }}
+  await app.settled();
+  return [app.state.text, ({DIFFERENCE})(app.state.trace, model.run(app.state.tokens))];
+}}"""
+
+passages = st.builds(
+    lambda words, end: " ".join(words) + end,
+    st.lists(st.sampled_from(["what light", "through yonder", "window"]), max_size=60),
+    st.sampled_from(["", "a", "ab", " so"]),
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(st.tuples(passages, st.sampled_from(["no", "a moment", "all"])), min_size=1, max_size=8))
+def test_the_last_text_counts_whatever_was_asked_before(steps: list[tuple[str, str]], lesson: Page) -> None:
+    text, worst = lesson.evaluate(HURRY, steps)
+    assert text == steps[-1][0]
+    assert worst <= 1e-5
 
 
 @pytest.mark.slow
