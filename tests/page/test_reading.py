@@ -170,33 +170,36 @@ def test_a_key_at_the_end_is_read_before_the_next_frame(lesson: Page) -> None:
     assert int(length) == lesson.evaluate("GPT.app.state.tokens.length")
 
 
-# Changes the text again and again, sometimes before the worker has answered; then gives the text, and how far the trace
-# is from a fresh run's.
+# Changes the text again and again, mostly before the worker has answered. Gives the largest difference between the trace
+# and a fresh run's, after each pause; infinite if it is not the trace of the last text.
 HURRY = f"""async (steps) => {{
   const {{ app, model }} = GPT;
-  for (const [text, wait] of steps) {{
+  let worst = 0;
+  for (const [text, wait] of [...steps, [steps.at(-1)[0], "all"]]) {{
     app.set({{ text }});
     if (wait === "a moment") await new Promise((done) => setTimeout(done, 4));
-    if (wait === "all") await app.settled();
+    if (wait !== "all") continue;
+    await app.settled();
+    const {{ state }} = app;
+    const isLast = state.text === text && String(state.trace.tokens) === String(state.tokens);
+    worst = Math.max(worst, isLast ? ({DIFFERENCE})(state.trace, model.run(state.tokens)) : Infinity);
   }}
-  await app.settled();
-  return [app.state.text, ({DIFFERENCE})(app.state.trace, model.run(app.state.tokens))];
+  return worst;
 }}"""
 
 passages = st.builds(
-    lambda words, end: " ".join(words) + end,
-    st.lists(st.sampled_from(["what light", "through yonder", "window"]), max_size=60),
+    lambda begin, times, end: begin + "what light " * times + end,
+    st.sampled_from(["a", "b"]),
+    st.sampled_from([8, 35]),  # so that different texts are often of the same length
     st.sampled_from(["", "a", "ab", " so"]),
 )
 
 
 @pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=st.lists(st.tuples(passages, st.sampled_from(["no", "a moment", "all"])), min_size=1, max_size=8))
+@given(steps=st.lists(st.tuples(passages, st.sampled_from(["no", "no", "a moment", "all"])), min_size=2, max_size=8))
 def test_the_last_text_counts_whatever_was_asked_before(steps: list[tuple[str, str]], lesson: Page) -> None:
-    text, worst = lesson.evaluate(HURRY, steps)
-    assert text == steps[-1][0]
-    assert worst <= 1e-5
+    assert lesson.evaluate(HURRY, steps) <= 1e-5
 
 
 @pytest.mark.slow
