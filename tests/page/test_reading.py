@@ -170,8 +170,8 @@ def test_a_key_at_the_end_is_read_before_the_next_frame(lesson: Page) -> None:
     assert int(length) == lesson.evaluate("GPT.app.state.tokens.length")
 
 
-# Changes the text again and again, mostly before the worker has answered. Gives the largest difference between the trace
-# and a fresh run's, after each pause; infinite if it is not the trace of the last text.
+# Changes the text again and again, mostly before the worker has answered. Gives the largest difference between the
+# trace and a fresh run's, after each pause; infinite if it is not the trace of the last text.
 HURRY = f"""async (steps) => {{
   const {{ app, model }} = GPT;
   let worst = 0;
