@@ -4,7 +4,7 @@
 //   GPT.app.set({ text: "ROMEO:" })          or token, layer, head, key: changes the selection, and redraws
 //
 // The model reads the tokens that a change of the text brings: see live.js. The diagrams in view are redrawn in the next frame,
-// those near the window afterwards, the others when they come near.
+// those near the window afterwards, the others when they come near. In a closed fold (folds.js) none is built or drawn.
 
 var GPT = GPT || {};
 (() => {
@@ -19,7 +19,7 @@ var GPT = GPT || {};
   GPT.diagram = (name, diagram) => diagrams.set(name, diagram);
 
   const state = { text: "", pieces: [], tokens: [], cut: 0, trace: null, token: 0, layer: 0, head: 0, key: null };
-  const figures = new Map(); // element -> { diagram, reading, isInView, isNear, isStale, isNew }
+  const figures = new Map(); // element -> { element, diagram, body, reading, isBuilt, isInView, isNear, isStale, isNew }
   const known = new WeakMap(); // logits -> their probabilities
   let [model, live, asked, hinting] = [null, null, null, 0]; // asked: a text that is being read, and its changes
   let shown = { ids: [], tokens: [] }; // the strip's
@@ -101,9 +101,10 @@ var GPT = GPT || {};
 
   /** Redraws one diagram if its content has changed. The return value of update is the sentence below it. */
   function refresh(figure) {
-    if (!figure.isStale || !state.trace) return;
+    if (!figure.isStale || !state.trace || GPT.folds.isClosed(figure.element)) return;
     figure.isStale = figure.isNew = false;
     try {
+      build(figure);
       const sentence = figure.diagram.update(state);
       if (sentence) figure.reading.replaceChildren(...[sentence].flat());
     } catch (error) {
@@ -129,7 +130,7 @@ var GPT = GPT || {};
 
   /** Draws the diagrams that the reader has not reached yet, one at a time, so that they have their height before. */
   function drawRest() {
-    const figure = Array.from(figures.values()).find(({ isNew }) => isNew);
+    const figure = Array.from(figures.values()).find(({ isNew, element }) => isNew && !GPT.folds.isClosed(element));
     if (figure && state.trace) refresh(figure);
     if (figure) whenIdle(drawRest);
   }
@@ -145,10 +146,26 @@ var GPT = GPT || {};
     if (element.hasAttribute("data-schematic")) {
       element.querySelector("figcaption").append(html("span", { class: "badge" }, "schematic"));
     }
-    diagram.mount(body, model);
-    figures.set(element, { diagram, reading, isInView: false, isNear: false, isStale: true, isNew: true });
+    const figure = { element, diagram, body, reading, isBuilt: false, isInView: false, isNear: false, isStale: true, isNew: true };
+    if (!GPT.folds.isClosed(element)) build(figure);
+    figures.set(element, figure);
     nearby.observe(element);
     inView.observe(element);
+  }
+
+  function build(figure) {
+    if (figure.isBuilt) return;
+    figure.isBuilt = true;
+    figure.diagram.mount(figure.body, model);
+  }
+
+  /** The diagrams of a fold that was opened are drawn at the width that they have now. */
+  function drawInside(fold) {
+    for (const figure of figures.values()) {
+      if (!fold.contains(figure.element)) continue;
+      figure.isStale = true;
+      refresh(figure);
+    }
   }
 
   const nearby = new IntersectionObserver(
@@ -225,7 +242,11 @@ var GPT = GPT || {};
       (token) => set({ token, key: null }),
     );
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => set({}));
-    addEventListener("beforeprint", drawAll);
+    addEventListener("beforeprint", () => {
+      GPT.folds.unfold();
+      drawAll();
+    });
+    addEventListener("afterprint", GPT.folds.refold);
     matchMedia("print").addEventListener("change", repaint);
   }
 
@@ -279,6 +300,7 @@ var GPT = GPT || {};
     quietComments();
     reachFormulas();
     GPT.terms();
+    GPT.folds.start(drawInside);
     document.querySelectorAll("[data-diagram]").forEach(mount);
     GPT.chapters.start(drawAll);
     whenIdle(drawRest);

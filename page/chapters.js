@@ -5,7 +5,7 @@
 //   GPT.chapters.start(drawAll)               drawAll() draws the diagrams that were out of view until now
 //
 // A link is followed by the browser itself, so the address, Back and Forward work as everywhere. But diagrams above the
-// chapter may still grow afterwards. So the chapter is kept in its place for some seconds, or until the reader moves on.
+// chapter may still grow afterwards. And a fold around the target is opened. So the chapter is kept in its place for some seconds, or until the reader moves on.
 
 var GPT = GPT || {};
 (() => {
@@ -74,6 +74,7 @@ var GPT = GPT || {};
   function arrive() {
     const [{ type }] = performance.getEntriesByType("navigation");
     const { chapter, top, scrolled } = history.state || {};
+    GPT.folds.reveal(target());
     if (type === "navigate" || !chapter) keep(target());
     else if (scrolled > 0) keep(document.getElementById(chapter), top);
   }
@@ -92,7 +93,13 @@ var GPT = GPT || {};
       const link = event.target.closest?.("a[href^='#']");
       if (link && !event.defaultPrevented) requestAnimationFrame(() => keep(document.getElementById(link.hash.slice(1))));
     });
-    addEventListener("click", (event) => event.target.closest?.("a[href^='#']") && drawAll(), { capture: true });
+    const prepare = ({ target: pressed }) => {
+      const link = pressed.closest?.("a[href^='#']");
+      if (!link) return;
+      GPT.folds.reveal(document.getElementById(link.hash.slice(1)));
+      drawAll();
+    };
+    addEventListener("click", prepare, { capture: true });
     addEventListener("popstate", ({ state }) => {
       drawAll();
       const before = document.getElementById(state?.chapter);

@@ -55,6 +55,7 @@ var GPT = GPT || {};
         return "Learned positions are a second table with one row for each position, learned in training like all other weights.";
       }
       this.table(this.model.weights["embeddings.position.weight"], token, "The learned position table");
+      if (this.closest === undefined) return `The chosen token has position ${token}. The table has no other.`;
       const found = `The chosen token has position ${token}. The most similar row is that of position ${this.closest}.`;
       if (Math.abs(this.closest - token) === 1) return `${found} From the text alone, the model learned that these two positions are neighbours.`;
       const { beside, apart } = (this.means ??= similarity(this.model.weights["embeddings.position.weight"]));
