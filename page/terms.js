@@ -65,6 +65,7 @@ var GPT = GPT || {};
       if (target.matches("button.term")) light(kept);
     });
     document.addEventListener("click", ({ target }) => {
+      if (target.closest("summary")) return; // whoever opens code wants to see the term in it
       const term = target.closest("[role=slider], button:not(.term), a, input, label") ? null : termAt(target);
       if (!term && !kept) return;
       kept = term && term !== kept ? term : null;
