@@ -93,7 +93,7 @@ var GPT = GPT || {};
 
   /** Redraws the diagrams near the window, one at a time, so that keys come first. */
   function showNear() {
-    const figure = Array.from(figures.values()).find(({ isNear, isStale }) => isNear && isStale);
+    const figure = Array.from(figures.values()).find(({ isNear, isStale, element }) => isNear && isStale && !GPT.folds.isClosed(element));
     if (figure) refresh(figure);
     if (figure) whenIdle(showNear);
     else isBehind = false;
