@@ -9,11 +9,8 @@
 var GPT = GPT || {};
 (() => {
   "use strict";
-  const { html, visible, spoken, things } = GPT.draw;
+  const { html } = GPT.draw;
   const NEAR = "300px"; // diagrams within this distance of the window are redrawn
-
-  const HESITATION = 800; // milliseconds without a change before a hint
-  const HINT = "Your text ends with a space. In this model a space belongs to the word after it, so remove it for better predictions.";
 
   const diagrams = new Map();
   GPT.diagram = (name, diagram) => diagrams.set(name, diagram);
@@ -21,8 +18,7 @@ var GPT = GPT || {};
   const state = { text: "", pieces: [], tokens: [], cut: 0, trace: null, token: 0, layer: 0, head: 0, key: null };
   const figures = new Map(); // element -> { element, diagram, body, reading, isBuilt, isInView, isNear, isStale, isNew }
   const known = new WeakMap(); // logits -> their probabilities
-  let [model, live, asked, hinting] = [null, null, null, 0]; // asked: a text that is being read, and its changes
-  let shown = { ids: [], tokens: [] }; // the strip's
+  let [model, live, asked] = [null, null, null]; // asked: a text that is being read, and its changes
   let [isWaiting, isBehind] = [false, false]; // diagrams in view, and near it, are to be redrawn
 
   /** Changes the state; the diagrams are redrawn before the next frame. A new text, and what is changed with it, takes
@@ -84,7 +80,7 @@ var GPT = GPT || {};
   function show() {
     isWaiting = false;
     if (!state.trace) return;
-    showStrip();
+    GPT.strip.show(state);
     GPT.exercises.update(state);
     for (const figure of figures.values()) if (figure.isInView) refresh(figure);
     if (!isBehind) whenIdle(showNear);
@@ -182,65 +178,11 @@ var GPT = GPT || {};
     for (const { target, isIntersecting } of entries) figures.get(target).isInView = isIntersecting;
   });
 
-  /** The tokens below the text box; the reader chooses one of them. Those that have not changed stay. */
-  function showStrip() {
-    const strip = document.getElementById("strip");
-    const hadFocus = strip.contains(document.activeElement);
-    const kept = GPT.reading.unchanged(shown.ids, state.tokens);
-    const tokens = state.pieces.map((piece, index) => (index < kept ? shown.tokens[index] : tokenButton(piece, index)));
-    if (GPT.characters.groups(state.pieces).length || strip.childElementCount !== shown.ids.length) {
-      state.pieces.forEach((piece, index) => tokens[index].setAttribute("aria-label", `token ${index + 1}: ${spoken(piece)}`));
-      strip.replaceChildren(...GPT.characters.bracket(state.pieces, tokens));
-    } else {
-      shown.tokens.slice(kept).forEach((button) => button.remove());
-      strip.append(...tokens.slice(kept));
-    }
-    shown = { ids: state.tokens, tokens };
-    tokens.forEach((button, index) => {
-      button.tabIndex = index === state.token ? 0 : -1;
-      button.setAttribute("aria-selected", String(index === state.token));
-    });
-    const chosen = tokens[state.token];
-    if (hadFocus) chosen.focus({ preventScroll: true });
-    const [from, to] = [chosen.offsetLeft - strip.offsetLeft, strip.clientWidth - chosen.offsetWidth];
-    if (from < strip.scrollLeft || from > strip.scrollLeft + to) strip.scrollLeft = from - to / 2;
-    hint();
-    document.getElementById("cut").textContent = state.cut
-      ? `The model reads at most ${things(model.config.max_seq_len, "token")}: the first ${state.cut === 1 ? "one is" : `${state.cut} are`} left out.`
-      : "";
-  }
-
-  function tokenButton(piece, index) {
-    const onclick = () => set({ token: index, key: null });
-    const name = `token ${index + 1}: ${spoken(piece)}`;
-    return html("button", { type: "button", role: "option", class: "token", "aria-label": name, onclick }, visible(piece, 24));
-  }
-
-  /** Whether the text ends in a space that the tokens of this model would rather have before a word. */
-  function endsInSpace() {
-    const [first] = model.tokenizer.encode(" a");
-    return state.text.endsWith(" ") && model.tokenizer.decode([first]).length > 1;
-  }
-
-  /** Says so, but not while somebody writes, who is about to begin the next word. */
-  function hint() {
-    const place = document.getElementById("space");
-    clearTimeout(hinting);
-    if (!endsInSpace()) place.textContent = "";
-    else if (!place.textContent) hinting = setTimeout(() => { place.textContent = HINT; }, HESITATION);
-  }
-
   /** Each change of the text is read at once. */
   function listen() {
     GPT.app.write = GPT.textbox.write;
     const beginning = document.querySelector(".examples [data-text]:not([hidden])").dataset.text;
     GPT.textbox.start(beginning, (text, isWritten) => set(isWritten ? { text, token: Infinity } : { text }));
-    const strip = document.getElementById("strip");
-    GPT.parts.roving(
-      strip,
-      () => Array.from(strip.querySelectorAll("button")),
-      (token) => set({ token, key: null }),
-    );
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => set({}));
     addEventListener("beforeprint", () => {
       GPT.folds.unfold();
@@ -296,6 +238,7 @@ var GPT = GPT || {};
     Object.assign(GPT.app, { model, piece });
     live = GPT.live(model, onread);
     fillFacts();
+    GPT.strip.start(model, set);
     listen();
     quietComments();
     reachFormulas();

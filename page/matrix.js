@@ -9,8 +9,8 @@ var GPT = GPT || {};
   const MOST = 32; // tokens that are shown at once
   const [LABEL, LETTER] = [8, 7.4]; // letters of a label; pixels of a letter
 
-  /** show({ pieces, weight, token, key, drawn, head }): weight(row, column) from 0 to 1. The cells are filled anew if `drawn`
-   *  or `head` changes, and made anew if their number or size does; otherwise only the mark moves. onpeek: the pointer is on a cell, or has returned to the chosen
+  /** show({ pieces, weight, token, key, drawn, head }): weight(row, column) from 0 to 1. The cells are filled again if
+   *  `drawn` or `head` changes, and replaced if their number or size does; otherwise only the mark moves. onpeek: the pointer is on a cell, or has returned to the chosen
    *  one; onchoose: a cell was pressed, or reached with an arrow key. */
   GPT.parts.matrix = (name, { onchoose, onpeek, isFitted = false }) => {
     const element = html("div", { class: "matrix scroll" });

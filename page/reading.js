@@ -54,7 +54,7 @@ GPT.engine("reading", (GPT) => {
     return { past, trace: fresh.length ? model.advance(fresh, cache) : null };
   }
 
-  /** The first `past` tokens of a trace and the tokens of a part, in one trace. Its tensors are put together when they are
+  /** The first `past` tokens of a trace and the tokens of a part, in one trace. Its tensors are joined when they are first
    *  asked for: the diagrams that are in view need few of them. */
   function joined(model, before, { past, trace }) {
     const sources = [...firstOf(before, past), ...(trace ? [[trace, trace.T]] : [])]; // [trace, number of its tokens]
