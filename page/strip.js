@@ -35,9 +35,14 @@ var GPT = GPT || {};
     const [from, to] = [chosen.offsetLeft - strip.offsetLeft, strip.clientWidth - chosen.offsetWidth];
     if (from < strip.scrollLeft || from > strip.scrollLeft + to) strip.scrollLeft = from - to / 2;
     hint(state.text);
-    document.getElementById("cut").textContent = state.cut
-      ? `The model reads at most ${things(model.config.max_seq_len, "token")}: the first ${state.cut === 1 ? "one is" : `${state.cut} are`} left out.`
-      : "";
+    document.getElementById("cut").textContent = note(state);
+  }
+
+  /** What the model reads instead of the whole text. */
+  function note({ pieces, cut }) {
+    if (pieces[0].isEnd) return "Without a text, the model reads the token that stands between two texts: a new one begins.";
+    if (!cut) return "";
+    return `The model reads at most ${things(model.config.max_seq_len, "token")}: the first ${cut === 1 ? "one is" : `${cut} are`} left out.`;
   }
 
   function tokenButton(piece, index) {

@@ -246,7 +246,7 @@ var GPT = GPT || {};
       const first = GPT.draw.best(after.logProbs, 1)[0];
       this.sentence.replaceChildren(
         `Without ${this.missing()}, `, answer,
-        ` goes from ${percent(Math.exp(before))} to ${percent(Math.exp(before + moved))}, ${number(Math.abs(moved))} nats ${moved < 0 ? "less" : "more"}. `,
+        ` goes from ${percent(Math.exp(before))} to ${percent(Math.exp(before + moved))}: its loss ${moved < 0 ? "rises" : "falls"} by ${number(Math.abs(moved))}. `,
         ...(first === this.answer ? [] : ["The likeliest token is ", chip(GPT.app.piece(first)), " now. "]),
         Number.isNaN(from) ? "" : `The loss over the whole text ${to > from ? "rises" : "falls"} from ${number(from)} to ${number(to)} nats per token.`,
       );
@@ -270,9 +270,10 @@ var GPT = GPT || {};
       const nats = (key) => `${number(this.effects.get(key)[MEASURES[this.measure]])} nats`;
       const lost = this.measure ? "the loss of the whole text rises by" : "this token loses";
       return [
-        `The part that matters most is ${this.name(first)}: without it ${lost} ${nats(first)}. `,
+        `Most is lost without ${this.name(first)}: ${lost} ${nats(first)}. `,
+        /norm/.test(first) && "A norm sets the size of all numbers that follow, so this is a shock more than lost knowledge. ",
         `Of the heads it is ${this.name(heads[0])}, with ${nats(heads[0])}.`,
-      ];
+      ].filter(Boolean);
     },
   });
 })();

@@ -60,7 +60,7 @@ var GPT = GPT || {};
       if (Math.abs(this.closest - token) === 1) return `${found} From the text alone, the model learned that these two positions are neighbours.`;
       const { beside, apart } = (this.means ??= similarity(this.model.weights["embeddings.position.weight"]));
       const compared = beside > apart + SOME ? "more similar than" : beside > apart - SOME ? "hardly more similar than" : "less similar than";
-      return `${found} That is not a neighbour: in this table, rows of neighbouring positions are ${compared} other rows. Their cosine is ${number(beside)} on average, and that of other pairs ${number(apart)}.`;
+      return `${found} That is not a neighbour: in this table, rows of neighbouring positions are ${compared} other rows (cosine ${number(beside)} on average, other pairs ${number(apart)}). The model has to tell positions apart; nothing in training asks that neighbours look alike.`;
     },
 
     sinusoidal(token) {

@@ -91,7 +91,10 @@ var GPT = GPT || {};
         return id === model.tokenizer.eot_id ? null : id;
       });
       const written = passes.map(({ next }) => next).filter((id) => id !== null);
-      GPT.app.write(state.text + model.tokenizer.decode(written));
+      const text = state.text + model.tokenizer.decode(written);
+      const end = written.length < fresh ? ", and then the token that ends a text" : "";
+      this.wrote = { text, words: `${GPT.draw.things(written.length, "token")} at the end of your text${end}.` };
+      GPT.app.write(text);
     },
 
     update({ trace, token, tokens, pieces, text }) {
@@ -106,7 +109,8 @@ var GPT = GPT || {};
       }
       this.showBars(before, after);
       this.showStages();
-      this.draws.replaceChildren(...this.drawn.slice(-LONGEST).map((id) => chip(GPT.app.piece(id))));
+      const isWritten = this.wrote?.text === text && !this.drawn.length;
+      this.draws.replaceChildren(isWritten ? this.wrote.words : "", ...this.drawn.slice(-LONGEST).map((id) => chip(GPT.app.piece(id))));
       const kept = after.reduce((sum, p) => sum + (p > 0), 0);
       const [bits, was] = [entropy(after), entropy(before)];
       const lead = ["After ", chip(pieces[token]), " "];

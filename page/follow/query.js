@@ -51,11 +51,11 @@ var GPT = GPT || {};
     words: (story) => [
       "Each row of the matrix ",
       matrix("q", "q"),
-      ` makes one number of the query: row times vector, all ${story.C} products added up. In row ${story.d + 1} of head ${story.h + 1} our number counts most. We now follow the sum that its product `,
+      ` makes one number of the query: row times vector, all ${story.C} products added up. Our number takes part in each of them. Of the numbers of head ${story.h + 1} it changes number ${story.d + 1} most: its product `,
       ours(story.queryRow[story.c] * story.norm1.result[story.c]),
-      " went into: ",
+      " is one part of the sum ",
       ours(story.queryBefore[story.d]),
-      ".",
+      ". From here on we follow that sum.",
     ],
     formula: ({ d, queryBefore, queryBias }) => [
       symbol("q", "q", d + 1),

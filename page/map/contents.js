@@ -127,6 +127,16 @@
     },
   });
 
+  /** Hides the button while one of these is in view, which it would cover. */
+  function keepAway(button, elements) {
+    const inView = new Set();
+    const observer = new IntersectionObserver((entries) => {
+      for (const { target, isIntersecting } of entries) inView[isIntersecting ? "add" : "delete"](target);
+      button.classList.toggle("is-away", inView.size > 0);
+    });
+    elements.filter(Boolean).forEach((element) => observer.observe(element));
+  }
+
   /** In a narrow window: a button with the name of the chapter that is being read, which opens the contents. */
   function opener(nav) {
     const name = html("span", {});
@@ -159,9 +169,7 @@
       if (!nav.contains(target) && !button.contains(target)) open(false);
     });
     new MutationObserver(show).observe(nav, { subtree: true, attributeFilter: ["aria-current"] });
-    new IntersectionObserver(([{ isIntersecting }]) => button.classList.toggle("is-away", isIntersecting)).observe(
-      document.querySelector(".map-write") || document.querySelector(".model-map"),
-    );
+    keepAway(button, [document.querySelector(".map-write") || document.querySelector(".model-map"), document.querySelector("[data-diagram=follow]")]);
     show();
   }
 })();

@@ -289,12 +289,12 @@
     words() {
       if (this.writing) return [this.writing];
       const { pieces, token } = this.state;
-      const [{ first, last }, end] = [this.lines[0], this.lines[this.lines.length - 1].last];
-      const later = pieces.length - 1 - end;
-      const { column: { layers, heads }, line: { first: target, last: until }, weight } = GPT.map.thickest(this.columns, this.lines, token);
+      const [first, last] = [this.lines[0], this.lines[this.lines.length - 1]];
+      const [isGathered, later] = [first.first < first.last, pieces.length - 1 - last.last];
+      const { column: { layers, heads }, line: { first: target }, weight } = GPT.map.thickest(this.columns, this.lines, token);
       const mean = layers[0] < layers[1] || heads[0] < heads[1] ? "mean of " : "";
-      return ["The thickest curve: ", chip(pieces[token]), ` gives ${percent(weight)} of its attention to `,
-        target < until ? `the ${last - first + 1} earlier tokens` : target === token ? "itself" : chip(pieces[target]),
+      return [`The thickest curve${isGathered ? " to one token" : ""}: `, chip(pieces[token]), ` gives ${percent(weight)} of its attention to `,
+        target === token ? "itself" : chip(pieces[target]),
         ` (${mean}${plural(layers, "block")} ${words(layers)}, ${plural(heads, "head")} ${words(heads)}).`,
         later > 0 && ` ${later} later ${later > 1 ? "tokens are" : "token is"} not shown.`,
       ].filter(Boolean);

@@ -5,7 +5,7 @@
 //   GPT.map.lines(state, most)              [{ first, last }]: positions in the text; one token if both are equal
 //   GPT.map.segments(config, room, layer)   [{ layers: [first, last], heads: [[first, last], ...] }]
 //   GPT.map.weights(trace, lines, layers, heads)   (n, n): attention weights of each line (row) on each line (column)
-//   GPT.map.thickest(columns, lines, token)        { column, line, weight }: the largest weight of a token, in columns with .weights
+//   GPT.map.thickest(columns, lines, token)        { column, line, weight }: the largest weight of a token on one token, in columns with .weights
 
 var GPT = GPT || {};
 (() => {
@@ -88,7 +88,8 @@ var GPT = GPT || {};
   function thickest(columns, shown, token) {
     const from = shown.findIndex(({ first, last }) => first <= token && token <= last) * shown.length;
     const all = columns.flatMap((column) => shown.map((line, j) => ({ column, line, weight: column.weights[from + j] })));
-    return all.reduce((a, b) => (b.weight > a.weight ? b : a));
+    const single = all.filter(({ line }) => line.first === line.last); // not a line that stands for all earlier tokens
+    return single.reduce((a, b) => (b.weight > a.weight ? b : a));
   }
 
   /** The length of the correction that a segment's feed-forward networks add to a line, the mean over its layers. */

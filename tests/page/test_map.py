@@ -192,7 +192,7 @@ def test_a_phone_opens_the_contents_by_touch(browser: Browser) -> None:
         contents.locator("a[href='#heads']").tap()
         page.wait_for_function("() => document.activeElement.hash === '#heads'")
         assert not contents.is_visible()
-        expect(button).to_have_text("Several heads")
+        expect(button).to_have_text("Multi-head attention")
         page.set_viewport_size({"width": 768, "height": 1024})
         page.evaluate(DRAWN)
         page.wait_for_function("() => !document.querySelector('.map-stage').classList.contains('is-upright')")
