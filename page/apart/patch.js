@@ -174,7 +174,7 @@ var GPT = GPT || {};
       }
       this.sentence.replaceChildren(
         "The texts differ most in two tokens: ", chip(a), ` gets ${share(p, a)} after your text and ${share(q, a)} after the other, `, chip(b),
-        ` ${share(p, b)} and ${share(q, b)}. The answer here is the logit of the first minus that of the second.`);
+        ` ${share(p, b)} and ${share(q, b)}. The answer here is how far the first is ahead: its logit minus the other's.`);
     },
   });
 

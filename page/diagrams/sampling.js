@@ -15,7 +15,7 @@ var GPT = GPT || {};
 
   GPT.diagram("sampling", {
     mount(element, model) {
-      Object.assign(this, { model, settings: { ...OFF, ...GPT.data.settings.sampling.balanced }, seed: 1, drawn: [], about: "" });
+      Object.assign(this, { model, settings: { ...OFF }, seed: 1, drawn: [], about: "" });
       this.rng = GPT.sampling.rng(this.seed);
       this.presets = Object.entries(GPT.data.settings.sampling).map(([name, preset]) =>
         [{ ...OFF, ...preset }, button(name, () => this.change(preset, true))]);

@@ -29,7 +29,7 @@ var GPT = GPT || {};
     if (!shown.size) document.querySelectorAll("[data-exercise]").forEach(mount);
     for (const [element, exercise] of shown) {
       const { done, words } = exercise.check(state);
-      exercise.words.replaceChildren(...[words].flat());
+      if (done || !exercise.isDone) exercise.words.replaceChildren(...[words].flat()); // what was found stays there
       if (!done) exercise.wasOpen = true;
       if (!done || !exercise.wasOpen || exercise.isDone) continue;
       exercise.isDone = true;

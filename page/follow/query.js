@@ -55,7 +55,7 @@ var GPT = GPT || {};
       ours(story.queryRow[story.c] * story.norm1.result[story.c]),
       " is one part of the sum ",
       ours(story.queryBefore[story.d]),
-      ". From here on we follow that sum.",
+      `, together with the products of the other ${story.C - 1} numbers. From here on we follow that sum.`,
     ],
     formula: ({ d, queryBefore, queryBias }) => [
       symbol("q", "q", d + 1),

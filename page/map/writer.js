@@ -53,6 +53,7 @@
 
     button.addEventListener("click", () => (run % 2 ? stop() : write()));
     document.getElementById("text").addEventListener("input", stop);
+    addEventListener("click", ({ target }) => target.closest?.("[data-follow]") && stop()); // the tour stays at one text
     show(false);
     return { stop };
   };

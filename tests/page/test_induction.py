@@ -162,6 +162,8 @@ def means(model: DecoderOnlyTransformer, row: torch.Tensor, n: int) -> list[floa
 
 @pytest.mark.slow
 def test_exercises_are_done_when_the_reader_has_done_them(lesson: Page) -> None:
+    lesson.reload()  # other tests may have done some
+    lesson.evaluate(DRAWN)
     lesson.fill("#text", "the cat and the dog and the cat and the")
     lesson.evaluate(DRAWN)
 
@@ -185,11 +187,22 @@ def test_exercises_are_done_when_the_reader_has_done_them(lesson: Page) -> None:
     words = lesson.locator("[data-exercise=one-back] .exercise-words").inner_text()
     assert "clearly more" in words
     choose("induction", max)
-    assert "induction" in done()
-    lesson.fill("#text", "ten nine seven")  # no token twice: what is done stays done
+    assert "induction" not in done()
+    words = lesson.locator("[data-exercise=induction] .exercise-words")
+    expect(words).to_contain_text("clearly more. Now write a text in which no token comes up twice.")
+    lesson.fill("#text", "ten nine seven")
     lesson.evaluate(DRAWN)
-    assert {"one-back", "induction", "at-the-first"} <= set(done())
-    expect(lesson.locator("[data-exercise=induction] .exercise-words")).to_contain_text("cannot be measured")
+    assert {"one-back", "induction", "at-the-first"} <= set(done())  # what is done stays done
+    expect(words).to_contain_text("Nothing to copy.")
+    weight = compute(
+        lesson,
+        """() => {
+          const { trace, layer, head } = GPT.app.state;
+          const row = (head * trace.T + trace.T - 1) * trace.T;
+          return Math.max(...trace.layers[layer].weights.slice(row, row + trace.T));
+        }""",
+    )
+    assert percentages(words.inner_text()) == pytest.approx([100 * weight], abs=0.06)
     assert "sure" not in done()
     lesson.fill("#text", "to be or not to be. " * 4 + "to be or not")
     lesson.evaluate(DRAWN)
