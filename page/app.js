@@ -4,7 +4,7 @@
 //   GPT.app.set({ text: "ROMEO:" })          or token, layer, head, key: changes the selection, and redraws
 //
 // The model reads the tokens that a change of the text brings: see live.js. The diagrams in view are redrawn in the next frame,
-// those near the window afterwards, the others when they come near. In a closed fold (folds.js) none is built or drawn.
+// those beside the text or near the window afterwards, the others when they come near. In a closed fold (folds.js) none is built or drawn.
 
 var GPT = GPT || {};
 (() => {
@@ -80,9 +80,9 @@ var GPT = GPT || {};
   function show() {
     isWaiting = false;
     if (!state.trace) return;
-    GPT.strip.show(state);
+    for (const figure of figures.values()) if (figure.isInView && !figure.diagram.isBeside) refresh(figure);
     GPT.exercises.update(state);
-    for (const figure of figures.values()) if (figure.isInView) refresh(figure);
+    GPT.strip.show(state); // last, because it asks for the layout
     if (!isBehind) whenIdle(showNear);
     isBehind = true;
   }

@@ -110,6 +110,8 @@
   };
 
   GPT.diagram("contents", {
+    isBeside: true,
+
     mount(element) {
       const nav = element.closest("nav");
       this.slots = Array.from(nav.querySelectorAll("a"), (link) => {
