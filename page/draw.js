@@ -44,7 +44,7 @@ var GPT = GPT || {};
 
   /** A token as visible text: · is a space, ↵ a line break; bytes are shown in hex if they are not a whole character. */
   function visible(piece, longest = Infinity) {
-    if (piece.isEnd) return longest < 11 ? "end" : "end of text";
+    if (piece.isEnd) return longest < 9 ? "end" : "end of text";
     const text = piece.text.includes("\ufffd")
       ? piece.bytes.map((byte) => byte.toString(16).padStart(2, "0")).join(" ")
       : piece.text

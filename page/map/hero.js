@@ -1,21 +1,17 @@
 // The first picture: the reader's text flows through a map of the whole model. The drawing is in picture.js, the places in
-// layout.js, the numbers in plan.js; here are the parts that can be pressed, and the words.
+// layout.js, the numbers in plan.js, the bars at the end in outcomes.js; here are the other parts that
+// can be pressed, and the words.
 
 (() => {
   "use strict";
   const { html, svg, best, chip, percent, spoken, visible, paint, palette, largest, row } = GPT.draw;
   const { layout } = GPT.map;
+  const { put } = layout;
   const RUN = 900; // milliseconds that a light takes through the model
 
   const words = ([first, last]) => (first === last ? `${first + 1}` : `${first + 1}–${last + 1}`);
   const inside = (value, [first, last]) => first <= value && value <= last;
   const plural = ([first, last], noun) => (first === last ? noun : `${noun}s`);
-
-  /** Places an element of the overlay: along and across the streams, with sizes. */
-  function put(element, isUpright, u, v, along, wide) {
-    const [left, top, width, height] = isUpright ? [v, u, wide, along] : [u, v, along, wide];
-    Object.assign(element.style, { left: `${left}px`, top: `${top}px`, width: `${width}px`, height: `${height}px` });
-  }
 
   GPT.diagram("map", {
     mount(element, model) {
@@ -24,8 +20,8 @@
       this.labels = html("div", { class: "map-labels" });
       this.chips = html("div", { class: "map-chips", role: "group", "aria-label": "Tokens: choose one" });
       this.heads = html("div", { class: "map-heads", role: "group", "aria-label": "Attention heads: choose one" });
-      this.bars = html("ol", { class: "map-bars", "aria-label": "The most likely next tokens; press one to append it" });
-      this.stage = html("div", { class: "map-stage" }, this.drawing, this.labels, this.heads, this.chips, this.bars);
+      this.outcomes = GPT.map.outcomes();
+      this.stage = html("div", { class: "map-stage" }, this.drawing, this.labels, this.heads, this.chips, this.outcomes.element);
       const button = html("button", { type: "button", class: "action map-write" });
       this.legend = html("p", { class: "map-legend" });
       element.append(this.stage, html("div", { class: "map-foot" }, this.legend, button));
@@ -169,7 +165,7 @@
       this.most = Math.max(...this.columns.flatMap(ofChosen), 1e-9);
       this.drawChips(chosen);
       this.nameHeads(chosen);
-      const targets = this.drawBars();
+      const targets = this.outcomes.draw(state, frame);
       this.picture.draw({
         isUpright: frame.isUpright,
         across: frame.across,
@@ -243,46 +239,6 @@
         buttons[at].setAttribute("aria-pressed", String(isChosen));
         buttons[at].tabIndex = at === Math.max(0, start) ? 0 : -1;
       });
-    },
-
-    drawBars() {
-      const { state, frame, bars } = this;
-      const probs = state.next(state.token);
-      const ids = best(probs, frame.bars);
-      const rest = 1 - ids.reduce((sum, id) => sum + probs[id], 0);
-      const isLast = state.token === state.tokens.length - 1;
-      const places = layout.bars(frame, ids.length + 1);
-      const gap = places[1] - places[0];
-      while (bars.children.length > ids.length + 1) bars.lastChild.remove();
-      while (bars.children.length < ids.length + 1) bars.append(this.bar(bars.children.length));
-      this.options = ids.map(GPT.app.piece);
-      const all = [...ids.map((id) => probs[id]), Math.max(0, rest)];
-      const longest = Math.max(...all.slice(0, -1));
-      all.forEach((probability, i) => {
-        const piece = this.options[i];
-        const button = bars.children[i].firstChild;
-        const [, label, value] = button.children;
-        label.textContent = piece ? visible(piece, frame.isUpright ? 7 : 10) : frame.rest;
-        value.textContent = percent(probability);
-        const part = Math.min(1, probability / longest);
-        button.style.setProperty("--part", part.toFixed(4));
-        button.classList.toggle("is-short", Boolean(piece) && part < 0.35);
-        const isOn = Boolean(piece) && isLast && !piece.isEnd && !piece.text.includes("\ufffd");
-        GPT.parts.enable(button, isOn);
-        button.tabIndex = isOn ? 0 : -1;
-        button.setAttribute("aria-label", piece ? `${isOn ? "append " : ""}${spoken(piece)}, ${percent(probability)}` : `all others, ${percent(probability)}`);
-        bars.children[i].classList.toggle("is-rest", !piece);
-        const u = frame.fan[1];
-        if (frame.isUpright) put(bars.children[i], true, u, places[i] - gap / 2 + 1, frame.height - u, gap - 2);
-        else put(bars.children[i], false, u, places[i] - Math.min(gap - 2, 34) / 2, frame.width - u, Math.min(gap - 2, 34));
-      });
-      return all.map((probability, i) => ({ v: places[i], probability }));
-    },
-
-    bar(at) {
-      const append = () => GPT.app.write(this.state.text + this.options[at].text);
-      const parts = [html("i", {}), html("span", { class: "map-bar-label" }), html("span", { class: "map-bar-value" })];
-      return html("li", {}, html("button", { type: "button", class: "map-bar", onclick: append }, parts));
     },
 
     /** What the thickest curve stands for, and what is not shown; or that the model writes. */

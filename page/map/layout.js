@@ -66,5 +66,11 @@
     return Array.from({ length: count }, (_, i) => first + i * gap);
   }
 
-  GPT.map.layout = { frame, room, place, across, bars };
+  /** Places an element of the overlay: along and across the streams, with sizes. */
+  function put(element, isUpright, u, v, along, wide) {
+    const [left, top, width, height] = isUpright ? [v, u, wide, along] : [u, v, along, wide];
+    Object.assign(element.style, { left: `${left}px`, top: `${top}px`, width: `${width}px`, height: `${height}px` });
+  }
+
+  GPT.map.layout = { frame, room, place, across, bars, put };
 })();
