@@ -118,8 +118,9 @@ var GPT = GPT || {};
         return [...lead, "only one token is left, so every draw gives ", chip(GPT.app.piece(best(after, 1)[0])),
           `. To draw different ones, change the settings or press “${UNCERTAIN}”.`];
       }
-      return [...lead, `${count(kept)} of ${count(after.length)} tokens can be drawn. The entropy is ${number(bits)} bits, and was ` +
-        `${number(was)}: as uncertain as a choice among ${number(2 ** bits, 1)} equally likely tokens instead of ${number(2 ** was, 1)}.`];
+      const isSame = Math.abs(bits - was) < 0.005;
+      return [...lead, `${count(kept)} of ${count(after.length)} tokens can be drawn. The entropy is ${number(bits)} bits${isSame ? "" : `, and was ${number(was)}`}: ` +
+        `as uncertain as a choice among ${number(2 ** bits, 1)} equally likely tokens${isSame ? "" : ` instead of ${number(2 ** was, 1)}`}.`];
     },
 
     showBars(before, after) {

@@ -38,7 +38,7 @@ var GPT = GPT || {};
       const loss = Math.log1p(Math.exp(-BETA * this.margin));
       this.sentence.replaceChildren(
         "The pair: ", chip(GPT.app.piece(good)), " is preferred to ", chip(GPT.app.piece(bad)),
-        `. Loss = −log σ(${number(BETA, 1)} × ${number(this.margin)}) = ${number(loss, 3)}; it was ${number(Math.LN2, 3)} before. All tokens but these two keep their proportions.`);
+        `. The loss changes from ${number(Math.LN2, 3)} to ${number(loss, 3)}. All tokens but these two keep their proportions.`);
     },
   });
 })();
