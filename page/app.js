@@ -80,12 +80,15 @@ var GPT = GPT || {};
   function show() {
     isWaiting = false;
     if (!state.trace) return;
-    for (const figure of figures.values()) if (figure.isInView && !figure.diagram.isBeside) refresh(figure);
+    for (const figure of figures.values()) if (isFirst(figure)) refresh(figure);
     GPT.exercises.update(state);
     GPT.strip.show(state); // last, because it asks for the layout
     if (!isBehind) whenIdle(showNear);
     isBehind = true;
   }
+
+  /** Whether a diagram is redrawn in the next frame: in view, or in the reader's hands. */
+  const isFirst = ({ isInView, diagram, element }) => (isInView && !diagram.isBeside) || element.contains(document.activeElement);
 
   /** Redraws the diagrams near the window, one at a time, so that keys come first. */
   function showNear() {
