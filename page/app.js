@@ -4,7 +4,8 @@
 //   GPT.app.set({ text: "ROMEO:" })          or token, layer, head, key: changes the selection, and redraws
 //
 // The model reads the tokens that a change of the text brings: see live.js. The diagrams in view are redrawn in the next frame,
-// those beside the text or near the window afterwards, the others when they come near. In a closed fold (folds.js) none is built or drawn.
+// those beside the text or near the window afterwards, the others when they come near. In a closed fold (folds.js) none is
+// built or drawn.
 
 var GPT = GPT || {};
 (() => {

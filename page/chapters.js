@@ -5,7 +5,8 @@
 //   GPT.chapters.start(drawAll)               drawAll() draws the diagrams that were out of view until now
 //
 // A link is followed by the browser itself, so the address, Back and Forward work as everywhere. But diagrams above the
-// chapter may still grow afterwards. And a fold around the target is opened. So the chapter is kept in its place for some seconds, or until the reader moves on.
+// chapter may still grow afterwards, so the chapter is kept in its place for some seconds, or until the reader moves on. A fold
+// around the target is opened.
 
 var GPT = GPT || {};
 (() => {

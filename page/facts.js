@@ -10,10 +10,10 @@ var GPT = GPT || {};
     refrains: "the plays of Shakespeare, some of their words and lines repeated, and from no other text",
     fineweb: "FineWeb-Edu, a collection of educational web pages",
   };
+  const GELU = "This model uses GELU, a smooth curve: large numbers pass almost unchanged, and numbers far below 0 become 0. Exactly: x times the area under the standard bell curve to the left of x";
   const ACTIVATIONS = {
-    gelu: "This model uses GELU, a smooth curve: large numbers pass almost unchanged, and numbers far below 0 become 0. Exactly: x times the area under the standard bell curve to the left of x.",
-    gelu_tanh:
-      "This model uses GELU, a smooth curve: large numbers pass almost unchanged, and numbers far below 0 become 0. Exactly, it is x times the area under the standard bell curve to the left of x; here in GPT-2's approximation.",
+    gelu: `${GELU}.`,
+    gelu_tanh: `${GELU}, in GPT-2's approximation.`,
     relu: "This model uses ReLU: values below 0 become 0.",
     swiglu: "This model uses SwiGLU: f is SiLU, x times the logistic function of x, and the results multiply those of a second projection.",
   };

@@ -41,23 +41,8 @@ var GPT = GPT || {};
     return { cache, passes };
   }
 
-  /** A cache for maxLen tokens that holds the keys and values of a trace: reading its tokens again would fill it the same. */
-  function cacheOf(model, trace, maxLen) {
-    const cache = model.start(maxLen);
-    const size = trace.T * model.headDim;
-    trace.layers.forEach(({ k, v }, layer) => {
-      for (let h = 0; h < model.config.kv_heads; h += 1) {
-        const [from, to] = [h * size, h * maxLen * model.headDim];
-        cache.keys[layer].set(k.subarray(from, from + size), to);
-        cache.values[layer].set(v.subarray(from, from + size), to);
-      }
-    });
-    cache.length = trace.T;
-    return cache;
-  }
-
   /** The last tokens of a text, as many as leave `fresh` positions of the context free. */
   const promptThatFits = (model, tokens, fresh) => tokens.slice(-Math.max(1, model.config.max_seq_len - fresh));
 
-  GPT.generation = { passWork, work, cacheBytes, write, cacheOf, promptThatFits };
+  GPT.generation = { passWork, work, cacheBytes, write, promptThatFits };
 })();

@@ -45,13 +45,20 @@ GPT.engine("reading", (GPT) => {
 
   /** Reads the tokens after the first `past` ones, which are the first ones of `before` too: { past, trace }. */
   function next(model, before, tokens, past) {
-    const cache = model.start();
-    before.layers.forEach(({ k, v }, layer) => {
-      for (const [heads, cached] of [[k, cache.keys[layer]], [v, cache.values[layer]]]) joinHeads([[heads, past]], cached);
-    });
-    cache.length = past;
     const fresh = tokens.slice(past);
-    return { past, trace: fresh.length ? model.advance(fresh, cache) : null };
+    return { past, trace: fresh.length ? model.advance(fresh, cacheOf(model, before, tokens.length, past)) : null };
+  }
+
+  /** A cache for maxLen tokens that holds the keys and values of the first T tokens of a trace: reading them again would fill
+   *  it the same. */
+  function cacheOf(model, trace, maxLen, T = trace.T) {
+    const cache = model.start(maxLen);
+    trace.layers.forEach(({ k, v }, layer) => {
+      joinHeads([[k, T]], cache.keys[layer]);
+      joinHeads([[v, T]], cache.values[layer]);
+    });
+    cache.length = T;
+    return cache;
   }
 
   /** The first `past` tokens of a trace and the tokens of a part, in one trace. Its tensors are joined when they are first
@@ -204,5 +211,5 @@ GPT.engine("reading", (GPT) => {
     return Object.fromEntries(kept.map(([name, one]) => [name, change(one)]));
   }
 
-  GPT.reading = { reader: (model) => new Reader(model), unchanged, next, joined, packed, unpacked };
+  GPT.reading = { reader: (model) => new Reader(model), unchanged, next, cacheOf, joined, packed, unpacked };
 });

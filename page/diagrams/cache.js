@@ -5,7 +5,8 @@ var GPT = GPT || {};
   "use strict";
   const { html, chip, count, paint, palette, largest, best, shades } = GPT.draw;
   const { slider, button, bytes } = GPT.charts;
-  const { cacheOf, cacheBytes } = GPT.generation;
+  const { cacheOf } = GPT.reading;
+  const { cacheBytes } = GPT.generation;
   const [FEWEST, MOST, PAUSE] = [2, 10, 900]; // generated tokens, and milliseconds between them
   const ROWS = ["keys", "values", "weights"];
 

@@ -126,9 +126,9 @@ def test_the_page_fits_a_window_of_320_pixels(page: Page) -> None:
     page.set_viewport_size({"width": 320, "height": 700})
     page.evaluate("() => GPT.app.set({})")  # all diagrams are drawn at this width
     page.evaluate(DRAWN)
-    width = page.evaluate("() => document.documentElement.scrollWidth")
+    beyond = page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth")
     page.set_viewport_size(before)
-    assert width <= 320
+    assert beyond == 0  # a scroll bar, as Firefox has, takes some of the 320
 
 
 @only_in_chromium
